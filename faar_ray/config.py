@@ -1,0 +1,229 @@
+"""The config of one trial: frozen, strict, validated at birth.
+
+A method is a composition of `adapter` x `ranks` x `decoder` x `placement`; `method` names a preset, which only
+supplies defaults: every key that the user writes wins over it. `TrialConfig.resolve` is the one way in.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+TaskName = Literal["semseg", "human_parts", "saliency", "normals", "depth", "edge"]
+LayerName = Literal["qkv", "proj", "fc1", "fc2"]
+Method = Literal["faar", "lora", "dora", "full_ft", "decoder_only", "single_task"]
+Fraction = Annotated[float, Field(gt=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+
+
+class Section(BaseModel):
+    """A frozen, strict group of keys: unknown keys and wrong types are faults."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
+
+
+class DataConfig(Section):
+    """Which data set, which tasks, how many images."""
+
+    name: Literal["scenes", "pascal_context", "nyud", "cityscapes"] = Field("scenes", description="Data set.")
+    tasks: Annotated[tuple[TaskName, ...], Field(min_length=1, strict=False)] = Field(
+        ("semseg", "human_parts", "normals"), description="Tasks trained together, in this order."
+    )
+    root: str | None = Field(None, description="Folder of the data set; `scenes` makes its own and needs none.")
+    domain: Literal["target", "source"] = Field("target", description="`scenes` only: the domain that is drawn from.")
+    image_size: Annotated[int, Field(ge=32)] = Field(64, description="Side of the square images, pixels.")
+    train_images: Annotated[int, Field(ge=1)] = Field(720, description="`scenes` only: training images.")
+    val_images: Annotated[int, Field(ge=1)] = Field(600, description="`scenes` only: validation images.")
+    test_images: Annotated[int, Field(ge=1)] = Field(600, description="`scenes` only: test images, read once.")
+    seed: Annotated[int, Field(ge=0)] = Field(0, description="`scenes` only: seed of the generator.")
+
+    @model_validator(mode="after")
+    def _distinct_tasks(self) -> Self:
+        if len(set(self.tasks)) != len(self.tasks):
+            raise ValueError(f"tasks must be distinct, got {list(self.tasks)}")
+        return self
+
+
+class BackboneConfig(Section):
+    """The frozen network that is adapted."""
+
+    name: str = Field("swin_micro", description="`swin_micro` (in the package) or any timm Swin.")
+    pretrained: bool = Field(True, description="Load pretrained weights: the package's own, or timm's hub.")
+    checkpoint: str | None = Field(None, description="A local .safetensors or .pth file to load instead.")
+    trainable: Literal["none", "light", "all"] = Field(
+        "light", description="What of the backbone trains besides adapters: `light` = patch embedding, norms, "
+        "relative-position tables (MTLoRA's recipe)."
+    )
+    drop_path: Annotated[float, Field(ge=0, lt=1)] = Field(0.0, description="Stochastic depth rate.")
+
+
+class AdapterConfig(Section):
+    """How a frozen weight is changed."""
+
+    kind: Literal["none", "lora", "dora"] = Field("dora", description="Parametrisation of the change.")
+    scale: Positive = Field(4.0, description="s in W + s B A (the released code multiplies by 4).")
+    norm: Literal["detached", "attached"] = Field(
+        "detached", description="DoRA: whether gradients flow through the row norm."
+    )
+
+
+class PlacementConfig(Section):
+    """Which linears carry adapters."""
+
+    layers: Annotated[tuple[LayerName, ...], Field(min_length=1, strict=False)] = Field(
+        ("qkv", "proj", "fc1", "fc2"), description="Linears with a shared adapter, in every block."
+    )
+    task_layers: Annotated[tuple[LayerName, ...], Field(strict=False)] = Field(
+        ("proj", "fc1", "fc2"), description="Linears with one adapter per task, in the last block of each stage."
+    )
+
+
+class RanksConfig(Section):
+    """Who decides the ranks."""
+
+    kind: Literal["fixed", "pdrs"] = Field("pdrs", description="`fixed` keeps `pdrs.init_rank` throughout.")
+
+
+class PdrsConfig(Section):
+    """Performance-Driven Rank Shrinking (FAAR)."""
+
+    init_rank: Annotated[int, Field(ge=1)] = Field(64, description="Rank at the start; `ranks.kind: fixed` keeps it.")
+    beta: Annotated[float, Field(ge=0, lt=1)] = Field(0.98, description="EMA factor of the importance scores.")
+    rho_shared: Fraction = Field(0.95, description="Coverage ratio rho of shared adapters.")
+    rho_task: Fraction | None = Field(None, description="Coverage ratio rho of task adapters; null: as rho_shared.")
+    scope: Literal["adapter", "pooled"] = Field(
+        "adapter", description="Coverage within each adapter, or pooled over all shared and over all task adapters."
+    )
+    update: Literal["active", "all"] = Field(
+        "active", description="Whose EMA moves in a step: only components under the prefix mask, or all."
+    )
+    start_epoch: Annotated[int, Field(ge=0)] = Field(0, description="First epoch (0-based) that ends with a shrink.")
+    free_epochs: Annotated[int, Field(ge=0)] = Field(0, description="Last epochs without masks and shrinks.")
+    floor: Annotated[int, Field(ge=1)] = Field(1, description="Components every adapter keeps at least.")
+    margin: Annotated[int, Field(ge=0)] = Field(0, description="Components kept beyond the coverage.")
+
+    def rho(self, *, shared: bool) -> float:
+        """Coverage ratio of shared or of task adapters."""
+        return self.rho_shared if shared or self.rho_task is None else self.rho_task
+
+
+class DecoderConfig(Section):
+    """The head of each task."""
+
+    kind: Literal["hrnet"] = Field("hrnet", description="1x1 reductions, upsampling, one hidden 1x1 layer.")
+    width: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="Channels of the finest reduced map; null: 18 at embedding dimension 96, in proportion."
+    )
+    expansion: Annotated[int, Field(ge=1)] = Field(4, description="Hidden channels over concatenated channels.")
+
+
+class OptimConfig(Section):
+    """AdamW with linear warm-up and cosine decay."""
+
+    epochs: Annotated[int, Field(ge=1)] = Field(6, description="Passes over the training images.")
+    batch_size: Annotated[int, Field(ge=1)] = Field(16, description="Images a step, over all workers.")
+    lr: Positive = Field(5e-4, description="Learning rate of adapters.")
+    decoder_lr: Positive | None = Field(None, description="Learning rate of the decoder; null: as lr.")
+    backbone_lr: Positive | None = Field(None, description="Learning rate of the backbone's own weights; null: as lr.")
+    weight_decay: Annotated[float, Field(ge=0)] = Field(0.05, description="0 on 1-D tensors and position tables.")
+    warmup_steps: Annotated[int, Field(ge=0)] = Field(20, description="Steps of linear warm-up.")
+    clip: Positive = Field(5.0, description="Largest gradient norm.")
+
+
+class TrialConfig(Section):
+    """Everything that one trial depends on; with the seed it is the trial."""
+
+    method: Method = Field("faar", description="Preset: defaults of the sections below.")
+    seed: Annotated[int, Field(ge=0)] = Field(0, description="Seed of inits, order, masks and drop-path.")
+    data: DataConfig = DataConfig()
+    backbone: BackboneConfig = BackboneConfig()
+    adapter: AdapterConfig = AdapterConfig()
+    placement: PlacementConfig = PlacementConfig()
+    ranks: RanksConfig = RanksConfig()
+    pdrs: PdrsConfig = PdrsConfig()
+    decoder: DecoderConfig = DecoderConfig()
+    optim: OptimConfig = OptimConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _preset_beneath(cls, raw: Any) -> Any:
+        if not isinstance(raw, Mapping):
+            return raw
+        method = raw.get("method", "faar")
+        return merged(PRESETS.get(method, {}), raw) if isinstance(method, str) else raw
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> Self:
+        if self.adapter.kind == "none" and self.ranks.kind == "pdrs":
+            raise ValueError("ranks.kind: pdrs needs adapters, but adapter.kind is none")
+        if self.method == "single_task" and len(self.data.tasks) != 1:
+            raise ValueError(f"data.tasks: single_task trains one task, got {list(self.data.tasks)}")
+        last = self.optim.epochs - self.pdrs.free_epochs
+        if self.ranks.kind == "pdrs" and self.pdrs.start_epoch >= last:
+            raise ValueError(
+                f"pdrs.start_epoch: no shrink would ever happen: must be below optim.epochs - pdrs.free_epochs = {last}, "
+                f"got {self.pdrs.start_epoch}"
+            )
+        return self
+
+    @classmethod
+    def resolve(cls, raw: Mapping[str, Any] | None = None, /, **dotted: Any) -> Self:
+        """Build from a nested mapping and dotted overrides (`**{"pdrs.beta": 0.9}`), presets beneath both.
+
+        Raises:
+            pydantic.ValidationError: with every fault.
+        """
+        return cls.model_validate(with_dotted(raw or {}, dotted))
+
+    def dotted(self) -> dict[str, Any]:
+        """All keys as one flat mapping, `pdrs.beta` -> 0.98."""
+        return dict(_flatten(self.model_dump(mode="json")))
+
+
+FIXED_RANK: dict[str, Any] = {"ranks": {"kind": "fixed"}}
+WITHOUT_ADAPTERS: dict[str, Any] = {"adapter": {"kind": "none"}, "ranks": {"kind": "fixed"}}
+PRESETS: dict[str, dict[str, Any]] = {
+    "faar": {"adapter": {"kind": "dora"}, "ranks": {"kind": "pdrs"}},
+    "lora": {"adapter": {"kind": "lora"}, **FIXED_RANK},
+    "dora": {"adapter": {"kind": "dora"}, **FIXED_RANK},
+    "full_ft": {**WITHOUT_ADAPTERS, "backbone": {"trainable": "all"}},
+    "decoder_only": {**WITHOUT_ADAPTERS, "backbone": {"trainable": "none"}},
+    "single_task": {**WITHOUT_ADAPTERS, "backbone": {"trainable": "all"}},
+}
+
+
+def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """`over` on top of `base`, section by section; neither is changed."""
+    out = dict(base)
+    for key, value in over.items():
+        below = out.get(key)
+        out[key] = merged(below, value) if isinstance(below, Mapping) and isinstance(value, Mapping) else value
+    return out
+
+
+def with_dotted(raw: Mapping[str, Any], dotted: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of `raw` in which every dotted key is set: `{"pdrs.beta": 0.9}` -> `{"pdrs": {"beta": 0.9}}`."""
+    out = dict(raw)
+    for key, value in dotted.items():
+        for part in reversed(key.split(".")):
+            value = {part: value}
+        out = merged(out, value)
+    return out
+
+
+def config_id(config: TrialConfig) -> str:
+    """Name of the config without its seed: trials with the same id differ by seed only."""
+    text = json.dumps({**config.model_dump(mode="json"), "seed": None}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def _flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value

@@ -1,0 +1,46 @@
+"""Everything a person can mend is an error of this file; the commands print it without a traceback and exit with its code.
+
+FaarRayError            1
+├── ConfigError         2   a config, a search space or a command line
+├── DataError           2   a data set or a checkpoint on disk
+├── TooManyFailures     3   past `failure.max_failures`
+└── NothingFeasible     4   no finished trial satisfies the constraints
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class FaarRayError(Exception):
+    """Base of all errors with a message for people."""
+
+    exit_code = 1
+
+
+class ConfigError(FaarRayError):
+    """One or more faults in what the user wrote; all of them are in `faults`, one line each."""
+
+    exit_code = 2
+
+    def __init__(self, faults: str | Sequence[str]) -> None:
+        self.faults: tuple[str, ...] = (faults,) if isinstance(faults, str) else tuple(faults)
+        super().__init__("\n".join(self.faults))
+
+
+class DataError(FaarRayError):
+    """A data set, shard or checkpoint that is missing, broken or of another kind than expected."""
+
+    exit_code = 2
+
+
+class TooManyFailures(FaarRayError):
+    """More trials failed than `failure.max_failures` allows."""
+
+    exit_code = 3
+
+
+class NothingFeasible(FaarRayError):
+    """No trial finished that satisfies all constraints."""
+
+    exit_code = 4

@@ -1,0 +1,69 @@
+"""Rows that flow upward, from the training loop to the search, the tracker and the report."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+
+@dataclass(frozen=True, slots=True)
+class RankRecord:
+    """One adapter at the end of one epoch; the columns of the rank trace (DESIGN.md) but `trial_id`."""
+
+    epoch: int
+    """0-based; the row is made after this epoch's shrink."""
+    stage: int
+    block: int
+    layer: str
+    task: str
+    """A task's name, or `shared`."""
+    rank_before: int
+    rank: int
+    scope: str
+    """`adapter` or `pooled`."""
+    rho: float
+    """The coverage ratio that was applied; 1.0 where nothing was decided."""
+    coverage: float
+    """Share of the scope's importance that the kept components hold."""
+    importance: tuple[float, ...]
+    """float32 scores of the decision, descending, never-active components last as 0; length `rank_before`."""
+    unobserved: int
+    params: int
+    """Trainable parameters of this adapter after the shrink."""
+
+
+@dataclass(frozen=True, slots=True)
+class EpochRecord:
+    """What one epoch of one trial gave."""
+
+    epoch: int
+    metrics: dict[str, float]
+    """Flat MLflow names: `train/loss`, `val/<task>/<metric>`, `rank/mean`, `trainable_params`, `time/epoch_s`, ..."""
+    ranks: tuple[RankRecord, ...] = field(default=())
+
+
+State = Literal["COMPLETE", "PRUNED", "FAIL", "RUNNING"]
+Role = Literal["trial", "reference", "control"]
+
+
+@dataclass(frozen=True, slots=True)
+class TrialResult:
+    """One (config, seed) when it ended; a row of `results.parquet`."""
+
+    trial_id: str
+    config_id: str
+    seed: int
+    role: Role
+    """`trial` was proposed by the search, `control` by the user beside it, `reference` is a single-task run."""
+    state: State
+    params: dict[str, Any]
+    """Searched keys (dotted) and their values; of a control, the keys it sets."""
+    metrics: dict[str, float]
+    """Last epoch's metrics; `delta_m` on val, and `test/delta_m`, `test/<task>/<metric>` where test was read."""
+    seconds: float
+    epochs: int
+    """Epochs that were finished."""
+    run_id: str = ""
+    """MLflow run."""
+    reason: str = ""
+    """Why it was stopped or failed."""
