@@ -1,4 +1,4 @@
-"""Private, seeded randomness: nothing in this room touches the global generator."""
+"""Random tensors for a chunk of images, all from one private generator."""
 
 from __future__ import annotations
 
@@ -7,12 +7,6 @@ import torch
 from torch import Tensor
 
 from faar_ray.data.domains import Range
-
-
-def generator(*key: int) -> torch.Generator:
-    """A generator that depends on all the (non-negative) numbers of the key and on nothing else."""
-    state = np.random.SeedSequence(key).generate_state(1, np.uint64)[0]
-    return torch.Generator().manual_seed(int(state) >> 1)
 
 
 class Draws:

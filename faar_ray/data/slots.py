@@ -40,6 +40,7 @@ CYLINDERS = tuple(Slot("pillar", "background", 7 + i, f"pillar {i}") for i in ra
 CRATES = tuple(Slot("crate", "background", 9 + i, f"crate {i}") for i in range(2))
 BOXES = (*CRATES, *(Slot("table", "background", 11, "table") for _ in range(3)))  # slab, two side panels
 PLANES = tuple(Slot(name, "background", 0, name) for name in ("floor", "wall", "wall", "wall", "ceiling"))
+COUNTS = tuple(len(kind) for kind in (SPHERES, CAPSULES, CYLINDERS, BOXES, PLANES))
 SLOTS = (*SPHERES, *CAPSULES, *CYLINDERS, *BOXES, *PLANES)
 
 INSTANCES = 1 + max(slot.instance for slot in SLOTS)

@@ -1,0 +1,93 @@
+"""Images with dense labels in memory, and the two ways out: one sample, or shuffled and flipped batches.
+
+Shapes: B batch, C channels, H W space. A sample holds, for the tasks asked for:
+image (3, H, W) float32, normalised; semseg (H, W) int64, 255 = ignore; human_parts (H, W) int64, 0 = background, 255 =
+ignore; saliency and edge (1, H, W) float32, 0 or 1; normals (3, H, W) float32, unit, camera axes (x right, y down,
+z forward), zeros = ignore; depth (1, H, W) float32, metres, 255 = ignore.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.data import Dataset
+
+from faar_ray.seeding import private
+
+# ImageNet's, which timm's pretrained Swins were trained with.
+MEAN_3 = (0.485, 0.456, 0.406)
+STD_3 = (0.229, 0.224, 0.225)
+
+
+class DenseDataset(Dataset[dict[str, Tensor]]):
+    """Compact tensors (uint8, int8, half), all with the same number of rows; decoded when read."""
+
+    def __init__(self, stored: Mapping[str, Tensor], tasks: tuple[str, ...]) -> None:
+        self.stored = dict(stored)
+        self.tasks = tasks
+
+    def __len__(self) -> int:
+        return len(self.stored["image"])
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        row = range(len(self))[index]
+        return {name: value[0] for name, value in decode({k: v[row : row + 1] for k, v in self.stored.items()}).items()}
+
+
+def batches(
+    dataset: DenseDataset, *, batch_size: int, seed: int, epoch: int, train: bool
+) -> Iterator[dict[str, Tensor]]:
+    """Batches of decoded samples, (B, ...) each; the last one may be smaller.
+
+    `train=True`: order and horizontal flips depend on (seed, epoch) and on nothing else. `train=False`: in order.
+    """
+    count = len(dataset)
+    order, flipped = torch.arange(count), torch.zeros(count, dtype=torch.bool)
+    if train:
+        stream = private("batches", seed, epoch)
+        order = torch.randperm(count, generator=stream)
+        flipped = torch.rand(count, generator=stream) < 0.5
+    for rows in order.split(batch_size):
+        compact = {name: values[rows] for name, values in dataset.stored.items()}
+        yield decode(flip(compact, flipped[rows]))
+
+
+def flip(compact: dict[str, Tensor], which_B: Tensor) -> dict[str, Tensor]:
+    """Mirror the rows marked in which_B left to right, in place; a mirrored normal points the other way in x."""
+    rows = which_B.nonzero()[:, 0]
+    for name, values in compact.items():
+        mirrored = values[rows].flip(-1)
+        if name == "normals":
+            mirrored[:, 0].neg_()
+        values[rows] = mirrored
+    return compact
+
+
+def decode(compact: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Stored rows (B, ...) to what models and losses take."""
+    return {name: _DECODERS[name](values) for name, values in compact.items()}
+
+
+def _image(levels_B3HW: Tensor) -> Tensor:
+    mean, std = torch.tensor(MEAN_3)[:, None, None], torch.tensor(STD_3)[:, None, None]
+    return levels_B3HW.float().sub_(255 * mean).mul_(1 / (255 * std))
+
+
+def unnormalise(image_3HW: Tensor) -> Tensor:
+    """The inverse of the samples' normalisation: (..., 3, H, W) to 0..1, for pictures."""
+    mean, std = torch.tensor(MEAN_3)[:, None, None], torch.tensor(STD_3)[:, None, None]
+    return (image_3HW * std.to(image_3HW) + mean.to(image_3HW)).clamp(0, 1)
+
+
+_DECODERS = {
+    "image": _image,
+    "semseg": Tensor.long,
+    "human_parts": Tensor.long,
+    "saliency": Tensor.float,
+    "normals": lambda steps: F.normalize(steps.float(), dim=1),
+    "depth": Tensor.float,
+    "edge": Tensor.float,
+}

@@ -1,0 +1,56 @@
+"""From a config to a data set in memory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from faar_ray.config import DataConfig
+from faar_ray.data.dense import DenseDataset
+from faar_ray.data.scene_cache import make_shards, split_images
+from faar_ray.data.shards import read_shard
+from faar_ray.data.slots import CLASSES, PARTS
+from faar_ray.errors import DataError
+
+Split = Literal["train", "val", "test"]
+
+CHANNELS = {
+    "scenes": {
+        "semseg": len(CLASSES),
+        "human_parts": len(PARTS),
+        "saliency": 1,
+        "normals": 3,
+        "depth": 1,
+        "edge": 1,
+    }
+}
+
+
+def dataset_channels(name: str) -> dict[str, int]:
+    """Output channels that each task of a data set needs.
+
+    Raises:
+        DataError: no such data set here.
+    """
+    if name not in CHANNELS:
+        raise DataError(f"data.name: must be one of {', '.join(CHANNELS)}, got {name!r}")
+    return dict(CHANNELS[name])
+
+
+def load_dataset(config: DataConfig, split: Split, *, cache_dir: Path | None = None) -> DenseDataset:
+    """The images of a split with the labels of `config.tasks`; scenes are made and cached on first use.
+
+    Raises:
+        DataError: unknown data set or task, damaged shard, cache that cannot be written.
+    """
+    tasks = dataset_channels(config.name)
+    unknown = [task for task in config.tasks if task not in tasks]
+    if unknown:
+        raise DataError(f"data.tasks: {config.name} has {', '.join(tasks)}, got {', '.join(unknown)}")
+    names = ("image", *config.tasks)
+    shards = [read_shard(path, names) for path in make_shards(config, split, cache_dir)]
+    wanted = split_images(config, split)
+    stored = {name: torch.cat([shard[name] for shard in shards])[:wanted].clone() for name in names}
+    return DenseDataset(stored, tuple(config.tasks))
