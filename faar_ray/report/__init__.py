@@ -1,0 +1,1 @@
+"""Reads what a search left (Parquet, MLflow) and says what it found."""
