@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 from torch.utils.data import Dataset
 
 from faar_ray.seeding import private
@@ -26,15 +25,19 @@ class DenseDataset(Dataset[dict[str, Tensor]]):
     """Compact tensors (uint8, int8, half), all with the same number of rows; decoded when read."""
 
     def __init__(self, stored: Mapping[str, Tensor], tasks: tuple[str, ...]) -> None:
+        """Take columns as `shards` stores them, (rows, ...) each: `image` and one per task."""
         self.stored = dict(stored)
         self.tasks = tasks
 
     def __len__(self) -> int:
+        """Number of images."""
         return len(self.stored["image"])
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
+        """One decoded sample, as this file's docstring lists it."""
         row = range(len(self))[index]
-        return {name: value[0] for name, value in decode({k: v[row : row + 1] for k, v in self.stored.items()}).items()}
+        sample = decode({name: values[row : row + 1] for name, values in self.stored.items()})
+        return {name: values[0] for name, values in sample.items()}
 
 
 def batches(
@@ -50,8 +53,9 @@ def batches(
         stream = private("batches", seed, epoch)
         order = torch.randperm(count, generator=stream)
         flipped = torch.rand(count, generator=stream) < 0.5
-    for rows in order.split(batch_size):
-        compact = {name: values[rows] for name, values in dataset.stored.items()}
+    for start in range(0, count, batch_size):
+        rows = order[start : start + batch_size]
+        compact = {name: values.index_select(0, rows) for name, values in dataset.stored.items()}
         yield decode(flip(compact, flipped[rows]))
 
 
@@ -59,10 +63,10 @@ def flip(compact: dict[str, Tensor], which_B: Tensor) -> dict[str, Tensor]:
     """Mirror the rows marked in which_B left to right, in place; a mirrored normal points the other way in x."""
     rows = which_B.nonzero()[:, 0]
     for name, values in compact.items():
-        mirrored = values[rows].flip(-1)
+        mirrored = values.index_select(0, rows).flip(-1)
         if name == "normals":
             mirrored[:, 0].neg_()
-        values[rows] = mirrored
+        values.index_copy_(0, rows, mirrored)
     return compact
 
 
@@ -82,12 +86,18 @@ def unnormalise(image_3HW: Tensor) -> Tensor:
     return (image_3HW * std.to(image_3HW) + mean.to(image_3HW)).clamp(0, 1)
 
 
+def _normals(steps_B3HW: Tensor) -> Tensor:
+    """Unit vectors from 127ths; zeros stay zeros. (F.normalize takes 30 times as long over a middle axis.)"""
+    vectors = steps_B3HW.float()
+    return vectors * vectors.square().sum(1, keepdim=True).clamp_min_(1).rsqrt_()
+
+
 _DECODERS = {
     "image": _image,
     "semseg": Tensor.long,
     "human_parts": Tensor.long,
     "saliency": Tensor.float,
-    "normals": lambda steps: F.normalize(steps.float(), dim=1),
+    "normals": _normals,
     "depth": Tensor.float,
     "edge": Tensor.float,
 }

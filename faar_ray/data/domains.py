@@ -1,6 +1,7 @@
 """The two domains of the embedded scenes: same world, another photographer, another colour order.
 
-`source` is what the backbone was pretrained on; `target` is what a search adapts to. Every number is a range to draw from.
+`source` is what the backbone was pretrained on; `target` is what a search adapts to.
+Pairs are ranges to draw from.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ class Draws:
     """Random tensors whose first axis is the N images of a chunk."""
 
     def __init__(self, images: int, source: torch.Generator) -> None:
+        """Draw for `images` images from the private generator `source`."""
         self.images = images
         self.source = source
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from faar_ray.data import slots
-from faar_ray.data.primitives import MISS
+from faar_ray.data.primitives import MISS, Primitive
 from faar_ray.data.scene_layout import Camera, Scene
 
 
@@ -53,10 +53,23 @@ def camera_rays(camera: Camera, size: int) -> Rays:
 def first_hits(scene: Scene, rays: Rays) -> Hits:
     """The nearest active primitive along every ray, with its normal there."""
     origin, world = scene.camera.position_N3, rays.world_N3R
-    t_NPR = torch.cat([kind.hits(origin, world) for kind in (*scene.solids, scene.room)], 1)
-    distance, slot = torch.where(scene.active_NP[..., None], t_NPR, MISS).min(1)
+    distance, slot = _nearest(scene, (*scene.solids, scene.room), origin, world)
     point = (origin[..., None] + world * distance[:, None]).transpose(1, 2)
     return Hits(slot, distance, point, _normals(scene, point, slot))
+
+
+def _nearest(
+    scene: Scene, kinds: tuple[Primitive, ...], origin_N3: Tensor, ray_N3R: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Distance and slot of the first hit among these kinds, (N, R) each: a running minimum, kind by kind."""
+    absent_NP1 = torch.where(scene.active_NP, 0.0, MISS)[..., None]
+    best_NR = torch.full((len(origin_N3), ray_N3R.shape[2]), 2 * MISS)
+    slot_NR, first = torch.zeros_like(best_NR, dtype=torch.long), 0
+    for kind, count in zip(kinds, slots.COUNTS, strict=False):
+        nearest, which = (kind.hits(origin_N3, ray_N3R) + absent_NP1[:, first : first + count]).min(1)
+        slot_NR = torch.where(nearest < best_NR, which + first, slot_NR)
+        best_NR, first = torch.minimum(best_NR, nearest), first + count
+    return best_NR, slot_NR
 
 
 def _normals(scene: Scene, point_NR3: Tensor, slot_NR: Tensor) -> Tensor:
@@ -74,7 +87,5 @@ def is_lit(scene: Scene, towards_N3R: Tensor, distance_NR: Tensor) -> Tensor:
 
     The ray starts at the lamp, so a surface cannot shade itself by rounding; the room is convex and casts none.
     """
-    origin = scene.light.position_N3
-    t_NKR = torch.cat([kind.hits(origin, towards_N3R) for kind in scene.solids], 1)
-    active_NK = scene.active_NP[:, : t_NKR.shape[1]]
-    return torch.where(active_NK[..., None], t_NKR, MISS).amin(1) > distance_NR - 0.02
+    nearest, _ = _nearest(scene, scene.solids, scene.light.position_N3, towards_N3R)
+    return nearest > distance_NR - 0.02

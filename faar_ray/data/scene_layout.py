@@ -98,7 +98,7 @@ def _active(draws: Draws, domain: Domain) -> Tensor:
 
 
 def _solids(draws: Draws, scale: float, person: Person, places_NO2: Tensor) -> tuple[Primitive, ...]:
-    balls, rods, pillars, crates, tables = places_NO2.split([3, len(slots.RODS), len(slots.CYLINDERS), 2, 1], 1)
+    balls, rods, pillars, crates, tables = torch.split(places_NO2, [3, len(slots.RODS), len(slots.CYLINDERS), 2, 1], 1)
     return (
         _spheres(draws, scale, balls, person),
         _capsules(draws, scale, rods, person),
@@ -150,7 +150,8 @@ def _boxes(draws: Draws, scale: float, crates_NK2: Tensor, table_N2: Tensor) -> 
     thin = torch.full_like(height, 0.05)
     across = torch.stack([turn.cos(), 0 * turn, turn.sin()], -1) * (half_width - 0.07)[:, None]
     middle = _upright(table_N2, height / 2)
-    slab, panel = torch.stack([half_width, thin, half_depth], -1), torch.stack([thin, height / 2, 0.85 * half_depth], -1)
+    slab = torch.stack([half_width, thin, half_depth], -1)
+    panel = torch.stack([thin, height / 2, 0.85 * half_depth], -1)
     table_centre = torch.stack([_upright(table_N2, height), middle - across, middle + across], 1)
     return Boxes(
         centre_NK3=torch.cat([_upright(crates_NK2, crate_half[..., 1]), table_centre], 1),
@@ -178,7 +179,8 @@ def _light(draws: Draws, domain: Domain, room_height_N: Tensor) -> Light:
 def _paint(draws: Draws, domain: Domain) -> Paint:
     """Colours partly follow the class (`class_colour_share`); the person wears skin, shirt and trousers."""
     count = len(slots.MATERIALS)
-    hue, saturation, value = _hue(draws, domain), draws.uniform(domain.saturation, count), draws.uniform((0.4, 1.0), count)
+    hue, saturation = _hue(draws, domain), draws.uniform(domain.saturation, count)
+    value = draws.uniform((0.4, 1.0), count)
     skin = slots.MATERIALS.index("skin")
     hue[:, skin] = draws.uniform((0.03, 0.10))
     saturation[:, skin] = draws.uniform((0.25, 0.55))

@@ -46,13 +46,13 @@ def write_shard(path: Path, columns: Mapping[str, Tensor], description: Mapping[
         part.unlink(missing_ok=True)
 
 
-def _field(name: str, array: np.ndarray[Any, Any]) -> pa.Field[Any]:
+def _field(name: str, array: np.ndarray[Any, Any]) -> pa.Field:
     shape = ",".join(str(side) for side in array.shape[1:])
-    facts = {"dtype": array.dtype.name, "shape": shape, "sha256": hashlib.sha256(array).hexdigest()}
+    facts = {"dtype": array.dtype.name, "shape": shape, "sha256": hashlib.sha256(array.data).hexdigest()}
     return pa.field(name, pa.binary(array[0].nbytes), nullable=False, metadata=facts)
 
 
-def _binary(array: np.ndarray[Any, Any], kind: pa.DataType) -> pa.Array[Any]:
+def _binary(array: np.ndarray[Any, Any], kind: pa.DataType) -> pa.Array:
     return pa.Array.from_buffers(kind, len(array), [None, pa.py_buffer(array)])
 
 
@@ -79,7 +79,7 @@ def _tensor(table: pa.Table, name: str) -> Tensor:
     column = table.column(name).combine_chunks()
     data, width = column.buffers()[1], column.type.byte_width
     raw = np.frombuffer(data, np.uint8)[column.offset * width : (column.offset + len(column)) * width].copy()
-    if hashlib.sha256(raw).hexdigest() != facts["sha256"]:
+    if hashlib.sha256(raw.data).hexdigest() != facts["sha256"]:
         raise ValueError(f"column {name}: sha256 differs from the one written with it")
     shape = [int(side) for side in facts["shape"].split(",")]
     return torch.from_numpy(raw.view(facts["dtype"]).reshape(len(column), *shape))

@@ -1,0 +1,121 @@
+"""`python -m faar_ray.data pack|check|show DATASET`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import ValidationError
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from faar_ray.config import DataConfig
+from faar_ray.data.contact_sheet import write_contact_sheet
+from faar_ray.data.domains import DOMAINS
+from faar_ray.data.loading import dataset_channels, load_dataset
+from faar_ray.data.scene_cache import default_cache_dir, make_shards, shard_paths
+from faar_ray.data.verify import verify_split
+from faar_ray.errors import ConfigError, DataError, FaarRayError
+
+SPLITS = ("train", "val", "test")
+FLAGS = {"image_size": "--size", "seed": "--seed", "train_images": "--images", "domain": "--domain"}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit code."""
+    args = _parser().parse_args(argv)
+    commands = {"pack": pack, "check": check, "show": show}
+    try:
+        dataset_channels(args.dataset)
+        commands[args.command](args)
+    except FaarRayError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m faar_ray.data",
+        description="Make, check and look at data sets.",
+        epilog="example: python -m faar_ray.data show scenes --out out/scenes.png",
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="pack|check|show")
+    _command(commands, "pack", "write the shards of all splits", "images per split", "cache folder", "pack scenes")
+    check_example = "check scenes --domain source --images 60"
+    _command(commands, "check", "verify shards: rows, ranges, hashes", "images per split", "cache folder", check_example)
+    _command(commands, "show", "write a contact sheet (PNG)", "rows per domain", "the PNG", "show scenes --images 6")
+    return parser
+
+
+def _command(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, does: str, images: str, out: str, example: str
+) -> None:
+    epilog = f"example: python -m faar_ray.data {example}"
+    parser = commands.add_parser(name, help=does, description=f"{does[0].upper()}{does[1:]}.", epilog=epilog)
+    parser.add_argument("dataset", metavar="DATASET", help="scenes")
+    parser.add_argument("--domain", choices=sorted(DOMAINS), help="default: target (show: both)")
+    parser.add_argument("--images", type=int, metavar="N", help=images)
+    parser.add_argument("--out", type=Path, metavar="PATH", help=out)
+    parser.add_argument("--size", type=int, default=64, metavar="PIXELS", help="side of the images (default 64)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the generator (default 0)")
+
+
+def _config(args: argparse.Namespace, domain: str, images: int | None) -> DataConfig:
+    counts = {} if images is None else {f"{split}_images": images for split in SPLITS}
+    tasks = tuple(dataset_channels(args.dataset))
+    values = {"name": args.dataset, "tasks": tasks, "domain": domain, "image_size": args.size, "seed": args.seed}
+    try:
+        return DataConfig.model_validate(values | counts)
+    except ValidationError as error:
+        faults = [(str(fault["loc"][0]), fault) for fault in error.errors()]
+        lines = [f"{FLAGS[key]}: {fault['msg']}, got {fault['input']}" for key, fault in faults if key in FLAGS]
+        raise ConfigError(lines or str(error)) from error
+
+
+def pack(args: argparse.Namespace) -> None:
+    """Make what is missing of all splits and say where it is."""
+    config = _config(args, args.domain or "target", args.images)
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        for split in SPLITS:
+            paths = shard_paths(config, split, args.out)
+            bar = progress.add_task(f"{config.domain} {split}", total=sum(not path.exists() for path in paths))
+            make_shards(config, split, args.out, lambda _, bar=bar: progress.advance(bar))  # type: ignore[misc]
+    print(paths[0].parent)
+
+
+def check(args: argparse.Namespace) -> None:
+    """Print a table of the shards; a fault in any of them is an error."""
+    config = _config(args, args.domain or "target", args.images)
+    reports = [report for split in SPLITS for report in verify_split(config, split, args.out)]
+    folder = reports[0].path.parent
+    if not any(report.path.exists() for report in reports):
+        raise DataError(f"{folder}: no shards; make them with `python -m faar_ray.data pack {args.dataset}`")
+    table = Table("shard", "rows", "sha256", "result", title=str(folder), title_justify="left")
+    for report in reports:
+        table.add_row(report.path.name, str(report.rows), report.digest[:12], report.fault or "ok")
+    Console().print(table)
+    bad = [report.path for report in reports if report.fault]
+    if bad:
+        raise DataError(f"{len(bad)} of {len(reports)} shards are missing or damaged; first: {bad[0]}")
+
+
+def show(args: argparse.Namespace) -> None:
+    """Write the contact sheet of validation images and say where it is."""
+    images = 4 if args.images is None else args.images
+    domains = [args.domain] if args.domain else list(DOMAINS)
+    configs = {domain: _config(args, domain, images) for domain in domains}
+    path = (args.out or Path("out") / f"{args.dataset}.png").absolute()
+    cache = default_cache_dir()
+    sets = {domain: load_dataset(config, "val", cache_dir=cache) for domain, config in configs.items()}
+    write_contact_sheet(sets, path, images)
+    print(path)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

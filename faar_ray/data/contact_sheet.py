@@ -1,0 +1,105 @@
+"""One picture of a data set: a row per image, a column per quantity, a legend of the classes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from torch import Tensor
+
+from faar_ray.data.dense import DenseDataset, unnormalise
+from faar_ray.data.slots import CLASSES, PARTS
+from faar_ray.errors import DataError
+
+Picture = np.ndarray[Any, Any]
+
+IGNORED = np.array([0.88, 0.88, 0.88])
+CLASS_COLOURS = np.array(matplotlib.colormaps["Set1"].colors)[[6, 8, 7, 4, 0, 2, 3, 5, 1]]  # type: ignore[attr-defined]
+PART_COLOURS = np.vstack([[1.0, 1.0, 1.0], matplotlib.colormaps["Dark2"].colors[:6]])  # type: ignore[attr-defined]
+DEEPEST = 9.0  # metres, the farthest corner of a usual room
+CELL = 1.25  # inches
+TITLES = {
+    "image": "image",
+    "semseg": "semantic classes",
+    "human_parts": "human parts",
+    "saliency": "saliency",
+    "normals": "normals",
+    "depth": "depth",
+    "edge": "edges",
+}
+
+
+def write_contact_sheet(datasets: Mapping[str, DenseDataset], path: Path, images: int) -> None:
+    """Write the first `images` samples of each named data set as a PNG.
+
+    Raises:
+        DataError: the picture cannot be written.
+    """
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        contact_sheet(datasets, images).savefig(part, format="png", dpi=130)
+        os.replace(part, path)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be written ({error})") from error
+
+
+def contact_sheet(datasets: Mapping[str, DenseDataset], images: int) -> Figure:
+    """The sheet as a figure; all data sets have the same tasks."""
+    rows = [(name, index, data[index]) for name, data in datasets.items() for index in range(min(images, len(data)))]
+    columns = [name for name in TITLES if name in rows[0][2]]
+    figure = Figure(figsize=(CELL * len(columns) + 0.5, CELL * len(rows) + 1.1), layout="constrained", facecolor="white")
+    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.02, hspace=0.02)  # type: ignore[union-attr]
+    grid = figure.subplots(len(rows), len(columns), squeeze=False)
+    for axes_row, (domain, index, sample) in zip(grid, rows, strict=True):
+        for axes, column in zip(axes_row, columns, strict=True):
+            _show(axes, picture(column, sample[column]))
+        axes_row[0].set_ylabel(f"{domain} {index}", fontsize=8, color="0.25")
+    for axes, column in zip(grid[0], columns, strict=True):
+        axes.set_title(TITLES[column], fontsize=9)
+    figure.legend(handles=_legend(columns), loc="outside lower center", ncols=8, fontsize=7, frameon=False)
+    return figure
+
+
+def _show(axes: Axes, pixels: Picture) -> None:
+    axes.imshow(pixels, interpolation="nearest")
+    axes.set(xticks=[], yticks=[])
+    axes.spines[:].set_visible(False)
+
+
+def picture(name: str, value: Tensor) -> Picture:
+    """A quantity of one sample as (H, W, 3) colours in 0..1."""
+    if name == "image":
+        return unnormalise(value).permute(1, 2, 0).numpy()
+    if name in ("semseg", "human_parts"):
+        return _indexed(value.numpy(), CLASS_COLOURS if name == "semseg" else PART_COLOURS)
+    if name == "normals":  # as usual in pictures: red to the right, green up, blue towards the viewer
+        return (value.numpy() * np.array([1, -1, -1])[:, None, None] / 2 + 0.5).transpose(1, 2, 0)
+    if name == "depth":
+        return np.asarray(matplotlib.colormaps["magma_r"](value[0].numpy() / DEEPEST)[..., :3])
+    return np.asarray(matplotlib.colormaps["gray" if name == "saliency" else "gray_r"](value[0].numpy())[..., :3])
+
+
+def _indexed(labels_HW: Picture, colours: Picture) -> Picture:
+    known = labels_HW < len(colours)
+    return np.where(known[..., None], colours[np.where(known, labels_HW, 0)], IGNORED)
+
+
+def _legend(columns: list[str]) -> list[Patch]:
+    patches = []
+    if "semseg" in columns:
+        patches += [Patch(color=colour, label=name) for name, colour in zip(CLASSES, CLASS_COLOURS, strict=True)]
+    if "human_parts" in columns:
+        patches += [Patch(color=c, label=name) for name, c in zip(PARTS[1:], PART_COLOURS[1:], strict=True)]
+        patches.append(Patch(color=IGNORED, label="ignored (no person)"))
+    if "depth" in columns:
+        shade = matplotlib.colormaps["magma_r"]
+        patches += [Patch(color=shade(metres / DEEPEST), label=f"depth {metres} m") for metres in (1, 4, 8)]
+    return patches
