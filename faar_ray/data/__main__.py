@@ -47,14 +47,18 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="pack|check|show")
     _command(commands, "pack", "write the shards of all splits", "images per split", "cache folder", "pack scenes")
-    check_example = "check scenes --domain source --images 60"
-    _command(commands, "check", "verify shards: rows, ranges, hashes", "images per split", "cache folder", check_example)
+    _command(commands, "check", "verify rows, ranges, hashes", "images per split", "cache folder", "check scenes")
     _command(commands, "show", "write a contact sheet (PNG)", "rows per domain", "the PNG", "show scenes --images 6")
     return parser
 
 
 def _command(
-    commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, does: str, images: str, out: str, example: str
+    commands: argparse._SubParsersAction[argparse.ArgumentParser],
+    name: str,
+    does: str,
+    images: str,
+    out: str,
+    example: str,
 ) -> None:
     epilog = f"example: python -m faar_ray.data {example}"
     parser = commands.add_parser(name, help=does, description=f"{does[0].upper()}{does[1:]}.", epilog=epilog)

@@ -10,7 +10,9 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Patch
 from torch import Tensor
 
@@ -21,8 +23,8 @@ from faar_ray.errors import DataError
 Picture = np.ndarray[Any, Any]
 
 IGNORED = np.array([0.88, 0.88, 0.88])
-CLASS_COLOURS = np.array(matplotlib.colormaps["Set1"].colors)[[6, 8, 7, 4, 0, 2, 3, 5, 1]]  # type: ignore[attr-defined]
-PART_COLOURS = np.vstack([[1.0, 1.0, 1.0], matplotlib.colormaps["Dark2"].colors[:6]])  # type: ignore[attr-defined]
+CLASS_COLOURS = matplotlib.colormaps["Set1"]([6, 8, 7, 4, 0, 2, 3, 5, 1])[:, :3]  # floor brown, wall grey, person blue
+PART_COLOURS = np.vstack([[1.0, 1.0, 1.0], matplotlib.colormaps["Dark2"](range(6))[:, :3]])
 DEEPEST = 9.0  # metres, the farthest corner of a usual room
 CELL = 1.25  # inches
 TITLES = {
@@ -55,8 +57,8 @@ def contact_sheet(datasets: Mapping[str, DenseDataset], images: int) -> Figure:
     """The sheet as a figure; all data sets have the same tasks."""
     rows = [(name, index, data[index]) for name, data in datasets.items() for index in range(min(images, len(data)))]
     columns = [name for name in TITLES if name in rows[0][2]]
-    figure = Figure(figsize=(CELL * len(columns) + 0.5, CELL * len(rows) + 1.1), layout="constrained", facecolor="white")
-    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.02, hspace=0.02)  # type: ignore[union-attr]
+    tight = ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02, wspace=0.02, hspace=0.02)
+    figure = Figure(figsize=(CELL * len(columns) + 0.5, CELL * len(rows) + 1.1), layout=tight)
     grid = figure.subplots(len(rows), len(columns), squeeze=False)
     for axes_row, (domain, index, sample) in zip(grid, rows, strict=True):
         for axes, column in zip(axes_row, columns, strict=True):
@@ -81,7 +83,8 @@ def picture(name: str, value: Tensor) -> Picture:
     if name in ("semseg", "human_parts"):
         return _indexed(value.numpy(), CLASS_COLOURS if name == "semseg" else PART_COLOURS)
     if name == "normals":  # as usual in pictures: red to the right, green up, blue towards the viewer
-        return (value.numpy() * np.array([1, -1, -1])[:, None, None] / 2 + 0.5).transpose(1, 2, 0)
+        mirrored = value.numpy() * np.array([1, -1, -1])[:, None, None]
+        return np.asarray(mirrored / 2 + 0.5).transpose(1, 2, 0)
     if name == "depth":
         return np.asarray(matplotlib.colormaps["magma_r"](value[0].numpy() / DEEPEST)[..., :3])
     return np.asarray(matplotlib.colormaps["gray" if name == "saliency" else "gray_r"](value[0].numpy())[..., :3])
@@ -93,13 +96,12 @@ def _indexed(labels_HW: Picture, colours: Picture) -> Picture:
 
 
 def _legend(columns: list[str]) -> list[Patch]:
-    patches = []
+    entries: list[tuple[str, Picture]] = []
     if "semseg" in columns:
-        patches += [Patch(color=colour, label=name) for name, colour in zip(CLASSES, CLASS_COLOURS, strict=True)]
+        entries += zip(CLASSES, CLASS_COLOURS, strict=True)
     if "human_parts" in columns:
-        patches += [Patch(color=c, label=name) for name, c in zip(PARTS[1:], PART_COLOURS[1:], strict=True)]
-        patches.append(Patch(color=IGNORED, label="ignored (no person)"))
+        entries += [*zip(PARTS[1:], PART_COLOURS[1:], strict=True), ("ignored (no person)", IGNORED)]
     if "depth" in columns:
-        shade = matplotlib.colormaps["magma_r"]
-        patches += [Patch(color=shade(metres / DEEPEST), label=f"depth {metres} m") for metres in (1, 4, 8)]
-    return patches
+        shades = np.asarray(matplotlib.colormaps["magma_r"](np.array([1, 4, 8]) / DEEPEST))
+        entries += zip(("1 m deep", "4 m", "8 m"), shades, strict=True)
+    return [Patch(color=to_hex(tuple(colour)), label=name) for name, colour in entries]

@@ -130,8 +130,8 @@ def _capsules(draws: Draws, scale: float, places_NK2: Tensor, person: Person) ->
     count = places_NK2.shape[1]
     turn = draws.uniform((0.0, math.pi), count)
     lean = draws.chance(0.5, count) * draws.uniform((0.3, 1.3), count)
-    radius = draws.uniform((0.08, 0.16), count)
-    length = _sizes(draws, (0.8, 1.7), scale, count)
+    radius = draws.uniform((0.11, 0.19), count)
+    length = _sizes(draws, (1.0, 2.0), scale, count)
     direction = torch.stack([turn.cos() * lean.cos(), lean.sin(), turn.sin() * lean.cos()], -1)
     foot = _upright(places_NK2, radius)
     return Capsules(

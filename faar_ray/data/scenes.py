@@ -18,7 +18,7 @@ from faar_ray.data.raycast import camera_rays, first_hits
 from faar_ray.data.scene_layout import sample_scene
 from faar_ray.data.shading import shade
 
-GENERATOR_VERSION = 1
+GENERATOR_VERSION = 2
 
 
 @dataclass(frozen=True)
