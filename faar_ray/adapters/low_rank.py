@@ -1,0 +1,110 @@
+"""Low-rank changes of a frozen weight: LoRA and DoRA, with a prefix mask (FAAR, rank masking).
+
+Axes: R rank, I in, O out.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Site:
+    """Where an adapter sits: 0-based stage and block, layer, and the task it serves (or `shared`)."""
+
+    stage: int
+    block: int
+    layer: str
+    task: str
+
+    @property
+    def shared(self) -> bool:
+        """Whether all tasks use it."""
+        return self.task == "shared"
+
+
+class LowRankFactors(nn.Module):
+    """Delta W = s B diag(prefix mask) A.
+
+    Component i is row i of both factors: A_RI (rank, in), and B_RO (rank, out), which holds the papers' B
+    transposed, so that shrinking slices both alike. B starts at 0: the change starts as none.
+    """
+
+    site: Site
+
+    def __init__(self, weight_OI: Tensor, rank: int, scale: float) -> None:
+        super().__init__()
+        out_features, in_features = weight_OI.shape
+        self.scale = scale
+        self.A_RI = nn.Parameter(torch.empty(rank, in_features))
+        self.B_RO = nn.Parameter(torch.zeros(rank, out_features))
+        nn.init.kaiming_uniform_(self.A_RI, a=math.sqrt(5))
+        self.active = rank
+        """Prefix b: components 0..b-1 take part."""
+
+    @property
+    def rank(self) -> int:
+        """Components that are left."""
+        return self.A_RI.shape[0]
+
+    @property
+    def factors(self) -> tuple[nn.Parameter, nn.Parameter]:
+        """A_RI and B_RO."""
+        return self.A_RI, self.B_RO
+
+    def adapt(self, weight_OI: Tensor) -> Tensor:
+        """W + s B A over the active components, shape (O, I)."""
+        return torch.addmm(weight_OI, self.B_RO[: self.active].t(), self.A_RI[: self.active], alpha=self.scale)
+
+    @torch.no_grad()
+    def importance(self) -> Tensor:
+        """Scores of the active components, (|<A_i, dL/dA_i>| + |<B_i, dL/dB_i>|) / 2, shape (active,) (FAAR, coverage).
+
+        Raises:
+            RuntimeError: before backward() or after zero_grad().
+        """
+        if self.A_RI.grad is None or self.B_RO.grad is None:
+            raise RuntimeError("importance needs gradients: call it between backward() and zero_grad()")
+        b = self.active
+        of_A, of_B = ((p[:b] * p.grad[:b]).sum(1).abs() for p in self.factors if p.grad is not None)
+        return (of_A + of_B) / 2
+
+    def keep(self, index_K: Tensor) -> None:
+        """Keep these components, in this order, as new parameters; the caller moves optimizer state."""
+        self.A_RI = nn.Parameter(self.A_RI.detach()[index_K].clone())
+        self.B_RO = nn.Parameter(self.B_RO.detach()[index_K].clone())
+        self.active = self.rank
+
+    def parameter_count(self) -> int:
+        """Trainable numbers of this adapter."""
+        return sum(p.numel() for p in self.parameters())
+
+
+class LoRA(LowRankFactors):
+    """W' = W + s B A (Hu et al. 2021)."""
+
+
+class DoRA(LowRankFactors):
+    """W' = m (W + s B A) / ||W + s B A||, row-wise norm; m starts at ||W||, so W' starts at W (FAAR, DoRA adapters).
+
+    With `norm="detached"` the norm is a constant to the gradient (DoRA, section 4.3); the norm is always that of
+    the masked change.
+    """
+
+    def __init__(
+        self, weight_OI: Tensor, rank: int, scale: float, norm: Literal["detached", "attached"] = "detached"
+    ) -> None:
+        super().__init__(weight_OI, rank, scale)
+        self.detached = norm == "detached"
+        self.m_O = nn.Parameter(torch.linalg.vector_norm(weight_OI.detach(), dim=1))
+
+    def adapt(self, weight_OI: Tensor) -> Tensor:
+        """m (W + s B A) / ||W + s B A|| over the active components, shape (O, I)."""
+        direction_OI = super().adapt(weight_OI)
+        norm_O = torch.linalg.vector_norm(direction_OI.detach() if self.detached else direction_OI, dim=1)
+        return direction_OI * (self.m_O / norm_O.clamp_min(torch.finfo(norm_O.dtype).tiny))[:, None]

@@ -1,0 +1,1 @@
+"""What leaves a trial: the adapter file."""

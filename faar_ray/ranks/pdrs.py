@@ -1,0 +1,120 @@
+"""Performance-Driven Rank Shrinking (FAAR): prefix masks, importance scores, EMA, coverage, shrinking.
+
+Axes: R components of an adapter, L adapters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from faar_ray.adapters import LowRankFactors
+from faar_ray.config import PdrsConfig
+from faar_ray.ranks.coverage import Evidence, Kept, keep_by_coverage
+from faar_ray.ranks.policy import record
+from faar_ray.ranks.shrink import shrink
+from faar_ray.records import RankRecord
+from faar_ray.seeding import private
+
+
+class Importance:
+    """EMA over time of one adapter's scores: s_hat <- beta s_hat + (1 - beta) s (FAAR, coverage strategy).
+
+    With `update="active"` a component moves only in steps in which it was active, and a count per component
+    corrects the bias of the start at 0. With `"all"` (the released code) inactive components receive 0, which
+    makes late components look useless merely because they are rarely active.
+    """
+
+    def __init__(self, rank: int, beta: float, update: str = "active") -> None:
+        self.beta, self.update = beta, update
+        self.ema_R = torch.zeros(rank)
+        self.count_R = torch.zeros(rank, dtype=torch.int64)
+
+    def observe(self, scores_b: Tensor) -> None:
+        """Take the scores of the active prefix, shape (b,) with b <= R."""
+        b = len(scores_b)
+        self.ema_R[:b].lerp_(scores_b.detach().to(self.ema_R), 1 - self.beta)
+        self.count_R[:b] += 1
+        if self.update == "all":
+            self.ema_R[b:] *= self.beta
+            self.count_R[b:] += 1
+
+    def evidence(self) -> Evidence:
+        """Bias-corrected scores s_hat / (1 - beta^count), and which components were ever active."""
+        observed_R = self.count_R > 0
+        correction_R = 1 - torch.pow(torch.tensor(self.beta, dtype=torch.float64), self.count_R)
+        scores_R = (self.ema_R / correction_R.clamp_min(1e-12)).float()
+        return Evidence(scores_R.where(observed_R, 0.0), observed_R)
+
+    def keep(self, index_K: Tensor) -> None:
+        """Follow a shrink."""
+        self.ema_R, self.count_R = self.ema_R[index_K].clone(), self.count_R[index_K].clone()
+
+
+class PDRS:
+    """The rank policy of FAAR."""
+
+    def __init__(self, adapters: Sequence[LowRankFactors], config: PdrsConfig, *, seed: int, epochs: int) -> None:
+        self.adapters, self.config, self.seed = list(adapters), config, seed
+        self.masked_epochs = epochs - config.free_epochs
+        self.importance = [Importance(a.rank, config.beta, config.update) for a in self.adapters]
+
+    def draw(self, epoch: int, step: int) -> None:
+        """Prefix b uniform in 1..r per (seed, step, adapter), from a private stream; all of r in free epochs."""
+        uniform_L = torch.rand(len(self.adapters), generator=private(self.seed, "prefix", step), dtype=torch.float64)
+        for adapter, u in zip(self.adapters, uniform_L.tolist(), strict=True):
+            adapter.active = 1 + int(u * adapter.rank) if epoch < self.masked_epochs else adapter.rank
+
+    def observe(self) -> None:
+        """Move every adapter's EMA by this step's scores."""
+        for adapter, importance in zip(self.adapters, self.importance, strict=True):
+            importance.observe(adapter.importance())
+
+    def end_epoch(self, epoch: int, optimizer: Optimizer | None) -> list[RankRecord]:
+        """Shrink to coverage rho, unless the epoch is before `start_epoch` or free."""
+        decides = self.config.start_epoch <= epoch < self.masked_epochs
+        evidence = [importance.evidence() for importance in self.importance]
+        kept = self._decide(evidence) if decides else [Kept(torch.arange(len(e.scores_R)), 1.0) for e in evidence]
+        return [self._apply(i, epoch, evidence[i], kept[i], decides, optimizer) for i in range(len(self.adapters))]
+
+    def _decide(self, evidence: Sequence[Evidence]) -> list[Kept]:
+        kept: dict[int, Kept] = {}
+        for scope in self._scopes():
+            rho = self.config.rho(shared=self.adapters[scope[0]].site.shared)
+            limits = {"floor": self.config.floor, "margin": self.config.margin}
+            decision = keep_by_coverage([evidence[i] for i in scope], rho, **limits)
+            kept.update(zip(scope, decision, strict=True))
+        return [kept[i] for i in range(len(evidence))]
+
+    def _scopes(self) -> list[list[int]]:
+        """Adapters whose coverage is measured together."""
+        if self.config.scope == "adapter":
+            return [[i] for i in range(len(self.adapters))]
+        shared = [i for i, adapter in enumerate(self.adapters) if adapter.site.shared]
+        tasks = [i for i, adapter in enumerate(self.adapters) if not adapter.site.shared]
+        return [scope for scope in (shared, tasks) if scope]
+
+    def _apply(
+        self, i: int, epoch: int, evidence: Evidence, kept: Kept, decided: bool, optimizer: Optimizer | None
+    ) -> RankRecord:
+        adapter, before = self.adapters[i], self.adapters[i].rank
+        if decided:  # also when all are kept: survivors are ordered, so that short prefixes hold the important ones
+            shrink(adapter, kept.index_K, optimizer)
+            self.importance[i].keep(kept.index_K)
+        adapter.active = adapter.rank
+        rho = self.config.rho(shared=adapter.site.shared) if decided else 1.0
+        unobserved = int((~evidence.observed_R).sum())
+        return record(adapter, epoch, before, self.config.scope, rho, kept.coverage, evidence.logged(), unobserved)
+
+    def state_dict(self) -> dict[str, Any]:
+        """EMA and counts of every adapter; masks need no state, being a function of (seed, step, adapter)."""
+        return {"ema": [i.ema_R for i in self.importance], "count": [i.count_R for i in self.importance]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Undo `state_dict`."""
+        for importance, ema_R, count_R in zip(self.importance, state["ema"], state["count"], strict=True):
+            importance.ema_R, importance.count_R = ema_R.clone(), count_R.clone()

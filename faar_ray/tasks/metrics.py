@@ -1,0 +1,144 @@
+"""Validation metrics, all torchmetrics, so that they add up exactly over batches and workers.
+
+Shares are percent, angles degrees, depth in the data's unit. Axes: B batch, N channels, H W space.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchmetrics import MeanSquaredError, Metric
+from torchmetrics.classification import BinaryPrecisionRecallCurve, MulticlassJaccardIndex
+
+from faar_ray.tasks.losses import IGNORE
+from faar_ray.tasks.table import TASKS
+
+SALIENCY_THRESHOLDS = torch.linspace(0.2, 0.9, 15)
+
+
+class MeanIoU(MulticlassJaccardIndex):
+    """Mean intersection over union, percent, pixel counts pooled over images; 255 is ignored, absent classes do not count."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__(num_classes=classes, ignore_index=IGNORE, average="macro", validate_args=False)
+
+    def update(self, logits_BNHW: Tensor, labels_BHW: Tensor) -> None:
+        """Add a batch."""
+        super().update(logits_BNHW.argmax(1), labels_BHW)
+
+    def compute(self) -> dict[str, Tensor]:  # type: ignore[override]
+        """`miou`."""
+        return {"miou": 100 * super().compute()}
+
+
+class SaliencyIoU(Metric):
+    """Foreground Jaccard per image, averaged, then the maximum over 15 thresholds in 0.2..0.9, percent."""
+
+    total: Tensor
+    images: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("total", torch.zeros(len(SALIENCY_THRESHOLDS), dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("images", torch.tensor(0), dist_reduce_fx="sum")
+
+    def update(self, logits_B1HW: Tensor, target_B1HW: Tensor) -> None:
+        """Add a batch; where prediction and target are both empty an image counts as 1."""
+        thresholds = SALIENCY_THRESHOLDS.to(logits_B1HW).view(-1, 1, 1)
+        predicted = logits_B1HW.flatten(1).sigmoid()[None] > thresholds
+        valid = (target_B1HW != IGNORE).flatten(1)[None]
+        target = (target_B1HW.flatten(1) > 0.5)[None]
+        both = (predicted & target & valid).sum(-1)
+        either = ((predicted | target) & valid).sum(-1)
+        self.total += torch.where(either > 0, both / either.clamp_min(1), 1.0).double().sum(1)
+        self.images += len(logits_B1HW)
+
+    def compute(self) -> dict[str, Tensor]:
+        """`miou`."""
+        return {"miou": 100 * (self.total / self.images.clamp_min(1)).max()}
+
+
+class NormalsAngle(Metric):
+    """Angle between predicted and true normals, degrees, pooled over valid pixels.
+
+    `mean_angle` is what papers of this field print as "rmse"; `rmse_angle` is the true root mean square.
+    """
+
+    total: Tensor
+    squares: Tensor
+    pixels: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("total", torch.tensor(0.0, dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("squares", torch.tensor(0.0, dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("pixels", torch.tensor(0), dist_reduce_fx="sum")
+
+    def update(self, prediction_B3HW: Tensor, target_B3HW: Tensor) -> None:
+        """Add a batch."""
+        valid = target_B3HW.square().sum(1) > 0.25
+        cosine = F.cosine_similarity(prediction_B3HW, target_B3HW, dim=1).clamp(-1, 1)
+        angle = torch.rad2deg(cosine.acos())[valid].double()
+        self.total += angle.sum()
+        self.squares += angle.square().sum()
+        self.pixels += valid.sum()
+
+    def compute(self) -> dict[str, Tensor]:
+        """`mean_angle`, `rmse_angle`."""
+        pixels = self.pixels.clamp_min(1)
+        return {"mean_angle": self.total / pixels, "rmse_angle": (self.squares / pixels).sqrt()}
+
+
+class DepthRMSE(MeanSquaredError):
+    """Root mean squared error over pooled valid pixels, in the data's unit."""
+
+    def __init__(self) -> None:
+        super().__init__(squared=False)
+
+    def update(self, prediction_B1HW: Tensor, target_B1HW: Tensor) -> None:
+        """Add a batch."""
+        valid = target_B1HW != IGNORE
+        super().update(prediction_B1HW[valid], target_B1HW[valid])
+
+    def compute(self) -> dict[str, Tensor]:  # type: ignore[override]
+        """`rmse`."""
+        return {"rmse": super().compute()}
+
+
+class EdgeF1(BinaryPrecisionRecallCurve):
+    """Largest pixel F1 over 99 thresholds of the whole set, without tolerance in space, percent."""
+
+    def __init__(self) -> None:
+        super().__init__(thresholds=99, ignore_index=IGNORE, validate_args=False)
+
+    def update(self, logits_B1HW: Tensor, target_B1HW: Tensor) -> None:
+        """Add a batch."""
+        super().update(logits_B1HW.sigmoid(), target_B1HW.long())
+
+    def compute(self) -> dict[str, Tensor]:  # type: ignore[override]
+        """`f1`."""
+        precision, recall, _ = super().compute()
+        return {"f1": 100 * (2 * precision * recall / (precision + recall).clamp_min(1e-12)).max()}
+
+
+def metric_for(task: str, channels: int) -> Metric:
+    """A fresh metric of a task; `compute()` gives name -> value."""
+    match task:
+        case "semseg" | "human_parts":
+            return MeanIoU(channels)
+        case "saliency":
+            return SaliencyIoU()
+        case "normals":
+            return NormalsAngle()
+        case "depth":
+            return DepthRMSE()
+        case _:
+            return EdgeF1()
+
+
+def primary(metrics: Mapping[str, float], tasks: tuple[str, ...], split: str = "val") -> dict[str, float]:
+    """The metric of each task that delta_m uses, from flat names `<split>/<task>/<metric>`."""
+    return {task: metrics[f"{split}/{task}/{TASKS[task].metric}"] for task in tasks}

@@ -1,0 +1,93 @@
+"""Checkpoints: one file per epoch, written atomically, read with `weights_only=True`.
+
+A checkpoint holds the trained tensors, buffers, ranks, policy, optimizer, scheduler, the global random state and
+all records so far, so that a resumed run gives what an uninterrupted one gives, bit for bit on one CPU worker.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from faar_ray.errors import DataError
+from faar_ray.models import MultiTaskModel
+from faar_ray.records import EpochRecord, RankRecord
+from faar_ray.tracking.atomic import replacing
+
+FORMAT = 1
+log = logging.getLogger(__name__)
+
+
+def checkpoint_path(folder: Path, epoch: int) -> Path:
+    """`<folder>/checkpoints/epoch_0003.pt`."""
+    return folder / "checkpoints" / f"epoch_{epoch:04d}.pt"
+
+
+def save_checkpoint(folder: Path, epoch: int, state: dict[str, Any], *, keep: int) -> Path:
+    """Write the state after `epoch` and delete all but the newest `keep` checkpoints."""
+    path = checkpoint_path(folder, epoch)
+    with replacing(path) as scratch:
+        torch.save({"format": FORMAT, **state}, scratch)
+    for old in sorted(path.parent.glob("epoch_*.pt"))[:-keep]:
+        old.unlink()
+    return path
+
+
+def last_good_checkpoint(folder: Path) -> dict[str, Any] | None:
+    """The newest checkpoint that can be read, None without any; a damaged one is named and passed over.
+
+    Raises:
+        DataError: there are checkpoints, but none can be read.
+    """
+    paths = sorted((folder / "checkpoints").glob("epoch_*.pt"), reverse=True)
+    for path in paths:
+        try:
+            state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:
+            log.warning("%s: damaged (%s); the one before it is used", path, str(error).splitlines()[0])
+            continue
+        if state.get("format") == FORMAT:
+            return state
+        log.warning("%s: format %s is not %s; the one before it is used", path, state.get("format"), FORMAT)
+    if paths:
+        raise DataError(f"{folder / 'checkpoints'}: none of {len(paths)} checkpoints can be read")
+    return None
+
+
+def trained_state(model: MultiTaskModel) -> dict[str, Tensor]:
+    """Trained parameters and persistent buffers of a model, by name; frozen weights come from elsewhere."""
+    trained = {name for name, p in model.named_parameters(remove_duplicate=False) if p.requires_grad}
+    state = model.state_dict()
+    frozen = {name for name, _ in model.named_parameters(remove_duplicate=False)} - trained
+    return {name: tensor for name, tensor in state.items() if name not in frozen}
+
+
+def load_trained_state(model: MultiTaskModel, state: dict[str, Tensor]) -> None:
+    """Undo `trained_state`, after the adapters have their ranks."""
+    expected = trained_state(model).keys()
+    if expected != state.keys():
+        odd = sorted(expected ^ state.keys())
+        raise DataError(f"checkpoint does not fit the model: {', '.join(odd[:5])} ({len(odd)} names differ)")
+    model.load_state_dict(state, strict=False)
+
+
+def records_to_plain(records: list[EpochRecord]) -> list[dict[str, Any]]:
+    """Records as plain data."""
+    return [asdict(record) for record in records]
+
+
+def records_from_plain(plain: list[dict[str, Any]]) -> list[EpochRecord]:
+    """Undo `records_to_plain`."""
+    return [
+        EpochRecord(
+            epoch=row["epoch"],
+            metrics=row["metrics"],
+            ranks=tuple(RankRecord(**{**r, "importance": tuple(r["importance"])}) for r in row["ranks"]),
+        )
+        for row in plain
+    ]

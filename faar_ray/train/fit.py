@@ -1,0 +1,144 @@
+"""The training loop; there is no other."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import torch
+import yaml
+from torch import Tensor
+
+from faar_ray.config import TrialConfig
+from faar_ray.data import batches, load_dataset
+from faar_ray.errors import DataError, FaarRayError
+from faar_ray.export.adapter_file import write_adapter
+from faar_ray.ranks import rank_metrics
+from faar_ray.records import EpochRecord
+from faar_ray.tasks import TASKS, mean_loss
+from faar_ray.tracking.atomic import replacing
+from faar_ray.tracking.rank_trace import write_rank_trace
+from faar_ray.train.evaluation import evaluate
+from faar_ray.train.runtime import InProcess, Runtime
+from faar_ray.train.trial import Trial
+
+
+class NonFiniteLoss(FaarRayError):
+    """Training diverged; trying again gives the same."""
+
+
+def fit(
+    config: TrialConfig,
+    folder: Path,
+    *,
+    trial_id: str,
+    trace: Path,
+    references: Mapping[str, float] | None = None,
+    keep_checkpoints: int = 2,
+    runtime: Runtime | None = None,
+) -> Iterator[EpochRecord]:
+    """Train one trial; yields every epoch from 0, those of an earlier, interrupted run first.
+
+    Each record comes after its checkpoint and the whole rank trace are on disk; after the last one the folder
+    holds `adapter.safetensors` too.
+
+    Args:
+        config: the trial.
+        folder: of the trial; a checkpoint in it is resumed.
+        trial_id: name in the rank trace.
+        trace: Parquet file of the rank trace.
+        references: single-task metric of each task; with it records hold `delta_m`.
+        keep_checkpoints: how many stay on disk.
+        runtime: one process by default.
+
+    Raises:
+        NonFiniteLoss: naming step and task.
+    """
+    write_config(folder, config)
+    trial = Trial(config, runtime or InProcess())
+    trial.restore(folder)
+    write_trace(trace, trial_id, trial)
+    yield from list(trial.records)
+    for epoch in range(len(trial.records), config.optim.epochs):
+        started = time.perf_counter()
+        losses = train_epoch(trial, epoch)
+        trained = time.perf_counter()
+        ranks = trial.policy.end_epoch(epoch, trial.optimizer)
+        metrics = losses | evaluate(trial.model, trial.val_data, config, split="val", references=references)
+        metrics |= trial.trainable_parameters() | rank_metrics(trial.adapters)
+        metrics["time/step_ms"] = 1000 * (trained - started) / trial.steps_per_epoch
+        metrics["time/epoch_s"] = time.perf_counter() - started
+        trial.records.append(EpochRecord(epoch, metrics, tuple(ranks)))
+        trial.save(folder, keep=keep_checkpoints)
+        write_trace(trace, trial_id, trial)
+        if epoch + 1 == config.optim.epochs:
+            write_adapter(folder / "adapter.safetensors", trial.model, config)
+        yield trial.records[-1]
+
+
+def train_epoch(trial: Trial, epoch: int) -> dict[str, float]:
+    """One pass over the training images: mask, forward, backward, observe, clip, step.
+
+    Returns the mean losses, `train/loss` and `train/loss/<task>`.
+    """
+    config, model, policy = trial.config, trial.model, trial.policy
+    parameters = [p for group in trial.optimizer.param_groups for p in group["params"]]
+    totals: dict[str, float] = {}
+    model.train()
+    order = batches(
+        trial.train_data, batch_size=config.optim.batch_size, seed=config.seed, epoch=epoch, train=True
+    )  # fmt: skip
+    for step, batch in enumerate(order, start=epoch * trial.steps_per_epoch):
+        policy.draw(epoch, step)
+        losses = task_losses(trial, batch)
+        loss = torch.stack([TASKS[task].weight * value for task, value in losses.items()]).sum()
+        check_finite(losses, step)
+        trial.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        policy.observe()
+        torch.nn.utils.clip_grad_norm_(parameters, config.optim.clip)
+        trial.optimizer.step()
+        trial.scheduler.step()
+        for name, value in {"train/loss": loss, **{f"train/loss/{t}": v for t, v in losses.items()}}.items():
+            totals[name] = totals.get(name, 0.0) + value.item()
+    trial.optimizer.zero_grad(set_to_none=True)
+    return {name: total / trial.steps_per_epoch for name, total in totals.items()}
+
+
+def task_losses(trial: Trial, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """L_t of every task on one batch, normalised over all workers."""
+    device, runtime = trial.runtime.device, trial.runtime
+    predictions = trial.model(batch["image"].to(device))
+    losses = {}
+    for task in trial.config.data.tasks:
+        total, count = TASKS[task].loss(predictions[task].float(), batch[task].to(device))
+        losses[task] = mean_loss(total, runtime.sum(count))
+    return losses
+
+
+def check_finite(losses: Mapping[str, Tensor], step: int) -> None:
+    """Raise NonFiniteLoss where a task's loss is NaN or infinite."""
+    for task, value in losses.items():
+        if not value.isfinite():
+            raise NonFiniteLoss(f"step {step}: the loss of {task} is {value.item()}")
+
+
+def read_test(config: TrialConfig, folder: Path, references: Mapping[str, float] | None) -> dict[str, float]:
+    """Metrics of a trained trial on the test split: `test/<task>/<metric>`, and `test/delta_m` with references."""
+    trial = Trial(config, InProcess())
+    trial.restore(folder)
+    if not trial.records:
+        raise DataError(f"{folder}: holds no checkpoint")
+    return evaluate(trial.model, load_dataset(config.data, "test"), config, split="test", references=references)
+
+
+def write_config(folder: Path, config: TrialConfig) -> None:
+    """`config.yaml` of a trial, every key of it."""
+    with replacing(folder / "config.yaml") as scratch:
+        scratch.write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
+
+
+def write_trace(trace: Path, trial_id: str, trial: Trial) -> None:
+    """The whole rank trace so far: no row twice, none missing, whatever was interrupted."""
+    write_rank_trace(trace, trial_id, [row for record in trial.records for row in record.ranks])

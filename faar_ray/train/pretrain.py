@@ -1,0 +1,85 @@
+"""`python -m faar_ray.train.pretrain`: pretrain `swin_micro` on the source domain of `scenes`.
+
+The same loop as everything else (`full_ft` from random weights); a fixed number of steps, so the same machine
+gives the same file. The package ships its result; run it to make that file again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import tempfile
+from pathlib import Path
+
+import torch
+from safetensors.torch import save
+
+from faar_ray.config import TrialConfig
+from faar_ray.models import build_model, micro
+from faar_ray.tracking.atomic import replacing
+from faar_ray.train.checkpoint import last_good_checkpoint, load_trained_state
+from faar_ray.train.fit import fit
+
+SOURCE = {
+    "method": "full_ft",
+    "backbone": {"name": micro.NAME, "pretrained": False},
+    "data": {"domain": "source", "tasks": ["semseg", "depth"], "train_images": 8000, "val_images": 500},
+    "optim": {
+        "epochs": 15, "batch_size": 32, "lr": 1.5e-3, "weight_decay": 0.05, "warmup_steps": 200, "clip": 1.0,
+    },
+}  # fmt: skip
+
+
+def main() -> None:
+    """Train, then write the weights (fp16 safetensors) and their card (JSON) side by side."""
+    parser = argparse.ArgumentParser(
+        prog="python -m faar_ray.train.pretrain",
+        description=__doc__,
+        epilog="example: python -m faar_ray.train.pretrain --out swin_micro.safetensors",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--out", type=Path, default=micro.weights_path(), help="file to write (the package's own)")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads; the shipped file was made with 1")
+    parser.add_argument("--work", type=Path, help="folder for checkpoints; given again, an interrupted run goes on")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    config = TrialConfig.resolve(SOURCE)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = arguments.work or Path(scratch)
+        metrics = train(config, folder)
+        write_weights(arguments.out, config, folder, metrics)
+    print(f"wrote {arguments.out}")
+
+
+def train(config: TrialConfig, folder: Path) -> dict[str, float]:
+    """Run all epochs, a line for each; returns the last epoch's validation metrics on the source domain."""
+    metrics: dict[str, float] = {}
+    for record in fit(config, folder, trial_id="pretrain", trace=folder / "rank_trace.parquet"):
+        metrics = {name: value for name, value in record.metrics.items() if name.startswith("val/")}
+        told = "  ".join(f"{name} {value:.3f}" for name, value in metrics.items())
+        print(f"epoch {record.epoch + 1}/{config.optim.epochs}  loss {record.metrics['train/loss']:.3f}  {told}", flush=True)
+    return metrics
+
+
+def write_weights(path: Path, config: TrialConfig, folder: Path, metrics: dict[str, float]) -> None:
+    """The backbone as fp16 safetensors, and beside it a JSON card: sha256, config, metrics, torch version."""
+    state = last_good_checkpoint(folder)
+    assert state is not None
+    model = build_model(config)
+    load_trained_state(model, state["model"])
+    content = save({name: tensor.half().contiguous() for name, tensor in model.backbone.state_dict().items()})
+    card = {
+        "sha256": hashlib.sha256(content).hexdigest(),
+        "metrics": {name: round(value, 4) for name, value in metrics.items()},
+        "config": config.model_dump(mode="json"),
+        "torch": torch.__version__,
+    }
+    with replacing(path) as scratch:
+        scratch.write_bytes(content)
+    with replacing(path.with_suffix(".json")) as scratch:
+        scratch.write_text(json.dumps(card, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,91 @@
+"""A trial in memory: model, optimizer, rank policy, records; saved to and restored from one checkpoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from faar_ray.config import TrialConfig
+from faar_ray.data import load_dataset
+from faar_ray.errors import ConfigError
+from faar_ray.models import adapter_list, build_model, parameters_by_part
+from faar_ray.ranks import build_policy, shrink
+from faar_ray.records import EpochRecord
+from faar_ray.seeding import seed_of
+from faar_ray.train.checkpoint import (
+    last_good_checkpoint,
+    load_trained_state,
+    records_from_plain,
+    records_to_plain,
+    save_checkpoint,
+    trained_state,
+)
+from faar_ray.train.optimizer import build_optimizer, build_scheduler
+from faar_ray.train.runtime import Runtime
+
+
+class Trial:
+    """Everything that changes while a trial trains, and the data it trains on."""
+
+    def __init__(self, config: TrialConfig, runtime: Runtime) -> None:
+        self.config, self.runtime = config, runtime
+        self.train_data = load_dataset(config.data, "train")
+        self.val_data = load_dataset(config.data, "val")
+        self.model = build_model(config).to(runtime.device)
+        self.adapters = adapter_list(self.model)
+        self.policy = build_policy(config, self.adapters)
+        self.steps_per_epoch = -(-len(self.train_data) // config.optim.batch_size)
+        self._start_optimizer()
+        self.records: list[EpochRecord] = []
+        torch.manual_seed(seed_of(config.seed, "train"))  # library draws from here on: drop-path
+
+    def _start_optimizer(self) -> None:
+        self.optimizer = build_optimizer(self.model, self.config.optim)
+        steps = self.steps_per_epoch * self.config.optim.epochs
+        self.scheduler = build_scheduler(self.optimizer, self.config.optim, steps)
+
+    def trainable_parameters(self) -> dict[str, float]:
+        """`trainable_params`, and of these `params/adapters` (factors and magnitudes)."""
+        parts = parameters_by_part(self.model)
+        adapters = parts["adapters"] + parts["magnitudes"]
+        return {"trainable_params": float(sum(parts.values())), "params/adapters": float(adapters)}
+
+    def save(self, folder: Path, *, keep: int) -> None:
+        """Write a checkpoint of the state after the last record's epoch."""
+        state: dict[str, Any] = {
+            "config": self.config.model_dump(mode="json"),
+            "ranks": [adapter.rank for adapter in self.adapters],
+            "model": trained_state(self.model),
+            "policy": self.policy.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": {"last_epoch": self.scheduler.last_epoch, "last_lr": self.scheduler.get_last_lr()},
+            "random": torch.get_rng_state(),
+            "records": records_to_plain(self.records),
+        }
+        save_checkpoint(folder, self.records[-1].epoch, state, keep=keep)
+
+    def restore(self, folder: Path) -> None:
+        """Go back to the last good checkpoint of a folder, if there is one.
+
+        Raises:
+            ConfigError: the checkpoint is of another config.
+        """
+        if (state := last_good_checkpoint(folder)) is None:
+            return
+        saved = TrialConfig.resolve(state["config"])
+        if saved != self.config:
+            theirs, ours = saved.dotted(), self.config.dotted()
+            changed = [f"{key}: {theirs.get(key)} there, {ours[key]} here" for key in ours if theirs.get(key) != ours[key]]
+            raise ConfigError(f"{folder}: was trained with another config ({'; '.join(changed)})")
+        for adapter, rank in zip(self.adapters, state["ranks"], strict=True):
+            shrink(adapter, torch.arange(rank))
+        self._start_optimizer()  # over the shrunken parameters
+        load_trained_state(self.model, state["model"])
+        self.policy.load_state_dict(state["policy"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scheduler.last_epoch = state["scheduler"]["last_epoch"]
+        self.scheduler._last_lr = state["scheduler"]["last_lr"]
+        torch.set_rng_state(state["random"])
+        self.records = records_from_plain(state["records"])
