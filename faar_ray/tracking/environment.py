@@ -13,7 +13,7 @@ import faar_ray
 
 
 def environment(seed: int | None = None) -> dict[str, Any]:
-    """Packages and their versions, Python, platform, CPUs, git commit (None outside a checkout) and the search's seed."""
+    """Packages and versions, Python, platform, CPUs, git commit (None outside a checkout), the search's seed."""
     found = {str(dist.metadata["Name"]): dist.version for dist in metadata.distributions()}
     return {
         "python": platform.python_version(),
@@ -26,7 +26,7 @@ def environment(seed: int | None = None) -> dict[str, Any]:
 
 
 def git_commit(folder: Path) -> str | None:
-    """The commit that `folder` belongs to, with `-dirty` where tracked files differ; None where git does not know it."""
+    """The commit that `folder` belongs to, with `-dirty` where tracked files differ; None unknown to git."""
     if not _git(folder, "ls-files", "."):  # a virtual environment inside somebody else's checkout
         return None
     commit = _git(folder, "rev-parse", "HEAD")

@@ -106,7 +106,7 @@ class Tracker:
         self._last_epoch[run_id] = epoch
 
     def log_rank_trace(self, run_id: str, trace: Path, title: str) -> None:
-        """Log a trace file as `rank_trace.parquet` and its heat map as `rank_trace.png`; without rows, the file only."""
+        """Log a trace file as `rank_trace.parquet` and its heat map as `rank_trace.png` (none without rows)."""
         from faar_ray.tracking.rank_plot import plot_rank_trace  # matplotlib is wanted here only
         from faar_ray.tracking.rank_trace import read_rank_trace
 
@@ -147,7 +147,11 @@ class Tracker:
         self._close(run_id, state, reason)
 
     def end_search(
-        self, state: Literal["FINISHED", "FAILED", "KILLED"], artifacts: Path | None = None, *, run_id: str | None = None
+        self,
+        state: Literal["FINISHED", "FAILED", "KILLED"],
+        artifacts: Path | None = None,
+        *,
+        run_id: str | None = None,
     ) -> None:
         """Close the parent run; `artifacts` is a folder (the report) that is logged under its own name."""
         run = run_id or self.parent
@@ -211,7 +215,9 @@ class Tracker:
         token: str | None = None
         while token != "":
             page = self._client.search_runs(
-                [self.experiment_id], f"tags.`{PARENT_TAG}` = '{parent}'", order_by=["attributes.start_time"],
+                [self.experiment_id],
+                f"tags.`{PARENT_TAG}` = '{parent}'",
+                order_by=["attributes.start_time"],
                 page_token=token,
             )
             yield from page

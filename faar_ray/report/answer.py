@@ -1,0 +1,75 @@
+"""Which configuration, and what does it cost? The table of finished configurations and the sentences that sum it up.
+
+Pure functions of the trials. Only complete trials count (a pruned one looks too large and too weak); nothing is called
+better unless its difference, at 95%, leaves the seed noise (`noise.py`).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from faar_ray.records import State, TrialResult
+from faar_ray.report.groups import Config, Goal, Objective, complete_configs, is_cost, named
+from faar_ray.report.noise import Noise, Observation, SeedModel
+from faar_ray.report.table import Row, cost_metric, finite, table
+from faar_ray.report.wording import Findings, sentences
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a search found."""
+
+    quality: Objective
+    objectives: tuple[Objective, ...]
+    cost_name: str
+    """Metric behind `Row.cost`; empty without one."""
+    rows: tuple[Row, ...]
+    """The search's configurations from best to worst, then controls."""
+    noise: Noise
+    best: str | None
+    """Best quality by the numbers (config_id)."""
+    recommended: str | None
+    """Cheapest of those that cannot be told apart from the best; the best itself where noise is unknown."""
+    states: dict[State, int]
+    """Trials of the search by state; references and controls are not counted."""
+    sentences: tuple[str, ...]
+
+
+def pooled_noise(results: Sequence[TrialResult], metric: str = "delta_m") -> Noise:
+    """Seed noise of a metric, pooled over the configurations with complete trials, with its degrees of freedom."""
+    return _model(complete_configs(results), metric).noise
+
+
+def answer(results: Sequence[TrialResult], objectives: Sequence[Goal]) -> Answer:
+    """Sum up a search.
+
+    Args:
+        results: every trial, control and reference, in any state.
+        objectives: at least one. The first that is no count is the quality; configurations that lack an objective
+            are left out.
+    """
+    goals = tuple(Objective(o.name, o.goal) for o in objectives)
+    quality = next((g for g in goals if not is_cost(g.name)), goals[0])
+    configs = named([c for c in complete_configs(results) if all(finite(c.mean(g.name)) for g in goals)])
+    model = _model(configs, quality.name)
+    rows = tuple(table(configs, goals, quality, model))
+    cost = cost_metric(configs, goals, quality)
+    states: dict[State, int] = dict(Counter(r.state for r in results if r.role == "trial"))
+    return Answer(
+        quality=quality,
+        objectives=goals,
+        cost_name=cost,
+        rows=rows,
+        noise=model.noise,
+        best=next((r.config_id for r in rows if r.role == "trial"), None),
+        recommended=next((r.config_id for r in rows if r.recommended), None),
+        states=states,
+        sentences=tuple(sentences(Findings(rows, goals, quality, cost, model, states))),
+    )
+
+
+def _model(configs: Sequence[Config], metric: str) -> SeedModel:
+    seen = ((c.config_id, t.seed, t.metrics.get(metric)) for c in configs for t in c.trials)
+    return SeedModel(metric, [Observation(c, s, v) for c, s, v in seen if v is not None and finite(v)])

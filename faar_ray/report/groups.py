@@ -1,0 +1,133 @@
+"""Trials grouped by configuration: names for people, means over seeds, the Pareto front."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import fmean
+from typing import Any, Literal, Protocol
+
+from faar_ray.records import Role, TrialResult
+
+COSTS = ("trainable_params", "params/", "rank/", "time/")
+MOST_DIGITS = 17
+
+
+class Goal(Protocol):
+    """A metric and its direction; `tune`'s objectives are such."""
+
+    @property
+    def name(self) -> str:
+        """The metric's name."""
+        ...
+
+    @property
+    def goal(self) -> Literal["maximize", "minimize"]:
+        """Which way is better."""
+        ...
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A `Goal` as plain data."""
+
+    name: str
+    goal: Literal["maximize", "minimize"]
+
+
+@dataclass(frozen=True)
+class Config:
+    """The complete trials of one configuration, one per seed."""
+
+    config_id: str
+    role: Role
+    params: dict[str, Any]
+    trials: tuple[TrialResult, ...]
+    """By seed."""
+    name: str = field(default="", compare=False)
+    """For people; unique among the configurations that were named together."""
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Seeds that finished."""
+        return tuple(t.seed for t in self.trials)
+
+    def mean(self, metric: str) -> float | None:
+        """Plain mean over the trials that have the metric; None where none has."""
+        values = [t.metrics[metric] for t in self.trials if metric in t.metrics]
+        return fmean(values) if values else None
+
+
+def is_cost(metric: str) -> bool:
+    """Whether a metric counts something (parameters, ranks, time) rather than measures quality."""
+    return metric.startswith(COSTS)
+
+
+def complete_configs(results: Sequence[TrialResult]) -> list[Config]:
+    """Configurations with complete trials (not references), by first appearance; of a repeated seed the last counts."""
+    chosen: dict[str, dict[int, TrialResult]] = {}
+    for result in results:
+        if result.state == "COMPLETE" and result.role != "reference":
+            chosen.setdefault(result.config_id, {})[result.seed] = result
+    groups = [tuple(by_seed[s] for s in sorted(by_seed)) for by_seed in chosen.values()]
+    return [Config(g[0].config_id, _role(g), dict(g[0].params), g) for g in groups]
+
+
+def _role(trials: Sequence[TrialResult]) -> Role:
+    return "trial" if any(t.role == "trial" for t in trials) else trials[0].role
+
+
+def pareto_front(values: Mapping[str, Sequence[float]], objectives: Sequence[Goal]) -> set[str]:
+    """Keys that no other dominates: as good in every objective and better in one.
+
+    Args:
+        values: per key, one value per objective, in their order.
+        objectives: only `goal` is used.
+    """
+    signs = [1.0 if o.goal == "maximize" else -1.0 for o in objectives]
+    gains = {key: [s * v for s, v in zip(signs, row, strict=True)] for key, row in values.items()}
+    return {key for key, row in gains.items() if not any(_dominates(other, row) for other in gains.values())}
+
+
+def _dominates(other: Sequence[float], row: Sequence[float]) -> bool:
+    return all(o >= r for o, r in zip(other, row, strict=True)) and any(o > r for o, r in zip(other, row, strict=True))
+
+
+def names_of(params: Mapping[str, Mapping[str, Any]], *, whole: bool = False) -> dict[str, str]:
+    """A short, unique name per key: `rho_shared 0.8, init_rank 16`, with as many digits as it takes.
+
+    A parameter that is the same everywhere is left out unless `whole`; a dotted key is cut to its last part unless two
+    would agree.
+    """
+    keys = list(dict.fromkeys(k for p in params.values() for k in p))
+    varying = [k for k in keys if whole or len({repr(p.get(k)) for p in params.values()}) > 1] or keys
+    short = {k: k if sum(o.split(".")[-1] == k.split(".")[-1] for o in varying) > 1 else k.split(".")[-1] for k in keys}
+    names: dict[str, str] = {}
+    for digits in range(3, MOST_DIGITS + 1):
+        names = {i: ", ".join(_said(short[k], p[k], digits) for k in varying if k in p) for i, p in params.items()}
+        if len(set(names.values())) == len(names):
+            return names
+    return {i: f"{n} ({i})" if list(names.values()).count(n) > 1 else n or i for i, n in names.items()}
+
+
+def _said(key: str, value: Any, digits: int) -> str:
+    if isinstance(value, float):
+        value = f"{value:.{digits}g}"
+    elif isinstance(value, list | tuple):
+        value = "+".join(map(str, value))
+    return str(value) if key == "method" else f"{key} {value}"
+
+
+def named(configs: Sequence[Config]) -> list[Config]:
+    """The same with names; trials and controls are named apart, since they set other keys."""
+    names: dict[str, str] = {}
+    for control in (False, True):
+        group = {c.config_id: c.params for c in configs if (c.role == "control") is control}
+        names |= names_of(group, whole=control)
+    return [Config(c.config_id, c.role, c.params, c.trials, _told(c, names)) for c in configs]
+
+
+def _told(config: Config, names: Mapping[str, str]) -> str:
+    name = names[config.config_id] or config.config_id
+    others = [n for i, n in names.items() if i != config.config_id]
+    return f"{name} (control)" if config.role == "control" and name in others else name

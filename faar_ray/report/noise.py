@@ -1,0 +1,148 @@
+"""Seed noise and differences between configurations, from one least-squares fit.
+
+Trials of one seed share decoder init and batch order, so a value is modelled as config + seed + rest. Fitted by least
+squares, the difference of two configurations is their mean paired difference where both ran on the same seeds, and
+uses the other configurations' seed effects where they did not. What is left over is the noise; its degrees of freedom
+are trials - configurations - seeds + 1 (connected designs). Where that is 0, seeds are not modelled (config + rest).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+Array = NDArray[np.float64]
+ROUNDING = 1e-9  # of the fit: equal values must not be told apart where the noise is exactly 0
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Pooled seed noise of one metric."""
+
+    metric: str
+    sd: float
+    """Of one trial; nan where dof is 0. `paired`: what remains when the seed's own effect is taken out."""
+    dof: int
+    paired: bool
+    spread_sd: float
+    """Plain sd over the seeds of one configuration, pooled; nan where spread_dof is 0."""
+    spread_dof: int
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Estimated difference of two configurations with the half width of its 95% interval (inf: noise unknown)."""
+
+    value: float
+    half: float
+    dof: int
+
+    @property
+    def told_apart(self) -> bool:
+        """Whether the interval leaves out 0."""
+        return abs(self.value) > self.half + ROUNDING
+
+
+@dataclass(frozen=True)
+class Observation:
+    """One finished trial: the value of a metric for a configuration and a seed."""
+
+    config: str
+    seed: int
+    value: float
+
+
+class SeedModel:
+    """Least-squares fit of one metric: config + seed effects, or config alone where that leaves no freedom.
+
+    Args:
+        metric: its name.
+        observations: at most one per (config, seed).
+    """
+
+    def __init__(self, metric: str, observations: Sequence[Observation]) -> None:
+        self.metric = metric
+        self.configs = sorted({o.config for o in observations})
+        self.seeds = sorted({o.seed for o in observations})
+        self._y = np.array([o.value for o in observations], dtype=np.float64)
+        by_config = _indicator([o.config for o in observations], self.configs)
+        by_seed = _indicator([o.seed for o in observations], self.seeds)
+        self._plain = _Fit(by_config, self._y)
+        self._additive = _Fit(np.hstack([by_config, by_seed]), self._y)
+
+    @property
+    def noise(self) -> Noise:
+        """Pooled noise and its degrees of freedom."""
+        paired = self._additive.dof > 0
+        fit = self._additive if paired else self._plain
+        return Noise(self.metric, fit.sd, fit.dof, paired, self._plain.sd, self._plain.dof)
+
+    def mean(self, config: str) -> float:
+        """Mean of a configuration over all seeds, as far as other configurations tell; its plain mean elsewhere."""
+        contrast = np.concatenate([self._one(config), np.full(len(self.seeds), 1 / len(self.seeds))])
+        if self._additive.can_tell(contrast):
+            return self._additive.value(contrast)
+        return self._plain.value(self._one(config))
+
+    def difference(self, config: str, other: str) -> Difference:
+        """`config` minus `other`, paired over seeds where the design allows it."""
+        contrast = self._one(config) - self._one(other)
+        widened = np.concatenate([contrast, np.zeros(len(self.seeds))])
+        if self._additive.dof > 0 and self._additive.can_tell(widened):
+            return self._additive.difference(widened)
+        if self._additive.can_tell(widened):  # same seeds: the paired value, with the larger, unpaired noise
+            return Difference(self._additive.value(widened), self._plain.half_width(contrast), self._plain.dof)
+        return self._plain.difference(contrast)
+
+    def standard_error(self, config: str) -> float:
+        """Noise over the root of the number of the configuration's trials; nan where noise is unknown."""
+        return self.noise.sd / math.sqrt(float(self._plain.trials(self._one(config))))
+
+    def _one(self, config: str) -> Array:
+        return np.array([float(c == config) for c in self.configs])
+
+
+class _Fit:
+    """Ordinary least squares with contrasts of its coefficients."""
+
+    def __init__(self, design: Array, y: Array) -> None:
+        self._gram = design.T @ design
+        self._inverse = np.linalg.pinv(self._gram)
+        self._row_space = self._inverse @ self._gram
+        self._coefficients = self._inverse @ design.T @ y
+        self.dof = len(y) - int(np.linalg.matrix_rank(design)) if len(y) else 0
+        self._rest = float(np.sum((y - design @ self._coefficients) ** 2))
+
+    @cached_property
+    def sd(self) -> float:
+        return math.sqrt(self._rest / self.dof) if self.dof else math.nan
+
+    def trials(self, contrast: Array) -> float:
+        """Trials behind one coefficient (design columns must be disjoint)."""
+        return float(contrast @ self._gram @ contrast)
+
+    def can_tell(self, contrast: Array) -> bool:
+        """Whether the data determine this combination of coefficients."""
+        return bool(np.allclose(self._row_space @ contrast, contrast, atol=1e-8))
+
+    def value(self, contrast: Array) -> float:
+        return float(contrast @ self._coefficients)
+
+    def half_width(self, contrast: Array) -> float:
+        if not self.dof:
+            return math.inf
+        variance = float(contrast @ self._inverse @ contrast)
+        return float(stats.t.ppf(0.975, self.dof)) * self.sd * math.sqrt(max(variance, 0.0))
+
+    def difference(self, contrast: Array) -> Difference:
+        return Difference(self.value(contrast), self.half_width(contrast), self.dof)
+
+
+def _indicator(values: Sequence[str] | Sequence[int], levels: Sequence[str] | Sequence[int]) -> Array:
+    return np.array([[float(v == level) for level in levels] for v in values]).reshape(len(values), len(levels))

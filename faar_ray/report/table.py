@@ -1,0 +1,115 @@
+"""The table of finished configurations: comparable means, front, recommendation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from faar_ray.records import Role
+from faar_ray.report.groups import Config, Objective, is_cost, pareto_front
+from faar_ray.report.noise import Difference, Noise, SeedModel
+
+ADAPTERS, TRAINABLE = "params/adapters", "trainable_params"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One finished configuration."""
+
+    config_id: str
+    name: str
+    role: Role
+    trial_ids: tuple[str, ...]
+    seeds: tuple[int, ...]
+    values: dict[str, float]
+    """Objectives. Quality is the mean over all seeds as far as the fit can tell, so that rows are comparable; counts
+    are plain means."""
+    cost: float | None
+    """The cost metric's mean; None without one."""
+    trainable: float | None
+    """Mean of all trainable parameters, where known."""
+    error: float
+    """Standard error of the quality; nan where noise is unknown."""
+    versus_best: Difference
+    """Quality against the best configuration of the search, positive = better."""
+    test: float | None
+    """Mean of the quality metric on the test split, where it was read."""
+    on_front: bool
+    recommended: bool
+
+
+def table(configs: Sequence[Config], goals: Sequence[Objective], quality: Objective, model: SeedModel) -> list[Row]:
+    """The search's configurations from best to worst by the numbers, then the controls likewise.
+
+    Args:
+        configs: named ones that have every objective.
+        goals: the objectives, for the front (of the search's configurations alone).
+        quality: the objective that is compared with its noise.
+        model: fitted to `quality`.
+    """
+    sign = 1.0 if quality.goal == "maximize" else -1.0
+    values = {c.config_id: _values(c, goals, quality, model) for c in configs}
+    ordered = sorted(configs, key=lambda c: (c.role != "trial", -sign * values[c.config_id][quality.name]))
+    searched = [c for c in ordered if c.role == "trial"]
+    best = searched[0].config_id if searched else ""
+    versus = {c.config_id: _versus(c.config_id, best, sign, model) for c in configs}
+    front = pareto_front({c.config_id: [values[c.config_id][g.name] for g in goals] for c in searched}, goals)
+    cost = cost_metric(configs, goals, quality)
+    pick = _cheapest_tied(searched, versus, cost, model.noise)
+    return [
+        Row(
+            config_id=c.config_id,
+            name=c.name,
+            role=c.role,
+            trial_ids=tuple(t.trial_id for t in c.trials),
+            seeds=c.seeds,
+            values=values[c.config_id],
+            cost=c.mean(cost) if cost else None,
+            trainable=c.mean(TRAINABLE),
+            error=model.standard_error(c.config_id),
+            versus_best=versus[c.config_id],
+            test=c.mean(f"test/{quality.name.removeprefix('val/')}"),
+            on_front=c.config_id in front,
+            recommended=c.config_id == pick,
+        )
+        for c in ordered
+    ]
+
+
+def cost_metric(configs: Sequence[Config], goals: Sequence[Objective], quality: Objective) -> str:
+    """What a configuration costs: the first counted objective; adapter parameters in place of trainable ones.
+
+    Empty where not every configuration has one.
+    """
+    counted = [g.name for g in goals if is_cost(g.name) and g != quality and g.goal == "minimize"]
+    if not counted or counted[0] == TRAINABLE:
+        counted = [ADAPTERS, *counted, TRAINABLE]
+    return next((n for n in counted if configs and all(finite(c.mean(n)) for c in configs)), "")
+
+
+def finite(value: float | None) -> bool:
+    """Whether there is a value, and a finite one."""
+    return value is not None and math.isfinite(value)
+
+
+def _values(config: Config, goals: Sequence[Objective], quality: Objective, model: SeedModel) -> dict[str, float]:
+    plain = {g.name: mean for g in goals if (mean := config.mean(g.name)) is not None}
+    return plain if is_cost(quality.name) else {**plain, quality.name: model.mean(config.config_id)}
+
+
+def _versus(config_id: str, best: str, sign: float, model: SeedModel) -> Difference:
+    if not best or config_id == best:
+        return Difference(0.0, 0.0 if best else math.inf, model.noise.dof)
+    found = model.difference(config_id, best)
+    return Difference(sign * found.value, found.half, found.dof)
+
+
+def _cheapest_tied(ranked: Sequence[Config], versus: Mapping[str, Difference], cost: str, noise: Noise) -> str | None:
+    """Of those that cannot be told apart from the best, the cheapest; the best where noise or cost is unknown."""
+    if not ranked:
+        return None
+    if not noise.dof or not cost:
+        return ranked[0].config_id
+    tied = [c for c in ranked if not versus[c.config_id].told_apart]
+    return min(tied, key=lambda c: c.mean(cost) or 0.0).config_id

@@ -1,0 +1,230 @@
+"""The sentences of an answer. Nothing in them goes beyond the noise: what cannot be told apart is said to be so."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from faar_ray.records import State
+from faar_ray.report.groups import Objective
+from faar_ray.report.noise import Difference, SeedModel
+from faar_ray.report.table import ADAPTERS, TRAINABLE, Row
+
+LABELS = {ADAPTERS: "adapter parameters", TRAINABLE: "trainable parameters"}
+MOST_FRONT = 8
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What the sentences are made from."""
+
+    rows: Sequence[Row]
+    goals: Sequence[Objective]
+    quality: Objective
+    cost_name: str
+    model: SeedModel
+    states: Mapping[State, int]
+
+    @property
+    def searched(self) -> list[Row]:
+        """Configurations of the search, best first."""
+        return [row for row in self.rows if row.role == "trial"]
+
+    def gain(self, row: Row, other: Row) -> Difference:
+        """Quality of `row` against `other`, positive = better."""
+        sign = 1.0 if self.quality.goal == "maximize" else -1.0
+        found = self.model.difference(row.config_id, other.config_id)
+        return Difference(sign * found.value, found.half, found.dof)
+
+
+def sentences(found: Findings) -> Iterator[str]:
+    """Recommendation, the front's prices, controls, noise, what was left out."""
+    if found.searched:
+        yield _recommendation(found)
+        yield from _prices(found)
+        yield from _controls(found)
+        yield _noise(found)
+    else:
+        yield "No trial of the search finished: there is nothing to compare."
+    left_out = _left_out(found.states)
+    if left_out:
+        yield left_out
+
+
+def label(metric: str) -> str:
+    """A metric as people call it."""
+    return LABELS.get(metric, metric)
+
+
+def plus_minus(value: float, half: float) -> str:
+    """`1.0 ± 0.6`, with as many decimals as the half width deserves; without it where noise is unknown."""
+    if not math.isfinite(half):
+        return f"{value:.1f}" if abs(value) >= 0.1 else f"{value:.2g}"
+    decimals = 1 if half >= 0.1 or half == 0 else min(6, math.ceil(-math.log10(half)))
+    while decimals < 6 and half and f"{abs(value):.{decimals}f}" == f"{half:.{decimals}f}":
+        decimals += 1
+    return f"{round(value, decimals) + 0.0:.{decimals}f} ± {half:.{decimals}f}"  # + 0.0: never "-0.0"
+
+
+def count(value: float) -> str:
+    """A number of parameters, short: 187k, 1.29M; other counts with three digits."""
+    if value >= 1e6:
+        return f"{value / 1e6:.3g}M"
+    return f"{value / 1e3:.3g}k" if value >= 1e3 else f"{value:.3g}"
+
+
+def saving(row: Row, other: Row, cost_name: str) -> tuple[float, str] | None:
+    """Share of `other`'s cost that `row` saves (negative: it costs more), and of what; None where unknown.
+
+    Without adapters (full fine-tuning, decoder only) adapter parameters say nothing: all trainable ones are compared.
+    """
+    if cost_name == ADAPTERS and not (row.cost and other.cost):
+        mine, theirs, name = row.trainable, other.trainable, TRAINABLE
+    else:
+        mine, theirs, name = row.cost, other.cost, cost_name
+    return None if mine is None or not theirs else (1 - mine / theirs, label(name))
+
+
+def _recommendation(found: Findings) -> str:
+    best, pick = found.searched[0], next(row for row in found.searched if row.recommended)
+    what = f"{found.quality.name} {pick.values[found.quality.name]:.3g}"
+    if pick.cost is not None:
+        what += f", {count(pick.cost)} {label(found.cost_name)}"
+    if len(found.searched) == 1:
+        return f"Only {pick.name} finished ({what}): there is nothing to compare it with."
+    if not found.model.noise.dof:
+        return (
+            f"{best.name} leads by the numbers ({what}), but the seed noise is unknown (no configuration finished on "
+            "two seeds), so no order here is a finding."
+        )
+    tied = [row for row in found.searched if not row.versus_best.told_apart]
+    if len(tied) == 1:
+        return f"Take {pick.name} ({what}): it leads every other configuration by more than the seed noise."
+    if pick.cost is None:
+        return f"{best.name} leads by the numbers ({what}), but {len(tied)} configurations cannot be told apart."
+    return f"Take {pick.name} ({what}): cheapest of the {len(tied)} configurations that cannot be told apart from the best."
+
+
+def _prices(found: Findings) -> Iterator[str]:
+    """What each configuration of the front, and the recommended one, gives up and saves against the best."""
+    best = found.searched[0]
+    shown = [row for row in found.searched[1:] if row.on_front or row.recommended]
+    for row in shown[:MOST_FRONT]:
+        yield _price(found, row, best)
+    if len(shown) > MOST_FRONT:
+        yield f"{len(shown) - MOST_FRONT} more configurations of the front are in the table."
+
+
+def _price(found: Findings, row: Row, best: Row) -> str:
+    gain, metric = row.versus_best, found.quality.name
+    saved = saving(row, best, found.cost_name)
+    against = _second(best.name, row.name)
+    if not math.isfinite(gain.half):
+        return (
+            f"By the numbers alone, {row.name} costs {-gain.value:.1f} {metric} against {against}{_and_saves(saved)}."
+        )
+    if gain.told_apart:
+        rest = _and_saves(saved) + _others(found, row, best)
+        return f"{row.name} costs {plus_minus(-gain.value, gain.half)} {metric} against {against}{rest}."
+    text = f"{row.name} and {against} cannot be told apart (difference {plus_minus(-gain.value, gain.half)} {metric})"
+    if saved is None or abs(saved[0]) < 0.005:
+        return f"{text}."
+    cheaper = row if saved[0] > 0 else best
+    share = saved[0] if saved[0] > 0 else 1 - 1 / (1 - saved[0])
+    return f"{text}: the cheaper is {cheaper.name}, with {share:.0%} fewer {saved[1]}."
+
+
+def _and_saves(saved: tuple[float, str] | None) -> str:
+    if saved is None:
+        return ""
+    share, what = saved
+    if abs(share) < 0.005:
+        return f" with as many {what}"
+    return f" and saves {share:.0%} of the {what}" if share > 0 else f" and needs {-share:.0%} more {what}"
+
+
+def _others(found: Findings, row: Row, best: Row) -> str:
+    """Changes of further objectives, in per cent."""
+    covered = {found.quality.name, found.cost_name, TRAINABLE if found.cost_name == ADAPTERS else ""}
+    parts = [
+        f"{goal.name} {row.values[goal.name] / best.values[goal.name] - 1:+.0%}"
+        for goal in found.goals
+        if goal.name not in covered and best.values[goal.name]
+    ]
+    return f" ({', '.join(parts)})" if parts else ""
+
+
+def _controls(found: Findings) -> Iterator[str]:
+    """Each control against the recommended configuration, and against the one of the search nearest in cost."""
+    pick = next(row for row in found.searched if row.recommended)
+    for control in (row for row in found.rows if row.role == "control"):
+        rivals = {pick.config_id: pick}
+        nearest = _nearest(control, found.searched)
+        if nearest is not None:
+            rivals[nearest.config_id] = nearest
+        for rival in rivals.values():
+            yield _verdict(found, control, rival)
+
+
+def _nearest(control: Row, searched: Sequence[Row]) -> Row | None:
+    priced = [row for row in searched if row.cost]
+    if not control.cost or not priced:
+        return None
+    own = math.log(control.cost)
+    return min(priced, key=lambda row: abs(math.log(row.cost or 1.0) - own))
+
+
+def _verdict(found: Findings, control: Row, rival: Row) -> str:
+    gain, saved = found.gain(control, rival), saving(control, rival, found.cost_name)
+    by = f"{plus_minus(abs(gain.value), gain.half)} {found.quality.name}"
+    head, rest = f"Control {control.name}", _and_saves(saved)
+    dearer, cheaper = saved is not None and saved[0] < -0.005, saved is not None and saved[0] > 0.005
+    if not math.isfinite(gain.half):
+        word = "better" if gain.value > 0 else "worse"
+        return f"{head} is {by} {word} than {rival.name} by the numbers alone{rest}."
+    if not gain.told_apart:
+        text = f"{head} and {rival.name} cannot be told apart (difference {plus_minus(gain.value, gain.half)})"
+        if cheaper and saved:
+            return f"{text}: the control is the cheaper, with {saved[0]:.0%} fewer {saved[1]}, and wins on cost."
+        return f"{text}{', but the control' + rest.removeprefix(' and') if dearer else ''}."
+    if gain.value > 0:
+        return (
+            f"{head} {'beats' if dearer else 'wins over'} {rival.name} by {by}{', but' + rest[4:] if dearer else rest}."
+        )
+    return f"{head} is worse than {rival.name} by {by}{', but' + rest[4:] if cheaper else rest}."
+
+
+def _noise(found: Findings) -> str:
+    noise, metric = found.model.noise, found.quality.name
+    if not noise.dof:
+        return (
+            f"Seed noise of {metric}: unknown, 0 degrees of freedom. Run a configuration on a second seed to know it."
+        )
+    spread = f"{noise.spread_sd:.2g} {metric} over seeds ({_freedom(noise.spread_dof)})"
+    if not noise.paired:
+        return f"Seed noise: standard deviation {spread}, pooled over configurations."
+    return (
+        f"Seed noise: standard deviation {noise.sd:.2g} {metric} between trials of one seed, which share decoder init "
+        f"and batch order ({_freedom(noise.dof)}), {spread}; pooled over configurations."
+    )
+
+
+def _freedom(dof: int) -> str:
+    return f"{dof} degree{'s' if dof != 1 else ''} of freedom"
+
+
+def _left_out(states: Mapping[State, int]) -> str:
+    total = sum(states.values())
+    words: dict[State, str] = {"PRUNED": "stopped early", "FAIL": "failed", "RUNNING": "did not end"}
+    parts = [f"{states[state]} {word}" for state, word in words.items() if states.get(state)]
+    return (
+        f"Of {total} trials, {' and '.join(parts)}: not compared here, but in the table of all trials." if parts else ""
+    )
+
+
+def _second(name: str, first: str) -> str:
+    """`name` after `first` was said: `rho 0.95` becomes `0.95` after `rho 0.8`."""
+    key, _, value = name.partition(" ")
+    plain = "," not in name + first and name.count(" ") == first.count(" ") == 1
+    return value if plain and first.partition(" ")[0] == key else name
