@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 TaskName = Literal["semseg", "human_parts", "saliency", "normals", "depth", "edge"]
 LayerName = Literal["qkv", "proj", "fc1", "fc2"]
 Method = Literal["faar", "lora", "dora", "full_ft", "decoder_only", "single_task"]
-Fraction = Annotated[float, Field(gt=0, le=1)]
+Coverage = Annotated[float, Field(gt=0, le=1, json_schema_extra={"symbol": "rho"})]
 Positive = Annotated[float, Field(gt=0)]
 
 
@@ -44,7 +44,7 @@ class DataConfig(Section):
     @model_validator(mode="after")
     def _distinct_tasks(self) -> Self:
         if len(set(self.tasks)) != len(self.tasks):
-            raise ValueError(f"tasks must be distinct, got {list(self.tasks)}")
+            raise ValueError(f"tasks: must be distinct, got {list(self.tasks)}")
         return self
 
 
@@ -55,8 +55,9 @@ class BackboneConfig(Section):
     pretrained: bool = Field(True, description="Load pretrained weights: the package's own, or timm's hub.")
     checkpoint: str | None = Field(None, description="A local .safetensors or .pth file to load instead.")
     trainable: Literal["none", "light", "all"] = Field(
-        "light", description="What of the backbone trains besides adapters: `light` = patch embedding, norms, "
-        "relative-position tables (MTLoRA's recipe)."
+        "light",
+        description="What of the backbone trains besides adapters: `light` = patch embedding, norms, "
+        "relative-position tables (MTLoRA's recipe).",
     )
     drop_path: Annotated[float, Field(ge=0, lt=1)] = Field(0.0, description="Stochastic depth rate.")
 
@@ -93,8 +94,8 @@ class PdrsConfig(Section):
 
     init_rank: Annotated[int, Field(ge=1)] = Field(64, description="Rank at the start; `ranks.kind: fixed` keeps it.")
     beta: Annotated[float, Field(ge=0, lt=1)] = Field(0.98, description="EMA factor of the importance scores.")
-    rho_shared: Fraction = Field(0.95, description="Coverage ratio rho of shared adapters.")
-    rho_task: Fraction | None = Field(None, description="Coverage ratio rho of task adapters; null: as rho_shared.")
+    rho_shared: Coverage = Field(0.95, description="Coverage ratio rho of shared adapters.")
+    rho_task: Coverage | None = Field(None, description="Coverage ratio rho of task adapters; null: as rho_shared.")
     scope: Literal["adapter", "pooled"] = Field(
         "adapter", description="Coverage within each adapter, or pooled over all shared and over all task adapters."
     )
@@ -159,13 +160,13 @@ class TrialConfig(Section):
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
         if self.adapter.kind == "none" and self.ranks.kind == "pdrs":
-            raise ValueError("ranks.kind: pdrs needs adapters, but adapter.kind is none")
+            raise ValueError("ranks.kind: must be fixed where adapter.kind is none, got 'pdrs'")
         if self.method == "single_task" and len(self.data.tasks) != 1:
-            raise ValueError(f"data.tasks: single_task trains one task, got {list(self.data.tasks)}")
+            raise ValueError(f"data.tasks: must be one task for method single_task, got {list(self.data.tasks)}")
         last = self.optim.epochs - self.pdrs.free_epochs
         if self.ranks.kind == "pdrs" and self.pdrs.start_epoch >= last:
             raise ValueError(
-                f"pdrs.start_epoch: no shrink would ever happen: must be below optim.epochs - pdrs.free_epochs = {last}, "
+                f"pdrs.start_epoch: must be below optim.epochs - pdrs.free_epochs = {last}, or nothing ever shrinks, "
                 f"got {self.pdrs.start_epoch}"
             )
         return self

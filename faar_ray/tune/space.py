@@ -2,129 +2,292 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import (
+    Field,
+    ValidationError,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    field_validator,
+    model_validator,
+)
 
-from faar_ray.config import Positive, Section, TrialConfig
+from faar_ray.config import Positive, Section, TrialConfig, with_dotted
+from faar_ray.errors import ConfigError
+from faar_ray.faults import Fault, did_you_mean, faults_of, lines_of, raising, unknown_key, with_more
+from faar_ray.overriding import overridden
+from faar_ray.reading import KeyPath, read_yaml, shown
+from faar_ray.sections import FolderName, Resources, Storage, Tracking
+from faar_ray.tune.metric_names import TASK_METRICS, Goal, goal_of, metric_names
+from faar_ray.tune.parameter import DEFAULTS, Parameter, Scalar, checked
+from faar_ray.tune.space_sections import (
+    Budget,
+    Constraint,
+    Failure,
+    Objective,
+    SchedulerConfig,
+    SearchConfig,
+    WarmStart,
+    parsed,
+)
 
-Scalar = bool | int | float | str
-Count = Annotated[int, Field(ge=1)]
+Handler = ValidatorFunctionWrapHandler
+Controls = tuple[dict[str, Any], ...]
 
-
-class Parameter(Section):
-    """One searched key: a range (`min`, `max`) or a list (`values`)."""
-
-    min: int | float | None = Field(None, description="Smallest value, inclusive.")
-    max: int | float | None = Field(None, description="Largest value, inclusive.")
-    values: Annotated[tuple[Scalar, ...], Field(min_length=1, strict=False)] | None = Field(
-        None, description="The choices, instead of a range."
-    )
-    log: bool = Field(False, description="Sample on a log scale.")
-    scale: Literal["linear", "log1m"] = Field("linear", description="`log1m` samples 1 - x on a log scale (max < 1).")
-    prior: Scalar | None = Field(None, description="A value believed good: it is tried first.")
-    # H4: also `when` if implemented, else leave the key out; cross-field checks live here.
-
-
-class Objective(Section):
-    """A metric to optimise."""
-
-    name: str
-    goal: Literal["maximize", "minimize"]
-
-
-class Replicates(Section):
-    """Leading configurations are run again on common seeds before an answer is given."""
-
-    top: Count = 3
-    seeds: Annotated[int, Field(ge=2)] = 2
-
-
-class SearchConfig(Section):
-    """Who proposes configurations."""
-
-    sampler: Literal["tpe", "random"] = "tpe"
-    seed: Annotated[int, Field(ge=0)] = 0
-    startup_trials: Annotated[int, Field(ge=0)] = 4
-    replicates: Replicates | None = None
-
-
-class SchedulerConfig(Section):
-    """Who stops trials early."""
-
-    type: Literal["asha", "none"] = "asha"
-    metric: str = "delta_m"
-    min_epochs: Count = 2
-    reduction: Annotated[int, Field(ge=2)] = 3
-
-
-class Budget(Section):
-    """When the search ends; references and controls are not counted."""
-
-    trials: Count = 8
-    time: str | None = None
-
-
-class WarmStart(Section):
-    """Configurations tried first."""
-
-    points: Annotated[tuple[dict[str, Scalar], ...], Field(strict=False)] = ()
-
-
-class Resources(Section):
-    """What one trial needs."""
-
-    workers: Annotated[int, Field(ge=1, le=1)] = 1
-    cpus_per_worker: Count = 1
-    gpus_per_worker: Annotated[float, Field(ge=0)] = 0
-    max_concurrent: Count | Literal["auto"] = "auto"
-
-
-class Failure(Section):
-    """How many failures are borne."""
-
-    max_retries: Annotated[int, Field(ge=0)] = 2
-    max_failures: Annotated[int, Field(ge=0)] = 5
-
-
-class Storage(Section):
-    """Where results go: `<path>/<name>/`."""
-
-    path: str = "./runs"
-    keep_checkpoints: Count = 2
-
-
-class Tracking(Section):
-    """Where MLflow writes."""
-
-    uri: str = "sqlite:///mlflow.db"
-    experiment: str | None = None
+__all__ = ["Constraint", "Objective", "Parameter", "Scalar", "SearchSpace", "read_space"]
 
 
 class SearchSpace(Section):
-    """A whole search-space file."""
+    """A whole search-space file.
 
-    version: Literal[1]
-    name: str
-    base: dict[str, Any] = Field(default_factory=dict)
-    """Raw trial config; `trial_config` resolves it with a sample on top."""
-    parameters: dict[str, Parameter]
-    objectives: Annotated[tuple[Objective, ...], Field(min_length=1, strict=False)]
-    references: Literal["auto"] | dict[str, Positive] = "auto"
-    """Single-task metric per task: `auto` trains them once and caches them."""
-    controls: Annotated[tuple[dict[str, Any], ...], Field(strict=False)] = ()
-    """Trial configs (dotted keys over `base`) run beside the search and shown with it, e.g. `{method: dora}`."""
-    constraints: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    `base` is a raw trial config; `trial_config` resolves it with a sample on top.
+    """
+
+    version: Literal[1] = Field(description="Version of this schema.")
+    name: FolderName = Field(description="Name of the search and of its folder.")
+    base: dict[str, Any] = Field(default_factory=dict, description="Trial config that the search varies.")
+    parameters: Annotated[dict[str, Parameter], Field(min_length=1)] = Field(
+        description="Searched keys: dotted keys into the trial config."
+    )
+    objectives: Annotated[tuple[Objective, ...], Field(min_length=1, strict=False)] = Field(
+        description="Metrics to optimise; several give a Pareto front."
+    )
+    references: Literal["auto"] | dict[str, Positive] = Field(
+        "auto", description="Single-task metric of each task; `auto` trains them once and caches them."
+    )
+    controls: Annotated[tuple[dict[str, Any], ...], Field(strict=False)] = Field(
+        (), description="Trial configs (dotted keys over base) run beside the search, e.g. {method: dora}."
+    )
+    constraints: Annotated[tuple[str, ...], Field(strict=False)] = Field(
+        (), description="`metric <= number` or `metric >= number`; the best is never outside them."
+    )
     search: SearchConfig = SearchConfig()
-    scheduler: SchedulerConfig = SchedulerConfig()
-    budget: Budget = Budget()
+    budget: Annotated[Budget, Field(validate_default=True)] = Budget()
+    scheduler: Annotated[SchedulerConfig, Field(validate_default=True)] = SchedulerConfig()
     warm_start: WarmStart = WarmStart()
     resources: Resources = Resources()
     failure: Failure = Failure()
     storage: Storage = Storage()
     tracking: Tracking = Tracking()
 
+    @field_validator("base")
+    @classmethod
+    def _base_resolves(cls, base: dict[str, Any]) -> dict[str, Any]:
+        raising(trial_faults(base))
+        return base
+
+    @field_validator("parameters", mode="wrap")
+    @classmethod
+    def _parameters_fit(cls, raw: Any, handler: Handler, info: ValidationInfo) -> dict[str, Parameter]:
+        try:
+            parameters: dict[str, Parameter] = handler(raw)
+        except ValidationError as error:
+            raise with_more(error, _faults_of_valid_parameters(raw, _base(info))) from None
+        pairs = {key: checked(key, parameter, _base(info)) for key, parameter in parameters.items()}
+        raising(fault for _, faults in pairs.values() for fault in faults)
+        return {key: parameter for key, (parameter, _) in pairs.items()}
+
+    @field_validator("objectives", mode="wrap")
+    @classmethod
+    def _objectives_known(cls, raw: Any, handler: Handler, info: ValidationInfo) -> tuple[Objective, ...]:
+        try:
+            objectives: tuple[Objective, ...] = handler(raw)
+        except ValidationError as error:
+            items = raw if isinstance(raw, list) else []
+            names = [item.get("name") if isinstance(item, dict) else None for item in items]
+            raise with_more(error, _objective_faults(names, info)) from None
+        raising(_objective_faults([objective.name for objective in objectives], info))
+        return objectives
+
+    @field_validator("references")
+    @classmethod
+    def _references_match(cls, references: Any, info: ValidationInfo) -> Any:
+        tasks = TrialConfig.resolve(_base(info)).data.tasks
+        if isinstance(references, dict):
+            raising(Fault((key,), unknown_key(key, tasks)) for key in references if key not in tasks)
+            missing = [task for task in tasks if task not in references]
+            raising([Fault((), f"must have a number for every task, missing {', '.join(missing)}")] if missing else [])
+        return references
+
+    @field_validator("controls")
+    @classmethod
+    def _controls_resolve(cls, controls: Controls, info: ValidationInfo) -> Controls:
+        base = _base(info)
+        raising(fault for index, control in enumerate(controls) for fault in _control_faults(index, control, base))
+        return controls
+
+    @field_validator("constraints")
+    @classmethod
+    def _constraints_parse(cls, constraints: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        raising(
+            Fault((index,), fault) for index, text in enumerate(constraints) if (fault := _constraint_fault(text, info))
+        )
+        return constraints
+
+    @field_validator("budget")
+    @classmethod
+    def _replicates_fit(cls, budget: Budget, info: ValidationInfo) -> Budget:
+        search = info.data.get("search")
+        again = search.replicates if search is not None else None
+        if again is not None and again.top * again.seeds > budget.trials:
+            least = again.top * again.seeds
+            text = f"must be >= search.replicates.top * seeds = {least}, got {budget.trials}"
+            raising([Fault(("trials",), text)])
+        return budget
+
+    @field_validator("scheduler")
+    @classmethod
+    def _scheduler_fits(cls, scheduler: SchedulerConfig, info: ValidationInfo) -> SchedulerConfig:
+        names = ["delta_m", *(objective.name for objective in info.data.get("objectives", ()))]
+        faults = []
+        if scheduler.metric not in names and "objectives" in info.data:
+            hint = did_you_mean(scheduler.metric, names)
+            text = f"must be delta_m or an objective, got {shown(scheduler.metric)}{hint}"
+            faults.append(Fault(("metric",), text))
+        epochs = _fewest_epochs(info)
+        if scheduler.min_epochs > epochs and scheduler.type != "none":
+            faults.append(Fault(("min_epochs",), f"must be <= optim.epochs = {epochs}, got {scheduler.min_epochs}"))
+        raising(faults)
+        return scheduler
+
+    @field_validator("warm_start")
+    @classmethod
+    def _points_fit(cls, warm_start: WarmStart, info: ValidationInfo) -> WarmStart:
+        parameters: dict[str, Parameter] | None = info.data.get("parameters")
+        if parameters is not None:
+            points = enumerate(warm_start.points)
+            raising(fault for index, point in points for fault in _point_faults(index, point, parameters))
+        return warm_start
+
+    @model_validator(mode="after")
+    def _samples_resolve(self) -> Self:
+        """Every parameter alone fits the base; here their priors together."""
+        priors = {key: parameter.prior for key, parameter in self.parameters.items() if parameter.prior is not None}
+        raising(Fault(("parameters",), f"{fault.name}: {fault.text}") for fault in trial_faults(self.base, priors))
+        return self
+
     def trial_config(self, sample: Mapping[str, Any]) -> TrialConfig:
-        """The base with a sample (dotted keys) on top."""
+        """The base with a sample (dotted keys) on top.
+
+        Raises:
+            pydantic.ValidationError: the sample's values do not fit together.
+        """
         return TrialConfig.resolve(self.base, **sample)
+
+    @property
+    def limits(self) -> tuple[Constraint, ...]:
+        """The constraints, parsed."""
+        return tuple(constraint for text in self.constraints if (constraint := parsed(text)) is not None)
+
+    def goal(self, metric: str) -> Goal:
+        """Which way is better: as the objectives say, else by the metric's nature."""
+        return next((objective.goal for objective in self.objectives if objective.name == metric), goal_of(metric))
+
+
+def trial_faults(base: Mapping[str, Any], over: Mapping[str, Any] | None = None) -> list[Fault]:
+    """What is wrong with a raw trial config, dotted keys `over` it."""
+    try:
+        TrialConfig.resolve(base, **(over or {}))
+    except ValidationError as error:
+        return faults_of(error, TrialConfig, with_dotted(base, over or {}))
+    return []
+
+
+def _base(info: ValidationInfo) -> dict[str, Any]:
+    """The base where it is valid; else the defaults, so that other faults are found too."""
+    base: dict[str, Any] = info.data.get("base", {})
+    return base
+
+
+def _unknown_metric(name: str, info: ValidationInfo) -> str:
+    every_task = {"data": {"tasks": list(TASK_METRICS)}}
+    names = metric_names(TrialConfig.resolve(info.data.get("base", every_task)))
+    if name in names:
+        return ""
+    hint = did_you_mean(name, names) or f"; known are {', '.join(names)}"
+    return f"no metric of these tasks is called {shown(name)}{hint}"
+
+
+def _objective_faults(names: Sequence[Any], info: ValidationInfo) -> Iterator[Fault]:
+    for index, name in enumerate(names):
+        if isinstance(name, str):
+            text = "must not repeat" if name in names[:index] else _unknown_metric(name, info)
+            if text:
+                yield Fault((index, "name"), text)
+
+
+def _faults_of_valid_parameters(raw: Any, base: dict[str, Any]) -> Iterator[Fault]:
+    for key, value in raw.items() if isinstance(raw, dict) else ():
+        try:
+            yield from checked(key, Parameter.model_validate(value), base)[1]
+        except ValidationError:
+            if key not in DEFAULTS:
+                yield Fault((key,), unknown_key(key, DEFAULTS))
+
+
+def _constraint_fault(text: str, info: ValidationInfo) -> str:
+    constraint = parsed(text)
+    if constraint is None:
+        return f"must read `metric <= number` or `metric >= number`, got {shown(text)}"
+    return _unknown_metric(constraint.metric, info)
+
+
+def _control_faults(index: int, control: dict[str, Any], base: dict[str, Any]) -> Iterator[Fault]:
+    for fault in trial_faults(base, control):
+        path: KeyPath = (fault.name,) if fault.name in control else fault.path
+        names = unknown_key(fault.name, DEFAULTS) if fault.text.startswith("unknown key") else fault.text
+        yield Fault((index, *path), names)
+
+
+def _point_faults(index: int, point: dict[str, Scalar], parameters: dict[str, Parameter]) -> Iterator[Fault]:
+    for key, value in point.items():
+        if key not in parameters:
+            yield Fault(("points", index, key), f"must be one of parameters{did_you_mean(key, parameters)}")
+        elif not parameters[key].contains(value):
+            yield Fault(("points", index, key), f"must lie within {parameters[key].words}, got {shown(value)}")
+
+
+def _fewest_epochs(info: ValidationInfo) -> int:
+    epochs = TrialConfig.resolve(_base(info)).optim.epochs
+    searched = info.data.get("parameters", {}).get("optim.epochs")
+    if searched is None:
+        return epochs
+    return int(min(value for _, value in searched.extremes()))
+
+
+def read_space(path: Path, overrides: Sequence[str] = ()) -> SearchSpace:
+    """The search space of a file.
+
+    Args:
+        path: a search-space YAML, version 1.
+        overrides: `key=value` each; the key is one of the file (`budget.trials`) or of the trial config (`pdrs.beta`,
+            short for `base.pdrs.beta`).
+
+    Raises:
+        ConfigError: with every fault, one line each.
+    """
+    document = overridden(read_yaml(path), overrides, _space_path)
+    try:
+        return SearchSpace.model_validate(document.data)
+    except ValidationError as error:
+        raise ConfigError(lines_of(faults_of(error, SearchSpace, document.data), document)) from None
+
+
+def _space_path(key: str, data: dict[str, Any]) -> KeyPath:
+    """Where a dotted key of the command line points to."""
+    first, _, rest = key.partition(".")
+    if first in TrialConfig.model_fields and first not in data:
+        return ("base", *key.split("."))
+    if first == "parameters" and rest:
+        written = data.get("parameters")
+        names = {*(written if isinstance(written, dict) else ()), *DEFAULTS}
+        known = [name for name in names if rest == name or rest.startswith(f"{name}.")]
+        if known:
+            name = max(known, key=len)
+            return ("parameters", name, *(part for part in rest[len(name) + 1 :].split(".") if part))
+        head, _, last = rest.rpartition(".")
+        return ("parameters", head, last) if head and last in Parameter.model_fields else ("parameters", rest)
+    return tuple(key.split("."))

@@ -1,0 +1,54 @@
+"""One trial's file, for `python -m faar_ray.train CONFIG.yaml`: a trial config with run-level keys beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import Field, ValidationError, model_validator
+
+from faar_ray.config import Positive, TaskName, TrialConfig
+from faar_ray.errors import ConfigError
+from faar_ray.faults import faults_of, lines_of
+from faar_ray.overriding import overridden
+from faar_ray.reading import read_yaml
+from faar_ray.sections import FolderName, Resources, Storage, Tracking
+
+
+class TrialFile(TrialConfig):
+    """A trial config, flat, and what surrounds the run."""
+
+    name: FolderName | None = Field(None, description="Name of the run and of its folder; null: the file's stem.")
+    references: dict[TaskName, Positive] | None = Field(
+        None, description="Single-task metric of each task, for delta_m; null: no delta_m."
+    )
+    resources: Resources = Resources()
+    storage: Storage = Storage()
+    tracking: Tracking = Tracking()
+
+    @model_validator(mode="after")
+    def _references_match(self) -> Self:
+        if self.references is not None and set(self.references) != set(self.data.tasks):
+            tasks = ", ".join(self.data.tasks)
+            raise ValueError(f"references: must have a number for each of {tasks}, got {sorted(self.references)}")
+        return self
+
+    @property
+    def config(self) -> TrialConfig:
+        """The trial alone."""
+        return TrialConfig.model_validate({key: getattr(self, key) for key in TrialConfig.model_fields})
+
+
+def read_trial(path: Path, overrides: Sequence[str] = ()) -> TrialFile:
+    """The trial of a file, `key=value` overrides on top.
+
+    Raises:
+        ConfigError: with every fault, one line each.
+    """
+    document = overridden(read_yaml(path), overrides)
+    data: dict[str, Any] = document.data
+    try:
+        return TrialFile.model_validate(data)
+    except ValidationError as error:
+        raise ConfigError(lines_of(faults_of(error, TrialFile, data), document)) from None

@@ -1,0 +1,117 @@
+"""The sections of a search space, each valid by itself."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Field
+
+from faar_ray.config import Section
+from faar_ray.sections import Count
+from faar_ray.tune.metric_names import Goal
+from faar_ray.tune.parameter import Scalar
+
+SECONDS = {"s": 1, "m": 60, "h": 3600}
+CONSTRAINT = re.compile(r"\s*(\S+)\s*(<=|>=)\s*(\S+)\s*")
+
+
+class Objective(Section):
+    """A metric to optimise."""
+
+    name: str = Field(description="Metric, e.g. delta_m, trainable_params, val/semseg/miou.")
+    goal: Goal = Field(description="Which way is better.")
+
+
+class Constraint(Section):
+    """`metric <= limit` or `metric >= limit`."""
+
+    metric: str
+    sign: Literal["<=", ">="]
+    limit: float
+
+    def excess(self, metrics: Mapping[str, float]) -> float:
+        """How far the metric is past the limit: feasible where this is <= 0 (Optuna's convention)."""
+        over = metrics[self.metric] - self.limit
+        return over if self.sign == "<=" else -over
+
+
+class Replicates(Section):
+    """Leading configurations are run again on common seeds before an answer is given."""
+
+    top: Count = Field(3, description="Configurations that are run again.")
+    seeds: Annotated[int, Field(ge=2)] = Field(2, description="Seeds of each of them, the first one included.")
+
+
+class SearchConfig(Section):
+    """Who proposes configurations."""
+
+    sampler: Literal["tpe", "random"] = Field("tpe", description="Optuna sampler.")
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(0, description="Seed of the sampler.")
+    startup_trials: Annotated[int, Field(ge=0)] = Field(4, description="Random configurations before tpe sets in.")
+    replicates: Replicates | None = Field(None, description="Reruns of the leading configurations on common seeds.")
+
+
+class SchedulerConfig(Section):
+    """Who stops trials early."""
+
+    type: Literal["asha", "none"] = Field("asha", description="Rule of early stopping.")
+    metric: str = Field("delta_m", description="Metric the rule looks at: delta_m or an objective.")
+    min_epochs: Count = Field(2, description="Epochs that every trial gets.")
+    reduction: Annotated[int, Field(ge=2)] = Field(3, description="One in so many goes on at each rung.")
+
+
+class Budget(Section):
+    """When the search ends; references and controls are not counted."""
+
+    trials: Count = Field(8, description="Trials; a trial is one config and seed.")
+    time: str | None = Field(
+        None,
+        description="Wall time, e.g. 90s, 10m, 2h.",
+        pattern=r"^[0-9]{1,6}(\.[0-9]{1,6})?[smh]$",
+        json_schema_extra={"words": "a time such as 90s, 10m or 2h"},
+    )
+    gpu_hours: None = Field(
+        None, description="GPU-hours.", json_schema_extra={"why": "this budget is not supported yet"}
+    )
+    usd: None = Field(None, description="Price in USD.", json_schema_extra={"why": "this budget is not supported yet"})
+
+    @property
+    def seconds(self) -> float | None:
+        """Wall time in seconds, if limited."""
+        return None if self.time is None else float(self.time[:-1]) * SECONDS[self.time[-1]]
+
+
+class WarmStart(Section):
+    """Configurations tried first."""
+
+    model_config = ConfigDict(serialize_by_alias=True)
+
+    points: Annotated[tuple[dict[str, Scalar], ...], Field(strict=False)] = Field(
+        (), description="Values of parameters; what a point leaves out is sampled."
+    )
+    from_: None = Field(
+        None,
+        alias="from",
+        description="An older run.",
+        json_schema_extra={"why": "warm starts from a run are not supported yet"},
+    )
+
+
+class Failure(Section):
+    """How many failures are borne."""
+
+    max_retries: Annotated[int, Field(ge=0)] = Field(2, description="Times that one trial is tried again.")
+    max_failures: Annotated[int, Field(ge=0)] = Field(5, description="Failed trials that end the search (exit 3).")
+
+
+def parsed(text: str) -> Constraint | None:
+    """The constraint that a text states, or None."""
+    match = CONSTRAINT.fullmatch(text)
+    if match is None:
+        return None
+    try:
+        return Constraint.model_validate({"metric": match[1], "sign": match[2], "limit": float(match[3])})
+    except ValueError:
+        return None
