@@ -103,7 +103,7 @@ def _recommendation(found: Findings) -> str:
         return f"Take {pick.name} ({what}): it leads every other configuration by more than the seed noise."
     if pick.cost is None:
         return f"{best.name} leads by the numbers ({what}), but {len(tied)} configurations cannot be told apart."
-    return f"Take {pick.name} ({what}): cheapest of the {len(tied)} configurations that cannot be told apart from the best."
+    return f"Take {pick.name} ({what}): the cheapest of {len(tied)} that cannot be told apart from the best."
 
 
 def _prices(found: Findings) -> Iterator[str]:
