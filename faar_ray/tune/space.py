@@ -107,9 +107,10 @@ class SearchSpace(Section):
     def _references_match(cls, references: Any, info: ValidationInfo) -> Any:
         tasks = TrialConfig.resolve(_base(info)).data.tasks
         if isinstance(references, dict):
-            raising(Fault((key,), unknown_key(key, tasks)) for key in references if key not in tasks)
-            missing = [task for task in tasks if task not in references]
-            raising([Fault((), f"must have a number for every task, missing {', '.join(missing)}")] if missing else [])
+            faults = [Fault((key,), unknown_key(key, tasks)) for key in references if key not in tasks]
+            if missing := [task for task in tasks if task not in references]:
+                faults.append(Fault((), f"must have a number for every task, missing {', '.join(missing)}"))
+            raising(faults)
         return references
 
     @field_validator("controls")

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, field_validator
 
 from faar_ray.config import Section
 from faar_ray.sections import Count
@@ -76,6 +76,13 @@ class Budget(Section):
         None, description="GPU-hours.", json_schema_extra={"why": "this budget is not supported yet"}
     )
     usd: None = Field(None, description="Price in USD.", json_schema_extra={"why": "this budget is not supported yet"})
+
+    @field_validator("time")
+    @classmethod
+    def _time_above_zero(cls, time: str | None) -> str | None:
+        if time is not None and float(time[:-1]) == 0:
+            raise ValueError(f"must be above zero, got {time!r}")
+        return time
 
     @property
     def seconds(self) -> float | None:
