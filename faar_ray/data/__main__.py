@@ -106,7 +106,8 @@ def check(args: argparse.Namespace) -> None:
     Console().print(table)
     bad = [report.path for report in reports if report.fault]
     if bad:
-        raise DataError(f"{len(bad)} of {len(reports)} shards are missing or damaged; first: {bad[0]}")
+        count = f"{len(bad)} of {len(reports)} shards are missing or damaged"
+        raise DataError(f"{count}, first {bad[0]}: delete it if it is there, then run `pack`")
 
 
 def show(args: argparse.Namespace) -> None:

@@ -58,9 +58,7 @@ def first_hits(scene: Scene, rays: Rays) -> Hits:
     return Hits(slot, distance, point, _normals(scene, point, slot))
 
 
-def _nearest(
-    scene: Scene, kinds: tuple[Primitive, ...], origin_N3: Tensor, ray_N3R: Tensor
-) -> tuple[Tensor, Tensor]:
+def _nearest(scene: Scene, kinds: tuple[Primitive, ...], origin_N3: Tensor, ray_N3R: Tensor) -> tuple[Tensor, Tensor]:
     """Distance and slot of the first hit among these kinds, (N, R) each: a running minimum, kind by kind."""
     absent_NP1 = torch.where(scene.active_NP, 0.0, MISS)[..., None]
     best_NR = torch.full((len(origin_N3), ray_N3R.shape[2]), 2 * MISS)

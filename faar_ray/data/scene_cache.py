@@ -84,9 +84,7 @@ def make_shards(
     return paths
 
 
-def _make_missing(
-    config: DataConfig, split: str, paths: list[Path], on_shard: Callable[[Path], None] | None
-) -> None:
+def _make_missing(config: DataConfig, split: str, paths: list[Path], on_shard: Callable[[Path], None] | None) -> None:
     missing = [(number, path) for number, path in enumerate(paths) if not path.exists()]
     log.info("making %d %s images of scenes in %s", len(missing) * SHARD_IMAGES, split, paths[0].parent)
     for number, path in missing:

@@ -6,6 +6,7 @@ verifies itself, without pickles. Written to a temporary file and moved in place
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from collections.abc import Iterable, Mapping
@@ -43,7 +44,8 @@ def write_shard(path: Path, columns: Mapping[str, Tensor], description: Mapping[
     except OSError as error:
         raise DataError(f"{path}: cannot be written ({error}); set FAAR_RAY_CACHE to a folder that can be") from error
     finally:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
 
 
 def _field(name: str, array: np.ndarray[Any, Any]) -> pa.Field:
