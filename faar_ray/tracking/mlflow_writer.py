@@ -16,7 +16,8 @@ from typing import Any, Literal, TypeVar
 
 import yaml
 
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read when mlflow is imported
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # both are read when mlflow is imported
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, Run, RunTag
@@ -120,6 +121,14 @@ class Tracker:
                 plot_rank_trace(table, picture, title)
                 self._client.log_artifact(run_id, str(picture))
 
+    def tag(self, run_id: str, tags: Mapping[str, str]) -> None:
+        """Set tags of a run."""
+        self._client.log_batch(run_id, tags=[RunTag(key, value[:LONGEST_TAG]) for key, value in tags.items()])
+
+    def log_final(self, run_id: str, metrics: Mapping[str, float]) -> None:
+        """Log metrics (`test/...`) at the last epoch's step; the run's state stays."""
+        self._log(run_id, max(0, self._last_logged(run_id)), metrics)
+
     def end_trial(
         self,
         run_id: str,
@@ -162,6 +171,10 @@ class Tracker:
     def runs_of(self, parent: str) -> dict[str, str]:
         """Child runs of a parent, `{trial_id: run_id}`; the newest where a trial has several."""
         return {run.data.tags["faar_ray.trial_id"]: run.info.run_id for run in self._children(parent)}
+
+    def running(self, parent: str) -> set[str]:
+        """Trial ids of children whose run is open."""
+        return {run.data.tags["faar_ray.trial_id"] for run in self._children(parent) if run.info.status == "RUNNING"}
 
     def close_running(self, parent: str, state: State, reason: str = "the search ended") -> list[str]:
         """Close children that were left RUNNING (a killed driver); give their trial ids."""

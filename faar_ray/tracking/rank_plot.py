@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +113,7 @@ def _readable_on(colour: Sequence[float]) -> str:
 def _label_layers(axes: Sequence[Axes], sites: Sequence[Site]) -> None:
     """Names at the left; a thin gap between blocks, a wider one between stages."""
     axes[0].set_yticks(range(len(sites)), [f"s{s}.b{b} {layer}" for s, b, layer in sites], fontsize=6.5)
-    for i, (before, after) in enumerate(zip(sites, sites[1:], strict=False)):
+    for i, (before, after) in enumerate(pairwise(sites)):
         if before[:2] != after[:2]:
             for ax in axes:
                 ax.axhline(i + 0.5, color="white", linewidth=2.5 if before[0] != after[0] else 0.8)

@@ -1,0 +1,79 @@
+"""Learning curves: quality by epoch, a line per trial."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from faar_ray.records import TrialResult
+from faar_ray.report.history import Curve
+from faar_ray.report.style import INK, MUTED, bare, save
+from faar_ray.report.table import Row
+
+DASHES = ("-", "--", ":", "-.")
+
+
+def plot_curves(
+    curves: Mapping[str, Curve],
+    results: Sequence[TrialResult],
+    rows: Sequence[Row],
+    hues: Mapping[str, str],
+    quality: str,
+    out: Path,
+) -> bool:
+    """Draw `quality` by epoch (PNG), coloured by configuration, dashed by seed; False without curves."""
+    drawn = [r for r in results if r.role != "reference" and curves.get(r.trial_id)]
+    if not drawn:
+        return False
+    figure = Figure(figsize=(8.6, 4.4), layout="constrained")
+    ax = figure.subplots()
+    bare(ax)
+    seeds = sorted({r.seed for r in drawn})
+    for r in sorted(drawn, key=lambda r: r.state == "COMPLETE"):
+        _line(ax, r, curves[r.trial_id], hues.get(r.config_id, "#b4b9c1"), DASHES[seeds.index(r.seed) % len(DASHES)])
+    _focus(ax, [curves[r.trial_id] for r in drawn if r.state == "COMPLETE"])
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.set_xlabel("epoch", fontsize=9, color=INK)
+    ax.set_ylabel(quality, fontsize=9, color=INK)
+    shown = [row for row in rows if any(r.config_id == row.config_id for r in drawn)]
+    handles = [ax.plot([], [], color=hues[row.config_id], linewidth=2)[0] for row in shown]
+    names = [row.name for row in shown]
+    if any(r.state == "PRUNED" for r in drawn):
+        handles.append(ax.plot([], [], color=MUTED, marker="x", markersize=5, linewidth=1)[0])
+        names.append("stopped early")
+    if len(seeds) > 1:
+        for i, seed in enumerate(seeds[: len(DASHES)]):
+            handles.append(ax.plot([], [], color=MUTED, linestyle=DASHES[i], linewidth=1.3)[0])
+            names.append(f"seed {seed}")
+    figure.legend(handles, names, loc="outside right upper", frameon=False, fontsize=8, labelcolor=INK)
+    save(figure, out)
+    return True
+
+
+def _line(ax: Axes, result: TrialResult, curve: Curve, colour: str, dash: str) -> None:
+    epochs, values = zip(*curve, strict=True)
+    stopped = result.state == "PRUNED"
+    ax.plot(
+        epochs,
+        values,
+        dash,
+        color=MUTED if stopped else colour,
+        linewidth=1.0 if stopped else 1.6,
+        marker="" if len(curve) > 1 else "o",
+        markersize=3,
+    )
+    if stopped:
+        ax.plot(epochs[-1], values[-1], "x", color=MUTED, markersize=6)
+
+
+def _focus(ax: Axes, finished: Sequence[Curve]) -> None:
+    """Let the second half of training fill the axis: first epochs are far below and of no interest."""
+    late = [value for curve in finished for _, value in curve[len(curve) // 2 :]]
+    if late and max(late) > min(late):
+        span = max(late) - min(late)
+        low, high = ax.get_ylim()
+        ax.set_ylim(max(low, min(late) - 0.8 * span), min(high, max(late) + 0.8 * span))

@@ -1,0 +1,82 @@
+"""What only MLflow knows: metrics by epoch and the environment; a report can do without."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # both are read when mlflow is imported
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+
+from faar_ray.records import TrialResult
+from faar_ray.tracking.mlflow_store import SQLITE, hushed
+
+Curve = list[tuple[int, float]]
+"""(epoch, value), by epoch."""
+
+
+@dataclass(frozen=True)
+class History:
+    """Curves per trial id, the environment of the search, and why they are missing if they are."""
+
+    curves: Mapping[str, Curve] = field(default_factory=dict)
+    environment: Mapping[str, Any] = field(default_factory=dict)
+    missing: str = ""
+
+
+def read_history(uri: str, parent: str, results: Sequence[TrialResult], metric: str) -> History:
+    """Read `metric` of every trial that has a run; never fails, `missing` says what went wrong."""
+    if _is_away(uri):
+        return History(missing=f"{_database(uri).name} is not there")
+    try:
+        with hushed():
+            client = MlflowClient(uri)
+            curves = {r.trial_id: _curve(client, r.run_id, metric) for r in results if r.run_id}
+            return History({trial: curve for trial, curve in curves.items() if curve}, _environment(client, parent))
+    except (MlflowException, OSError) as fault:
+        return History(missing=_said(fault))
+
+
+def log_report(uri: str, parent: str, folder: Path) -> str:
+    """Log a report's folder to the parent run, as `report/`; gives what went wrong, or nothing."""
+    if _is_away(uri):
+        return f"{_database(uri).name} is not there"
+    try:
+        with hushed():
+            MlflowClient(uri).log_artifacts(parent, str(folder), "report")
+    except (MlflowException, OSError) as fault:
+        return _said(fault)
+    return ""
+
+
+def _database(uri: str) -> Path:
+    return Path(uri.removeprefix(SQLITE).partition("?")[0])
+
+
+def _is_away(uri: str) -> bool:
+    """Whether a sqlite database is missing; MLflow would make an empty one."""
+    return uri.startswith(SQLITE) and not _database(uri).is_file()
+
+
+def _said(fault: Exception) -> str:
+    return str(fault).splitlines()[0] if str(fault) else type(fault).__name__
+
+
+def _curve(client: MlflowClient, run: str, metric: str) -> Curve:
+    return sorted({m.step: m.value for m in client.get_metric_history(run, metric)}.items())
+
+
+def _environment(client: MlflowClient, parent: str) -> dict[str, Any]:
+    if not any(f.path == "environment.json" for f in client.list_artifacts(parent)):
+        return {}
+    with TemporaryDirectory() as folder:
+        text = Path(client.download_artifacts(parent, "environment.json", folder)).read_text(encoding="utf-8")
+    return dict(json.loads(text))

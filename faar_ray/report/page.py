@@ -1,0 +1,159 @@
+"""The page: what the template is filled with."""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from faar_ray.records import TrialResult
+from faar_ray.report.answer import Answer
+from faar_ray.report.groups import is_cost
+from faar_ray.report.history import History
+from faar_ray.report.protocol import protocol, reference_values
+from faar_ray.report.source import Search
+from faar_ray.report.table import ADAPTERS, TRAINABLE, Row
+from faar_ray.report.wording import count, label, plus_minus
+
+SHOWN_PACKAGES = ("torch", "torchvision", "timm", "ray", "optuna", "mlflow", "pyarrow", "faar-ray")
+MINUS = "\u2212"
+ROLES = {"trial": 0, "control": 1, "reference": 2}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A plot on the page."""
+
+    file: Path
+    heading: str
+    caption: str
+
+    @property
+    def source(self) -> str:
+        """The PNG as a data URI: the page is one file, also inside MLflow's viewer."""
+        return "data:image/png;base64," + base64.b64encode(self.file.read_bytes()).decode()
+
+
+def render(search: Search, found: Answer, history: History, plots: Sequence[Picture], maps: Sequence[Picture]) -> str:
+    """The whole page as HTML; no scripts, nothing from elsewhere.
+
+    Args:
+        search: what was read from disk.
+        found: its answer.
+        history: curves and environment, or why they are missing.
+        plots: in order.
+        maps: rank heat maps.
+    """
+    environment = Environment(
+        loader=PackageLoader("faar_ray.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"count": count, "label": label, "number": number}
+    parameters = list(dict.fromkeys(k for r in search.results for k in r.params if r.role == "trial"))
+    return environment.get_template("template.html").render(
+        name=search.name,
+        found=found,
+        front=[(row, versus(row, found)) for row in found.rows if row.on_front or row.recommended],
+        others=[(row, versus(row, found)) for row in found.rows if row.role != "trial"],
+        noise=noise_words(found),
+        plots=plots,
+        maps=maps,
+        parameters=parameters,
+        trials=[cells(r, parameters, found) for r in ordered(search.results)],
+        references=reference_values(search.results),
+        protocol=list(protocol(search.base, search.results)),
+        environment=packages(history.environment),
+        missing=history.missing,
+        space=search.space_yaml,
+        again=again(search),
+        has_test=any(row.test is not None for row in found.rows),
+        has_cost=bool(found.cost_name),
+    )
+
+
+def again(search: Search) -> str:
+    """The command that runs the same search anew (a name is never overwritten)."""
+    space = f"{search.folder.parent.name}/{search.folder.name}/space.yaml"
+    return f"python -m faar_ray.tune {space} --name {search.name}-again"
+
+
+def versus(row: Row, found: Answer) -> str:
+    """Quality against the best, in words for a cell."""
+    if row.config_id == found.best:
+        return "best by the numbers"
+    gain = row.versus_best
+    text = plus_minus(gain.value, gain.half).replace("-", MINUS)
+    return text if gain.told_apart or not math.isfinite(gain.half) else f"{text}, within noise"
+
+
+def noise_words(found: Answer) -> str:
+    """Noise and degrees of freedom, for the table's caption."""
+    noise = found.noise
+    if not noise.dof:
+        return f"Seed noise of {noise.metric} is unknown (0 degrees of freedom): no difference below is a finding."
+    kind = "paired over seeds" if noise.paired else "over seeds"
+    return (
+        f"Seed noise of {noise.metric}: sd {noise.sd:.2g} {kind}, {noise.dof} degrees of freedom; "
+        "± is the half width of the 95% interval of a difference."
+    )
+
+
+def ordered(results: Sequence[TrialResult]) -> list[TrialResult]:
+    """Trials, controls, references; by id."""
+    return sorted(results, key=lambda r: (ROLES[r.role], r.trial_id))
+
+
+def cells(result: TrialResult, parameters: Sequence[str], found: Answer) -> dict[str, Any]:
+    """One line of the table of all trials."""
+    quality = found.quality.name
+    if result.role == "control":
+        what = ", ".join(f"{k.split('.')[-1]} {number(v)}" for k, v in result.params.items())
+    else:
+        what = "single task" if result.role == "reference" else ""
+    return {
+        "trial": result,
+        "what": what,
+        "parameters": [number(result.params.get(name)) for name in parameters] if result.role == "trial" else None,
+        "quality": number(result.metrics.get(quality), whole=is_cost(quality)),
+        "test": number(result.metrics.get(f"test/{quality.removeprefix('val/')}")),
+        "adapters": number(result.metrics.get(ADAPTERS), whole=True),
+        "trainable": number(result.metrics.get(TRAINABLE), whole=True),
+        "rank": number(result.metrics.get("rank/mean")),
+    }
+
+
+def number(value: Any, *, whole: bool = False) -> str:
+    """A value for a cell: three significant digits (or all of a count), a true minus, nothing for None."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return str(value)
+    if whole:
+        return f"{value:,.0f}".replace(",", "\u202f")
+    digits = 2 if isinstance(value, float) and 1 <= abs(value) < 1000 else 3
+    text = f"{value:.{digits}f}" if isinstance(value, float) and 1 <= abs(value) < 1000 else f"{value:.{digits}g}"
+    return text.replace("-", MINUS)
+
+
+def packages(environment: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What of the environment belongs on the page."""
+    if not environment:
+        return []
+    versions = environment.get("packages", {})
+    facts = [
+        ("Python", environment.get("python")),
+        ("platform", environment.get("platform")),
+        ("CPUs", environment.get("cpus")),
+        ("commit", environment.get("git_commit") or "unknown"),
+        ("search seed", environment.get("seed")),
+    ]
+    facts += [(name, versions[name]) for name in SHOWN_PACKAGES if name in versions]
+    return [(name, str(value)) for name, value in facts if value is not None]

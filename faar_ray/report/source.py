@@ -1,0 +1,95 @@
+"""Everything that a report is made from, read from a run's folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import yaml
+from pydantic import ValidationError
+
+from faar_ray.config import TrialConfig
+from faar_ray.errors import ConfigError, DataError
+from faar_ray.records import TrialResult
+from faar_ray.report.groups import Objective
+from faar_ray.report.results import read_results
+from faar_ray.tracking.rank_trace import read_rank_trace
+
+
+@dataclass(frozen=True)
+class Search:
+    """One finished (or running) search on disk."""
+
+    folder: Path
+    name: str
+    tracking_uri: str
+    parent_run_id: str
+    objectives: tuple[Objective, ...]
+    space_yaml: str
+    results: Sequence[TrialResult]
+    traces: Mapping[str, pa.Table]
+    """Rank trace per trial id."""
+
+    @property
+    def base(self) -> TrialConfig | None:
+        """The config beneath all trials; None where this version of the package cannot read it."""
+        try:
+            raw = yaml.safe_load(self.space_yaml)
+            return TrialConfig.resolve(raw.get("base") or {})
+        except (yaml.YAMLError, AttributeError, TypeError, ValidationError):
+            return None
+
+
+def find_run(name_or_path: str) -> Path:
+    """The run's folder: a path as it stands, or a name under `./runs`.
+
+    Raises:
+        ConfigError: there is none, or it holds no results yet.
+    """
+    candidates = [Path(name_or_path), Path("runs") / name_or_path]
+    folder = next((path for path in candidates if path.is_dir()), None)
+    if folder is None:
+        known = sorted(p.name for p in Path("runs").glob("*") if p.is_dir())
+        hint = f" (runs has: {', '.join(known)})" if known else ""
+        raise ConfigError(f"{name_or_path}: no such folder, and no run of that name under ./runs{hint}")
+    if not (folder / "run.json").is_file():
+        raise ConfigError(f"{folder}: not a run of faar_ray.tune: run.json is missing")
+    return folder
+
+
+def read_search(folder: Path) -> Search:
+    """Read a run's folder.
+
+    Raises:
+        DataError: naming the file that is missing or broken.
+    """
+    run = _read_run(folder / "run.json")
+    space = folder / "space.yaml"
+    traces = sorted((folder / "rank_trace").glob("*.parquet"))
+    return Search(
+        folder=folder,
+        name=str(run["name"]),
+        tracking_uri=str(run["tracking_uri"]),
+        parent_run_id=str(run["parent_run_id"]),
+        objectives=tuple(Objective(o["name"], o["goal"]) for o in run["objectives"]),
+        space_yaml=space.read_text(encoding="utf-8") if space.is_file() else "",
+        results=read_results(folder / "results.parquet"),
+        traces={path.stem: read_rank_trace(path) for path in traces},
+    )
+
+
+def _read_run(path: Path) -> dict[str, Any]:
+    try:
+        run = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DataError(f"{path}: missing; is this a run of faar_ray.tune?") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as fault:
+        raise DataError(f"{path}: not JSON ({fault})") from None
+    lacking = [k for k in ("name", "tracking_uri", "parent_run_id", "objectives") if k not in run]
+    if lacking:
+        raise DataError(f"{path}: {', '.join(lacking)} missing")
+    return dict(run)
