@@ -100,7 +100,7 @@ def lines_of(faults: Iterable[Fault], document: Document) -> list[str]:
             placed.append(((0, line, column), f"{document.file}:{line}:{column}: {text}"))
         else:
             words = fault.text if override[0] == fault.path else text
-            placed.append(((1, 0, 0), f"command line: {override[1]}: {words}"))
+            placed.append(((1, document.overrides.index(override), 0), f"command line: {override[1]}: {words}"))
     return list(dict.fromkeys(text for _, text in sorted(placed, key=lambda pair: pair[0])))
 
 

@@ -85,9 +85,8 @@ class Parameter(Section):
 
     def _choice_faults(self) -> Iterator[Fault]:
         values = self.values or ()
-        for name in ("min", "max"):
-            if getattr(self, name) is not None:
-                yield Fault((name,), "must not stand beside values: give a range or a list")
+        if self.min is not None or self.max is not None:
+            yield Fault(("values",), "must not stand beside min or max: give a range or a list")
         for index, value in enumerate(values):
             if any(value == other and type(value) is type(other) for other in values[:index]):
                 yield Fault(("values", index), f"must not repeat, got {shown(value)} again")
