@@ -1,0 +1,213 @@
+"""The driver's book of a search: which job is next, what each has done, how it ended. Ray's searcher, scheduler and
+callback only turn its pages, so all decisions are here and none needs Ray.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
+
+from faar_ray.config import config_id
+from faar_ray.errors import FaarRayError, TooManyFailures
+from faar_ray.records import State, TrialResult
+from faar_ray.tune import journal
+from faar_ray.tune.duration import clock
+from faar_ray.tune.jobs import Job, Running
+from faar_ray.tune.proposer import Proposer
+from faar_ray.tune.references import References
+from faar_ray.tune.scheduler import Halving
+from faar_ray.tune.space import SearchSpace
+
+ELAPSED = "elapsed_s"
+
+
+class Watcher(Protocol):
+    """Who is told what happens: MLflow's writer, the progress display."""
+
+    def started(self, job: Job) -> None:
+        """A job was handed to Ray."""
+
+    def epoch(self, job: Job, epoch: int, metrics: Mapping[str, float]) -> None:
+        """A job finished an epoch (never the same epoch twice)."""
+
+    def ended(self, job: Job, result: TrialResult) -> None:
+        """A job ended."""
+
+
+class Book:
+    """State of one search in the driver.
+
+    Args:
+        space: the search space.
+        proposer: over the run's journal.
+        references: single-task runs still to train, and their values.
+        controls: jobs beside the search.
+        concurrent: how many jobs may be open at once.
+        watchers: are told everything.
+        run_id: MLflow's run of a trial id.
+        now: clock in seconds.
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        proposer: Proposer,
+        references: References,
+        controls: Sequence[Job],
+        *,
+        concurrent: int,
+        watchers: Sequence[Watcher] = (),
+        run_id: Callable[[str], str] = lambda trial_id: "",
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.space, self.proposer, self.references = space, proposer, references
+        self.concurrent, self.watchers, self.run_id, self.now = concurrent, watchers, run_id, now
+        self.running: dict[str, Running] = {}
+        self.limit = ""
+        self.fatal: FaarRayError | None = None
+        done = {result.trial_id for result in proposer.results()}
+        self.failures = sum(1 for result in proposer.results() if result.state == "FAIL")
+        self._adopt([pair for pair in references.cached() if pair[0].trial_id not in done])
+        self._controls = [job for job in controls if job.trial_id not in done]
+        self._references = [job for job in references.jobs() if job.trial_id not in done]
+        self._history = proposer.history()
+        self._halving = self._rungs_so_far()
+        self._started = now() - float(proposer.study.user_attrs.get(ELAPSED, 0.0))
+        self._budget = space.budget.seconds or math.inf
+
+    def next_job(self) -> Job | None:
+        """The next job to hand to Ray; None while there is none (see `finished`)."""
+        if self.fatal or self.limit or self._out_of_time() or len(self.running) >= self.concurrent:
+            return None
+        job = self._references.pop(0) if self._references else self._search_job()
+        if job is not None:
+            self._open(job)
+        return job
+
+    def finished(self) -> bool:
+        """Whether no job is open and none will come."""
+        if self.running:
+            return False
+        stopped = bool(self.fatal or self.limit or self._out_of_time())
+        return stopped or not (self._references or self._controls or not self.proposer.finished())
+
+    def verdict(self, trial_id: str, epoch: int, metrics: Mapping[str, float]) -> str:
+        """Why a job stops after this epoch; "" lets it go on. Epochs that the journal had already are not judged again."""
+        running = self.running[trial_id]
+        if not running.stop_reason and epoch >= max(running.known, running.epochs):
+            running.stop_reason = self._halt() or self._early_stop(running.job, epoch, metrics)
+        return running.stop_reason if epoch + 1 >= running.known else ""
+
+    def epoch(self, trial_id: str, epoch: int, metrics: Mapping[str, float]) -> None:
+        """A job finished an epoch; a replayed one changes nothing but the last metrics."""
+        running = self.running[trial_id]
+        running.metrics = dict(metrics)
+        if epoch < running.epochs:
+            return
+        running.epochs = epoch + 1
+        if epoch < running.known:
+            running.seconds_before += metrics.get("time/epoch_s", 0.0)
+        elif running.job.number is not None:
+            value = metrics.get(self.space.scheduler.metric, math.nan)
+            self.proposer.epoch(running.job.number, epoch, value, running.stop_reason)
+        self._keep_time()
+        for watcher in self.watchers:
+            watcher.epoch(running.job, epoch, metrics)
+
+    def failed(self, trial_id: str, reason: str) -> None:
+        """A job reported or raised an error; `ended` follows."""
+        self.running[trial_id].error = reason
+
+    def ended(self, trial_id: str) -> None:
+        """A job ended: by itself, stopped, or with an error."""
+        running = self.running.pop(trial_id)
+        result = self._result(running)
+        if running.job.number is not None:
+            result = self.proposer.tell(result, running.job.number)
+        else:
+            journal.keep_result(self.proposer.study, result, None)
+        self._keep_time()
+        for watcher in self.watchers:
+            watcher.ended(running.job, result)
+        if running.job.role == "reference":
+            self._reference_ended(running, result)
+        if result.state == "FAIL":
+            self._count_failure(result)
+
+    def elapsed(self) -> float:
+        """Seconds of this search, without the time that it was down."""
+        return self.now() - self._started
+
+    def _search_job(self) -> Job | None:
+        if any(running.job.role == "reference" for running in self.running.values()):
+            return None  # delta_m needs them all
+        return self.proposer.next_job() or (self._controls.pop(0) if self._controls else None)
+
+    def _open(self, job: Job) -> None:
+        known = len(self._history.get(job.trial_id, ()))
+        stop_reason = self.proposer.stopped_for(job.number) if known and job.number is not None else ""
+        self.running[job.trial_id] = Running(job, self.now(), known=known, stop_reason=stop_reason)
+        for watcher in self.watchers:
+            watcher.started(job)
+
+    def _adopt(self, cached: Sequence[tuple[Job, TrialResult]]) -> None:
+        """References of an earlier search are part of this one."""
+        for job, result in cached:
+            journal.keep_result(self.proposer.study, result, None)
+            for watcher in self.watchers:
+                watcher.started(job)
+                watcher.ended(job, result)
+
+    def _rungs_so_far(self) -> Halving:
+        halving = Halving(self.space.scheduler, self.space.goal(self.space.scheduler.metric))
+        for trial_id, values in self._history.items():
+            for epoch, value in enumerate(values):
+                halving.record(trial_id, epoch + 1, value)
+        return halving
+
+    def _early_stop(self, job: Job, epoch: int, metrics: Mapping[str, float]) -> str:
+        if not job.may_stop_early:
+            return ""
+        value = metrics.get(self.space.scheduler.metric, math.nan)
+        self._halving.record(job.trial_id, epoch + 1, value)
+        return self._halving.verdict(job.trial_id, epoch + 1, job.config.optim.epochs)
+
+    def _halt(self) -> str:
+        return self.limit if self._out_of_time() else str(self.fatal or "")
+
+    def _out_of_time(self) -> bool:
+        if not self.limit and self.elapsed() >= self._budget:
+            self.limit = f"budget.time {self.space.budget.time} was reached after {clock(self.elapsed())}"
+        return bool(self.limit)
+
+    def _result(self, running: Running) -> TrialResult:
+        job, epochs = running.job, running.epochs
+        state: State = "COMPLETE" if epochs >= job.config.optim.epochs else "PRUNED"
+        reason = running.error or (running.stop_reason if state == "PRUNED" else "")
+        if running.error or (state == "PRUNED" and not reason):
+            state, reason = "FAIL", reason or f"it ended by itself after {epochs} of {job.config.optim.epochs} epochs"
+        took = running.seconds_before + self.now() - running.started
+        return TrialResult(
+            job.trial_id, config_id(job.config), job.config.seed, job.role, state, dict(job.params),
+            dict(running.metrics), round(took, 3), epochs, self.run_id(job.trial_id), reason,
+        )
+
+    def _reference_ended(self, running: Running, result: TrialResult) -> None:
+        if result.state == "COMPLETE":
+            self.references.keep(running.job, result)
+        elif not self.limit and self.fatal is None:
+            self.fatal = FaarRayError(f"the single-task reference {result.trial_id} failed: {result.reason}")
+
+    def _count_failure(self, result: TrialResult) -> None:
+        self.failures += 1
+        allowed = self.space.failure.max_failures
+        if self.failures > allowed and self.fatal is None:
+            self.fatal = TooManyFailures(
+                f"{self.failures} trials failed and failure.max_failures is {allowed}; the last, {result.trial_id}: {result.reason}"
+            )
+
+    def _keep_time(self) -> None:
+        self.proposer.study.set_user_attr(ELAPSED, round(self.elapsed(), 1))
+

@@ -1,0 +1,93 @@
+"""What one trial needs, what there is, and how many run at once."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from faar_ray.errors import ConfigError
+from faar_ray.sections import Resources
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """What one machine offers."""
+
+    cpus: float
+    gpus: float
+
+
+@dataclass(frozen=True, slots=True)
+class Capacity:
+    """How many trials run at once, and why."""
+
+    concurrent: int
+    why: str
+
+
+def this_machine() -> Node:
+    """CPUs that this process may use (affinity and cgroup quota) and NVIDIA GPUs that it sees."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    gpus = len(list(Path("/dev").glob("nvidia[0-9]*")))
+    if visible is not None:
+        gpus = min(gpus, len([name for name in visible.split(",") if name.strip() not in ("", "-1")]))
+    return Node(max(1, min(len(os.sched_getaffinity(0)), _quota())), gpus)
+
+
+def capacity(need: Resources, nodes: Sequence[Node]) -> Capacity:
+    """How many trials of `need` fit on the nodes at once.
+
+    Raises:
+        ConfigError: not even one fits, naming the shortfall.
+    """
+    fits = [_on_one(need, node) for node in nodes]
+    total = sum(fits)
+    if total == 0:
+        raise ConfigError(_shortfall(need, nodes))
+    have = _words(sum(node.cpus for node in nodes), sum(node.gpus for node in nodes))
+    one = _words(need.cpus_per_worker, need.gpus_per_worker)
+    why = f"a trial needs {one}, there {'is' if have == '1 CPU' else 'are'} {have}"
+    if need.max_concurrent == "auto":
+        return Capacity(total, why)
+    if need.max_concurrent < total:
+        return Capacity(need.max_concurrent, f"resources.max_concurrent; {total} would fit: {why}")
+    more = "" if need.max_concurrent == total else f", so resources.max_concurrent {need.max_concurrent} is not reached"
+    return Capacity(total, why + more)
+
+
+def _on_one(need: Resources, node: Node) -> int:
+    by_cpu = math.floor(node.cpus / need.cpus_per_worker)
+    if not need.gpus_per_worker:
+        return by_cpu
+    whole = need.gpus_per_worker >= 1
+    shares = math.floor(1 / need.gpus_per_worker + 1e-9) if not whole else 0
+    by_gpu = math.floor(node.gpus / need.gpus_per_worker) if whole else math.floor(node.gpus) * shares
+    return min(by_cpu, by_gpu)
+
+
+def _shortfall(need: Resources, nodes: Sequence[Node]) -> str:
+    best = max(nodes, key=lambda node: (node.gpus >= need.gpus_per_worker, node.cpus), default=Node(0, 0))
+    short = []
+    if need.cpus_per_worker > best.cpus:
+        short.append(f"cpus_per_worker: {need.cpus_per_worker} CPUs, {best.cpus:g} there are")
+    if need.gpus_per_worker > best.gpus:
+        short.append(f"gpus_per_worker: {need.gpus_per_worker:g} GPUs, {best.gpus:g} there are")
+    where = "this machine" if len(nodes) == 1 else f"the largest of {len(nodes)} machines"
+    return f"resources: no trial can ever start on {where}: {'; '.join(short) or 'CPUs and GPUs are on different machines'}"
+
+
+def _words(cpus: float, gpus: float) -> str:
+    text = f"{cpus:g} CPU{'s' if cpus != 1 else ''}"
+    return f"{text} and {gpus:g} GPU{'s' if gpus != 1 else ''}" if gpus else text
+
+
+def _quota() -> int:
+    """CPUs of the cgroup's quota, rounded up; very many without one."""
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return math.ceil(int(quota) / int(period))
+    except (OSError, ValueError):
+        return 1 << 16

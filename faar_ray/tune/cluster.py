@@ -1,0 +1,130 @@
+"""Ray, quiet and on this machine only unless an address says otherwise."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+QUIET = {
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_DEDUP_LOGS": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+    "TUNE_RESULT_BUFFER_LENGTH": "1",
+}
+os.environ.update({key: value for key, value in QUIET.items() if key not in os.environ})  # read when ray is imported
+
+import ray
+from ray import tune
+
+from faar_ray.config import TrialConfig
+from faar_ray.errors import ConfigError
+from faar_ray.records import TrialResult
+from faar_ray.sections import Resources
+from faar_ray.tune.book import Book
+from faar_ray.tune.capacity import Node, this_machine
+from faar_ray.tune.searcher import BookCallback, BookScheduler, BookSearcher, Spec
+from faar_ray.tune.trainable import TrialActor
+
+OBJECT_STORE = 200_000_000  # bytes; only small dicts travel
+
+
+@contextmanager
+def connected(address: str | None) -> Iterator[list[Node]]:
+    """Start Ray here, or connect to a cluster; gives its machines and lets go at the end.
+
+    Raises:
+        ConfigError: nothing answers at the address.
+    """
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "include_dashboard": None}
+    if address is None:
+        here = this_machine()
+        options |= {"address": "local", "num_cpus": int(here.cpus), "include_dashboard": False}
+        options |= {"object_store_memory": OBJECT_STORE, "_node_ip_address": "127.0.0.1"}
+    else:
+        options |= {"address": address}
+    try:
+        ray.init(**options)
+    except (ConnectionError, RuntimeError, ValueError) as fault:
+        if address is None:
+            raise
+        raise ConfigError(f"--address: no Ray cluster answers at {address!r} ({fault})") from None
+    for name in ("ray", "ray.tune", "ray.train", "ray.data"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    try:
+        yield [_node(entry["Resources"]) for entry in ray.nodes() if entry["Alive"]]
+    finally:
+        ray.shutdown()
+
+
+def _node(resources: Mapping[str, float]) -> Node:
+    return Node(resources.get("CPU", 0), resources.get("GPU", 0))
+
+
+def work_off(book: Book, spec: Spec, need: Resources, max_retries: int, scratch: Path) -> None:
+    """Run the book's jobs under Ray Tune until it says that it is finished.
+
+    Args:
+        book: hands out jobs, judges and records them.
+        spec: what the actor gets for a job.
+        need: of one trial.
+        max_retries: of a trial whose process died or raised.
+        scratch: folder for Ray's own bookkeeping.
+    """
+    tune.run(
+        tune.with_resources(TrialActor, {"cpu": need.cpus_per_worker, "gpu": need.gpus_per_worker}),
+        name="search",
+        num_samples=-1,
+        search_alg=BookSearcher(book, spec),
+        scheduler=BookScheduler(book),
+        callbacks=[BookCallback(book)],
+        storage_path=str(scratch),
+        max_failures=max_retries,
+        reuse_actors=True,
+        raise_on_failed_trial=False,
+        verbose=0,
+    )
+
+
+def read_tests(
+    results: Sequence[TrialResult],
+    configs: Mapping[str, TrialConfig],
+    folder: Path,
+    references: Mapping[str, float],
+    need: Resources,
+    on_each: Callable[[int], None],
+) -> dict[str, dict[str, float]]:
+    """Read the test split once for each of the results, side by side; `{trial_id: metrics}`, without those that failed."""
+
+    @ray.remote(num_cpus=need.cpus_per_worker, num_gpus=need.gpus_per_worker)
+    def read(config: dict[str, Any], trial: str) -> dict[str, float]:
+        import torch
+
+        from faar_ray.train import read_test
+
+        torch.set_num_threads(need.cpus_per_worker)
+        return read_test(TrialConfig.model_validate(config), Path(trial), references or None)
+
+    calls = {
+        read.remote(configs[r.trial_id].model_dump(mode="json"), str(folder / "trials" / r.trial_id)): r.trial_id
+        for r in results
+    }
+    found: dict[str, dict[str, float]] = {}
+    left = list(calls)
+    while left:
+        (done, *_), left = ray.wait(left)
+        try:
+            found[calls[done]] = ray.get(done)
+        except ray.exceptions.RayError:
+            continue
+        on_each(len(results) - len(left))
+    return found

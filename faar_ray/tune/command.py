@@ -1,0 +1,64 @@
+"""One search from the command line: run it, show the answer, say what to type next."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import sys
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+
+from faar_ray.tune.outcome import json_line, show_answer
+from faar_ray.tune.progress import Progress
+from faar_ray.tune.roster import config_of
+from faar_ray.tune.runner import Outcome, run_search
+from faar_ray.tune.space import SearchSpace
+
+
+def search_and_answer(space: SearchSpace, options: argparse.Namespace, console: Console) -> int:
+    """Run the search; gives the exit code."""
+    verbosity = -1 if options.quiet else int(options.verbose)
+    shown = list(dict.fromkeys([space.scheduler.metric, *(objective.name for objective in space.objectives)]))
+    with Progress(console, space.name, shown, space.budget.trials, verbosity) as progress:
+        found = run_search(space, space.name, progress, resume=options.resume, address=options.address)
+    if found.results:
+        show_answer(console, found.answer)
+    _say_next(found, options, console)
+    if options.json:
+        configs = {result.trial_id: config_of(space, result) for result in found.best}
+        name, where = space.name, (found.tracking_uri, found.parent_run_id)
+        print(json_line(name, found.folder, *where, found.counts, found.best, configs))
+    if found.fault is not None:
+        print(found.fault, file=sys.stderr)
+        return found.fault.exit_code
+    return 0
+
+
+def _say_next(found: Outcome, options: argparse.Namespace, console: Console) -> None:
+    """The limit that ended it, and the commands that a person types next."""
+    lines = [""]
+    if found.limit:
+        lines.append(f"The search ended early: {found.limit}.")
+        again = shlex.join(["python", "-m", "faar_ray.tune", str(options.space), *options.overrides])
+        name = f" --name {shlex.quote(options.name)}" if options.name else ""
+        lines.append(f"more of it   {again} budget.time=LONGER{name} --resume")
+    lines.append(f"all runs     {ui_command(found.tracking_uri)}")
+    page = found.folder / "report" / "index.html"
+    lines += [f"the report   {_near(page)}"] if page.is_file() else []
+    lines.append(f"the data     {_near(found.folder / 'results.parquet')}, {_near(found.folder / 'rank_trace')}/")
+    console.print(Text("\n".join(lines)), soft_wrap=True)
+
+
+def ui_command(tracking_uri: str) -> str:
+    """How MLflow shows the runs; without an argument where it finds the database by itself."""
+    if tracking_uri == f"sqlite:///{Path.cwd() / 'mlflow.db'}":
+        return "mlflow ui"
+    return f"mlflow ui --backend-store-uri {shlex.quote(tracking_uri)}"
+
+
+def _near(path: Path) -> str:
+    short = os.path.relpath(path)
+    return str(path) if short.startswith("..") else short

@@ -1,0 +1,61 @@
+"""`--dry-run`: what would run, without starting anything."""
+
+from __future__ import annotations
+
+import optuna
+from rich.console import Console
+from rich.text import Text
+
+from faar_ray.config import config_id
+from faar_ray.tune.capacity import Capacity
+from faar_ray.tune.parameter import Scalar
+from faar_ray.tune.run_folder import as_yaml
+from faar_ray.tune.sampling import distributions, first_points, from_optuna, sampler_of, to_optuna
+from faar_ray.tune.space import SearchSpace
+
+SAMPLES = 3
+
+
+def show_plan(console: Console, space: SearchSpace, capacity: Capacity | None) -> None:
+    """Print the resolved space, three sample configs, the concurrency and the bound on trials x epochs."""
+    console.print(Text("# the resolved search space\n" + as_yaml(space)), soft_wrap=True)
+    console.print(Text("# three sample configs (searched keys; all others are the base's)"), soft_wrap=True)
+    for point in samples(space, SAMPLES):
+        config = space.trial_config(point)
+        values = ", ".join(f"{key}: {value}" for key, value in point.items())
+        console.print(Text(f"{config_id(config)}  {{{values}}}"), soft_wrap=True)
+    if capacity is not None:
+        console.print(Text(f"\nat once: {capacity.concurrent} trial(s); {capacity.why}"), soft_wrap=True)
+    else:
+        console.print(Text("\nat once: as many as the cluster holds; a dry run does not connect to it"), soft_wrap=True)
+    console.print(Text(bound(space)), soft_wrap=True)
+
+
+def samples(space: SearchSpace, number: int) -> list[dict[str, Scalar]]:
+    """Points that the search begins with, as far as no result is needed for them."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    study = optuna.create_study(directions=[objective.goal for objective in space.objectives])
+    points = first_points(space.parameters, space.warm_start.points)
+    out = []
+    for index in range(number):
+        study.sampler = sampler_of(space.search, index)
+        if index < len(points):
+            study.enqueue_trial(to_optuna(space.parameters, points[index]))
+        out.append(from_optuna(space.parameters, study.ask(distributions(space.parameters)).params))
+    return out
+
+
+def bound(space: SearchSpace) -> str:
+    """The largest number of epochs that the search can train."""
+    searched = space.parameters.get("optim.epochs")
+    base = space.trial_config({}).optim.epochs
+    most = max((int(value) for _, value in searched.extremes()), default=base) if searched else base
+    trials, controls = space.budget.trials, len(space.controls)
+    lines = [f"bound: {trials} trials x {most} epochs = {trials * most} epochs"]
+    beside = controls * base
+    tasks = len(space.trial_config({}).data.tasks) if space.references == "auto" else 0
+    if beside or tasks:
+        lines.append(f"beside: {controls} controls and {tasks} single-task references (none where cached) x {base} epochs")
+    if space.budget.time:
+        lines.append(f"all within {space.budget.time} of wall time")
+    return "\n".join(lines)

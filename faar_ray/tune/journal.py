@@ -1,0 +1,108 @@
+"""The Optuna journal of a run (`study.log`): the one truth about which trials exist and how they ended.
+
+Controls and references are no trials of the study; how they ended is kept in its user attributes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial, TrialState
+
+from faar_ray.errors import DataError
+from faar_ray.records import TrialResult
+from faar_ray.tune.space import Objective
+
+RESULT = "result"
+STUDY_RESULT = "result/"
+TEST_RESULT = "test/"
+
+
+def open_journal(path: Path, name: str, objectives: Sequence[Objective]) -> optuna.Study:
+    """Open or make the journal; only the holder of the run's lock may (it cleans up after a killed driver).
+
+    Raises:
+        DataError: the file is not a journal of this search.
+    """
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+    _clean_up_after_a_kill(path)
+    try:
+        storage = JournalStorage(JournalFileBackend(str(path)))
+        directions = [objective.goal for objective in objectives]
+        study = optuna.create_study(storage=storage, study_name=name, directions=directions, load_if_exists=True)
+    except (ValueError, KeyError, TypeError) as fault:
+        raise DataError(f"{path}: is not a readable Optuna journal ({fault})") from fault
+    if [direction.name.lower() for direction in study.directions] != directions:
+        raise DataError(f"{path}: holds a study with other objectives")
+    return study
+
+
+def _clean_up_after_a_kill(path: Path) -> None:
+    """Cut a half-written last line and remove the lock of a writer that is no more."""
+    for left in path.parent.glob(path.name + ".lock*"):
+        left.unlink(missing_ok=True)
+    if not path.exists():
+        return
+    raw = path.read_bytes()
+    if raw and not raw.endswith(b"\n"):
+        with path.open("rb+") as file:
+            file.truncate(raw.rfind(b"\n") + 1)
+
+
+def keep_result(study: optuna.Study, result: TrialResult, trial: optuna.Trial | None) -> None:
+    """Write down how a job ended, before Optuna is told: what was written down is never trained again."""
+    row = dataclasses.asdict(result)
+    if trial is None:
+        study.set_user_attr(STUDY_RESULT + result.trial_id, row)
+        return
+    for key, value in {**_readable(result), RESULT: row}.items():
+        trial.set_user_attr(key, value)
+
+
+def _readable(result: TrialResult) -> dict[str, Any]:
+    """What optuna-dashboard shows beside a trial."""
+    shown = {name: result.metrics[name] for name in ("rank/mean", "params/adapters") if name in result.metrics}
+    return shown | {"seconds": result.seconds, "epochs": result.epochs, "mlflow_run_id": result.run_id, "reason": result.reason}
+
+
+def live(study: optuna.Study, number: int) -> optuna.Trial:
+    """The trial of a number that is RUNNING, as `ask` gave it; its sampler draws what is still missing."""
+    return optuna.Trial(study, trials(study)[number]._trial_id)
+
+
+def suggest(trial: optuna.Trial, name: str, dist: BaseDistribution) -> None:
+    """Draw one parameter; one that the journal has already stays."""
+    if isinstance(dist, CategoricalDistribution):
+        trial.suggest_categorical(name, dist.choices)
+    elif isinstance(dist, IntDistribution):
+        trial.suggest_int(name, dist.low, dist.high, log=dist.log)
+    elif isinstance(dist, FloatDistribution):
+        trial.suggest_float(name, dist.low, dist.high, log=dist.log)
+
+
+def results(study: optuna.Study) -> list[TrialResult]:
+    """All that ended, with what the test split gave: references and controls first, then trials by number."""
+    attrs = study.user_attrs
+    kept = [attrs[name] for name in sorted(attrs) if name.startswith(STUDY_RESULT)]
+    rows = kept + [trial.user_attrs[RESULT] for trial in trials(study) if RESULT in trial.user_attrs]
+    tested = {row["trial_id"]: attrs.get(TEST_RESULT + row["trial_id"], {}) for row in rows}
+    return [result_of(row | {"metrics": row["metrics"] | tested[row["trial_id"]]}) for row in rows]
+
+
+def result_of(row: Mapping[str, Any]) -> TrialResult:
+    """A row as `keep_result` wrote it."""
+    return TrialResult(**cast("dict[str, Any]", row))
+
+
+def trials(study: optuna.Study, *states: TrialState) -> list[FrozenTrial]:
+    """Trials of the study by number; all states when none is given."""
+    return study.get_trials(deepcopy=False, states=states or None)

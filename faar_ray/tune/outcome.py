@@ -1,0 +1,82 @@
+"""What a search ends with: the table that answers, and the JSON line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from faar_ray.config import TrialConfig
+from faar_ray.records import TrialResult
+from faar_ray.report.answer import Answer
+from faar_ray.report.groups import pareto_front
+from faar_ray.report.table import Row
+from faar_ray.report.wording import count, label, plus_minus
+from faar_ray.tune.space import Objective
+
+
+def best_of(
+    results: Sequence[TrialResult], objectives: Sequence[Objective]
+) -> list[TrialResult]:
+    """The non-dominated of the given trials (complete and feasible ones), best in the first objective first."""
+    by_id = {result.trial_id: result for result in results if all(o.name in result.metrics for o in objectives)}
+    values = {name: [result.metrics[o.name] for o in objectives] for name, result in by_id.items()}
+    sign = -1 if objectives[0].goal == "maximize" else 1
+    front = pareto_front(values, objectives)
+    return sorted((by_id[name] for name in front), key=lambda result: sign * result.metrics[objectives[0].name])
+
+
+def json_line(
+    name: str,
+    folder: Path,
+    tracking_uri: str,
+    parent_run_id: str,
+    counts: Mapping[str, int],
+    best: Sequence[TrialResult],
+    configs: Mapping[str, TrialConfig],
+) -> str:
+    """One line, as DESIGN.md says."""
+    rows = [
+        {"trial_id": r.trial_id, "config": configs[r.trial_id].model_dump(mode="json"), "metrics": r.metrics} for r in best
+    ]
+    facts: dict[str, Any] = {"name": name, "path": str(folder), "tracking_uri": tracking_uri}
+    return json.dumps(facts | {"parent_run_id": parent_run_id, "trials": dict(counts), "best": rows})
+
+
+def show_answer(console: Console, found: Answer) -> None:
+    """The table and its sentences."""
+    console.print()
+    console.print(answer_table(found))
+    for sentence in found.sentences:
+        console.print(Text(sentence))
+
+
+def answer_table(found: Answer) -> Table:
+    """Configurations from best to worst, controls beside; the front and the recommended one are marked."""
+    quality = found.quality.name
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    table.add_column("configuration", no_wrap=True)
+    for title in (f"{quality} (val)", "against best", label(found.cost_name), f"{quality} (test)", "seeds", ""):
+        table.add_column(title, justify="left" if title == "" else "right")
+    for row in found.rows:
+        style = "bold" if row.recommended else "dim" if row.role != "trial" else ""
+        table.add_row(*(Text(cell, style) for cell in _cells(row, quality)))
+    return table
+
+
+def _cells(row: Row, quality: str) -> list[str]:
+    marks = [("recommended", row.recommended), ("front", row.on_front), ("control", row.role == "control")]
+    return [
+        row.name,
+        plus_minus(row.values[quality], row.error) if row.error == row.error else f"{row.values[quality]:.2f}",
+        "" if row.versus_best.value == 0 else plus_minus(row.versus_best.value, row.versus_best.half),
+        "" if row.cost is None else count(row.cost),
+        "" if row.test is None else f"{row.test:.2f}",
+        ",".join(map(str, row.seeds)),
+        ", ".join(name for name, holds in marks if holds),
+    ]

@@ -1,0 +1,206 @@
+"""What is tried next, over Optuna's ask and tell; a trial of the study is one (config, seed).
+
+Order: trials that a killed driver left RUNNING, then the first points (priors, warm start), then the sampler's until the
+exploration is done, then the leading configurations on further seeds.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+import sys
+from collections.abc import Sequence
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from faar_ray.config import TrialConfig, config_id
+from faar_ray.records import TrialResult
+from faar_ray.tune import journal
+from faar_ray.tune.jobs import Job
+from faar_ray.tune.replicates import leading
+from faar_ray.tune.sampling import distributions, first_points, from_optuna, sampler_of, to_optuna
+from faar_ray.tune.space import Constraint, Scalar, SearchSpace
+
+TOLD = {"COMPLETE": TrialState.COMPLETE, "PRUNED": TrialState.PRUNED, "FAIL": TrialState.FAIL}
+
+
+class Proposer:
+    """Asks Optuna and tells it the truth; all state is in the journal.
+
+    Args:
+        space: the search space.
+        study: its journal, opened.
+    """
+
+    def __init__(self, space: SearchSpace, study: optuna.Study) -> None:
+        self.space, self.study = space, study
+        self.base_seed = space.trial_config({}).seed
+        self._points = first_points(space.parameters, space.warm_start.points)
+        self._live: dict[int, optuna.Trial] = {}
+        self._left = [trial.number for trial in journal.trials(study, TrialState.RUNNING)]
+        self._settle_what_had_ended()
+
+    def explored(self) -> int:
+        """How many configurations the search draws: the budget without the replicates' trials."""
+        replicates, trials = self.space.search.replicates, self.space.budget.trials
+        return trials - replicates.top * (replicates.seeds - 1) if replicates else trials
+
+    def next_job(self) -> Job | None:
+        """The next trial; None when nothing can be proposed now (see `finished`)."""
+        if self._left:
+            return self._begin(self._left.pop(0))
+        trials = journal.trials(self.study)
+        waiting = next((trial.number for trial in trials if trial.state == TrialState.WAITING), None)
+        if waiting is not None:
+            return self._begin(waiting)
+        drawn = sum(1 for trial in trials if not _is_replicate(trial))
+        if drawn < self.explored():
+            if drawn < len(self._points):
+                self.study.enqueue_trial(to_optuna(self.space.parameters, self._points[drawn]))
+            return self._begin(len(trials))
+        for leader, seed in self._replicates_due(trials):
+            attrs = {"replicate": True, "config_number": leader.user_attrs["config_number"], "seed": seed}
+            self.study.enqueue_trial(dict(leader.params), user_attrs=attrs)
+            return self._begin(len(trials))
+        return None
+
+    def exploring(self) -> bool:
+        """Whether trials of the exploration are still running or to be drawn (replicates wait for them)."""
+        trials = [trial for trial in journal.trials(self.study) if not _is_replicate(trial)]
+        return len(trials) < self.explored() or any(not trial.state.is_finished() for trial in trials)
+
+    def finished(self) -> bool:
+        """Whether nothing will be proposed any more."""
+        return not self._left and not self.exploring() and not self._replicates_due(journal.trials(self.study))
+
+    def tell(self, result: TrialResult, number: int) -> TrialResult:
+        """Close a trial: COMPLETE with its objectives, PRUNED, or FAIL; a non-finite objective is a FAIL with its reason."""
+        result = self._judged(result)
+        trial = self._live.pop(number)
+        journal.keep_result(self.study, result, trial)
+        self._close(result, trial)
+        return result
+
+    def epoch(self, number: int, epoch: int, value: float, stop_reason: str = "") -> None:
+        """Keep the scheduler's metric of one epoch, and before it the verdict when that epoch is the trial's last.
+
+        User attributes hold it: Optuna takes no intermediate values for several objectives.
+        """
+        trial = self._live[number]
+        if stop_reason:
+            trial.set_user_attr("stop_reason", stop_reason)
+        if len(self.space.objectives) == 1 and math.isfinite(value):
+            trial.report(value, epoch)
+        trial.set_user_attr(f"epoch/{epoch:04d}", value)
+
+    def stopped_for(self, number: int) -> str:
+        """The verdict on a trial whose driver was killed before the trial ended; "" for none."""
+        return str(journal.trials(self.study)[number].user_attrs.get("stop_reason", ""))
+
+    def history(self) -> dict[str, list[float]]:
+        """The scheduler's metric by trial id and epoch, of trials that may stop early."""
+        return {
+            trial.user_attrs["trial_id"]: [v for k, v in sorted(trial.user_attrs.items()) if k.startswith("epoch/")]
+            for trial in journal.trials(self.study)
+            if "trial_id" in trial.user_attrs and not _is_replicate(trial)
+        }
+
+    def results(self) -> list[TrialResult]:
+        """Everything that ended."""
+        return journal.results(self.study)
+
+    def counts(self) -> dict[str, int]:
+        """Trials of the study by how they ended."""
+        ended = [trial.state for trial in journal.trials(self.study)]
+        names = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
+        return {name: ended.count(state) for name, state in names.items()}
+
+    def feasible(self, result: TrialResult) -> bool:
+        """Whether a result satisfies all constraints; without the metric it does not."""
+        return all(_excess(limit, result) <= 0 for limit in self.space.limits)
+
+    def leaders(self) -> list[TrialResult]:
+        """The configurations that replicates are for."""
+        replicates = self.space.search.replicates
+        explored = [trial for trial in journal.trials(self.study, TrialState.COMPLETE) if not _is_replicate(trial)]
+        unique = {trial.user_attrs["config_id"]: trial for trial in reversed(explored)}.values()
+        finished = [journal.result_of(trial.user_attrs[journal.RESULT]) for trial in sorted(unique, key=lambda t: t.number)]
+        inside = [result for result in finished if self.feasible(result)]
+        return leading(inside or finished, self.space.objectives, replicates.top) if replicates else []
+
+    def _replicates_due(self, trials: Sequence[FrozenTrial]) -> list[tuple[FrozenTrial, int]]:
+        """(trial of a leading configuration, seed) pairs still to run; none before the exploration has ended."""
+        replicates = self.space.search.replicates
+        room = self.space.budget.trials - len(trials)
+        if replicates is None or room <= 0 or self.exploring():
+            return []
+        seeds = range(self.base_seed, self.base_seed + replicates.seeds)
+        used = {(trial.user_attrs.get("config_id"), trial.user_attrs.get("seed")) for trial in trials}
+        by_id = {trial.user_attrs.get("trial_id"): trial for trial in trials}
+        pairs = itertools.product(seeds, self.leaders())
+        return [(by_id[r.trial_id], seed) for seed, r in pairs if (r.config_id, seed) not in used][:room]
+
+    def _begin(self, number: int) -> Job:
+        """Ask for trial `number` (or go on with it) and name it; every step may be repeated after a kill."""
+        trials = journal.trials(self.study)
+        self.study.sampler = sampler_of(self.space.search, number)
+        fresh = number == len(trials) or trials[number].state == TrialState.WAITING
+        trial = self._live[number] = self.study.ask() if fresh else journal.live(self.study, number)
+        assert trial.number == number
+        for name, dist in distributions(self.space.parameters).items():
+            journal.suggest(trial, name, dist)
+        params = from_optuna(self.space.parameters, trial.params)
+        if "trial_id" not in trial.user_attrs:
+            self._name(trial, params)
+        attrs = trial.user_attrs
+        config = self._config(params, attrs["seed"])
+        return Job(attrs["trial_id"], "trial", config, params, number, replicate=bool(attrs.get("replicate")))
+
+    def _name(self, trial: optuna.Trial, params: dict[str, Scalar]) -> None:
+        """Seed, config id and trial id; a configuration that was drawn before runs on its next seed instead of again."""
+        attrs = trial.user_attrs
+        name = config_id(self._config(params, self.base_seed))
+        same = [t for t in journal.trials(self.study)[: trial.number] if t.user_attrs.get("config_id") == name]
+        first = same[0].user_attrs["config_number"] if same else trial.number
+        number = attrs.get("config_number", first)
+        seed = attrs.get("seed", max((t.user_attrs["seed"] + 1 for t in same), default=self.base_seed))
+        named = {"config_number": number, "seed": seed, "config_id": name}
+        for key, value in (named | {"trial_id": f"t{number:03d}-s{seed}"}).items():
+            trial.set_user_attr(key, value)
+
+    def _config(self, params: dict[str, Scalar], seed: int) -> TrialConfig:
+        return self.space.trial_config({**params, "seed": seed})
+
+    def _judged(self, result: TrialResult) -> TrialResult:
+        if result.state != "COMPLETE":
+            return result
+        values = {o.name: result.metrics.get(o.name, math.nan) for o in self.space.objectives}
+        bad = [f"{name} is {value}" for name, value in values.items() if not math.isfinite(value)]
+        if not bad:
+            return result
+        return dataclasses.replace(result, state="FAIL", reason=f"objective {', '.join(bad)}")
+
+    def _close(self, result: TrialResult, trial: optuna.Trial) -> None:
+        if result.state != "FAIL":
+            for text, limit in zip(self.space.constraints, self.space.limits, strict=True):
+                trial.set_constraint(text, min(_excess(limit, result), sys.float_info.max))
+        values = [result.metrics[o.name] for o in self.space.objectives] if result.state == "COMPLETE" else None
+        self.study.tell(trial.number, values, TOLD[result.state])
+
+    def _settle_what_had_ended(self) -> None:
+        """Tell Optuna of trials whose result was written down when the driver was killed."""
+        for trial in journal.trials(self.study, TrialState.RUNNING):
+            if journal.RESULT in trial.user_attrs:
+                self._left.remove(trial.number)
+                self._close(journal.result_of(trial.user_attrs[journal.RESULT]), journal.live(self.study, trial.number))
+
+
+def _is_replicate(trial: FrozenTrial) -> bool:
+    return bool(trial.user_attrs.get("replicate"))
+
+
+def _excess(limit: Constraint, result: TrialResult) -> float:
+    value = limit.excess(result.metrics) if limit.metric in result.metrics else math.inf
+    return math.inf if math.isnan(value) else value

@@ -1,0 +1,154 @@
+"""The folder of a run: `<storage.path>/<name>/` with `space.yaml`, `run.json`, `study.log`, `trials/`, `rank_trace/`.
+
+One driver at a time holds it, by a lock that the system takes back when the driver dies.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from io import TextIOWrapper
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from faar_ray.errors import ConfigError, DataError
+from faar_ray.tracking.atomic import replacing
+from faar_ray.tune.space import SearchSpace
+
+MAY_CHANGE = ("budget", "resources", "failure")
+"""Sections that a resumed search may change: they say how much and where, never what a trial is."""
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths of one run; `lock` stays open as long as the run is held."""
+
+    path: Path
+    lock: TextIOWrapper
+
+    @property
+    def space_file(self) -> Path:
+        """The resolved search space."""
+        return self.path / "space.yaml"
+
+    @property
+    def study_log(self) -> Path:
+        """The Optuna journal."""
+        return self.path / "study.log"
+
+    @property
+    def results(self) -> Path:
+        """One row per trial."""
+        return self.path / "results.parquet"
+
+    @property
+    def ray(self) -> Path:
+        """Ray's own bookkeeping; nobody needs it afterwards."""
+        return self.path / ".ray"
+
+    def close(self) -> None:
+        """Let go of the run."""
+        shutil.rmtree(self.ray, ignore_errors=True)
+        self.lock.close()
+
+
+def folder_of(space: SearchSpace, name: str) -> Path:
+    """Where a run is, absolute."""
+    return (Path(space.storage.path).expanduser() / name).absolute()
+
+
+def check_name(path: Path, space: SearchSpace, *, resume: bool) -> None:
+    """Refuse before anything is touched: a name in use without `--resume`, or one to resume that does not fit.
+
+    Raises:
+        ConfigError: saying which.
+    """
+    if resume:
+        if not (path / "space.yaml").is_file():
+            raise ConfigError(f"--resume: there is no run in {path}; without --resume it is started")
+        if faults := list(differences(stored_space(path), resolved(space))):
+            raise ConfigError([f"--resume: {fault}" for fault in faults])
+    elif path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise ConfigError(f"name: {path} exists already: --resume goes on with it, --name NEW starts another")
+
+
+def hold(path: Path, space: SearchSpace) -> RunFolder:
+    """Make or take the folder.
+
+    Raises:
+        ConfigError: another driver holds it, or it cannot be written.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        lock = (path / ".lock").open("a+")
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise ConfigError(f"name: a search is running in {path} at this moment") from None
+    except OSError as fault:
+        raise ConfigError(f"storage.path: {path} cannot be written ({fault.strerror})") from None
+    folder = RunFolder(path, lock)
+    shutil.rmtree(folder.ray, ignore_errors=True)
+    for part in ("trials", "rank_trace"):
+        (path / part).mkdir(exist_ok=True)
+    with replacing(folder.space_file) as scratch:
+        scratch.write_text(as_yaml(space))
+    return folder
+
+
+def write_run(folder: RunFolder, facts: Mapping[str, Any]) -> None:
+    """`run.json`: name, tracking_uri, parent_run_id, objectives."""
+    with replacing(folder.path / "run.json") as scratch:
+        scratch.write_text(json.dumps(facts, indent=1))
+
+
+def read_run(folder: RunFolder) -> dict[str, Any]:
+    """`run.json`, or nothing where a killed driver had not written it yet."""
+    try:
+        facts: dict[str, Any] = json.loads((folder.path / "run.json").read_text())
+        return facts
+    except (OSError, ValueError):
+        return {}
+
+
+def resolved(space: SearchSpace) -> dict[str, Any]:
+    """The space as plain values, defaults included."""
+    plain: dict[str, Any] = json.loads(space.model_dump_json(by_alias=True))
+    return plain
+
+
+def as_yaml(space: SearchSpace) -> str:
+    """The resolved space as the YAML that `faar_ray.tune` reads."""
+    return yaml.safe_dump(resolved(space), sort_keys=False, width=120)
+
+
+def stored_space(path: Path) -> dict[str, Any]:
+    """The space that a run was started with."""
+    try:
+        stored = yaml.safe_load((path / "space.yaml").read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as fault:
+        raise DataError(f"{path / 'space.yaml'}: is not readable ({fault})") from None
+    if not isinstance(stored, dict):
+        raise DataError(f"{path / 'space.yaml'}: is not a search space")
+    return stored
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
+    """What of a space changed that must not, one sentence each."""
+    before, after = dict(_flat(old)), dict(_flat(new))
+    for key in [*before, *(key for key in after if key not in before)]:
+        if key.split(".")[0] not in MAY_CHANGE and before.get(key) != after.get(key):
+            was, now = (json.dumps(side[key]) if key in side else "absent" for side in (before, after))
+            yield f"{key} was {was} when the run was started and is {now} now; a new --name starts another run"
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value

@@ -1,0 +1,188 @@
+"""The main job: a search space in, an answer out.
+
+references -> trials and controls (Ray Tune asks the book, the book asks Optuna) -> test split -> results, report, answer
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import shutil
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from faar_ray.errors import FaarRayError, NothingFeasible
+from faar_ray.records import TrialResult
+from faar_ray.report.answer import Answer, answer
+from faar_ray.report.results import write_results
+from faar_ray.tracking.mlflow_writer import Tracker
+from faar_ray.tune import cluster, run_folder
+from faar_ray.tune.book import Book
+from faar_ray.tune.capacity import capacity
+from faar_ray.tune.datasets import make_data
+from faar_ray.tune.jobs import Job
+from faar_ray.tune.journal import open_journal
+from faar_ray.tune.outcome import best_of
+from faar_ray.tune.pen import Pen
+from faar_ray.tune.progress import Progress
+from faar_ray.tune.proposer import Proposer
+from faar_ray.tune.references import References
+from faar_ray.tune.roster import controls, job_of
+from faar_ray.tune.run_folder import RunFolder
+from faar_ray.tune.space import SearchSpace
+from faar_ray.tune.test_split import read_test_once
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a search left."""
+
+    folder: Path
+    tracking_uri: str
+    parent_run_id: str
+    counts: dict[str, int]
+    results: list[TrialResult]
+    best: list[TrialResult]
+    """Feasible, complete and dominated by none."""
+    answer: Answer
+    limit: str
+    """Which budget ended it, "" for none but the number of trials."""
+    fault: FaarRayError | None
+    """Too many failures, nothing feasible, a failed reference."""
+
+
+def run_search(space: SearchSpace, name: str, progress: Progress, *, resume: bool, address: str | None) -> Outcome:
+    """Run or resume a search to its end.
+
+    Raises:
+        ConfigError: before anything is started or written.
+        KeyboardInterrupt: after all runs were closed.
+    """
+    path = run_folder.folder_of(space, name)
+    run_folder.check_name(path, space, resume=resume)
+    with holding(path, space, fresh=not resume) as folder, ThreadPoolExecutor(1) as background:
+        opening = background.submit(open_tracker, space, name, folder)
+        progress.phase("starting Ray")
+        with cluster.connected(address) as nodes:
+            concurrent = capacity(space.resources, nodes).concurrent
+            make_data(space, progress.phase)
+            progress.phase("opening MLflow")
+            tracker = opening.result()
+            return search(space, folder, tracker, progress, concurrent)
+
+
+def search(space: SearchSpace, folder: RunFolder, tracker: Tracker, progress: Progress, concurrent: int) -> Outcome:
+    """References, trials and controls, test split, report; Ray is up and the folder is held."""
+    study = open_journal(folder.study_log, space.name, space.objectives)
+    proposer = Proposer(space, study)
+    references = References(space, proposer.results())
+    pen = Pen(tracker, folder.path, tracker.runs_of(tracker.parent), progress.note)
+    with closing(pen, tracker, folder, proposer):
+        pen.reconcile([(job_of(space, result), result) for result in proposer.results()])
+        book = Book(
+            space, proposer, references, controls(space),
+            concurrent=concurrent, watchers=(pen, progress), run_id=pen.run_id,
+        )  # fmt: skip
+
+        def spec(job: Job) -> dict[str, object]:
+            return job.trainable_config(
+                folder.path, references.val, threads=space.resources.cpus_per_worker, keep=space.storage.keep_checkpoints
+            )
+
+        cluster.work_off(book, spec, space.resources, space.failure.max_retries, folder.ray)
+        if book.fatal is None:
+            read_test_once(space, study, folder.path, references.test, pen, progress.phase)
+        progress.phase("writing the report")
+        pen.drain()
+        return conclude(space, folder, tracker, proposer, book, pen)
+
+
+def conclude(
+    space: SearchSpace, folder: RunFolder, tracker: Tracker, proposer: Proposer, book: Book, pen: Pen
+) -> Outcome:
+    """Results, report and answer of a search that came to its end."""
+    results = write_down(folder, proposer, pen)
+    fit_for_use = [result for result in results if result.role != "trial" or proposer.feasible(result)]
+    complete = [result for result in fit_for_use if result.role == "trial" and result.state == "COMPLETE"]
+    fault = book.fatal or (None if complete else nothing_feasible(space, results))
+    report = build_report(folder.path, pen)
+    tracker.end_search("FAILED" if book.fatal else "FINISHED", report)
+    return Outcome(
+        folder.path, tracker.uri, tracker.parent, proposer.counts(), results, best_of(complete, space.objectives),
+        answer(fit_for_use, space.objectives), book.limit, fault,
+    )  # fmt: skip
+
+
+def write_down(folder: RunFolder, proposer: Proposer, pen: Pen) -> list[TrialResult]:
+    """`results.parquet`, with what the test split gave and MLflow's run ids."""
+    results = [dataclasses.replace(r, run_id=pen.run_id(r.trial_id) or r.run_id) for r in proposer.results()]
+    write_results(folder.results, results)
+    return results
+
+
+def build_report(folder: Path, pen: Pen) -> Path | None:
+    """The HTML report; its failure is said, and takes nothing away from the search."""
+    try:
+        from faar_ray.report import build_report as build  # plots are wanted here only
+
+        build(folder)
+    except Exception as fault:
+        pen.complain(f"the report could not be made ({type(fault).__name__}: {fault})")
+        return None
+    return folder / "report"
+
+
+def nothing_feasible(space: SearchSpace, results: Sequence[TrialResult]) -> NothingFeasible:
+    """Why there is no best."""
+    complete = [result for result in results if result.role == "trial" and result.state == "COMPLETE"]
+    if not complete:
+        return NothingFeasible("no trial of the search finished")
+    return NothingFeasible(f"none of {len(complete)} finished trials satisfies {' and '.join(space.constraints)}")
+
+
+def open_tracker(space: SearchSpace, name: str, folder: RunFolder) -> Tracker:
+    """MLflow with the search's parent run open: the one of `run.json`, else a new one."""
+    tracker = Tracker(space.tracking.uri, space.tracking.experiment or space.name)
+    before = run_folder.read_run(folder)
+    try:
+        if before.get("tracking_uri") != tracker.uri:
+            raise KeyError
+        tracker.resume_search(before["parent_run_id"])
+    except Exception:  # no run yet, or its database is gone: a new view of the same journal
+        tracker.start_search(name, run_folder.as_yaml(space), {}, seed=space.search.seed)
+    objectives = [objective.model_dump() for objective in space.objectives]
+    facts = {"name": name, "tracking_uri": tracker.uri, "parent_run_id": tracker.parent, "objectives": objectives}
+    run_folder.write_run(folder, facts)
+    return tracker
+
+
+@contextlib.contextmanager
+def holding(path: Path, space: SearchSpace, *, fresh: bool) -> Iterator[RunFolder]:
+    """Hold the folder; one that was made for a search that could not start is taken away again."""
+    folder = run_folder.hold(path, space)
+    try:
+        yield folder
+    except FaarRayError:
+        if fresh and not folder.study_log.exists():
+            shutil.rmtree(path, ignore_errors=True)
+        raise
+    finally:
+        folder.close()
+
+
+@contextlib.contextmanager
+def closing(pen: Pen, tracker: Tracker, folder: RunFolder, proposer: Proposer) -> Iterator[None]:
+    """Whatever happens, no MLflow run stays open and what finished is written down."""
+    try:
+        yield
+    except BaseException as fault:
+        interrupted = isinstance(fault, KeyboardInterrupt)
+        pen.close_running("PRUNED" if interrupted else "FAIL", "interrupted; --resume goes on" if interrupted else str(fault))
+        pen.close()
+        with contextlib.suppress(Exception):
+            write_down(folder, proposer, pen)
+            tracker.end_search("KILLED" if interrupted else "FAILED")
+        raise
+    pen.close()

@@ -1,0 +1,85 @@
+"""From a parameter of the search space to an Optuna distribution and back, and the sampler of one ask.
+
+Optuna sees u = 1 - x for `scale: log1m`, under the name `1 - <key>`, so that its journal is true as well; everything
+else sees x.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+
+from faar_ray.seeding import seed_of
+from faar_ray.tune.parameter import Parameter, Scalar
+from faar_ray.tune.space_sections import SearchConfig
+
+DIGITS = 12  # 1 - (1 - x) is x again to this many
+
+
+def optuna_name(key: str, parameter: Parameter) -> str:
+    """Name of a parameter inside Optuna."""
+    return f"1 - {key}" if parameter.scale == "log1m" else key
+
+
+def distribution(parameter: Parameter) -> BaseDistribution:
+    """What Optuna draws from; both bounds are inclusive."""
+    if parameter.values is not None:
+        return CategoricalDistribution(parameter.values)
+    low, high = parameter.bounds
+    if parameter.scale == "log1m":
+        return FloatDistribution(1 - high, 1 - low, log=True)
+    if isinstance(low, int) and isinstance(high, int):
+        return IntDistribution(low, high, log=parameter.log)
+    return FloatDistribution(float(low), float(high), log=parameter.log)
+
+
+def distributions(parameters: Mapping[str, Parameter]) -> dict[str, BaseDistribution]:
+    """All of a space, by Optuna's names."""
+    return {optuna_name(key, parameter): distribution(parameter) for key, parameter in parameters.items()}
+
+
+def to_optuna(parameters: Mapping[str, Parameter], point: Mapping[str, Scalar]) -> dict[str, Any]:
+    """A point (dotted key -> x) as Optuna holds it."""
+    return {optuna_name(key, parameters[key]): _inward(parameters[key], value) for key, value in point.items()}
+
+
+def from_optuna(parameters: Mapping[str, Parameter], held: Mapping[str, Any]) -> dict[str, Scalar]:
+    """What Optuna holds as a point (dotted key -> x), in the order of the space."""
+    names = {key: optuna_name(key, parameter) for key, parameter in parameters.items()}
+    return {key: _outward(parameters[key], held[name]) for key, name in names.items() if name in held}
+
+
+def first_points(parameters: Mapping[str, Parameter], warm_start: tuple[dict[str, Scalar], ...]) -> list[dict[str, Scalar]]:
+    """Points that are tried before the sampler is asked: all priors together, then the warm start, each once."""
+    prior = {key: parameter.prior for key, parameter in parameters.items() if parameter.prior is not None}
+    points = ([prior] if prior else []) + [dict(point) for point in warm_start]
+    return [point for index, point in enumerate(points) if point not in points[:index]]
+
+
+def sampler_of(search: SearchConfig, number: int) -> optuna.samplers.BaseSampler:
+    """The sampler of ask `number`: a function of the seed and the number, so a resumed search asks as an undisturbed one."""
+    seed = seed_of(search.seed, "sampler", number) % 2**32
+    if search.sampler == "random":
+        return optuna.samplers.RandomSampler(seed=seed)
+    return optuna.samplers.TPESampler(
+        seed=seed, n_startup_trials=search.startup_trials, multivariate=True, constant_liar=True
+    )
+
+
+def _inward(parameter: Parameter, x: Scalar) -> Any:
+    if parameter.scale == "log1m":
+        assert isinstance(x, int | float)
+        return 1 - x
+    if isinstance(distribution(parameter), FloatDistribution):
+        return float(x)
+    return x
+
+
+def _outward(parameter: Parameter, held: Any) -> Scalar:
+    if parameter.scale == "log1m":
+        return round(1 - float(held), DIGITS)
+    value: Scalar = held
+    return value

@@ -1,0 +1,90 @@
+"""The book as Ray Tune's searcher, scheduler and callback: the first asks, the second decides, the third tells."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ray.tune import Callback
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import FIFOScheduler
+from ray.tune.search import Searcher
+
+from faar_ray.tune.book import Book
+from faar_ray.tune.jobs import Job
+
+Spec = Callable[[Job], dict[str, Any]]
+
+
+class BookSearcher(Searcher):  # type: ignore[misc]
+    """Hands out the book's next job as a Ray trial.
+
+    Args:
+        book: the search's book.
+        spec: what the actor gets for a job.
+    """
+
+    def __init__(self, book: Book, spec: Spec) -> None:
+        super().__init__()
+        self.book, self.spec = book, spec
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """The next job's spec, None while there is none, or FINISHED."""
+        if (job := self.book.next_job()) is not None:
+            return self.spec(job)
+        return str(Searcher.FINISHED) if self.book.finished() else None
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Nothing: the callback knows why a trial ended, and Ray tells it next."""
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the journal has it."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing: see `save`."""
+
+
+class BookScheduler(FIFOScheduler):  # type: ignore[misc]
+    """Stops a trial when the book's verdict says so; otherwise first in, first out."""
+
+    def __init__(self, book: Book) -> None:
+        super().__init__()
+        self.book = book
+
+    def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
+        """Ask the book about a finished epoch (Ray asks nothing about a trial's last one)."""
+        metrics = {key.removeprefix("metrics/"): value for key, value in result.items() if key.startswith("metrics/")}
+        stop = self.book.verdict(trial.config["trial_id"], result["epoch"], metrics)
+        return str(FIFOScheduler.STOP if stop else FIFOScheduler.CONTINUE)
+
+
+class BookCallback(Callback):  # type: ignore[misc]
+    """Tells the book what happened."""
+
+    def __init__(self, book: Book) -> None:
+        self.book = book
+
+    def on_trial_result(self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any) -> None:
+        """An epoch, or the error that ends the trial."""
+        name = trial.config["trial_id"]
+        if "epoch" in result:
+            self.book.epoch(name, result["epoch"], result["metrics"])
+        if "error" in result:
+            self.book.failed(name, result["error"])
+
+    def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """The trial ended by itself or was stopped."""
+        self.book.ended(trial.config["trial_id"])
+
+    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """The trial failed more often than it may."""
+        self.book.failed(trial.config["trial_id"], failure_of(trial))
+        self.book.ended(trial.config["trial_id"])
+
+
+def failure_of(trial: Trial) -> str:
+    """Last line of what Ray wrote about a trial's failure, for people."""
+    path = trial.error_file
+    lines = [line for line in Path(path).read_text().splitlines() if line.strip()] if path else []
+    return lines[-1].strip() if lines else "the trial's process ended without a word (killed, or out of memory)"
