@@ -8,7 +8,8 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter
+from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
+from matplotlib.transforms import Bbox
 
 from faar_ray.records import TrialResult
 from faar_ray.report.answer import Answer
@@ -17,6 +18,8 @@ from faar_ray.report.table import Row
 from faar_ray.report.wording import label
 
 SEARCHED = "#2a6f97"
+KEYS = ("search, mean over seeds", "control", "recommended", "stopped early (too large and too weak to compare)")
+BESIDE = ((9, -9, "left"), (9, 9, "left"), (-9, 9, "right"), (-9, -9, "right"), (0, -16, "center"), (0, 16, "center"))
 LOG_FROM = 4.0  # ratio of dearest to cheapest from which the cost axis is logarithmic
 
 
@@ -31,8 +34,8 @@ def plot_front(found: Answer, results: Sequence[TrialResult], out: Path) -> bool
     quality = found.quality.name
     front = sorted((r for r in rows if r.on_front), key=lambda r: r.cost or 0.0)
     ax.plot([_x(r) for r in front], [r.values[quality] for r in front], color=SEARCHED, alpha=0.35, linewidth=1.5)
-    _points(ax, [r for r in rows if r.role == "trial"], quality, "o", SEARCHED, "search, mean over seeds")
-    _points(ax, [r for r in rows if r.role != "trial"], quality, "D", CONTROL, "control")
+    _points(ax, [r for r in rows if r.role == "trial"], quality, "o", SEARCHED, KEYS[0])
+    _points(ax, [r for r in rows if r.role != "trial"], quality, "D", CONTROL, KEYS[1])
     pick = [r for r in rows if r.recommended]
     ax.scatter(
         [_x(r) for r in pick],
@@ -41,19 +44,32 @@ def plot_front(found: Answer, results: Sequence[TrialResult], out: Path) -> bool
         facecolors="none",
         edgecolors=INK,
         linewidths=1.2,
-        label="recommended",
+        label=KEYS[2],
         zorder=4,
     )
     costs = [_x(r) for r in rows]
     if max(costs) / min(costs) > LOG_FROM:
         ax.set_xscale("log")
-    _stopped(ax, results, found)
-    _names(ax, rows, quality)
+        ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        ax.xaxis.set_minor_formatter(NullFormatter())
     ax.xaxis.set_major_formatter(EngFormatter(sep=""))
-    ax.xaxis.set_minor_formatter(EngFormatter(sep="") if max(costs) / min(costs) < 10 else "")
+    ax.margins(x=0.17)
+    _stopped(ax, results, found)
     ax.set_xlabel(label(found.cost_name), fontsize=9, color=INK)
     ax.set_ylabel(quality, fontsize=9, color=INK)
-    figure.legend(loc="outside upper left", ncols=4, frameon=False, fontsize=8, labelcolor=INK, handletextpad=0.3)
+    handles, names = ax.get_legend_handles_labels()
+    order = sorted(range(len(names)), key=lambda i: KEYS.index(names[i]))
+    figure.legend(
+        [handles[i] for i in order],
+        [names[i] for i in order],
+        loc="outside upper left",
+        ncols=4,
+        frameon=False,
+        fontsize=8,
+        labelcolor=INK,
+        handletextpad=0.3,
+    )
+    _names(figure, ax, rows, quality)
     save(figure, out)
     return True
 
@@ -102,21 +118,26 @@ def _stopped(ax: Axes, results: Sequence[TrialResult], found: Answer) -> None:
                 markersize=6,
                 clip_on=False,
                 linestyle="none",
-                label=None if named else "stopped early (too large and too weak to compare)",
+                label=None if named else KEYS[3],
             )
             named = True
 
 
-def _names(ax: Axes, rows: Sequence[Row], quality: str) -> None:
-    """Names beside the points, above and below in turn."""
-    for i, row in enumerate(sorted(rows, key=_x)):
-        side = 1 if i % 2 else -1
-        ax.annotate(
-            row.name,
-            (_x(row), row.values[quality]),
-            (8, 9 * side),
-            textcoords="offset points",
-            fontsize=7.5,
-            color=CONTROL if row.role != "trial" else INK,
-            va="center",
-        )
+def _names(figure: Figure, ax: Axes, rows: Sequence[Row], quality: str) -> None:
+    """Names beside the points, where they cover neither another name nor a point nor leave the axes."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")  # places are final from here on
+    inside = ax.get_window_extent()
+    points = ax.transData.transform([(_x(r), r.values[quality]) for r in rows])
+    taken = [Bbox.from_bounds(x - 10, y - 10, 20, 20) for x, y in points]
+    for row in rows:
+        for dx, dy, side in BESIDE:
+            text = ax.annotate(
+                row.name, (_x(row), row.values[quality]), (dx, dy), textcoords="offset points", fontsize=7.5, ha=side,
+                va="center", color=CONTROL if row.role != "trial" else INK,
+            )  # fmt: skip
+            box = text.get_window_extent()
+            if inside.x0 < box.x0 and box.x1 < figure.bbox.x1 - 4 and not any(box.overlaps(other) for other in taken):
+                taken.append(box)
+                break
+            text.remove()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +14,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from faar_ray.records import TrialResult
 from faar_ray.report.answer import Answer
-from faar_ray.report.groups import is_cost
 from faar_ray.report.history import History
 from faar_ray.report.protocol import protocol, reference_values
 from faar_ray.report.source import Search
 from faar_ray.report.table import ADAPTERS, TRAINABLE, Row
-from faar_ray.report.wording import count, label, plus_minus
+from faar_ray.report.wording import label, plus_minus
 
 SHOWN_PACKAGES = ("torch", "torchvision", "timm", "ray", "optuna", "mlflow", "pyarrow", "faar-ray")
 MINUS = "\u2212"
@@ -56,7 +56,7 @@ def render(search: Search, found: Answer, history: History, plots: Sequence[Pict
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"count": count, "label": label, "number": number}
+    environment.filters |= {"label": label, "number": number, "measure": measure, "typeset": typeset}
     parameters = list(dict.fromkeys(k for r in search.results for k in r.params if r.role == "trial"))
     return environment.get_template("template.html").render(
         name=search.name,
@@ -122,11 +122,11 @@ def cells(result: TrialResult, parameters: Sequence[str], found: Answer) -> dict
         "trial": result,
         "what": what,
         "parameters": [number(result.params.get(name)) for name in parameters] if result.role == "trial" else None,
-        "quality": number(result.metrics.get(quality), whole=is_cost(quality)),
-        "test": number(result.metrics.get(f"test/{quality.removeprefix('val/')}")),
+        "quality": measure(result.metrics.get(quality)),
+        "test": measure(result.metrics.get(f"test/{quality.removeprefix('val/')}")),
         "adapters": number(result.metrics.get(ADAPTERS), whole=True),
         "trainable": number(result.metrics.get(TRAINABLE), whole=True),
-        "rank": number(result.metrics.get("rank/mean")),
+        "rank": measure(result.metrics.get("rank/mean")),
     }
 
 
@@ -138,9 +138,19 @@ def number(value: Any, *, whole: bool = False) -> str:
         return str(value)
     if whole:
         return f"{value:,.0f}".replace(",", "\u202f")
-    digits = 2 if isinstance(value, float) and 1 <= abs(value) < 1000 else 3
-    text = f"{value:.{digits}f}" if isinstance(value, float) and 1 <= abs(value) < 1000 else f"{value:.{digits}g}"
-    return text.replace("-", MINUS)
+    return f"{value:.3g}".replace("-", MINUS)
+
+
+def measure(value: float | None) -> str:
+    """A measured value for a cell: two decimals, more where it is small."""
+    if value is None or not math.isfinite(value) or abs(value) >= 1000 or 0 < abs(value) < 0.05:
+        return number(value)
+    return f"{value:.2f}".replace("-", MINUS)
+
+
+def typeset(sentence: str) -> str:
+    """A sentence with true minus signs before its numbers."""
+    return re.sub(r"(?<![\w.])-(?=\d)", MINUS, sentence)
 
 
 def packages(environment: Mapping[str, Any]) -> list[tuple[str, str]]:

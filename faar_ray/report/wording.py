@@ -13,6 +13,7 @@ from faar_ray.report.table import ADAPTERS, TRAINABLE, Row
 
 LABELS = {ADAPTERS: "adapter parameters", TRAINABLE: "trainable parameters"}
 MOST_FRONT = 8
+ALIKE = 0.005  # shares below it are no saving
 
 
 @dataclass(frozen=True)
@@ -99,11 +100,15 @@ def _recommendation(found: Findings) -> str:
             "two seeds), so no order here is a finding."
         )
     tied = [row for row in found.searched if not row.versus_best.told_apart]
+    winners = [row.name for row in found.rows if row.role == "control" and _wins(found, row, pick)]
+    take = "Of the searched configurations take" if winners else "Take"
+    but = f"; but a control wins over it: {' and '.join(winners)}" if winners else ""
     if len(tied) == 1:
-        return f"Take {pick.name} ({what}): it leads every other configuration by more than the seed noise."
+        return f"{take} {pick.name} ({what}): it leads every other configuration by more than the seed noise{but}."
     if pick.cost is None:
         return f"{best.name} leads by the numbers ({what}), but {len(tied)} configurations cannot be told apart."
-    return f"Take {pick.name} ({what}): the cheapest of {len(tied)} that cannot be told apart from the best."
+    best_too = "the best by the numbers and " if pick is best else ""
+    return f"{take} {pick.name} ({what}): {best_too}the cheapest of {len(tied)} that cannot be told apart{but}."
 
 
 def _prices(found: Findings) -> Iterator[str]:
@@ -128,7 +133,7 @@ def _price(found: Findings, row: Row, best: Row) -> str:
         rest = _and_saves(saved) + _others(found, row, best)
         return f"{row.name} costs {plus_minus(-gain.value, gain.half)} {metric} against {against}{rest}."
     text = f"{row.name} and {against} cannot be told apart (difference {plus_minus(-gain.value, gain.half)} {metric})"
-    if saved is None or abs(saved[0]) < 0.005:
+    if saved is None or abs(saved[0]) < ALIKE:
         return f"{text}."
     cheaper = row if saved[0] > 0 else best
     share = saved[0] if saved[0] > 0 else 1 - 1 / (1 - saved[0])
@@ -139,7 +144,7 @@ def _and_saves(saved: tuple[float, str] | None) -> str:
     if saved is None:
         return ""
     share, what = saved
-    if abs(share) < 0.005:
+    if abs(share) < ALIKE:
         return f" with as many {what}"
     return f" and saves {share:.0%} of the {what}" if share > 0 else f" and needs {-share:.0%} more {what}"
 
@@ -159,12 +164,19 @@ def _controls(found: Findings) -> Iterator[str]:
     """Each control against the recommended configuration, and against the one of the search nearest in cost."""
     pick = next(row for row in found.searched if row.recommended)
     for control in (row for row in found.rows if row.role == "control"):
-        rivals = {pick.config_id: pick}
+        text = f"Control {control.name} {_verdict(found, control, pick)}"
         nearest = _nearest(control, found.searched)
-        if nearest is not None:
-            rivals[nearest.config_id] = nearest
-        for rival in rivals.values():
-            yield _verdict(found, control, rival)
+        if nearest is not None and nearest is not pick:
+            text += f"; at the nearest cost it {_verdict(found, control, nearest)}"
+        yield f"{text}."
+
+
+def _wins(found: Findings, control: Row, rival: Row) -> bool:
+    """Better beyond the noise and no dearer, or not to be told apart and cheaper."""
+    gain, saved = found.gain(control, rival), saving(control, rival, found.cost_name)
+    if saved is None or not math.isfinite(gain.half):
+        return False
+    return saved[0] > ALIKE if not gain.told_apart else gain.value > 0 and saved[0] >= -ALIKE
 
 
 def _nearest(control: Row, searched: Sequence[Row]) -> Row | None:
@@ -177,22 +189,18 @@ def _nearest(control: Row, searched: Sequence[Row]) -> Row | None:
 
 def _verdict(found: Findings, control: Row, rival: Row) -> str:
     gain, saved = found.gain(control, rival), saving(control, rival, found.cost_name)
-    by = f"{plus_minus(abs(gain.value), gain.half)} {found.quality.name}"
-    head, rest = f"Control {control.name}", _and_saves(saved)
-    dearer, cheaper = saved is not None and saved[0] < -0.005, saved is not None and saved[0] > 0.005
+    by, rest = f"{plus_minus(abs(gain.value), gain.half)} {found.quality.name}", _and_saves(saved)
+    dearer, cheaper = saved is not None and saved[0] < -ALIKE, saved is not None and saved[0] > ALIKE
+    but = f", but{rest.removeprefix(' and')}"
     if not math.isfinite(gain.half):
-        word = "better" if gain.value > 0 else "worse"
-        return f"{head} is {by} {word} than {rival.name} by the numbers alone{rest}."
+        return f"is {by} {'better' if gain.value > 0 else 'worse'} than {rival.name} by the numbers alone{rest}"
     if not gain.told_apart:
-        text = f"{head} and {rival.name} cannot be told apart (difference {plus_minus(gain.value, gain.half)})"
-        if cheaper and saved:
-            return f"{text}: the control is the cheaper, with {saved[0]:.0%} fewer {saved[1]}, and wins on cost."
-        return f"{text}{', but the control' + rest.removeprefix(' and') if dearer else ''}."
+        difference = f"difference {plus_minus(gain.value, gain.half)} {found.quality.name}"
+        wins = ": it wins on cost" if cheaper else ""
+        return f"cannot be told apart from {rival.name} ({difference}){rest}{wins}"
     if gain.value > 0:
-        return (
-            f"{head} {'beats' if dearer else 'wins over'} {rival.name} by {by}{', but' + rest[4:] if dearer else rest}."
-        )
-    return f"{head} is worse than {rival.name} by {by}{', but' + rest[4:] if cheaper else rest}."
+        return f"beats {rival.name} by {by}{but}" if dearer else f"wins over {rival.name} by {by}{rest}"
+    return f"is worse than {rival.name} by {by}{but if cheaper else rest}"
 
 
 def _noise(found: Findings) -> str:
