@@ -8,7 +8,7 @@ from typing import Any, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from faar_ray.config import Positive, TaskName, TrialConfig
+from faar_ray.config import Positive, TrialConfig
 from faar_ray.errors import ConfigError
 from faar_ray.faults import faults_of, lines_of
 from faar_ray.overriding import overridden
@@ -20,7 +20,7 @@ class TrialFile(TrialConfig):
     """A trial config, flat, and what surrounds the run."""
 
     name: FolderName | None = Field(None, description="Name of the run and of its folder; null: the file's stem.")
-    references: dict[TaskName, Positive] | None = Field(
+    references: dict[str, Positive] | None = Field(
         None, description="Single-task metric of each task, for delta_m; null: no delta_m."
     )
     resources: Resources = Resources()

@@ -173,7 +173,7 @@ def test_an_override_is_a_key_and_a_yaml_value(text: str, pair: tuple[str, objec
 
 @pytest.mark.parametrize("text", ["", "=", "a", "a=", "=1", " =1", "a=[", "a={b", "a=!x 1", "a={b: 1, b: 2}", "a=*x"])
 def test_a_bad_override_is_named_as_one_of_the_command_line(text: str) -> None:
-    with pytest.raises(ConfigError, match="^command line: "):
+    with pytest.raises(ConfigError, match=r"^command line: "):
         read_override(text)
 
 
