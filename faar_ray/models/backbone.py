@@ -7,7 +7,7 @@ from pathlib import Path
 import timm
 import torch
 from safetensors.torch import load_file
-from timm.models.swin_transformer import SwinTransformer
+from timm.models.swin_transformer import SwinTransformer, checkpoint_filter_fn
 from torch import Tensor, nn
 
 from faar_ray.config import BackboneConfig
@@ -76,12 +76,13 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def _load(backbone: SwinTransformer, weights: dict[str, Tensor], source: str) -> None:
-    """Load what belongs to the trunk; a classifier head in the file is left out."""
+    """Load what belongs to the trunk, position tables resized to the windows; a classifier head is left out."""
     own = backbone.state_dict()
     trunk = {key: value.float() for key, value in weights.items() if not key.startswith("head.")}
+    trunk = checkpoint_filter_fn(trunk, backbone)
     optional = {key for key in own if key.startswith("norm.")}
     missing = sorted(own.keys() - trunk.keys() - optional)
-    unexpected = sorted(key for key in trunk if key not in own and not key.endswith(("_index", "attn_mask")))
+    unexpected = sorted(trunk.keys() - own.keys())
     reshaped = sorted(key for key in own.keys() & trunk.keys() if own[key].shape != trunk[key].shape)
     if missing or unexpected or reshaped:
         parts = {"missing": missing, "unexpected": unexpected, "of another shape": reshaped}

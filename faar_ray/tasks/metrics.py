@@ -121,7 +121,8 @@ class EdgeF1(BinaryPrecisionRecallCurve):
     def compute(self) -> dict[str, Tensor]:  # type: ignore[override]
         """`f1`."""
         precision, recall, _ = super().compute()
-        return {"f1": 100 * (2 * precision * recall / (precision + recall).clamp_min(1e-12)).max()}
+        f1 = 2 * precision * recall / (precision + recall)
+        return {"f1": 100 * f1.nan_to_num(0).max()}  # NaN where nothing is predicted
 
 
 def metric_for(task: str, channels: int) -> Metric:

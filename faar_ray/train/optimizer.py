@@ -25,7 +25,7 @@ def build_optimizer(model: MultiTaskModel, config: OptimConfig) -> AdamW:
         (backbone_own_parameters(model), config.backbone_lr or config.lr),
     )
     groups = [group for part, lr in parts for group in _decayed_and_not(part, lr, config.weight_decay)]
-    return AdamW(groups)
+    return AdamW(groups, fused=True)
 
 
 def _decayed_and_not(part: Iterable[tuple[str, nn.Parameter]], lr: float, decay: float) -> list[dict[str, object]]:

@@ -1,0 +1,121 @@
+"""`python -m faar_ray.train CONFIG.yaml`: one trial, the same loop that a search runs."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from faar_ray.errors import FaarRayError
+from faar_ray.models import build_model, parameters_by_part
+from faar_ray.tasks import TASKS
+from faar_ray.trial_file import TrialFile, read_trial
+from faar_ray.train.session import Session
+
+EXAMPLE = "example: python -m faar_ray.train faar.yaml pdrs.rho_shared=0.8 optim.epochs=6"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    args = _parser().parse_args(argv)
+    try:
+        file = read_trial(args.config, args.overrides)
+        if args.dry_run:
+            dry_run(file, as_json=args.json)
+        else:
+            train(file, file.name or args.config.stem, resume=args.resume, as_json=args.json)
+    except FaarRayError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        again = ["python", "-m", "faar_ray.train", str(args.config), *args.overrides, "--resume"]
+        print(f"\ninterrupted; go on with: {shlex.join(again)}", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m faar_ray.train", description="Train one trial; also with fixed ranks.", epilog=EXAMPLE
+    )
+    parser.add_argument("config", type=Path, metavar="CONFIG.yaml", help="a trial config, every key optional")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="keys that win over the file's")
+    parser.add_argument("--resume", action="store_true", help="go on with an interrupted run")
+    parser.add_argument("--dry-run", action="store_true", help="count parameters and stop")
+    parser.add_argument("--json", action="store_true", help="end with one JSON line")
+    return parser
+
+
+def dry_run(file: TrialFile, *, as_json: bool) -> None:
+    """Print what would be trained, by part; loads no weights."""
+    config = file.config
+    without_weights = config.backbone.model_copy(update={"pretrained": False, "checkpoint": None})
+    model = build_model(config.model_copy(update={"backbone": without_weights}))
+    parts = parameters_by_part(model)
+    counted: dict[str, Any] = {
+        "method": config.method,
+        "backbone": config.backbone.name,
+        "tasks": list(config.data.tasks),
+        "trainable_params": sum(parts.values()),
+        "total_params": sum(p.numel() for p in model.parameters()),
+        "by_part": parts,
+    }
+    if as_json:
+        print(json.dumps(counted))
+        return
+    table = Table("part", "trainable parameters", title=f"{config.method} on {config.backbone.name}")
+    table.columns[1].justify = "right"
+    for part, count in parts.items():
+        table.add_row(part, f"{count:,}")
+    table.add_section()
+    table.add_row("all", f"{counted['trainable_params']:,}")
+    table.caption = f"of {counted['total_params']:,}; tasks {', '.join(config.data.tasks)}; nothing was trained"
+    Console().print(table)
+
+
+def train(file: TrialFile, name: str, *, resume: bool, as_json: bool) -> None:
+    """Train to the end, a line per epoch, then a table."""
+    torch.set_num_threads(file.resources.cpus_per_worker)
+    session = Session(file, name, resume=resume)
+    console = Console(stderr=as_json)
+    metrics: dict[str, float] = {}
+    for record in session.epochs():
+        metrics = record.metrics
+        told = [f"{task} {metrics[f'val/{task}/{TASKS[task].metric}']:.2f}" for task in file.data.tasks]
+        ranks = [f"rank {metrics['rank/mean']:.1f}"] if "rank/mean" in metrics else []
+        console.print(
+            f"epoch {record.epoch + 1}/{file.optim.epochs}  loss {metrics['train/loss']:.3f}  "
+            + "  ".join([*told, *ranks, f"{metrics['time/epoch_s']:.1f} s"]),
+            highlight=False,
+        )
+    _tell_end(session, metrics, console)
+    if as_json:
+        outcome = {"name": name, "path": str(session.run_folder), "trial_id": session.trial_id, "metrics": metrics}
+        print(json.dumps(outcome | {"tracking_uri": session.tracking_uri, "run_id": session.run_id}))
+
+
+def _tell_end(session: Session, metrics: dict[str, float], console: Console) -> None:
+    table = Table("task", "metric", "val", title=f"{session.run_folder.name}/{session.trial_id}, last epoch")
+    table.columns[2].justify = "right"
+    for task in session.config.data.tasks:
+        spec = TASKS[task]
+        table.add_row(task, spec.metric, f"{metrics[f'val/{task}/{spec.metric}']:.2f} {spec.metric_unit}")
+    if "delta_m" in metrics:
+        table.add_row("all", "delta_m", f"{metrics['delta_m']:+.2f} %")
+    table.caption = f"{metrics['trainable_params']:,.0f} trainable parameters"
+    console.print(table)
+    console.print(f"written: {session.folder}", soft_wrap=True, highlight=False)
+    if session.tracking_uri.startswith("sqlite:///"):
+        console.print(f"look:    mlflow ui --backend-store-uri {session.tracking_uri}", soft_wrap=True, highlight=False)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

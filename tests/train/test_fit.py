@@ -1,0 +1,176 @@
+"""The loop: deterministic, resumable at any epoch, and it learns."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+from safetensors import safe_open
+
+from faar_ray.config import TrialConfig
+from faar_ray.errors import ConfigError, DataError
+from faar_ray.records import EpochRecord
+from faar_ray.train import NonFiniteLoss, fit, read_test
+from faar_ray.train.checkpoint import checkpoint_path
+
+SMALL: dict[str, Any] = {
+    "data": {"train_images": 48, "val_images": 24, "test_images": 24, "image_size": 32},
+    "backbone": {"drop_path": 0.2, "pretrained": False},  # any weights do here
+    "pdrs": {"init_rank": 6, "rho_shared": 0.7, "beta": 0.9},
+    "optim": {"epochs": 4, "batch_size": 16, "lr": 5e-3, "decoder_lr": 6e-3, "warmup_steps": 2},
+}
+REFERENCES = {"semseg": 30.0, "human_parts": 20.0, "normals": 30.0}
+
+
+def run(folder: Path, epochs: int | None = None, **dotted: Any) -> list[EpochRecord]:
+    config = TrialConfig.resolve(SMALL, **dotted)
+    records = fit(config, folder, trial_id="t", trace=folder / "t.parquet", references=REFERENCES)
+    return list(islice(records, epochs))
+
+
+def timeless(records: list[EpochRecord]) -> list[EpochRecord]:
+    """Records without wall-clock metrics, the only ones that may differ between equal runs."""
+    return [replace(r, metrics={k: v for k, v in r.metrics.items() if not k.startswith("time/")}) for r in records]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[EpochRecord]]:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    return folder, run(folder)
+
+
+def trained_tensors(folder: Path, epoch: int) -> dict[str, Any]:
+    state = torch.load(checkpoint_path(folder, epoch), weights_only=True)
+    return {**state["model"], **{f"optimizer.{i}.{k}": v for i, s in state["optimizer"]["state"].items() for k, v in s.items()}}
+
+
+@pytest.mark.parametrize("interrupted_after", [1, 2, 3])
+def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
+    interrupted_after: int, undisturbed: tuple[Path, list[EpochRecord]], tmp_path: Path
+) -> None:
+    """Ranks, metrics, trace, weights and Adam's moments; drop-path draws from the global state."""
+    folder, records = undisturbed
+    run(tmp_path, epochs=interrupted_after)
+    torch.rand(17)  # another process has another global state
+    resumed = run(tmp_path)
+    assert timeless(resumed) == timeless(records)
+    assert pq.read_table(tmp_path / "t.parquet").equals(pq.read_table(folder / "t.parquet"))
+    ours, theirs = trained_tensors(tmp_path, 3), trained_tensors(folder, 3)
+    assert ours.keys() == theirs.keys()
+    assert [name for name in ours if not torch.equal(ours[name], theirs[name])] == []
+
+
+def test_a_finished_run_is_only_read(undisturbed: tuple[Path, list[EpochRecord]]) -> None:
+    folder, records = undisturbed
+    before = checkpoint_path(folder, 3).stat().st_mtime_ns
+    assert run(folder) == records
+    assert checkpoint_path(folder, 3).stat().st_mtime_ns == before
+
+
+def test_ranks_shrink_and_the_trace_says_so(undisturbed: tuple[Path, list[EpochRecord]]) -> None:
+    folder, records = undisturbed
+    means = [r.metrics["rank/mean"] for r in records]
+    assert means == sorted(means, reverse=True)
+    assert means[-1] < 6
+    params = [r.metrics["params/adapters"] for r in records]
+    assert params == [sum(row.params for row in r.ranks) for r in records]
+    table = pq.read_table(folder / "t.parquet").to_pylist()
+    assert len(table) == len({(row["epoch"], row["stage"], row["block"], row["layer"], row["task"]) for row in table})
+    assert len(table) == 4 * len(records[0].ranks)
+    for row in table:
+        assert row["rank"] == row["rank_before"] or row["epoch"] >= 0
+        assert len(row["importance"]) == row["rank_before"]
+
+
+def test_metrics_have_the_names_of_the_contract(undisturbed: tuple[Path, list[EpochRecord]]) -> None:
+    names = undisturbed[1][-1].metrics.keys()
+    expected = {
+        "delta_m", "trainable_params", "params/adapters", "train/loss", "train/loss/semseg", "val/semseg/miou",
+        "val/human_parts/miou", "val/normals/mean_angle", "val/normals/rmse_angle", "rank/mean", "rank/weighted_mean",
+        "rank/shared", "rank/normals", "rank/stage0", "rank/stage3", "time/step_ms", "time/epoch_s",
+    }  # fmt: skip
+    assert expected <= names
+
+
+def test_another_seed_gives_other_numbers(undisturbed: tuple[Path, list[EpochRecord]], tmp_path: Path) -> None:
+    other = run(tmp_path, epochs=1, seed=1)
+    assert other[0].metrics["train/loss"] != undisturbed[1][0].metrics["train/loss"]
+
+
+def test_training_lowers_the_loss(undisturbed: tuple[Path, list[EpochRecord]]) -> None:
+    losses = [r.metrics["train/loss"] for r in undisturbed[1]]
+    assert losses[-1] < 0.9 * losses[0]
+
+
+def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(
+    undisturbed: tuple[Path, list[EpochRecord]], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run(tmp_path, epochs=3)
+    newest = checkpoint_path(tmp_path, 2)
+    newest.write_bytes(newest.read_bytes()[: newest.stat().st_size // 2])
+    assert timeless(run(tmp_path)) == timeless(undisturbed[1])
+    assert str(newest) in caplog.text
+
+
+def test_no_good_checkpoint_at_all_is_an_error_that_names_the_folder(tmp_path: Path) -> None:
+    run(tmp_path, epochs=1)
+    checkpoint_path(tmp_path, 0).write_bytes(b"not a checkpoint")
+    with pytest.raises(DataError, match="none of 1 checkpoints"):
+        run(tmp_path)
+
+
+def test_a_checkpoint_of_another_config_is_refused_naming_the_key(tmp_path: Path) -> None:
+    run(tmp_path, epochs=1)
+    with pytest.raises(ConfigError, match=r"pdrs\.beta: 0\.9 there, 0\.5 here"):
+        run(tmp_path, **{"pdrs.beta": 0.5})
+
+
+def test_checkpoints_beyond_keep_are_deleted(undisturbed: tuple[Path, list[EpochRecord]]) -> None:
+    names = sorted(p.name for p in (undisturbed[0] / "checkpoints").iterdir())
+    assert names == ["epoch_0002.pt", "epoch_0003.pt"]
+
+
+def test_a_diverging_run_names_step_and_task(tmp_path: Path) -> None:
+    with pytest.raises(NonFiniteLoss, match=r"step \d+: the loss of \w+ is (nan|inf)"):
+        run(tmp_path, **{"optim.lr": 1e30, "optim.decoder_lr": 1e30, "optim.warmup_steps": 0})
+
+
+def test_test_split_is_read_from_the_last_checkpoint(undisturbed: tuple[Path, list[EpochRecord]]) -> None:
+    folder, _ = undisturbed
+    config = TrialConfig.resolve(SMALL)
+    metrics = read_test(config, folder, REFERENCES)
+    assert metrics.keys() >= {"test/delta_m", "test/semseg/miou"}
+    assert metrics == read_test(config, folder, REFERENCES)
+
+
+def test_the_adapter_file_holds_what_was_trained_at_final_ranks(undisturbed: tuple[Path, list[EpochRecord]]) -> None:
+    folder, records = undisturbed
+    with safe_open(folder / "adapter.safetensors", "pt") as file:
+        sizes = {key: file.get_slice(key).get_shape() for key in file.keys()}  # noqa: SIM118
+        metadata = file.metadata()
+    ranks = sorted(shape[0] for key, shape in sizes.items() if key.endswith("A_RI"))
+    assert ranks == sorted(row.rank for row in records[-1].ranks)
+    assert any(key.startswith("heads.semseg") for key in sizes)
+    assert metadata["format"] == "faar_ray.adapter.1"
+    assert TrialConfig.model_validate_json(metadata["config"]) == TrialConfig.resolve(SMALL)
+
+
+@pytest.mark.parametrize("method", ["lora", "dora", "full_ft", "decoder_only"])
+def test_every_method_trains_through_the_same_loop(method: str, tmp_path: Path) -> None:
+    records = run(tmp_path, method=method, **{"optim.epochs": 1, "data.train_images": 16})
+    assert records[0].metrics["delta_m"] < 100
+    assert {row.rank for row in records[0].ranks} <= {6}
+
+
+def test_single_task_is_full_training_of_one_task(tmp_path: Path) -> None:
+    config = TrialConfig.resolve(
+        SMALL, method="single_task", **{"data.tasks": ["normals"], "optim.epochs": 1, "data.train_images": 16}
+    )
+    records = list(fit(config, tmp_path, trial_id="ref", trace=tmp_path / "t.parquet"))
+    assert records[0].ranks == ()
+    assert "val/normals/mean_angle" in records[0].metrics
