@@ -21,7 +21,8 @@ EXAMPLE = """examples:
   python -m faar_ray.tune search_spaces/rho.yaml --resume
   python -m faar_ray.tune search_spaces/rho.yaml --dry-run
 
-exit codes: 0 ok; 1 unexpected; 2 usage or config; 3 too many failed trials; 4 no feasible finished trial; 130 interrupted"""
+exit codes: 0 ok; 1 unexpected; 2 usage or config; 3 too many failed trials;
+            4 no feasible finished trial; 130 interrupted"""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -33,7 +34,7 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     out.add_argument("space", metavar="SPACE.yaml", type=Path, help="the search space")
-    out.add_argument("overrides", metavar="key=value", nargs="*", help="replaces a key of the file, e.g. budget.trials=4")
+    out.add_argument("overrides", metavar="key=value", nargs="*", help="replaces a key of the file")
     out.add_argument("--dry-run", action="store_true", help="show what would run and start nothing")
     out.add_argument("--resume", action="store_true", help="go on with a run that was interrupted or killed")
     out.add_argument("--name", help="name of the run and its folder (default: the file's `name`)")

@@ -94,7 +94,7 @@ class Book:
         return stopped or not (self._references or self._controls or not self.proposer.finished())
 
     def verdict(self, trial_id: str, epoch: int, metrics: Mapping[str, float]) -> str:
-        """Why a job stops after this epoch; "" lets it go on. Epochs that the journal had already are not judged again."""
+        """Why a job stops after this epoch; "" lets it go on. What the journal has already is not judged again."""
         running = self.running[trial_id]
         if not running.stop_reason and epoch >= max(running.known, running.epochs):
             running.stop_reason = self._halt() or self._early_stop(running.job, epoch, metrics)
@@ -116,6 +116,10 @@ class Book:
         for watcher in self.watchers:
             watcher.epoch(running.job, epoch, metrics)
 
+    def tested(self, trial_id: str, metrics: Mapping[str, float]) -> None:
+        """What the test split gave for a complete job; kept aside until the search is over."""
+        self.running[trial_id].test = dict(metrics)
+
     def failed(self, trial_id: str, reason: str) -> None:
         """A job reported or raised an error; `ended` follows."""
         self.running[trial_id].error = reason
@@ -124,6 +128,8 @@ class Book:
         """A job ended: by itself, stopped, or with an error."""
         running = self.running.pop(trial_id)
         result = self._result(running)
+        if running.test:
+            journal.keep_test(self.proposer.study, trial_id, running.test)
         if running.job.number is not None:
             result = self.proposer.tell(result, running.job.number)
         else:
@@ -190,13 +196,22 @@ class Book:
             state, reason = "FAIL", reason or f"it ended by itself after {epochs} of {job.config.optim.epochs} epochs"
         took = running.seconds_before + self.now() - running.started
         return TrialResult(
-            job.trial_id, config_id(job.config), job.config.seed, job.role, state, dict(job.params),
-            dict(running.metrics), round(took, 3), epochs, self.run_id(job.trial_id), reason,
+            job.trial_id,
+            config_id(job.config),
+            job.config.seed,
+            job.role,
+            state,
+            dict(job.params),
+            dict(running.metrics),
+            round(took, 3),
+            epochs,
+            self.run_id(job.trial_id),
+            reason,
         )
 
     def _reference_ended(self, running: Running, result: TrialResult) -> None:
         if result.state == "COMPLETE":
-            self.references.keep(running.job, result)
+            self.references.keep(running.job, result, running.test)
         elif not self.limit and self.fatal is None:
             self.fatal = FaarRayError(f"the single-task reference {result.trial_id} failed: {result.reason}")
 
@@ -204,10 +219,8 @@ class Book:
         self.failures += 1
         allowed = self.space.failure.max_failures
         if self.failures > allowed and self.fatal is None:
-            self.fatal = TooManyFailures(
-                f"{self.failures} trials failed and failure.max_failures is {allowed}; the last, {result.trial_id}: {result.reason}"
-            )
+            last = f"the last, {result.trial_id}: {result.reason}"
+            self.fatal = TooManyFailures(f"{self.failures} trials failed, failure.max_failures is {allowed}; {last}")
 
     def _keep_time(self) -> None:
         self.proposer.study.set_user_attr(ELAPSED, round(self.elapsed(), 1))
-

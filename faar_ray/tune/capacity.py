@@ -76,7 +76,8 @@ def _shortfall(need: Resources, nodes: Sequence[Node]) -> str:
     if need.gpus_per_worker > best.gpus:
         short.append(f"gpus_per_worker: {need.gpus_per_worker:g} GPUs, {best.gpus:g} there are")
     where = "this machine" if len(nodes) == 1 else f"the largest of {len(nodes)} machines"
-    return f"resources: no trial can ever start on {where}: {'; '.join(short) or 'CPUs and GPUs are on different machines'}"
+    what = "; ".join(short) or "its CPUs and GPUs are on different machines"
+    return f"resources: no trial can ever start on {where}: {what}"
 
 
 def _words(cpus: float, gpus: float) -> str:

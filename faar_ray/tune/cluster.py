@@ -4,10 +4,20 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import ray
+from ray import tune
+
+from faar_ray.errors import ConfigError
+from faar_ray.sections import Resources
+from faar_ray.tune.book import Book
+from faar_ray.tune.capacity import Node, this_machine
+from faar_ray.tune.searcher import BookCallback, BookScheduler, BookSearcher, Spec
+from faar_ray.tune.trainable import TrialActor
 
 QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",
@@ -21,19 +31,6 @@ QUIET = {
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     "TUNE_RESULT_BUFFER_LENGTH": "1",
 }
-os.environ.update({key: value for key, value in QUIET.items() if key not in os.environ})  # read when ray is imported
-
-import ray
-from ray import tune
-
-from faar_ray.config import TrialConfig
-from faar_ray.errors import ConfigError
-from faar_ray.records import TrialResult
-from faar_ray.sections import Resources
-from faar_ray.tune.book import Book
-from faar_ray.tune.capacity import Node, this_machine
-from faar_ray.tune.searcher import BookCallback, BookScheduler, BookSearcher, Spec
-from faar_ray.tune.trainable import TrialActor
 
 OBJECT_STORE = 200_000_000  # bytes; only small dicts travel
 
@@ -45,6 +42,7 @@ def connected(address: str | None) -> Iterator[list[Node]]:
     Raises:
         ConfigError: nothing answers at the address.
     """
+    os.environ.update({key: value for key, value in QUIET.items() if key not in os.environ})
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "include_dashboard": None}
     if address is None:
         here = this_machine()
@@ -61,7 +59,8 @@ def connected(address: str | None) -> Iterator[list[Node]]:
     for name in ("ray", "ray.tune", "ray.train", "ray.data"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
-        yield [_node(entry["Resources"]) for entry in ray.nodes() if entry["Alive"]]
+        machines = ray.nodes()
+        yield [_node(entry["Resources"]) for entry in machines if entry["Alive"]]
     finally:
         ray.shutdown()
 
@@ -80,6 +79,7 @@ def work_off(book: Book, spec: Spec, need: Resources, max_retries: int, scratch:
         max_retries: of a trial whose process died or raised.
         scratch: folder for Ray's own bookkeeping.
     """
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(book.concurrent)  # else actors start one after another
     tune.run(
         tune.with_resources(TrialActor, {"cpu": need.cpus_per_worker, "gpu": need.gpus_per_worker}),
         name="search",
@@ -93,38 +93,3 @@ def work_off(book: Book, spec: Spec, need: Resources, max_retries: int, scratch:
         raise_on_failed_trial=False,
         verbose=0,
     )
-
-
-def read_tests(
-    results: Sequence[TrialResult],
-    configs: Mapping[str, TrialConfig],
-    folder: Path,
-    references: Mapping[str, float],
-    need: Resources,
-    on_each: Callable[[int], None],
-) -> dict[str, dict[str, float]]:
-    """Read the test split once for each of the results, side by side; `{trial_id: metrics}`, without those that failed."""
-
-    @ray.remote(num_cpus=need.cpus_per_worker, num_gpus=need.gpus_per_worker)
-    def read(config: dict[str, Any], trial: str) -> dict[str, float]:
-        import torch
-
-        from faar_ray.train import read_test
-
-        torch.set_num_threads(need.cpus_per_worker)
-        return read_test(TrialConfig.model_validate(config), Path(trial), references or None)
-
-    calls = {
-        read.remote(configs[r.trial_id].model_dump(mode="json"), str(folder / "trials" / r.trial_id)): r.trial_id
-        for r in results
-    }
-    found: dict[str, dict[str, float]] = {}
-    left = list(calls)
-    while left:
-        (done, *_), left = ray.wait(left)
-        try:
-            found[calls[done]] = ray.get(done)
-        except ray.exceptions.RayError:
-            continue
-        on_each(len(results) - len(left))
-    return found

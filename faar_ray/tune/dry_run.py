@@ -55,7 +55,8 @@ def bound(space: SearchSpace) -> str:
     beside = controls * base
     tasks = len(space.trial_config({}).data.tasks) if space.references == "auto" else 0
     if beside or tasks:
-        lines.append(f"beside: {controls} controls and {tasks} single-task references (none where cached) x {base} epochs")
+        beside_it = f"{controls} controls and {tasks} single-task references (none where cached)"
+        lines.append(f"beside: {beside_it} x {base} epochs")
     if space.budget.time:
         lines.append(f"all within {space.budget.time} of wall time")
     return "\n".join(lines)

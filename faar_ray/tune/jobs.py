@@ -29,20 +29,36 @@ class Job:
 
     @property
     def may_stop_early(self) -> bool:
-        """Only what the search explores is compared at the rungs; replicates, controls and references run to their end."""
+        """Whether it is compared at the rungs: what the search explores is; all else runs to its end."""
         return self.role == "trial" and not self.replicate
 
-    def trainable_config(self, folder: Path, references: Mapping[str, float], *, threads: int, keep: int) -> dict[str, Any]:
-        """What the Ray actor gets: plain JSON values, so that any runtime can stand in the same place."""
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What every trial of a search shares, beside its config."""
+
+    folder: Path
+    """Of the run."""
+    threads: int
+    keep_checkpoints: int
+
+    def spec(self, job: Job, val: Mapping[str, float], test: Mapping[str, float]) -> dict[str, Any]:
+        """What the actor gets: plain JSON values, so that any runtime can stand in the same place.
+
+        Args:
+            job: the trial.
+            val: single-task references on val, task -> metric; empty for a reference itself.
+            test: the same on test.
+        """
         return {
-            "trial_id": self.trial_id,
-            "role": self.role,
-            "config": self.config.model_dump(mode="json"),
-            "folder": str(folder / "trials" / self.trial_id),
-            "trace": str(folder / "rank_trace" / f"{self.trial_id}.parquet"),
-            "references": dict(references) if self.role != "reference" else None,
-            "threads": threads,
-            "keep_checkpoints": keep,
+            "trial_id": job.trial_id,
+            "config": job.config.model_dump(mode="json"),
+            "folder": str(self.folder / "trials" / job.trial_id),
+            "trace": str(self.folder / "rank_trace" / f"{job.trial_id}.parquet"),
+            "references": dict(val) or None,
+            "test_references": dict(test) or None,
+            "threads": self.threads,
+            "keep_checkpoints": self.keep_checkpoints,
         }
 
 
@@ -59,6 +75,8 @@ class Running:
     """Epochs known to be finished (replays included once)."""
     metrics: dict[str, float] = field(default_factory=dict)
     """Of the last epoch."""
+    test: dict[str, float] = field(default_factory=dict)
+    """Of the test split, once the trial is complete."""
     known: int = 0
     """Epochs that the journal held when the job was handed out: their verdicts were given before."""
     stop_reason: str = ""

@@ -70,8 +70,16 @@ def keep_result(study: optuna.Study, result: TrialResult, trial: optuna.Trial | 
 
 def _readable(result: TrialResult) -> dict[str, Any]:
     """What optuna-dashboard shows beside a trial."""
-    shown = {name: result.metrics[name] for name in ("rank/mean", "params/adapters") if name in result.metrics}
-    return shown | {"seconds": result.seconds, "epochs": result.epochs, "mlflow_run_id": result.run_id, "reason": result.reason}
+    shown: dict[str, Any] = {
+        name: result.metrics[name] for name in ("rank/mean", "params/adapters") if name in result.metrics
+    }
+    facts = {"seconds": result.seconds, "epochs": result.epochs, "mlflow_run_id": result.run_id}
+    return {**shown, **facts, "reason": result.reason}
+
+
+def keep_test(study: optuna.Study, trial_id: str, metrics: Mapping[str, float]) -> None:
+    """Write down what the test split gave, apart from what the search compares."""
+    study.set_user_attr(TEST_RESULT + trial_id, dict(metrics))
 
 
 def live(study: optuna.Study, number: int) -> optuna.Trial:
@@ -94,8 +102,14 @@ def results(study: optuna.Study) -> list[TrialResult]:
     attrs = study.user_attrs
     kept = [attrs[name] for name in sorted(attrs) if name.startswith(STUDY_RESULT)]
     rows = kept + [trial.user_attrs[RESULT] for trial in trials(study) if RESULT in trial.user_attrs]
-    tested = {row["trial_id"]: attrs.get(TEST_RESULT + row["trial_id"], {}) for row in rows}
-    return [result_of(row | {"metrics": row["metrics"] | tested[row["trial_id"]]}) for row in rows]
+    tested = tests(study)
+    return [result_of(row | {"metrics": row["metrics"] | tested.get(row["trial_id"], {})}) for row in rows]
+
+
+def tests(study: optuna.Study) -> dict[str, dict[str, float]]:
+    """What the test split gave, by trial id."""
+    attrs = study.user_attrs
+    return {name.removeprefix(TEST_RESULT): attrs[name] for name in attrs if name.startswith(TEST_RESULT)}
 
 
 def result_of(row: Mapping[str, Any]) -> TrialResult:

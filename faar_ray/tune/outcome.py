@@ -20,9 +20,7 @@ from faar_ray.report.wording import count, label, plus_minus
 from faar_ray.tune.space import Objective
 
 
-def best_of(
-    results: Sequence[TrialResult], objectives: Sequence[Objective]
-) -> list[TrialResult]:
+def best_of(results: Sequence[TrialResult], objectives: Sequence[Objective]) -> list[TrialResult]:
     """The non-dominated of the given trials (complete and feasible ones), best in the first objective first."""
     by_id = {result.trial_id: result for result in results if all(o.name in result.metrics for o in objectives)}
     values = {name: [result.metrics[o.name] for o in objectives] for name, result in by_id.items()}
@@ -42,7 +40,8 @@ def json_line(
 ) -> str:
     """One line, as DESIGN.md says."""
     rows = [
-        {"trial_id": r.trial_id, "config": configs[r.trial_id].model_dump(mode="json"), "metrics": r.metrics} for r in best
+        {"trial_id": r.trial_id, "config": configs[r.trial_id].model_dump(mode="json"), "metrics": r.metrics}
+        for r in best
     ]
     facts: dict[str, Any] = {"name": name, "path": str(folder), "tracking_uri": tracking_uri}
     return json.dumps(facts | {"parent_run_id": parent_run_id, "trials": dict(counts), "best": rows})

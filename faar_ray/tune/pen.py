@@ -1,4 +1,4 @@
-"""MLflow's only writer: a thread that works off what the search reports, so that no slow or absent database stops a trial."""
+"""MLflow's only writer: a thread that works off what the search reports, so that no slow database stops a trial."""
 
 from __future__ import annotations
 
@@ -112,8 +112,8 @@ class Pen:
 
 
 def _title(job: Job) -> str:
-    values = ", ".join(f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in job.params.items())
-    return f"{job.trial_id}: {values}" if values else job.trial_id
+    said = [f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in job.params.items()]
+    return f"{job.trial_id}: {', '.join(said)}" if said else job.trial_id
 
 
 def _first_line(fault: Exception) -> str:

@@ -141,7 +141,8 @@ class Progress:
         if line.job.role == "reference":
             values = [self._values(line).removeprefix("val/"), *values[1:]] if line.metrics else values
         epochs = f"{line.epochs}/{line.job.config.optim.epochs}"
-        return [Text(line.job.trial_id), Text(parameters(line.job)), Text(epochs), *map(Text, values), Text(state, style)]
+        left = (line.job.trial_id, parameters(line.job), epochs)
+        return [*map(Text, (*left, *values)), Text(state, style)]
 
     def _headline(self) -> Text:
         ended = [line for line in self.lines.values() if line.job.role == "trial" and line.state != "running"]

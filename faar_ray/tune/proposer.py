@@ -1,7 +1,7 @@
 """What is tried next, over Optuna's ask and tell; a trial of the study is one (config, seed).
 
-Order: trials that a killed driver left RUNNING, then the first points (priors, warm start), then the sampler's until the
-exploration is done, then the leading configurations on further seeds.
+Order: trials that a killed driver left RUNNING, then the first points (priors, warm start), then the sampler's until
+the exploration is done, then the leading configurations on further seeds.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class Proposer:
         return not self._left and not self.exploring() and not self._replicates_due(journal.trials(self.study))
 
     def tell(self, result: TrialResult, number: int) -> TrialResult:
-        """Close a trial: COMPLETE with its objectives, PRUNED, or FAIL; a non-finite objective is a FAIL with its reason."""
+        """Close a trial as COMPLETE with its objectives, PRUNED or FAIL; a non-finite objective is a FAIL."""
         result = self._judged(result)
         trial = self._live.pop(number)
         journal.keep_result(self.study, result, trial)
@@ -126,7 +126,8 @@ class Proposer:
         replicates = self.space.search.replicates
         explored = [trial for trial in journal.trials(self.study, TrialState.COMPLETE) if not _is_replicate(trial)]
         unique = {trial.user_attrs["config_id"]: trial for trial in reversed(explored)}.values()
-        finished = [journal.result_of(trial.user_attrs[journal.RESULT]) for trial in sorted(unique, key=lambda t: t.number)]
+        rows = [trial.user_attrs[journal.RESULT] for trial in sorted(unique, key=lambda trial: trial.number)]
+        finished = [journal.result_of(row) for row in rows]
         inside = [result for result in finished if self.feasible(result)]
         return leading(inside or finished, self.space.objectives, replicates.top) if replicates else []
 
@@ -159,7 +160,7 @@ class Proposer:
         return Job(attrs["trial_id"], "trial", config, params, number, replicate=bool(attrs.get("replicate")))
 
     def _name(self, trial: optuna.Trial, params: dict[str, Scalar]) -> None:
-        """Seed, config id and trial id; a configuration that was drawn before runs on its next seed instead of again."""
+        """Seed, config id and trial id; a configuration that was drawn before runs on its next seed."""
         attrs = trial.user_attrs
         name = config_id(self._config(params, self.base_seed))
         same = [t for t in journal.trials(self.study)[: trial.number] if t.user_attrs.get("config_id") == name]

@@ -1,4 +1,4 @@
-"""Single-task references, S_t of delta_m: trained once, kept as JSON in the cache, shared by every search that needs the same.
+"""Single-task references, S_t of delta_m: trained once and kept as JSON in the cache for every search that needs them.
 
 `<cache>/references/<key>.json`; the key covers data, backbone, optimizer, decoder, seed and the code that trains.
 """
@@ -9,7 +9,7 @@ import dataclasses
 import functools
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,8 +58,9 @@ class References:
         """References that an earlier search trained."""
         return list(self._cached)
 
-    def keep(self, job: Job, result: TrialResult) -> None:
+    def keep(self, job: Job, result: TrialResult, test: Mapping[str, float]) -> None:
         """Take a reference that was trained; a cache that cannot be written is no reason to fail."""
+        result = dataclasses.replace(result, metrics={**result.metrics, **test})
         self._take(job, result)
         row = {**dataclasses.asdict(result), "run_id": ""}
         try:
@@ -91,7 +92,8 @@ class References:
         try:
             result = result_of(json.loads(self._path(job).read_text())["result"])
             task = job.config.data.tasks[0]
-            return result if {f"{s}/{task}/{TASKS[task].metric}" for s in ("val", "test")} <= set(result.metrics) else None
+            needed = {f"{split}/{task}/{TASKS[task].metric}" for split in ("val", "test")}
+            return result if needed <= set(result.metrics) else None
         except (OSError, ValueError, KeyError, TypeError):
             return None
 

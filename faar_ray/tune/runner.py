@@ -1,6 +1,6 @@
 """The main job: a search space in, an answer out.
 
-references -> trials and controls (Ray Tune asks the book, the book asks Optuna) -> test split -> results, report, answer
+references -> trials and controls (Ray Tune asks the book, the book asks Optuna) -> results, report, answer
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from faar_ray.tune import cluster, run_folder
 from faar_ray.tune.book import Book
 from faar_ray.tune.capacity import capacity
 from faar_ray.tune.datasets import make_data
-from faar_ray.tune.jobs import Job
-from faar_ray.tune.journal import open_journal
+from faar_ray.tune.jobs import Job, Surroundings
+from faar_ray.tune.journal import open_journal, tests
 from faar_ray.tune.outcome import best_of
 from faar_ray.tune.pen import Pen
 from faar_ray.tune.progress import Progress
@@ -32,7 +32,6 @@ from faar_ray.tune.references import References
 from faar_ray.tune.roster import controls, job_of
 from faar_ray.tune.run_folder import RunFolder
 from faar_ray.tune.space import SearchSpace
-from faar_ray.tune.test_split import read_test_once
 
 
 @dataclass(frozen=True)
@@ -74,7 +73,7 @@ def run_search(space: SearchSpace, name: str, progress: Progress, *, resume: boo
 
 
 def search(space: SearchSpace, folder: RunFolder, tracker: Tracker, progress: Progress, concurrent: int) -> Outcome:
-    """References, trials and controls, test split, report; Ray is up and the folder is held."""
+    """References, trials and controls, report; Ray is up and the folder is held."""
     study = open_journal(folder.study_log, space.name, space.objectives)
     proposer = Proposer(space, study)
     references = References(space, proposer.results())
@@ -86,15 +85,16 @@ def search(space: SearchSpace, folder: RunFolder, tracker: Tracker, progress: Pr
             concurrent=concurrent, watchers=(pen, progress), run_id=pen.run_id,
         )  # fmt: skip
 
+        around = Surroundings(folder.path, space.resources.cpus_per_worker, space.storage.keep_checkpoints)
+
         def spec(job: Job) -> dict[str, object]:
-            return job.trainable_config(
-                folder.path, references.val, threads=space.resources.cpus_per_worker, keep=space.storage.keep_checkpoints
-            )
+            alone = job.role == "reference"
+            return around.spec(job, {} if alone else references.val, {} if alone else references.test)
 
         cluster.work_off(book, spec, space.resources, space.failure.max_retries, folder.ray)
-        if book.fatal is None:
-            read_test_once(space, study, folder.path, references.test, pen, progress.phase)
         progress.phase("writing the report")
+        for trial_id, metrics in tests(study).items():
+            pen.tested(trial_id, metrics)
         pen.drain()
         return conclude(space, folder, tracker, proposer, book, pen)
 
@@ -179,7 +179,8 @@ def closing(pen: Pen, tracker: Tracker, folder: RunFolder, proposer: Proposer) -
         yield
     except BaseException as fault:
         interrupted = isinstance(fault, KeyboardInterrupt)
-        pen.close_running("PRUNED" if interrupted else "FAIL", "interrupted; --resume goes on" if interrupted else str(fault))
+        reason = "interrupted; --resume goes on" if interrupted else f"{type(fault).__name__}: {fault}"
+        pen.close_running("PRUNED" if interrupted else "FAIL", reason)
         pen.close()
         with contextlib.suppress(Exception):
             write_down(folder, proposer, pen)

@@ -1,4 +1,4 @@
-"""Asynchronous successive halving (Li et al. 2020, stopping form): who goes on past a rung is decided when it gets there."""
+"""Asynchronous successive halving (Li et al. 2020), stopping form: a trial is judged when it comes to a rung."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ class Halving:
         self._at: dict[int, dict[str, float]] = {}
 
     def record(self, trial_id: str, finished: int, value: float) -> None:
-        """Remember a trial's metric after `finished` epochs (every epoch may be given: only rungs are looked at later)."""
+        """Remember a trial's metric after `finished` epochs; every epoch may be given, only rungs are looked at."""
         self._at.setdefault(finished, {}).setdefault(trial_id, self.sign * value)
 
     def verdict(self, trial_id: str, finished: int, epochs: int) -> str:
-        """"" to go on, else why the trial is stopped; its own value must have been recorded."""
+        """ "" to go on, else why the trial is stopped; its own value must have been recorded."""
         if self.config.type == "none" or finished not in rungs(self.config.min_epochs, self.config.reduction, epochs):
             return ""
         there = self._at[finished]

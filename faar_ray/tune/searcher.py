@@ -14,10 +14,11 @@ from ray.tune.search import Searcher
 from faar_ray.tune.book import Book
 from faar_ray.tune.jobs import Job
 
+FINISHED: Any = Searcher.FINISHED  # a marker that Ray's annotations do not know
 Spec = Callable[[Job], dict[str, Any]]
 
 
-class BookSearcher(Searcher):  # type: ignore[misc]
+class BookSearcher(Searcher):
     """Hands out the book's next job as a Ray trial.
 
     Args:
@@ -29,11 +30,11 @@ class BookSearcher(Searcher):  # type: ignore[misc]
         super().__init__()
         self.book, self.spec = book, spec
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+    def suggest(self, trial_id: str) -> dict[str, Any] | None:
         """The next job's spec, None while there is none, or FINISHED."""
         if (job := self.book.next_job()) is not None:
             return self.spec(job)
-        return str(Searcher.FINISHED) if self.book.finished() else None
+        return FINISHED if self.book.finished() else None
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Nothing: the callback knows why a trial ended, and Ray tells it next."""
@@ -45,11 +46,11 @@ class BookSearcher(Searcher):  # type: ignore[misc]
         """Nothing: see `save`."""
 
 
-class BookScheduler(FIFOScheduler):  # type: ignore[misc]
+class BookScheduler(FIFOScheduler):
     """Stops a trial when the book's verdict says so; otherwise first in, first out."""
 
     def __init__(self, book: Book) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.book = book
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
@@ -59,17 +60,20 @@ class BookScheduler(FIFOScheduler):  # type: ignore[misc]
         return str(FIFOScheduler.STOP if stop else FIFOScheduler.CONTINUE)
 
 
-class BookCallback(Callback):  # type: ignore[misc]
+class BookCallback(Callback):
     """Tells the book what happened."""
 
     def __init__(self, book: Book) -> None:
         self.book = book
 
-    def on_trial_result(self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any) -> None:
+    def on_trial_result(
+        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
+    ) -> None:
         """An epoch, or the error that ends the trial."""
         name = trial.config["trial_id"]
         if "epoch" in result:
             self.book.epoch(name, result["epoch"], result["metrics"])
+        self.book.tested(name, result.get("test", {}))
         if "error" in result:
             self.book.failed(name, result["error"])
 

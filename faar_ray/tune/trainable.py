@@ -33,8 +33,9 @@ def epochs_of(spec: Mapping[str, Any]) -> Iterator[EpochRecord]:
     )
 
 
-class TrialActor(tune.Trainable):  # type: ignore[misc]
-    """Runs one trial after another; each result is `{"trial": id, "epoch": e, "metrics": {...}, "done": bool}`.
+class TrialActor(tune.Trainable):
+    """Runs one trial after another; each result is `{"trial": id, "epoch": e, "metrics": {...}, "done": bool}`,
+    the last one of a trial that was not stopped holds `test` as well.
 
     What a person must mend (a config, the data, a loss that is not finite) ends the trial with `error` in the result:
     trying again would fail again. Everything else raises, and Ray tries again.
@@ -70,15 +71,19 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]
         if self.epochs is None:
             self.epochs = epochs_of(self.spec)
         record = next(self.epochs)
-        metrics = dict(record.metrics)
-        if done := record.epoch >= self.last:
-            for _ in self.epochs:  # lets fit() write what it writes at the very end
-                pass
-            if self.spec["role"] == "reference":
-                metrics |= read_test(TrialConfig.model_validate(self.spec["config"]), Path(self.spec["folder"]), None)
-        faulty = sorted(name for name, value in metrics.items() if name == "delta_m" and not math.isfinite(value))
-        out = {"trial": self.spec["trial_id"], "epoch": record.epoch, "metrics": metrics, "done": done}
-        return out | ({"error": f"{faulty[0]} is {metrics[faulty[0]]} after epoch {record.epoch}", "done": True} if faulty else {})
+        out: dict[str, Any] = {"trial": self.spec["trial_id"], "epoch": record.epoch, "metrics": dict(record.metrics)}
+        if not math.isfinite(record.metrics.get("delta_m", 0.0)):
+            return out | {"error": f"delta_m is {record.metrics['delta_m']} after epoch {record.epoch}", "done": True}
+        if record.epoch < self.last:
+            return out | {"done": False}
+        for _ in self.epochs:  # lets fit() write what it writes at the very end
+            pass
+        return out | {"test": self._test(), "done": True}
+
+    def _test(self) -> dict[str, float]:
+        """The test split, read once, while model code and data are at hand; the search never looks at it."""
+        config = TrialConfig.model_validate(self.spec["config"])
+        return read_test(config, Path(self.spec["folder"]), self.spec["test_references"])
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Nothing: the trial's own checkpoints are in its folder."""
