@@ -31,7 +31,10 @@ def absolute_uri(uri: str) -> str:
     if name in ("", ":memory:"):
         raise ConfigError(f"tracking.uri: must name a database file, such as sqlite:///mlflow.db, got {uri!r}")
     path = Path(name).resolve()
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as fault:
+        raise ConfigError(f"tracking.uri: {path.parent} cannot be made ({fault.strerror})") from None
     return f"{SQLITE}{path}{mark}{query}"
 
 

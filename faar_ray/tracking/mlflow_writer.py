@@ -22,6 +22,7 @@ os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import SQLAlchemyError
 
 from faar_ray.config import TrialConfig, config_id
 from faar_ray.errors import ConfigError
@@ -32,6 +33,7 @@ from faar_ray.tracking.mlflow_store import absolute_uri, artifact_location, hush
 T = TypeVar("T")
 PARENT_TAG = "mlflow.parentRunId"
 STATUS: dict[State, str] = {"COMPLETE": "FINISHED", "PRUNED": "KILLED", "FAIL": "FAILED", "RUNNING": "RUNNING"}
+EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}  # the UI opens on runs, not on GenAI traces
 METRICS_PER_BATCH, PARAMS_PER_BATCH = 1000, 100  # MLflow's limits
 LONGEST_PARAM, LONGEST_TAG = 6000, 5000
 
@@ -57,6 +59,9 @@ class Tracker:
                 self.experiment_id = self._experiment(experiment)
             except MlflowException as fault:
                 raise ConfigError(f"tracking.uri: MLflow cannot use {self.uri!r}: {fault.message}") from fault
+            except SQLAlchemyError as fault:
+                cause = getattr(fault, "orig", None) or fault
+                raise ConfigError(f"tracking.uri: MLflow cannot use {self.uri!r}: {cause}") from fault
 
     def start_search(self, name: str, space_yaml: str, tags: Mapping[str, str], *, seed: int | None = None) -> str:
         """Open the parent run with its search space and environment; give its run id."""
@@ -186,7 +191,7 @@ class Tracker:
     def _experiment(self, name: str) -> str:
         known = self._client.get_experiment_by_name(name)
         if known is None:
-            return str(self._client.create_experiment(name, artifact_location(self.uri, name)))
+            return str(self._client.create_experiment(name, artifact_location(self.uri, name), EXPERIMENT_TAGS))
         if known.lifecycle_stage != "active":
             raise ConfigError(
                 f"tracking.experiment: {name!r} was deleted in MLflow: `mlflow gc` removes it for good, "
