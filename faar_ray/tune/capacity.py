@@ -69,13 +69,13 @@ def _on_one(need: Resources, node: Node) -> int:
 
 
 def _shortfall(need: Resources, nodes: Sequence[Node]) -> str:
-    best = max(nodes, key=lambda node: (node.gpus >= need.gpus_per_worker, node.cpus), default=Node(0, 0))
+    cpus, gpus = max((node.cpus for node in nodes), default=0), max((node.gpus for node in nodes), default=0)
     short = []
-    if need.cpus_per_worker > best.cpus:
-        short.append(f"cpus_per_worker: {need.cpus_per_worker} CPUs, {best.cpus:g} there are")
-    if need.gpus_per_worker > best.gpus:
-        short.append(f"gpus_per_worker: {need.gpus_per_worker:g} GPUs, {best.gpus:g} there are")
-    where = "this machine" if len(nodes) == 1 else f"the largest of {len(nodes)} machines"
+    if need.cpus_per_worker > cpus:
+        short.append(f"cpus_per_worker: {need.cpus_per_worker} CPUs, {cpus:g} there are")
+    if need.gpus_per_worker > gpus:
+        short.append(f"gpus_per_worker: {need.gpus_per_worker:g} GPUs, {gpus:g} there are")
+    where = "this machine" if len(nodes) == 1 else f"any of {len(nodes)} machines"
     what = "; ".join(short) or "its CPUs and GPUs are on different machines"
     return f"resources: no trial can ever start on {where}: {what}"
 

@@ -59,9 +59,11 @@ def answer_table(found: Answer) -> Table:
     """Configurations from best to worst, controls beside; the front and the recommended one are marked."""
     quality = found.quality.name
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    table.add_column("configuration", no_wrap=True)
-    for title in (f"{quality} (val)", "against best", label(found.cost_name), f"{quality} (test)", "seeds", ""):
-        table.add_column(title, justify="left" if title == "" else "right")
+    table.add_column("\nconfiguration", overflow="fold")
+    cost = label(found.cost_name).replace(" ", "\n", 1)
+    for title in (f"{quality}\nval", "against\nbest", cost, f"{quality}\ntest", "\nseeds"):
+        table.add_column(title, justify="right", no_wrap=True)
+    table.add_column("")
     for row in found.rows:
         style = "bold" if row.recommended else "dim" if row.role != "trial" else ""
         table.add_row(*(Text(cell, style) for cell in _cells(row, quality)))
@@ -69,7 +71,7 @@ def answer_table(found: Answer) -> Table:
 
 
 def _cells(row: Row, quality: str) -> list[str]:
-    marks = [("recommended", row.recommended), ("front", row.on_front), ("control", row.role == "control")]
+    marks = [("take this", row.recommended), ("front", row.on_front), ("control", row.role == "control")]
     return [
         row.name,
         plus_minus(row.values[quality], row.error) if row.error == row.error else f"{row.values[quality]:.2f}",

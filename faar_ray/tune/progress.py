@@ -130,7 +130,7 @@ class Progress:
         lines = list(self.lines.values())
         running = [line for line in lines if line.state == "running"][:room]
         ended = [line for line in lines if line.state != "running"]
-        kept = ended[len(ended) - (room - len(running)) :] if room > len(running) else []
+        kept = ended[max(0, len(ended) - (room - len(running))) :]
         return kept + running
 
     def _cells(self, line: Line) -> list[Text]:

@@ -73,7 +73,9 @@ class Proposer:
 
     def finished(self) -> bool:
         """Whether nothing will be proposed any more."""
-        return not self._left and not self.exploring() and not self._replicates_due(journal.trials(self.study))
+        if self._left or journal.trials(self.study, TrialState.WAITING) or self.exploring():
+            return False
+        return not self._replicates_due(journal.trials(self.study))
 
     def tell(self, result: TrialResult, number: int) -> TrialResult:
         """Close a trial as COMPLETE with its objectives, PRUNED or FAIL; a non-finite objective is a FAIL."""

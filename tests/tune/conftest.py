@@ -1,0 +1,121 @@
+"""A small search space, and a driver without Ray that plays a search from invented metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from faar_ray.config import merged
+from faar_ray.tune.book import Book
+from faar_ray.tune.jobs import Job
+from faar_ray.tune.journal import open_journal
+from faar_ray.tune.proposer import Proposer
+from faar_ray.tune.references import References
+from faar_ray.tune.roster import controls
+from faar_ray.tune.space import SearchSpace
+
+TINY: dict[str, Any] = {
+    "version": 1,
+    "name": "tiny",
+    "base": {
+        "data": {
+            "tasks": ["semseg", "normals"],
+            "image_size": 32,
+            "train_images": 32,
+            "val_images": 16,
+            "test_images": 16,
+        },
+        "backbone": {"pretrained": False},
+        "pdrs": {"init_rank": 4},
+        "optim": {"epochs": 3, "batch_size": 8, "warmup_steps": 2},
+    },
+    "parameters": {"pdrs.rho_shared": {"min": 0.5, "max": 0.99, "scale": "log1m", "prior": 0.95}},
+    "objectives": [{"name": "delta_m", "goal": "maximize"}, {"name": "trainable_params", "goal": "minimize"}],
+    "references": {"semseg": 40.0, "normals": 20.0},
+    "search": {"startup_trials": 2},
+    "scheduler": {"min_epochs": 1, "reduction": 2},
+    "budget": {"trials": 6},
+}
+
+Metrics = dict[str, float]
+Trainer = Callable[[Job, int], Metrics]
+
+
+def tiny_space(**over: Any) -> SearchSpace:
+    """The small space with sections replaced or added."""
+    return SearchSpace.model_validate(merged(TINY, over))
+
+
+def write_space(path: Path, **over: Any) -> Path:
+    """The same as a file."""
+    path.write_text(yaml.safe_dump(merged(TINY, over), sort_keys=False))
+    return path
+
+
+def invented(job: Job, epoch: int) -> Metrics:
+    """More rank, more quality and more parameters; a pure function of the trial, as training is."""
+    rho = job.config.pdrs.rho_shared
+    return {"delta_m": 10 * rho - 0.3 * job.config.seed + epoch, "trainable_params": 1e5 * (1 + rho) - 100 * epoch}
+
+
+class Driver:
+    """Plays Ray: takes jobs from the book, one epoch of every open job in turn."""
+
+    def __init__(self, space: SearchSpace, journal: Path, train: Trainer = invented, concurrent: int = 1, **book: Any):
+        self.study = open_journal(journal, space.name, space.objectives)
+        self.proposer = Proposer(space, self.study)
+        references = book.pop("references", None) or References(space, self.proposer.results(), journal.parent)
+        self.book = Book(space, self.proposer, references, controls(space), concurrent=concurrent, **book)
+        self.train = train
+        self.open: dict[str, tuple[Job, int]] = {}
+        self.order: list[str] = []
+
+    def run(self) -> Driver:
+        """Until the book is finished."""
+        while not self.book.finished():
+            while (job := self.book.next_job()) is not None:
+                self.open[job.trial_id] = (job, 0)
+                self.order.append(job.trial_id)
+            for job, epoch in list(self.open.values()):
+                self._epoch(job, epoch)
+        return self
+
+    def _epoch(self, job: Job, epoch: int) -> None:
+        name, metrics = job.trial_id, self.train(job, epoch)
+        if "error" in metrics:
+            self.book.failed(name, "it broke")
+        else:
+            done = epoch + 1 == job.config.optim.epochs
+            stop = False if done else bool(self.book.verdict(name, epoch, metrics))
+            self.book.epoch(name, epoch, metrics)
+            if not done and not stop:
+                self.open[name] = (job, epoch + 1)
+                return
+        del self.open[name]
+        self.book.ended(name)
+
+
+@pytest.fixture
+def space() -> Callable[..., SearchSpace]:
+    """Makes small search spaces."""
+    return tiny_space
+
+
+@pytest.fixture
+def space_file() -> Callable[..., Path]:
+    """Writes small search spaces."""
+    return write_space
+
+
+@pytest.fixture
+def driver(tmp_path: Path) -> Callable[..., Driver]:
+    """Makes drivers over one journal."""
+
+    def make(space: SearchSpace, journal: Path | None = None, **options: Any) -> Driver:
+        return Driver(space, journal or tmp_path / "study.log", **options)
+
+    return make
