@@ -59,6 +59,11 @@ class BackboneConfig(Section):
         description="What of the backbone trains besides adapters: `light` = patch embedding, norms, "
         "relative-position tables (MTLoRA's recipe).",
     )
+    pyramid: Literal["merged", "stages"] = Field(
+        "merged",
+        description="Maps that decoders see: after each stage's patch merging (MTLoRA's recipe, strides 8, 16, 32, 32) "
+        "or before it (strides 4, 8, 16, 32; for small images).",
+    )
     drop_path: Annotated[float, Field(ge=0, lt=1)] = Field(0.0, description="Stochastic depth rate.")
 
 

@@ -1,4 +1,4 @@
-"""Everything a person can mend is an error of this file; the commands print it without a traceback and exit with its code.
+"""What a person can mend is an error of this file; the commands print it without a traceback and exit with its code.
 
 FaarRayError            1
 ├── ConfigError         2   a config, a search space or a command line

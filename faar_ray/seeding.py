@@ -1,4 +1,4 @@
-"""Private random streams, each named by what it is for: the same names give the same draws, and nothing else moves them."""
+"""Private random streams, named by what they are for: the same names give the same draws, nothing else moves them."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ class TaskLinears(nn.Module):
         weights = [adapter.adapt(self.base.weight) for adapter in self.adapters.values()]  # type: ignore[operator]
         weight_TIO = torch.stack(weights).transpose(1, 2)
         x_TNI = x.flatten(1, -2).expand(len(weights), -1, -1)
-        y_TNO = torch.bmm(x_TNI, weight_TIO)
+        y_TNO: Tensor = torch.bmm(x_TNI, weight_TIO)
         if self.base.bias is not None:
             y_TNO = y_TNO + self.base.bias
         return y_TNO.unflatten(1, x.shape[1:-1])

@@ -107,4 +107,5 @@ class DoRA(LowRankFactors):
         """m (W + s B A) / ||W + s B A|| over the active components, shape (O, I)."""
         direction_OI = super().adapt(weight_OI)
         norm_O = torch.linalg.vector_norm(direction_OI.detach() if self.detached else direction_OI, dim=1)
-        return direction_OI * (self.m_O / norm_O.clamp_min(torch.finfo(norm_O.dtype).tiny))[:, None]
+        gain_O: Tensor = self.m_O / norm_O.clamp_min(torch.finfo(norm_O.dtype).tiny)
+        return direction_OI * gain_O[:, None]

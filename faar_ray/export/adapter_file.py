@@ -17,7 +17,9 @@ def write_adapter(path: Path, model: MultiTaskModel, config: TrialConfig) -> Non
     """Factors, magnitudes, heads and the backbone's own trained weights; config, ranks and versions as metadata."""
     frozen = {name for name, p in model.named_parameters(remove_duplicate=False) if not p.requires_grad}
     tensors = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items() if k not in frozen}
-    ranks = {"/".join(map(str, (s.stage, s.block, s.layer, s.task))): a.rank for a in adapter_list(model) if (s := a.site)}
+    ranks = {
+        "/".join(map(str, (s.stage, s.block, s.layer, s.task))): a.rank for a in adapter_list(model) if (s := a.site)
+    }
     metadata = {
         "format": "faar_ray.adapter.1",
         "config": config.model_dump_json(),

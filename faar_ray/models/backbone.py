@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
@@ -45,7 +46,7 @@ def set_trainable(backbone: SwinTransformer, what: str) -> None:
 
 
 def _timm_swin(config: BackboneConfig, image_size: int, *, pretrained: bool) -> SwinTransformer:
-    options = {"num_classes": 0, "img_size": image_size, "drop_path_rate": config.drop_path}
+    options: dict[str, Any] = {"num_classes": 0, "img_size": image_size, "drop_path_rate": config.drop_path}
     if not timm.is_model(config.name):
         near = ", ".join(timm.list_models(f"*{config.name.split('_')[0]}*")[:5]) or "swin_tiny_patch4_window7_224"
         raise ConfigError(f"backbone.name: must be {micro.NAME} or a timm Swin, got {config.name!r} (such as {near})")

@@ -22,6 +22,7 @@ def build_model(config: TrialConfig) -> MultiTaskModel:
     set_trainable(backbone, config.backbone.trainable)
     adapt_backbone(backbone, config)
     dims = [int(level["num_chs"]) for level in backbone.feature_info]
-    pyramid = [*dims[1:], dims[-1]]
+    merged = config.backbone.pyramid == "merged"
+    pyramid = [*dims[1:], dims[-1]] if merged else dims
     heads = build_heads(config.decoder, pyramid, outputs, embed_dim=dims[0], seed=config.seed)
-    return MultiTaskModel(backbone, heads)
+    return MultiTaskModel(backbone, heads, merged=merged)

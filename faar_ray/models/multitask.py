@@ -5,7 +5,7 @@ Axes: T tasks, B batch, H W space, C channels, N outputs.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from timm.models.swin_transformer import SwinTransformer
 from torch import Tensor, nn
@@ -17,10 +17,11 @@ from faar_ray.models.task_block import TaskBlock
 class MultiTaskModel(nn.Module):
     """image -> {task: prediction}; a task's features come from its own streams where it has them."""
 
-    def __init__(self, backbone: SwinTransformer, heads: Mapping[str, nn.Module]) -> None:
+    def __init__(self, backbone: SwinTransformer, heads: nn.ModuleDict, *, merged: bool = True) -> None:
         super().__init__()
         self.backbone = backbone
-        self.heads = nn.ModuleDict(heads)
+        self.heads = heads
+        self.merged = merged
 
     def forward(self, image_B3HW: Tensor) -> dict[str, Tensor]:
         """(B, 3, H, W) -> {task: (B, N_task, H, W)}."""
@@ -33,29 +34,26 @@ class MultiTaskModel(nn.Module):
         return predictions
 
     def features(self, image_B3HW: Tensor) -> list[Tensor]:
-        """Maps after each stage's patch merging, strides 8, 16, 32, 32, each (T or 1, B, H', W', C')."""
+        """Each stage's map, (T or 1, B, H', W', C'): merged, at strides 8, 16, 32, 32, or not, at 4, 8, 16, 32."""
         stages = self.backbone.layers
-        x: Tensor | None = self.backbone.patch_embed(image_B3HW)
+        merges = [stage.downsample for stage in stages[1:]] if self.merged else []
+        x = self.backbone.patch_embed(image_B3HW)
         pyramid = []
         for s, stage in enumerate(stages):
-            x, streams = _run_blocks(stage.blocks, x)
-            if s + 1 == len(stages):
-                pyramid.append(streams)
-                break
-            merge = stages[s + 1].downsample
-            pyramid.append(merge(streams.flatten(0, 1)).unflatten(0, streams.shape[:2]))
-            x = pyramid[-1][0] if len(streams) == 1 else merge(x)
+            x, streams = _run_blocks(stage.blocks, x if s == 0 else stage.downsample(x))
+            if s < len(merges):
+                streams = merges[s](streams.flatten(0, 1)).unflatten(0, streams.shape[:2])
+            pyramid.append(streams)
         return pyramid
 
 
-def _run_blocks(blocks: Sequence[nn.Module], x: Tensor | None) -> tuple[Tensor | None, Tensor]:
+def _run_blocks(blocks: Sequence[nn.Module], x: Tensor) -> tuple[Tensor | None, Tensor]:
     """All blocks of a stage: the shared stream (None where it ends) and the streams of the tasks."""
     for block in blocks:
         if isinstance(block, TaskBlock):
             x, streams = block(x)
             return x, streams
         x = block(x)
-    assert x is not None
     return x, x[None]
 
 

@@ -34,8 +34,8 @@ class TaskBlock(nn.Module):
         """(B, H, W, C) -> the shared stream (B, H, W, C) or None, and the task streams (T, B, H, W, C)."""
         x = x_BHWC[None]
         normed = self.block.norm1(x)
-        shared = {"qkv": self.block.attn.qkv, "proj": self.block.attn.proj, **self._mlp_linears()}
-        tasks = {layer: self.task_linears[layer] if layer in self.task_linears else shared[layer] for layer in shared}
+        shared: dict[str, Linear] = {"qkv": self.block.attn.qkv, "proj": self.block.attn.proj, **self._mlp_linears()}
+        tasks: dict[str, Linear] = {**shared, **self.task_linears}
         of_tasks = attend(self.block, normed, tasks["qkv"])
         streams = self._rest(x, of_tasks, tasks)
         if not self.continues:
@@ -54,7 +54,8 @@ class TaskBlock(nn.Module):
 
 
 def _per_image(drop_path: nn.Module, x_SBHWC: Tensor) -> Tensor:
-    return drop_path(x_SBHWC.flatten(0, 1)).view_as(x_SBHWC)
+    dropped: Tensor = drop_path(x_SBHWC.flatten(0, 1))
+    return dropped.view_as(x_SBHWC)
 
 
 def attend(block: SwinTransformerBlock, x_SBHWC: Tensor, qkv: Linear) -> Tensor:
@@ -72,10 +73,10 @@ def attend(block: SwinTransformerBlock, x_SBHWC: Tensor, qkv: Linear) -> Tensor:
     padded = x.shape[1:3]
     windows = window_partition(x, window).flatten(1, 2)
     mixed = _mix(block, qkv(windows.unflatten(0, (len(x_SBHWC), -1))).flatten(0, 1))
-    x = window_reverse(mixed.unflatten(1, window), window, *padded)[:, :height, :width]
+    grid: Tensor = window_reverse(mixed.unflatten(1, window), window, *padded)[:, :height, :width]
     if any(shift):
-        x = torch.roll(x, shifts=shift, dims=(1, 2))
-    return x.unflatten(0, (-1, batch))
+        grid = torch.roll(grid, shifts=shift, dims=(1, 2))
+    return grid.unflatten(0, (-1, batch))
 
 
 def _mix(block: SwinTransformerBlock, qkv: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ SALIENCY_THRESHOLDS = torch.linspace(0.2, 0.9, 15)
 
 
 class MeanIoU(MulticlassJaccardIndex):
-    """Mean intersection over union, percent, pixel counts pooled over images; 255 is ignored, absent classes do not count."""
+    """Mean intersection over union, percent, pixels pooled over images; 255 is ignored, absent classes do not count."""
 
     def __init__(self, classes: int) -> None:
         super().__init__(num_classes=classes, ignore_index=IGNORE, average="macro", validate_args=False)

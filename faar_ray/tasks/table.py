@@ -1,4 +1,4 @@
-"""The task table: what each task predicts, how it is trained and how it is judged (METHODS: shared ground, evaluation)."""
+"""The task table: what each task predicts, how it is trained, how it is judged (METHODS: shared ground, evaluation)."""
 
 from __future__ import annotations
 

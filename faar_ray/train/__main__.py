@@ -17,8 +17,8 @@ from rich.table import Table
 from faar_ray.errors import FaarRayError
 from faar_ray.models import build_model, parameters_by_part
 from faar_ray.tasks import TASKS
-from faar_ray.trial_file import TrialFile, read_trial
 from faar_ray.train.session import Session
+from faar_ray.trial_file import TrialFile, read_trial
 
 EXAMPLE = "example: python -m faar_ray.train faar.yaml pdrs.rho_shared=0.8 optim.epochs=6"
 

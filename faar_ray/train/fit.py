@@ -110,7 +110,7 @@ def task_losses(trial: Trial, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """L_t of every task on one batch, normalised over all workers."""
     device, runtime = trial.runtime.device, trial.runtime
     predictions = trial.model(batch["image"].to(device))
-    losses = {}
+    losses: dict[str, Tensor] = {}
     for task in trial.config.data.tasks:
         total, count = TASKS[task].loss(predictions[task].float(), batch[task].to(device))
         losses[task] = mean_loss(total, runtime.sum(count))

@@ -23,10 +23,10 @@ from faar_ray.train.fit import fit
 
 SOURCE = {
     "method": "full_ft",
-    "backbone": {"name": micro.NAME, "pretrained": False},
-    "data": {"domain": "source", "tasks": ["semseg", "depth"], "train_images": 8000, "val_images": 500},
+    "backbone": {"name": micro.NAME, "pretrained": False, "pyramid": "stages"},
+    "data": {"domain": "source", "tasks": ["semseg", "human_parts", "depth"], "train_images": 8000, "val_images": 500},
     "optim": {
-        "epochs": 15, "batch_size": 32, "lr": 1.5e-3, "weight_decay": 0.05, "warmup_steps": 200, "clip": 1.0,
+        "epochs": 14, "batch_size": 32, "lr": 1.5e-3, "weight_decay": 0.05, "warmup_steps": 200, "clip": 1.0,
     },
 }  # fmt: skip
 
@@ -58,7 +58,10 @@ def train(config: TrialConfig, folder: Path) -> dict[str, float]:
     for record in fit(config, folder, trial_id="pretrain", trace=folder / "rank_trace.parquet"):
         metrics = {name: value for name, value in record.metrics.items() if name.startswith("val/")}
         told = "  ".join(f"{name} {value:.3f}" for name, value in metrics.items())
-        print(f"epoch {record.epoch + 1}/{config.optim.epochs}  loss {record.metrics['train/loss']:.3f}  {told}", flush=True)
+        print(
+            f"epoch {record.epoch + 1}/{config.optim.epochs}  loss {record.metrics['train/loss']:.3f}  {told}",
+            flush=True,
+        )
     return metrics
 
 

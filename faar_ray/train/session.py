@@ -68,6 +68,4 @@ class Session:
             reason = f"{type(error).__name__}: {error}"
             raise
         finally:
-            self._tracker.end_trial(
-                self.run_id, state, artifacts=[self.folder / "adapter.safetensors"], reason=reason
-            )
+            self._tracker.end_trial(self.run_id, state, artifacts=[self.folder / "adapter.safetensors"], reason=reason)

@@ -77,7 +77,9 @@ class Trial:
         saved = TrialConfig.resolve(state["config"])
         if saved != self.config:
             theirs, ours = saved.dotted(), self.config.dotted()
-            changed = [f"{key}: {theirs.get(key)} there, {ours[key]} here" for key in ours if theirs.get(key) != ours[key]]
+            changed = [
+                f"{key}: {theirs.get(key)} there, {ours[key]} here" for key in ours if theirs.get(key) != ours[key]
+            ]
             raise ConfigError(f"{folder}: was trained with another config ({'; '.join(changed)})")
         for adapter, rank in zip(self.adapters, state["ranks"], strict=True):
             shrink(adapter, torch.arange(rank))

@@ -44,7 +44,7 @@ def explicit(adapter: LowRankFactors, base: Tensor, b: int) -> tuple[Tensor, Ten
 @pytest.mark.parametrize("kind", ["lora", "detached", "attached"])
 def test_forward_and_all_gradients_equal_the_written_out_formula(kind: str, b: int) -> None:
     base = weight()
-    adapter = trained(LoRA(base, R, 2.0) if kind == "lora" else DoRA(base, R, 2.0, kind))  # type: ignore[arg-type]
+    adapter = trained(LoRA(base, R, 2.0) if kind == "lora" else DoRA(base, R, 2.0, kind))
     adapter.active = b
     linear = torch.nn.Linear(I, O).double()
     linear.weight.data = base.clone()

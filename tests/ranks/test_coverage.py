@@ -60,7 +60,9 @@ def test_nothing_is_dropped_while_all_scores_are_zero(n: int, rho: float) -> Non
 
 
 @given(SCORES, st.integers(1, 5), RHO)
-def test_components_that_were_never_active_are_kept_and_come_last(scores: list[int], unobserved: int, rho: float) -> None:
+def test_components_that_were_never_active_are_kept_and_come_last(
+    scores: list[int], unobserved: int, rho: float
+) -> None:
     with_them = keep_by_coverage([evidence(scores, unobserved)], rho)[0].index_K.tolist()
     without = keep_by_coverage([evidence(scores)], rho)[0].index_K.tolist()
     assert with_them == [*without, *range(len(scores), len(scores) + unobserved)]

@@ -14,7 +14,7 @@ from faar_ray.ranks import PDRS, Importance, keep_by_coverage, shrink
 
 def adapters(count: int = 3, rank: int = 6) -> list[LowRankFactors]:
     torch.manual_seed(0)
-    made = []
+    made: list[LowRankFactors] = []
     for i in range(count):
         adapter = DoRA(torch.randn(8, 5), rank, 2.0)
         adapter.site = Site(0, i, "fc1", "shared" if i % 2 == 0 else "depth")

@@ -114,5 +114,5 @@ def test_a_perfect_edge_map_has_f1_of_100() -> None:
 
 
 def test_tasks_that_a_data_set_lacks_are_refused_by_name() -> None:
-    with pytest.raises(ConfigError, match="pascal_context has labels for .*got depth"):
+    with pytest.raises(ConfigError, match=r"pascal_context has labels for .*got depth"):
         output_channels("pascal_context", ("semseg", "depth"))

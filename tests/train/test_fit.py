@@ -46,7 +46,10 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Ep
 
 def trained_tensors(folder: Path, epoch: int) -> dict[str, Any]:
     state = torch.load(checkpoint_path(folder, epoch), weights_only=True)
-    return {**state["model"], **{f"optimizer.{i}.{k}": v for i, s in state["optimizer"]["state"].items() for k, v in s.items()}}
+    return {
+        **state["model"],
+        **{f"optimizer.{i}.{k}": v for i, s in state["optimizer"]["state"].items() for k, v in s.items()},
+    }
 
 
 @pytest.mark.parametrize("interrupted_after", [1, 2, 3])
