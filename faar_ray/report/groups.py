@@ -106,7 +106,7 @@ def names_of(params: Mapping[str, Mapping[str, Any]], *, whole: bool = False) ->
     for digits in range(3, MOST_DIGITS + 1):
         names = {i: ", ".join(_said(short[k], p[k], digits) for k in varying if k in p) for i, p in params.items()}
         if len(set(names.values())) == len(names):
-            return names
+            return {i: name or i for i, name in names.items()}
     return {i: f"{n} ({i})" if list(names.values()).count(n) > 1 else n or i for i, n in names.items()}
 
 

@@ -87,7 +87,7 @@ class SeedModel:
         """Mean of a configuration over all seeds, as far as other configurations tell; its plain mean elsewhere."""
         contrast = np.concatenate([self._one(config), np.full(len(self.seeds), 1 / len(self.seeds))])
         if self._additive.can_tell(contrast):
-            return self._additive.value(contrast)
+            return round(self._additive.value(contrast), 9)  # equal trials stay equal, in whatever order they come
         return self._plain.value(self._one(config))
 
     def difference(self, config: str, other: str) -> Difference:

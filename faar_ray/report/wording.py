@@ -61,7 +61,7 @@ def label(metric: str) -> str:
 def plus_minus(value: float, half: float) -> str:
     """`1.0 ± 0.6`, with as many decimals as the half width deserves; without it where noise is unknown."""
     if not math.isfinite(half):
-        return f"{value:.1f}" if abs(value) >= 0.1 else f"{value:.2g}"
+        return f"{value:.1f}" if abs(value) >= 0.1 else f"{value + 0.0:.2g}"
     decimals = 1 if half >= 0.1 or half == 0 else min(6, math.ceil(-math.log10(half)))
     while decimals < 6 and half and f"{abs(value):.{decimals}f}" == f"{half:.{decimals}f}":
         decimals += 1
@@ -70,9 +70,10 @@ def plus_minus(value: float, half: float) -> str:
 
 def count(value: float) -> str:
     """A number of parameters, short: 187k, 1.29M; other counts with three digits."""
-    if value >= 1e6:
-        return f"{value / 1e6:.3g}M"
-    return f"{value / 1e3:.3g}k" if value >= 1e3 else f"{value:.3g}"
+    for size, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if value >= 0.9995 * size:
+            return f"{value / size:.3g}{unit}"
+    return f"{value:.3g}"
 
 
 def saving(row: Row, other: Row, cost_name: str) -> tuple[float, str] | None:

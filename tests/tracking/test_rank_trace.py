@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -30,11 +31,8 @@ def test_k_can_be_recomputed_from_a_row(tmp_path: Path) -> None:
     write_rank_trace(tmp_path / "t0.parquet", "t0", [record()])
     row = read_rank_trace(tmp_path / "t0.parquet").to_pylist()[0]
 
-    total, kept = sum(row["importance"]), 0.0
-    for k, score in enumerate(row["importance"], start=1):
-        kept += score
-        if kept >= row["rho"] * total:
-            break
+    shares = np.cumsum(row["importance"]) / np.sum(row["importance"])
+    k = int(np.argmax(shares >= row["rho"])) + 1
 
     assert k == row["rank"]
 

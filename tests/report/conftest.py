@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from faar_ray.config import TrialConfig, config_id
 from faar_ray.records import RankRecord, Role, State, TrialResult
 from faar_ray.report.results import write_results
@@ -162,3 +164,10 @@ def _ended(
     trial: str, config: TrialConfig, role: Role, params: dict[str, Any], run_id: str, metrics: dict[str, float]
 ) -> TrialResult:
     return TrialResult(trial, config_id(config), 0, role, "COMPLETE", params, metrics, 28.0, EPOCHS, run_id)
+
+
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished search with its MLflow database; tests leave it as it is."""
+    folder = tmp_path_factory.mktemp("search")
+    return make_run(folder / "runs", f"sqlite:///{folder}/mlflow.db")

@@ -1,0 +1,102 @@
+"""The page and MLflow's own view of it, in a real browser."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib import image
+
+from faar_ray.report import build_report
+from faar_ray.report.history import log_report
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on PATH (apt-get install chromium)"),
+]
+FLAGS = (
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
+    "--disable-background-networking", "--disable-component-update", "--hide-scrollbars",
+)  # fmt: skip
+
+
+def chromium(profile: Path, *arguments: str) -> str:
+    command = [str(CHROMIUM), *FLAGS, f"--user-data-dir={profile}", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+
+
+@contextmanager
+def mlflow_ui(folder: Path) -> Iterator[str]:
+    """A plain `mlflow ui` in a folder; gives its address once it answers."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{probe.getsockname()[1]}"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mlflow", "ui", "--port", address.rpartition(":")[2], "--workers", "1"],
+        cwd=folder, env=os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true"},
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
+    try:
+        for _ in range(240):
+            try:
+                urllib.request.urlopen(f"{address}/health", timeout=2).close()
+                break
+            except OSError:
+                time.sleep(0.5)
+        yield address
+    finally:
+        os.killpg(process.pid, 15)
+        process.wait(30)
+
+
+@pytest.mark.parametrize("width", [1280, 500])
+def test_nothing_of_the_page_is_wider_than_the_window(finished_run: Path, tmp_path: Path, width: int) -> None:
+    html = build_report(finished_run, tmp_path / "report") / "index.html"
+    probe = "<script>document.title = document.documentElement.scrollWidth + '/' + innerWidth</script></body>"
+    html.write_text(html.read_text().replace("</body>", probe))
+
+    dom = chromium(tmp_path / "profile", f"--window-size={width},900", "--dump-dom", html.as_uri())
+
+    inside, window = map(int, dom.partition("<title>")[2].partition("</title>")[0].split("/"))
+    assert inside <= window
+
+
+def test_the_page_paints_its_pictures(finished_run: Path, tmp_path: Path) -> None:
+    html = build_report(finished_run, tmp_path / "report") / "index.html"
+    shot = tmp_path / "shot.png"
+
+    chromium(tmp_path / "profile", "--window-size=1280,3000", f"--screenshot={shot}", html.as_uri())
+
+    pixels = image.imread(shot)[..., :3]
+    assert (np.ptp(pixels.reshape(-1, 3), axis=0) > 0.9).all()
+    assert len(np.unique((pixels * 15).astype(int).reshape(-1, 3), axis=0)) > 60
+
+
+def test_mlflow_ui_shows_the_runs_and_the_report(finished_run: Path, tmp_path: Path) -> None:
+    run = json.loads((finished_run / "run.json").read_text())
+    report = build_report(finished_run, tmp_path / "report")
+    assert log_report(run["tracking_uri"], run["parent_run_id"], report) == ""
+
+    with mlflow_ui(finished_run.parents[1]) as address:
+        runs = chromium(tmp_path / "a", "--virtual-time-budget=30000", "--dump-dom", f"{address}/#/experiments/1/runs")
+        artifact = chromium(
+            tmp_path / "b", "--virtual-time-budget=30000", "--dump-dom",
+            f"{address}/#/experiments/1/runs/{run['parent_run_id']}/artifacts/report/index.html",
+        )  # fmt: skip
+
+    assert "matching run" in runs
+    assert "rho" in runs
+    assert "report/index.html" in artifact
+    assert "iframe" in artifact
