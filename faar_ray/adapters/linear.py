@@ -44,4 +44,4 @@ class TaskLinears(nn.Module):
         y_TNO: Tensor = torch.bmm(x_TNI, weight_TIO)
         if self.base.bias is not None:
             y_TNO = y_TNO + self.base.bias
-        return y_TNO.unflatten(1, x.shape[1:-1])
+        return y_TNO.view(len(weights), *x.shape[1:-1], -1)

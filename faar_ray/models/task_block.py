@@ -76,7 +76,7 @@ def attend(block: SwinTransformerBlock, x_SBHWC: Tensor, qkv: Linear) -> Tensor:
     grid: Tensor = window_reverse(mixed.unflatten(1, window), window, *padded)[:, :height, :width]
     if any(shift):
         grid = torch.roll(grid, shifts=shift, dims=(1, 2))
-    return grid.unflatten(0, (-1, batch))
+    return grid.reshape(-1, batch, *grid.shape[1:])
 
 
 def _mix(block: SwinTransformerBlock, qkv: Tensor) -> Tensor:
