@@ -13,7 +13,7 @@ from matplotlib.transforms import Bbox
 
 from faar_ray.records import TrialResult
 from faar_ray.report.answer import Answer
-from faar_ray.report.style import CONTROL, INK, MUTED, bare, save
+from faar_ray.report.style import CONTROL, DPI, INK, MUTED, bare, save
 from faar_ray.report.table import Row
 from faar_ray.report.wording import label
 
@@ -28,7 +28,7 @@ def plot_front(found: Answer, results: Sequence[TrialResult], out: Path) -> bool
     rows = [row for row in found.rows if row.cost]
     if not rows or not found.cost_name:
         return False
-    figure = Figure(figsize=(8.6, 4.9), layout="constrained")
+    figure = Figure(figsize=(8.6, 4.9), dpi=DPI, layout="constrained")
     ax = figure.subplots()
     bare(ax)
     quality = found.quality.name
@@ -129,7 +129,7 @@ def _names(figure: Figure, ax: Axes, rows: Sequence[Row], quality: str) -> None:
     figure.set_layout_engine("none")  # places are final from here on
     inside = ax.get_window_extent()
     points = ax.transData.transform([(_x(r), r.values[quality]) for r in rows])
-    taken = [Bbox.from_bounds(x - 10, y - 10, 20, 20) for x, y in points]
+    taken = [Bbox.from_bounds(x - 16, y - 16, 32, 32) for x, y in points]
     for row in rows:
         for dx, dy, side in BESIDE:
             text = ax.annotate(
@@ -137,7 +137,7 @@ def _names(figure: Figure, ax: Axes, rows: Sequence[Row], quality: str) -> None:
                 va="center", color=CONTROL if row.role != "trial" else INK,
             )  # fmt: skip
             box = text.get_window_extent()
-            if inside.x0 < box.x0 and box.x1 < figure.bbox.x1 - 4 and not any(box.overlaps(other) for other in taken):
+            if inside.x0 < box.x0 and box.x1 < inside.x1 and not any(box.overlaps(other) for other in taken):
                 taken.append(box)
                 break
             text.remove()

@@ -15,6 +15,7 @@ from faar_ray.tracking.atomic import replacing
 
 INK, MUTED, GRID = "#22262b", "#6b727c", "#e4e6ea"
 CONTROL = "#c2571a"
+DPI = 160
 CONTROLS = ("#c2571a", "#a63a6f", "#8a6d00", "#5b6470")
 
 
@@ -39,4 +40,4 @@ def bare(ax: Axes) -> None:
 def save(figure: Figure, out: Path) -> None:
     """As PNG, atomically."""
     with replacing(out) as scratch, scratch.open("wb") as file:
-        figure.savefig(file, format="png", dpi=160)
+        figure.savefig(file, format="png", dpi=DPI)

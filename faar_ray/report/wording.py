@@ -127,9 +127,8 @@ def _price(found: Findings, row: Row, best: Row) -> str:
     saved = saving(row, best, found.cost_name)
     against = _second(best.name, row.name)
     if not math.isfinite(gain.half):
-        return (
-            f"By the numbers alone, {row.name} costs {-gain.value:.1f} {metric} against {against}{_and_saves(saved)}."
-        )
+        loss = plus_minus(0.0 - gain.value, gain.half)
+        return f"By the numbers alone, {row.name} costs {loss} {metric} against {against}{_and_saves(saved)}."
     if gain.told_apart:
         rest = _and_saves(saved) + _others(found, row, best)
         return f"{row.name} costs {plus_minus(-gain.value, gain.half)} {metric} against {against}{rest}."

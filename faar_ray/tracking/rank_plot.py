@@ -123,5 +123,5 @@ def _colour_bar(figure: Figure, image: AxesImage, axes: Sequence[Axes]) -> None:
     bar = figure.colorbar(image, ax=list(axes), pad=0.015, aspect=30, fraction=0.05)
     bar.ax.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
     bar.set_label("rank", fontsize=8.5, color=INK)
-    bar.outline.set_visible(False)  # type: ignore[operator]
+    bar.outline.set_visible(False)
     bar.ax.tick_params(labelsize=7, length=2, color=FAINT)

@@ -23,7 +23,9 @@ class Page(HTMLParser):
     def __init__(self, html: str) -> None:
         super().__init__()
         self.open: list[str] = []
-        self.text, self.pictures, self.links = "", [], []
+        self.text = ""
+        self.pictures: list[str | None] = []
+        self.links: list[str] = []
         self.feed(html)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:

@@ -12,6 +12,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -86,9 +87,13 @@ def test_a_trial_is_a_child_with_searched_keys_only_and_its_whole_config(
 def test_an_epoch_is_one_batch_with_step_epoch(
     tracker: Tracker, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run, batches = start(tracker), []
-    plain = tracker._client.log_batch
-    monkeypatch.setattr(tracker._client, "log_batch", lambda *a, **k: (batches.append(a), plain(*a, **k))[1])
+    run, batches, plain = start(tracker), list[Any](), tracker._client.log_batch
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        batches.append(args)
+        return plain(*args, **kwargs)
+
+    monkeypatch.setattr(tracker._client, "log_batch", counted)
 
     for epoch in range(2):
         tracker.log_epoch(run, epoch, {f"val/m{i}": float(epoch) for i in range(200)})
