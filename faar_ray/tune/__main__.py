@@ -69,6 +69,7 @@ def _run(options: argparse.Namespace) -> int:
     named = [] if options.name is None else [f"name={json.dumps(options.name)}"]
     space = read_space(options.space, [*options.overrides, *named])
     from faar_ray.tune.capacity import capacity, this_machine
+    from faar_ray.tune.run_folder import check_name, folder_of
 
     room = capacity(space.resources, [this_machine()]) if options.address is None else None
     console = Console(stderr=options.json, highlight=False)
@@ -77,6 +78,7 @@ def _run(options: argparse.Namespace) -> int:
 
         show_plan(console, space, room)
         return 0
+    check_name(folder_of(space, space.name), space, resume=options.resume)
     from faar_ray.tune.command import search_and_answer
 
     return search_and_answer(space, options, console)

@@ -44,7 +44,7 @@ class Book:
         proposer: over the run's journal.
         references: single-task runs still to train, and their values.
         controls: jobs beside the search.
-        concurrent: how many jobs may be open at once.
+        concurrent: how many jobs may be open at once; set when the machines are known.
         watchers: are told everything.
         run_id: MLflow's run of a trial id.
         now: clock in seconds.
@@ -57,7 +57,7 @@ class Book:
         references: References,
         controls: Sequence[Job],
         *,
-        concurrent: int,
+        concurrent: int = 0,
         watchers: Sequence[Watcher] = (),
         run_id: Callable[[str], str] = lambda trial_id: "",
         now: Callable[[], float] = time.monotonic,

@@ -50,7 +50,8 @@ def json_line(
 def show_answer(console: Console, found: Answer) -> None:
     """The table and its sentences."""
     console.print()
-    console.print(answer_table(found))
+    if found.rows:
+        console.print(answer_table(found))
     for sentence in found.sentences:
         console.print(Text(sentence))
 
@@ -58,8 +59,8 @@ def show_answer(console: Console, found: Answer) -> None:
 def answer_table(found: Answer) -> Table:
     """Configurations from best to worst, controls beside; the front and the recommended one are marked."""
     quality = found.quality.name
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    table.add_column("\nconfiguration", overflow="fold")
+    table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold")
+    table.add_column("\nconfiguration", overflow="fold", min_width=min(30, max(len(row.name) for row in found.rows)))
     cost = label(found.cost_name).replace(" ", "\n", 1)
     for title in (f"{quality}\nval", "against\nbest", cost, f"{quality}\ntest", "\nseeds"):
         table.add_column(title, justify="right", no_wrap=True)
@@ -71,7 +72,7 @@ def answer_table(found: Answer) -> Table:
 
 
 def _cells(row: Row, quality: str) -> list[str]:
-    marks = [("take this", row.recommended), ("front", row.on_front), ("control", row.role == "control")]
+    mark = "take this" if row.recommended else "front" if row.on_front else row.role if row.role == "control" else ""
     return [
         row.name,
         plus_minus(row.values[quality], row.error) if row.error == row.error else f"{row.values[quality]:.2f}",
@@ -79,5 +80,5 @@ def _cells(row: Row, quality: str) -> list[str]:
         "" if row.cost is None else count(row.cost),
         "" if row.test is None else f"{row.test:.2f}",
         ",".join(map(str, row.seeds)),
-        ", ".join(name for name, holds in marks if holds),
+        mark,
     ]

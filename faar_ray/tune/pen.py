@@ -6,6 +6,7 @@ import queue
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 from faar_ray.records import State, TrialResult
 from faar_ray.tracking.mlflow_writer import Tracker
@@ -18,20 +19,35 @@ class Pen:
     """A watcher of the book that writes to MLflow.
 
     Args:
-        tracker: with its parent run open.
+        open_tracker: opens MLflow with the search's parent run; called in the thread, at once.
         folder: of the run.
-        runs: trial id -> run id, of a resumed search.
         complain: is told the first failure of a write, once.
     """
 
-    def __init__(self, tracker: Tracker, folder: Path, runs: Mapping[str, str], complain: Note) -> None:
-        self.tracker, self.folder, self.complain = tracker, folder, complain
-        self.runs = dict(runs)
+    def __init__(self, open_tracker: Callable[[], Tracker], folder: Path, complain: Note) -> None:
+        self.folder, self.complain = folder, complain
+        self.runs: dict[str, str] = {}
         """trial id -> run id, once written."""
         self.failures = 0
+        self._open, self._opened = open_tracker, threading.Event()
+        self._tracker: Tracker | None = None
+        self._fault: BaseException | None = None
         self._queue: queue.Queue[Callable[[], None] | None] = queue.Queue()
         self._thread = threading.Thread(target=self._work, name="mlflow", daemon=True)
         self._thread.start()
+
+    @property
+    def tracker(self) -> Tracker:
+        """The open tracker; waits until it is.
+
+        Raises:
+            ConfigError: MLflow cannot be used.
+        """
+        self._opened.wait()
+        if self._fault is not None:
+            raise self._fault
+        assert self._tracker is not None
+        return self._tracker
 
     def started(self, job: Job) -> None:
         """Open the trial's run, or go on with it."""
@@ -44,7 +60,7 @@ class Pen:
     def ended(self, job: Job, result: TrialResult) -> None:
         """Log the rank trace and its picture, and close the run."""
         self._queue.put(lambda: self._trace(job))
-        self._queue.put(lambda: self._end(job.trial_id, result))
+        self._queue.put(lambda: self._end(job, result))
 
     def tested(self, trial_id: str, metrics: Mapping[str, float]) -> None:
         """Log what the test split gave."""
@@ -66,8 +82,9 @@ class Pen:
         """Wait until all is written."""
         self._queue.join()
 
-    def close(self) -> None:
-        """Write the rest and stop."""
+    def end_search(self, state: Literal["FINISHED", "FAILED", "KILLED"], report: Path | None = None) -> None:
+        """Close the parent run, write the rest and stop."""
+        self._queue.put(lambda: self.tracker.end_search(state, report))
         self._queue.put(None)
         self._thread.join()
 
@@ -85,30 +102,39 @@ class Pen:
                 self._start(job)
                 self.tracker.log_epoch(self.runs[job.trial_id], result.epochs - 1, result.metrics)
                 self._trace(job)
-                self._end(job.trial_id, result)
+                self._end(job, result)
 
     def _trace(self, job: Job) -> None:
         trace = self.folder / "rank_trace" / f"{job.trial_id}.parquet"
         if trace.is_file():
             self.tracker.log_rank_trace(self.runs[job.trial_id], trace, _title(job))
 
-    def _end(self, trial_id: str, result: TrialResult) -> None:
-        artifact = self.folder / "trials" / trial_id / "adapter.safetensors"
-        final = result.metrics if result.role == "reference" else {}
-        run = self.runs[trial_id]
-        self.tracker.end_trial(run, result.state, metrics=final, artifacts=[artifact], reason=result.reason)
+    def _end(self, job: Job, result: TrialResult) -> None:
+        run, adapter = self.runs[job.trial_id], self.folder / "trials" / job.trial_id / "adapter.safetensors"
+        if job.cached:
+            self.tracker.log_epoch(run, result.epochs - 1, result.metrics)
+        self.tracker.end_trial(run, result.state, artifacts=[adapter], reason=result.reason)
 
     def _work(self) -> None:
+        try:
+            self._tracker = self._open()
+            self.runs = self._tracker.runs_of(self._tracker.parent)
+        except BaseException as fault:  # whoever waits for the tracker gets it
+            self._fault = fault
+        self._opened.set()
         while (task := self._queue.get()) is not None:
-            try:
-                task()
-            except Exception as fault:  # a view must not stop the search, whatever is wrong with it
-                self.failures += 1
-                if self.failures == 1:
-                    self.complain(f"MLflow cannot be written ({_first_line(fault)}); the search goes on without it")
-            finally:
-                self._queue.task_done()
+            if self._fault is None:
+                self._write(task)
+            self._queue.task_done()
         self._queue.task_done()
+
+    def _write(self, task: Callable[[], None]) -> None:
+        try:
+            task()
+        except Exception as fault:  # a view must not stop the search, whatever is wrong with it
+            self.failures += 1
+            if self.failures == 1:
+                self.complain(f"MLflow cannot be written ({_first_line(fault)}); the search goes on without it")
 
 
 def _title(job: Job) -> str:

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import shutil
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,66 +53,58 @@ class Outcome:
 
 
 def run_search(space: SearchSpace, name: str, progress: Progress, *, resume: bool, address: str | None) -> Outcome:
-    """Run or resume a search to its end.
+    """Run or resume a search to its end, in a folder that `check_name` has let through.
 
     Raises:
-        ConfigError: before anything is started or written.
+        ConfigError: before anything is started.
         KeyboardInterrupt: after all runs were closed.
     """
-    path = run_folder.folder_of(space, name)
-    run_folder.check_name(path, space, resume=resume)
-    with holding(path, space, fresh=not resume) as folder, ThreadPoolExecutor(1) as background:
-        opening = background.submit(open_tracker, space, name, folder)
-        progress.phase("starting Ray")
-        with cluster.connected(address) as nodes:
-            concurrent = capacity(space.resources, nodes).concurrent
-            make_data(space, progress.phase)
-            progress.phase("opening MLflow")
-            tracker = opening.result()
-            return search(space, folder, tracker, progress, concurrent)
+    with holding(run_folder.folder_of(space, name), space, fresh=not resume) as folder:
+        proposer = Proposer(space, open_journal(folder.study_log, space.name, space.objectives))
+        pen = Pen(functools.partial(open_tracker, space, name, folder), folder.path, progress.note)
+        with closing(pen, folder, proposer):
+            references = References(space, proposer.results())
+            pen.reconcile([(job_of(space, result), result) for result in proposer.results()])
+            watchers = (pen, progress)
+            book = Book(space, proposer, references, controls(space), watchers=watchers, run_id=pen.run_id)
+            if not book.finished():
+                train(space, book, folder, pen, progress, address)
+            progress.phase("writing the report")
+            return conclude(space, folder, proposer, book, pen)
 
 
-def search(space: SearchSpace, folder: RunFolder, tracker: Tracker, progress: Progress, concurrent: int) -> Outcome:
-    """References, trials and controls, report; Ray is up and the folder is held."""
-    study = open_journal(folder.study_log, space.name, space.objectives)
-    proposer = Proposer(space, study)
-    references = References(space, proposer.results())
-    pen = Pen(tracker, folder.path, tracker.runs_of(tracker.parent), progress.note)
-    with closing(pen, tracker, folder, proposer):
-        pen.reconcile([(job_of(space, result), result) for result in proposer.results()])
-        book = Book(
-            space, proposer, references, controls(space),
-            concurrent=concurrent, watchers=(pen, progress), run_id=pen.run_id,
-        )  # fmt: skip
+def train(space: SearchSpace, book: Book, folder: RunFolder, pen: Pen, progress: Progress, address: str | None) -> None:
+    """References, trials and controls, under Ray."""
+    around = Surroundings(folder.path, space.resources.cpus_per_worker, space.storage.keep_checkpoints)
 
-        around = Surroundings(folder.path, space.resources.cpus_per_worker, space.storage.keep_checkpoints)
+    def spec(job: Job) -> dict[str, object]:
+        alone = job.role == "reference"
+        return around.spec(job, {} if alone else book.references.val, {} if alone else book.references.test)
 
-        def spec(job: Job) -> dict[str, object]:
-            alone = job.role == "reference"
-            return around.spec(job, {} if alone else references.val, {} if alone else references.test)
-
+    progress.phase("starting Ray")
+    with cluster.connected(address) as nodes:
+        book.concurrent = capacity(space.resources, nodes).concurrent
+        make_data(space, progress.phase)
+        progress.phase("opening MLflow")
+        assert pen.tracker.parent  # nothing starts before MLflow is open
         cluster.work_off(book, spec, space.resources, space.failure.max_retries, folder.ray)
-        progress.phase("writing the report")
-        for trial_id, metrics in tests(study).items():
-            pen.tested(trial_id, metrics)
-        pen.drain()
-        return conclude(space, folder, tracker, proposer, book, pen)
 
 
-def conclude(
-    space: SearchSpace, folder: RunFolder, tracker: Tracker, proposer: Proposer, book: Book, pen: Pen
-) -> Outcome:
+def conclude(space: SearchSpace, folder: RunFolder, proposer: Proposer, book: Book, pen: Pen) -> Outcome:
     """Results, report and answer of a search that came to its end."""
+    for trial_id, metrics in tests(proposer.study).items():
+        pen.tested(trial_id, metrics)
+    pen.drain()
     results = write_down(folder, proposer, pen)
     fit_for_use = [result for result in results if result.role != "trial" or proposer.feasible(result)]
     complete = [result for result in fit_for_use if result.role == "trial" and result.state == "COMPLETE"]
     fault = book.fatal or (None if complete else nothing_feasible(space, results))
     report = build_report(folder.path, pen)
-    tracker.end_search("FAILED" if book.fatal else "FINISHED", report)
-    return Outcome(
-        folder.path, tracker.uri, tracker.parent, proposer.counts(), results, best_of(complete, space.objectives),
-        answer(fit_for_use, space.objectives), book.limit, fault,
-    )  # fmt: skip
+    pen.end_search("FAILED" if book.fatal else "FINISHED", report)
+    best = best_of(complete, space.objectives)
+    found = answer(fit_for_use, space.objectives)
+    uri, parent = pen.tracker.uri, pen.tracker.parent
+    return Outcome(folder.path, uri, parent, proposer.counts(), results, best, found, book.limit, fault)
 
 
 def write_down(folder: RunFolder, proposer: Proposer, pen: Pen) -> list[TrialResult]:
@@ -165,7 +157,7 @@ def holding(path: Path, space: SearchSpace, *, fresh: bool) -> Iterator[RunFolde
     try:
         yield folder
     except FaarRayError:
-        if fresh and not folder.study_log.exists():
+        if fresh and not any((path / "trials").iterdir()):
             shutil.rmtree(path, ignore_errors=True)
         raise
     finally:
@@ -173,7 +165,7 @@ def holding(path: Path, space: SearchSpace, *, fresh: bool) -> Iterator[RunFolde
 
 
 @contextlib.contextmanager
-def closing(pen: Pen, tracker: Tracker, folder: RunFolder, proposer: Proposer) -> Iterator[None]:
+def closing(pen: Pen, folder: RunFolder, proposer: Proposer) -> Iterator[None]:
     """Whatever happens, no MLflow run stays open and what finished is written down."""
     try:
         yield
@@ -181,9 +173,7 @@ def closing(pen: Pen, tracker: Tracker, folder: RunFolder, proposer: Proposer) -
         interrupted = isinstance(fault, KeyboardInterrupt)
         reason = "interrupted; --resume goes on" if interrupted else f"{type(fault).__name__}: {fault}"
         pen.close_running("PRUNED" if interrupted else "FAIL", reason)
-        pen.close()
+        pen.end_search("KILLED" if interrupted else "FAILED")
         with contextlib.suppress(Exception):
             write_down(folder, proposer, pen)
-            tracker.end_search("KILLED" if interrupted else "FAILED")
         raise
-    pen.close()

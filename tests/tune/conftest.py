@@ -99,13 +99,13 @@ class Driver:
         self.book.ended(name)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def space() -> Callable[..., SearchSpace]:
     """Makes small search spaces."""
     return tiny_space
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def space_file() -> Callable[..., Path]:
     """Writes small search spaces."""
     return write_space
