@@ -72,6 +72,14 @@ def epochs_in(journal: Path) -> int:
     return journal.read_text().count('"epoch/') if journal.exists() else 0
 
 
+def wait_for(process: subprocess.Popen[str], journal: Path, epochs: int) -> None:
+    """Until the journal holds so many epochs."""
+    deadline = time.monotonic() + 240
+    while epochs_in(journal) < epochs and process.poll() is None:
+        assert time.monotonic() < deadline, "no epoch in four minutes"
+        time.sleep(0.02)
+
+
 def family_of(pid: int) -> dict[int, str]:
     """All descendants of a process with their command lines."""
     parents, commands = {}, {}
@@ -94,11 +102,7 @@ def moments() -> Iterator[int]:
 def test_a_killed_driver_loses_nothing(folder: Path, undisturbed: dict[str, Any], epochs: int) -> None:
     name = f"killed-{epochs}"
     process = start(folder, name)
-    journal = folder / "runs" / name / "study.log"
-    deadline = time.monotonic() + 240
-    while epochs_in(journal) < epochs and process.poll() is None:
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    wait_for(process, folder / "runs" / name / "study.log", epochs)
     process.send_signal(signal.SIGKILL)
     process.wait(30)
     finish(folder, name, "--resume")
@@ -108,10 +112,7 @@ def test_a_killed_driver_loses_nothing(folder: Path, undisturbed: dict[str, Any]
 
 def test_a_killed_trial_is_tried_again_from_its_checkpoint(folder: Path, undisturbed: dict[str, Any]) -> None:
     process = start(folder, "actor")
-    journal = folder / "runs" / "actor" / "study.log"
-    while epochs_in(journal) < 2:
-        assert process.poll() is None
-        time.sleep(0.02)
+    wait_for(process, folder / "runs" / "actor" / "study.log", 2)
     actor, *_ = [pid for pid, command in family_of(process.pid).items() if "TrialActor" in command]
     os.kill(actor, signal.SIGKILL)
     said, _ = process.communicate(timeout=300)
@@ -123,10 +124,7 @@ def test_interrupt_closes_everything_and_names_the_command_that_resumes(
     folder: Path, undisturbed: dict[str, Any]
 ) -> None:
     process = start(folder, "stopped")
-    journal = folder / "runs" / "stopped" / "study.log"
-    while epochs_in(journal) < 2:
-        assert process.poll() is None
-        time.sleep(0.02)
+    wait_for(process, folder / "runs" / "stopped" / "study.log", 2)
     family = family_of(process.pid)
     process.send_signal(signal.SIGINT)
     said, _ = process.communicate(timeout=60)
