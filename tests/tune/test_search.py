@@ -20,6 +20,7 @@ from faar_ray.records import TrialResult
 from faar_ray.report.results import read_results
 from faar_ray.tracking.rank_trace import read_rank_trace
 
+pytestmark = pytest.mark.timeout(600)  # seconds; a minute where nothing else runs
 SEARCH: dict[str, Any] = {
     "references": "auto",
     "controls": [{"method": "lora"}],
@@ -63,7 +64,7 @@ def tune(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     path = os.pathsep.join(part for part in (str(source), os.environ.get("PYTHONPATH")) if part)
     command = [sys.executable, "-m", "faar_ray.tune", "space.yaml", *arguments]
     env = {**os.environ, "PYTHONPATH": path}
-    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=280, check=False)
+    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=500, check=False)
 
 
 @pytest.fixture(scope="module")
