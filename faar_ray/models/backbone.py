@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ def build_backbone(config: BackboneConfig, image_size: int, seed: int) -> SwinTr
         ConfigError: no such timm model, or not a Swin.
         DataError: weights that are missing, damaged or of another architecture.
     """
+    check_backbone(config)
     load_from_hub = config.pretrained and config.checkpoint is None and config.name != micro.NAME
     with seeded(seed, "backbone"):
         if config.name == micro.NAME:
@@ -45,13 +47,25 @@ def set_trainable(backbone: SwinTransformer, what: str) -> None:
         parameter.requires_grad_(what == "all" or (what == "light" and light))
 
 
-def _timm_swin(config: BackboneConfig, image_size: int, *, pretrained: bool) -> SwinTransformer:
-    options: dict[str, Any] = {"num_classes": 0, "img_size": image_size, "drop_path_rate": config.drop_path}
-    if not timm.is_model(config.name):
-        near = ", ".join(timm.list_models(f"*{config.name.split('_')[0]}*")[:5]) or "swin_tiny_patch4_window7_224"
-        raise ConfigError(f"backbone.name: must be {micro.NAME} or a timm Swin, got {config.name!r} (such as {near})")
+def check_backbone(config: BackboneConfig) -> None:
+    """Refuse a backbone that does not exist, without building it.
+
+    Raises:
+        ConfigError: no such timm model, or not a Swin.
+        DataError: no such checkpoint file.
+    """
+    if config.name != micro.NAME and not timm.is_model(config.name):
+        near = get_close_matches(config.name, [micro.NAME, *timm.list_models("swin_*")], n=1)
+        meant = f" (did you mean {near[0]!r}?)" if near else ""
+        raise ConfigError(f"backbone.name: must be {micro.NAME} or a timm Swin, got {config.name!r}{meant}")
     if not config.name.startswith("swin_"):
         raise ConfigError(f"backbone.name: must be {micro.NAME} or a timm Swin (swin_*), got {config.name!r}")
+    if config.checkpoint is not None and not Path(config.checkpoint).is_file():
+        raise DataError(f"backbone.checkpoint: no such file: {config.checkpoint}")
+
+
+def _timm_swin(config: BackboneConfig, image_size: int, *, pretrained: bool) -> SwinTransformer:
+    options: dict[str, Any] = {"num_classes": 0, "img_size": image_size, "drop_path_rate": config.drop_path}
     try:
         model = timm.create_model(config.name, pretrained=pretrained, **options)
     except OSError as error:
@@ -64,8 +78,6 @@ def _timm_swin(config: BackboneConfig, image_size: int, *, pretrained: bool) -> 
 
 
 def _read_weights(path: Path) -> dict[str, Tensor]:
-    if not path.is_file():
-        raise DataError(f"backbone.checkpoint: no such file: {path}")
     try:
         if path.suffix == ".safetensors":
             return load_file(path)

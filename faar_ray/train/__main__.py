@@ -17,6 +17,7 @@ from rich.table import Table
 from faar_ray.errors import FaarRayError
 from faar_ray.models import build_model, parameters_by_part
 from faar_ray.tasks import TASKS
+from faar_ray.tools import tool, ui_command
 from faar_ray.train.session import Session
 from faar_ray.trial_file import TrialFile, read_trial
 
@@ -36,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
-        again = ["python", "-m", "faar_ray.train", str(args.config), *args.overrides, "--resume"]
+        again = [tool("python"), "-m", "faar_ray.train", str(args.config), *args.overrides, "--resume"]
         print(f"\ninterrupted; go on with: {shlex.join(again)}", file=sys.stderr)
         return 130
     return 0
@@ -113,8 +114,7 @@ def _tell_end(session: Session, metrics: dict[str, float], console: Console) -> 
     table.caption = f"{metrics['trainable_params']:,.0f} trainable parameters"
     console.print(table)
     console.print(f"written: {session.folder}", soft_wrap=True, highlight=False)
-    if session.tracking_uri.startswith("sqlite:///"):
-        console.print(f"look:    mlflow ui --backend-store-uri {session.tracking_uri}", soft_wrap=True, highlight=False)
+    console.print(f"look:    {ui_command(session.tracking_uri)}", soft_wrap=True, highlight=False)
 
 
 if __name__ == "__main__":

@@ -70,10 +70,10 @@ def fit(
         metrics["time/step_ms"] = 1000 * (trained - started) / trial.steps_per_epoch
         metrics["time/epoch_s"] = time.perf_counter() - started
         trial.records.append(EpochRecord(epoch, metrics, tuple(ranks)))
+        if epoch + 1 == config.optim.epochs:  # before the checkpoint that makes the trial count as finished
+            write_adapter(folder / "adapter.safetensors", trial.model, config)
         trial.save(folder, keep=keep_checkpoints)
         write_trace(trace, trial_id, trial)
-        if epoch + 1 == config.optim.epochs:
-            write_adapter(folder / "adapter.safetensors", trial.model, config)
         yield trial.records[-1]
 
 

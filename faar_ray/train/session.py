@@ -11,6 +11,7 @@ from faar_ray.records import EpochRecord, State
 from faar_ray.tracking.atomic import replacing
 from faar_ray.tracking.mlflow_writer import Tracker
 from faar_ray.train.fit import fit
+from faar_ray.train.preflight import preflight
 from faar_ray.trial_file import TrialFile
 
 
@@ -30,6 +31,7 @@ class Session:
             raise ConfigError(f"name: {self.folder} exists; go on with it by --resume, or give another name=NAME")
         if resume and not self.folder.exists():
             raise ConfigError(f"--resume: there is no {self.folder}; start without --resume")
+        preflight(self.config)
         self._tracker = Tracker(file.tracking.uri, file.tracking.experiment or name)
         self.tracking_uri = self._tracker.uri
         self.run_id = self._tracker.start_trial(self.trial_id, self.config, {}, "trial", self._known_run())

@@ -14,6 +14,7 @@ from pathlib import Path
 from rich.console import Console
 
 from faar_ray.errors import FaarRayError
+from faar_ray.tools import tool
 
 EXAMPLE = """examples:
   python -m faar_ray.tune search_spaces/rho.yaml
@@ -57,7 +58,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(fault, file=sys.stderr)
         return fault.exit_code
     except KeyboardInterrupt:
-        command = shlex.join(["python", "-m", "faar_ray.tune", *raw, *([] if "--resume" in raw else ["--resume"])])
+        command = shlex.join(
+            [tool("python"), "-m", "faar_ray.tune", *raw, *([] if "--resume" in raw else ["--resume"])]
+        )
         print(f"\ninterrupted; this goes on from here:\n  {command}", file=sys.stderr)
         return 130
 
@@ -68,9 +71,12 @@ def _run(options: argparse.Namespace) -> int:
 
     named = [] if options.name is None else [f"name={json.dumps(options.name)}"]
     space = read_space(options.space, [*options.overrides, *named])
+    from faar_ray.train.preflight import preflight
     from faar_ray.tune.capacity import capacity, this_machine
     from faar_ray.tune.run_folder import check_name, folder_of
 
+    for over in ({}, *space.controls):
+        preflight(space.trial_config(over))
     room = capacity(space.resources, [this_machine()]) if options.address is None else None
     console = Console(stderr=options.json, highlight=False)
     if options.dry_run:

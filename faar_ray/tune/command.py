@@ -11,6 +11,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
+from faar_ray.tools import tool, ui_command
 from faar_ray.tune.outcome import json_line, show_answer
 from faar_ray.tune.progress import Progress
 from faar_ray.tune.roster import config_of
@@ -42,7 +43,7 @@ def _say_next(found: Outcome, options: argparse.Namespace, console: Console) -> 
     lines = [""]
     if found.limit:
         lines.append(f"The search ended early: {found.limit}.")
-        again = shlex.join(["python", "-m", "faar_ray.tune", str(options.space), *options.overrides])
+        again = shlex.join([tool("python"), "-m", "faar_ray.tune", str(options.space), *options.overrides])
         name = f" --name {shlex.quote(options.name)}" if options.name else ""
         lines.append(f"more of it   {again} budget.time=LONGER{name} --resume")
     lines.append(f"all runs     {ui_command(found.tracking_uri)}")
@@ -50,13 +51,6 @@ def _say_next(found: Outcome, options: argparse.Namespace, console: Console) -> 
     lines += [f"the report   {_near(page)}"] if page.is_file() else []
     lines.append(f"the data     {_near(found.folder / 'results.parquet')}, {_near(found.folder / 'rank_trace')}/")
     console.print(Text("\n".join(lines)), soft_wrap=True)
-
-
-def ui_command(tracking_uri: str) -> str:
-    """How MLflow shows the runs; without an argument where it finds the database by itself."""
-    if tracking_uri == f"sqlite:///{Path.cwd() / 'mlflow.db'}":
-        return "mlflow ui"
-    return f"mlflow ui --backend-store-uri {shlex.quote(tracking_uri)}"
 
 
 def _near(path: Path) -> str:

@@ -18,7 +18,7 @@ from ray import tune
 from faar_ray.config import TrialConfig
 from faar_ray.errors import FaarRayError
 from faar_ray.records import EpochRecord
-from faar_ray.train import fit, read_test
+from faar_ray.train.fit import fit, read_test
 
 
 def epochs_of(spec: Mapping[str, Any]) -> Iterator[EpochRecord]:

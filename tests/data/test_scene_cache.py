@@ -40,7 +40,7 @@ def test_a_small_split_is_the_prefix_of_a_large_one(make_config: MakeConfig, cac
 
 def test_splits_seeds_and_domains_share_no_image(make_config: MakeConfig, cache: Path) -> None:
     asked = [({}, "train"), ({}, "val"), ({}, "test"), ({"seed": 1}, "val"), ({"domain": "source"}, "val")]
-    images = [load_dataset(make_config(**c), s, cache_dir=cache).stored["image"] for c, s in asked]  # type: ignore[arg-type]
+    images = [load_dataset(make_config(**c), s, cache_dir=cache).stored["image"] for c, s in asked]
     assert len({image.numpy().tobytes() for image in torch.cat(images)}) == 60 * len(asked)
 
 

@@ -15,7 +15,7 @@ from safetensors import safe_open
 from faar_ray.config import TrialConfig
 from faar_ray.errors import ConfigError, DataError
 from faar_ray.records import EpochRecord
-from faar_ray.train import NonFiniteLoss, fit, read_test
+from faar_ray.train.fit import NonFiniteLoss, fit, read_test
 from faar_ray.train.checkpoint import checkpoint_path
 
 SMALL: dict[str, Any] = {

@@ -10,7 +10,8 @@ from faar_ray.errors import TooManyFailures
 from faar_ray.tune.jobs import Job
 from faar_ray.tune.space import SearchSpace
 
-Space, Drive = Callable[..., SearchSpace], Callable[..., Any]
+Space = Callable[..., SearchSpace]
+Drive = Callable[..., Any]
 
 
 def with_test(job: Job, epoch: int) -> dict[str, float]:

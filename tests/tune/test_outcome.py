@@ -11,7 +11,6 @@ from rich.console import Console
 
 from faar_ray.records import TrialResult
 from faar_ray.report.answer import answer
-from faar_ray.tune.command import ui_command
 from faar_ray.tune.outcome import best_of, json_line, show_answer
 from faar_ray.tune.space import SearchSpace
 from faar_ray.tune.space_sections import Objective
@@ -52,8 +51,3 @@ def test_the_table_fits_eighty_columns_and_keeps_names_whole() -> None:
     assert max(map(len, lines)) <= 80
     (best,) = [line for line in lines if line.startswith("rho_shared 0.91")]
     assert "take this" in best
-
-
-def test_mlflow_ui_needs_no_argument_in_the_working_directory() -> None:
-    assert ui_command(f"sqlite:///{Path.cwd() / 'mlflow.db'}") == "mlflow ui"
-    assert ui_command("sqlite:////data/m.db") == "mlflow ui --backend-store-uri sqlite:////data/m.db"

@@ -13,7 +13,8 @@ from optuna.trial import FrozenTrial, TrialState
 from faar_ray.tune.journal import open_journal
 from faar_ray.tune.space import SearchSpace
 
-Space, Drive = Callable[..., SearchSpace], Callable[..., Any]
+Space = Callable[..., SearchSpace]
+Drive = Callable[..., Any]
 
 
 def read_back(path: Path) -> list[FrozenTrial]:

@@ -15,6 +15,7 @@ import optuna
 import pytest
 import yaml
 from mlflow import MlflowClient
+from optuna.storages.journal import JournalFileBackend
 
 from faar_ray.records import TrialResult
 from faar_ray.report.results import read_results
@@ -85,7 +86,7 @@ def test_every_trial_is_accounted_for(finished: Finished) -> None:
 
 
 def test_the_journal_and_the_results_tell_the_same_states(finished: Finished) -> None:
-    backend = optuna.storages.journal.JournalFileBackend(str(finished.run / "study.log"))
+    backend = JournalFileBackend(str(finished.run / "study.log"))
     study = optuna.load_study(study_name="tiny", storage=optuna.storages.JournalStorage(backend))
     told = {trial.user_attrs["trial_id"]: trial for trial in study.get_trials()}
     for name, trial in told.items():

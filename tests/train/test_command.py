@@ -1,0 +1,93 @@
+"""`python -m faar_ray.train`, as a person types it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from mlflow import MlflowClient
+
+from faar_ray.tracking.rank_trace import read_rank_trace
+from faar_ray.train.__main__ import main
+
+TRIAL: dict[str, Any] = {
+    "method": "faar",
+    "data": {"train_images": 20, "val_images": 10, "image_size": 32},
+    "backbone": {"pretrained": False},
+    "pdrs": {"init_rank": 4, "rho_shared": 0.6},
+    "optim": {"epochs": 2, "batch_size": 10},
+    "references": {"semseg": 30.0, "human_parts": 20.0, "normals": 30.0},
+}
+
+
+@pytest.fixture
+def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(TRIAL))
+    return path
+
+
+def test_dry_run_counts_by_part_and_trains_nothing(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(config), "method=dora", "--dry-run", "--json"]) == 0
+    counted = json.loads(capsys.readouterr().out)
+    assert (counted["method"], counted["backbone"]) == ("dora", "swin_micro")
+    assert counted["tasks"] == ["semseg", "human_parts", "normals"]
+    assert sum(counted["by_part"].values()) == counted["trainable_params"] < counted["total_params"]
+    assert list(counted["by_part"]) == ["adapters", "magnitudes", "decoder", "norms", "other"]
+    assert list(config.parent.iterdir()) == [config]
+
+
+def test_a_trial_leaves_its_folder_its_trace_and_a_finished_run(
+    config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.set_num_threads(1)
+    assert main([str(config), "--json"]) == 0
+    outcome = json.loads(capsys.readouterr().out.splitlines()[-1])
+    folder = config.parent / "runs" / "mine"
+    assert Path(outcome["path"]) == folder
+    assert (folder / "trials" / "t000-s0" / "adapter.safetensors").is_file()
+    assert read_rank_trace(folder / "rank_trace" / "t000-s0.parquet").num_rows == 2 * 65
+    run = MlflowClient(outcome["tracking_uri"]).get_run(outcome["run_id"])
+    assert run.info.status == "FINISHED"
+    assert run.data.metrics["delta_m"] == pytest.approx(outcome["metrics"]["delta_m"])
+
+    assert main([str(config)]) == 2
+    assert "--resume" in capsys.readouterr().err
+    assert main([str(config), "--resume", "--json"]) == 0
+    again = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (again["run_id"], again["metrics"]) == (outcome["run_id"], outcome["metrics"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["pdrs.rho_shared=1.2"], "command line: pdrs.rho_shared=1.2"),
+        (["optim.epoch=3"], "did you mean 'epochs'"),
+        (["data.name=nyud", "data.tasks=[semseg]", "references=null"], "data.name: must be one of scenes"),
+        (["backbone.name=resnet50"], "must be swin_micro or a timm Swin"),
+        (["backbone.checkpoint=nowhere.pth"], "backbone.checkpoint: no such file: nowhere.pth"),
+        (["--resume"], "start without --resume"),
+    ],
+)
+def test_bad_input_is_exit_2_and_one_message(
+    arguments: list[str], told: str, config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([str(config), *arguments]) == 2
+    error = capsys.readouterr().err
+    assert told in error
+    assert "Traceback" not in error
+    assert list(config.parent.iterdir()) == [config]
+
+
+def test_a_diverged_run_is_failed_in_mlflow_with_its_reason(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(config), "optim.lr=1e30", "optim.warmup_steps=0"]) == 1
+    assert "the loss of" in capsys.readouterr().err
+    client = MlflowClient(f"sqlite:///{config.parent / 'mlflow.db'}")
+    (run,) = client.search_runs([e.experiment_id for e in client.search_experiments() if e.name == "mine"])
+    assert run.info.status == "FAILED"
+    assert "the loss of" in run.data.tags["faar_ray.reason"]
