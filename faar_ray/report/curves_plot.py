@@ -12,6 +12,7 @@ from matplotlib.ticker import MaxNLocator
 from faar_ray.records import TrialResult
 from faar_ray.report.history import Curve
 from faar_ray.report.style import INK, MUTED, bare, save
+from faar_ray.report.wording import axis
 from faar_ray.report.table import Row
 
 DASHES = ("-", "--", ":", "-.")
@@ -38,7 +39,7 @@ def plot_curves(
     _focus(ax, [curves[r.trial_id] for r in drawn if r.state == "COMPLETE"])
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set_xlabel("epoch", fontsize=9, color=INK)
-    ax.set_ylabel(quality, fontsize=9, color=INK)
+    ax.set_ylabel(axis(quality), fontsize=9, color=INK)
     shown = [row for row in rows if any(r.config_id == row.config_id for r in drawn)]
     handles = [ax.plot([], [], color=hues[row.config_id], linewidth=2)[0] for row in shown]
     names = [row.name for row in shown]

@@ -15,7 +15,7 @@ from faar_ray.records import TrialResult
 from faar_ray.report.answer import Answer
 from faar_ray.report.style import CONTROL, DPI, INK, MUTED, bare, save
 from faar_ray.report.table import Row
-from faar_ray.report.wording import label
+from faar_ray.report.wording import axis, label
 
 SEARCHED = "#2a6f97"
 KEYS = ("search, mean over seeds", "control", "recommended", "stopped early (too large and too weak to compare)")
@@ -56,7 +56,7 @@ def plot_front(found: Answer, results: Sequence[TrialResult], out: Path) -> bool
     ax.margins(x=0.17)
     _stopped(ax, results, found)
     ax.set_xlabel(label(found.cost_name), fontsize=9, color=INK)
-    ax.set_ylabel(quality, fontsize=9, color=INK)
+    ax.set_ylabel(axis(quality), fontsize=9, color=INK)
     handles, names = ax.get_legend_handles_labels()
     order = sorted(range(len(names)), key=lambda i: KEYS.index(names[i]))
     figure.legend(

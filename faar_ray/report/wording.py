@@ -58,6 +58,11 @@ def label(metric: str) -> str:
     return LABELS.get(metric, metric)
 
 
+def axis(metric: str) -> str:
+    """A metric as an axis names it, with its unit."""
+    return f"{label(metric)} (%, mean gain over single-task)" if metric == "delta_m" else label(metric)
+
+
 def plus_minus(value: float, half: float) -> str:
     """`1.0 ± 0.6`, with as many decimals as the half width deserves; without it where noise is unknown."""
     if not math.isfinite(half):
