@@ -1,4 +1,4 @@
-"""One adapted backbone, one head per task.
+"""One adapted backbone, and a decoder with one head per task.
 
 Axes: T tasks, B batch, H W space, C channels, N outputs.
 """
@@ -7,30 +7,31 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from timm.models.swin_transformer import SwinTransformer
 from torch import Tensor, nn
 
 from faar_ray.adapters import DoRA, LowRankFactors, adapters_of
+from faar_ray.decoders import Decoder
 from faar_ray.models.task_block import TaskBlock
+from faar_ray.models.vit_block import ViTTaskBlock
 
 
 class MultiTaskModel(nn.Module):
     """image -> {task: prediction}; a task's features come from its own streams where it has them."""
 
-    def __init__(self, backbone: SwinTransformer, heads: nn.ModuleDict, *, merged: bool = True) -> None:
+    def __init__(self, backbone: nn.Module, decoder: Decoder, *, merged: bool = True) -> None:
         super().__init__()
         self.backbone = backbone
-        self.heads = heads
+        self.decoder = decoder
         self.merged = merged
 
     def forward(self, image_B3HW: Tensor) -> dict[str, Tensor]:
         """(B, 3, H, W) -> {task: (B, N_task, H, W)}."""
         size = (image_B3HW.shape[-2], image_B3HW.shape[-1])
         pyramid = [level.movedim(-1, 2) for level in self.features(image_B3HW)]
-        predictions = {}
-        for t, (task, head) in enumerate(self.heads.items()):
-            maps = [level[t if len(level) > 1 else 0] for level in pyramid]
-            predictions[task] = head(maps, size)
+        of_task = {
+            task: [level[t if len(level) > 1 else 0] for level in pyramid] for t, task in enumerate(self.decoder.heads)
+        }
+        predictions: dict[str, Tensor] = self.decoder(of_task, size)
         return predictions
 
     def features(self, image_B3HW: Tensor) -> list[Tensor]:
@@ -40,17 +41,17 @@ class MultiTaskModel(nn.Module):
         x = self.backbone.patch_embed(image_B3HW)
         pyramid = []
         for s, stage in enumerate(stages):
-            x, streams = _run_blocks(stage.blocks, x if s == 0 else stage.downsample(x))
+            x, streams = run_blocks(stage.blocks, x if s == 0 else stage.downsample(x))
             if s < len(merges):
                 streams = merges[s](streams.flatten(0, 1)).unflatten(0, streams.shape[:2])
             pyramid.append(streams)
         return pyramid
 
 
-def _run_blocks(blocks: Sequence[nn.Module], x: Tensor) -> tuple[Tensor | None, Tensor]:
+def run_blocks(blocks: Sequence[nn.Module], x: Tensor) -> tuple[Tensor | None, Tensor]:
     """All blocks of a stage: the shared stream (None where it ends) and the streams of the tasks."""
     for block in blocks:
-        if isinstance(block, TaskBlock):
+        if isinstance(block, TaskBlock | ViTTaskBlock):
             x, streams = block(x)
             return x, streams
         x = block(x)
@@ -62,7 +63,7 @@ def parameters_by_part(model: MultiTaskModel) -> dict[str, int]:
     adapters = list(adapters_of(model))
     factors = sum(p.numel() for a in adapters for p in a.factors)
     magnitudes = sum(a.m_O.numel() for a in adapters if isinstance(a, DoRA))
-    decoder = sum(p.numel() for p in model.heads.parameters() if p.requires_grad)
+    decoder = sum(p.numel() for p in model.decoder.parameters() if p.requires_grad)
     norms = other = 0
     for name, p in backbone_own_parameters(model):
         if p.requires_grad:

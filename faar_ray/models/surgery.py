@@ -6,8 +6,10 @@ from timm.models.swin_transformer import SwinTransformer, SwinTransformerBlock
 from torch import nn
 
 from faar_ray.adapters import AdaptedLinear, LowRankFactors, Site, TaskLinears, build_adapter
-from faar_ray.config import TrialConfig
+from faar_ray.config import TrialConfig, at_stage
+from faar_ray.models.ensemble import StreamedLinear
 from faar_ray.models.task_block import TaskBlock
+from faar_ray.models.vit_block import ViTBlock, ViTTaskBlock
 
 PARENT = {"qkv": "attn", "proj": "attn", "fc1": "mlp", "fc2": "mlp"}
 
@@ -21,6 +23,8 @@ def adapt_backbone(backbone: SwinTransformer, config: TrialConfig) -> None:
     if config.adapter.kind == "none":
         return
     task_layers = config.placement.task_layers
+    if config.placement.task_blocks == "all":
+        return adapt_all_blocks(backbone, config)
     for s, stage in enumerate(backbone.layers):
         for b, block in enumerate(stage.blocks):
             last_block, continues = b == len(stage.blocks) - 1, s < len(backbone.layers) - 1
@@ -29,7 +33,19 @@ def adapt_backbone(backbone: SwinTransformer, config: TrialConfig) -> None:
                 if continues or not last_block or layer not in task_layers:
                     _share(block, layer, config, s, b)
             if own:
-                stage.blocks[b] = TaskBlock(block, own, continues)
+                stage.blocks[b] = task_block(block, own, continues)
+
+
+def adapt_all_blocks(backbone: SwinTransformer, config: TrialConfig) -> None:
+    """Task-specific adapters in every block; a layer that is not task-specific keeps one for all streams."""
+    for s, stage in enumerate(backbone.layers):
+        for b, block in enumerate(stage.blocks):
+            own = _task_linears(block, config, s, b)
+            for layer in config.placement.layers:
+                if layer not in own:
+                    _share(block, layer, config, s, b)
+            for layer, linears in own.items():
+                setattr(getattr(block, PARENT[layer]), layer, StreamedLinear(linears))
 
 
 def _task_linears(block: SwinTransformerBlock, config: TrialConfig, stage: int, index: int) -> dict[str, TaskLinears]:
@@ -49,7 +65,14 @@ def _share(block: SwinTransformerBlock, layer: str, config: TrialConfig, stage: 
 
 def _adapter(block: SwinTransformerBlock, site: Site, config: TrialConfig) -> LowRankFactors:
     weight_OI = linear_of(block, site.layer).weight
-    return build_adapter(weight_OI, site, config.adapter, config.pdrs.init_rank, config.seed)
+    return build_adapter(weight_OI, site, config.adapter, at_stage(config.pdrs.init_rank, site.stage), config.seed)
+
+
+def task_block(
+    block: SwinTransformerBlock | ViTBlock, own: dict[str, TaskLinears], continues: bool
+) -> TaskBlock | ViTTaskBlock:
+    """The block with task-specific linears beside its own."""
+    return (ViTTaskBlock if isinstance(block, ViTBlock) else TaskBlock)(block, own, continues)
 
 
 def linear_of(block: SwinTransformerBlock, layer: str) -> nn.Linear:

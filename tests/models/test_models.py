@@ -98,13 +98,13 @@ def test_a_task_adapter_changes_its_own_task_only() -> None:
 
 
 def test_inits_of_a_seed_do_not_depend_on_rank_or_method() -> None:
-    heads = [micro(**{"pdrs.init_rank": rank}).heads.state_dict() for rank in (2, 8)] + [
-        micro("lora").heads.state_dict()
+    heads = [micro(**{"pdrs.init_rank": rank}).decoder.heads.state_dict() for rank in (2, 8)] + [
+        micro("lora").decoder.heads.state_dict()
     ]
     for name in heads[0]:
         assert torch.equal(heads[0][name], heads[1][name])
         assert torch.equal(heads[0][name], heads[2][name])
-    other = micro(seed=1).heads.state_dict()
+    other = micro(seed=1).decoder.heads.state_dict()
     assert not torch.equal(heads[0]["semseg.hidden.weight"], other["semseg.hidden.weight"])
 
 
