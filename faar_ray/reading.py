@@ -72,7 +72,8 @@ for _name, (_pattern, _first) in CORE_SCALARS.items():
 class _Plain:
     """Plain data of one node tree; faults and places are gathered on the way."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, below_top: bool = False) -> None:
+        self.below_top = below_top
         self.places: dict[KeyPath, Place] = {}
         self.faults: list[tuple[Place, str]] = []
         self.open: list[yaml.Node] = []
@@ -115,7 +116,7 @@ class _Plain:
         if isinstance(node, yaml.ScalarNode) and node.tag == CORE + "str" and node.value == "<<" and not node.style:
             self._fault(node, "merge keys (<<) are not supported: write the keys out")
             return None
-        if above and isinstance(node, yaml.ScalarNode) and STAGE_KEY.fullmatch(node.value):
+        if (above or self.below_top) and isinstance(node, yaml.ScalarNode) and STAGE_KEY.fullmatch(node.value):
             return str(node.value)
         if not isinstance(node, yaml.ScalarNode) or node.tag != CORE + "str":
             got = repr(node.value) if isinstance(node, yaml.ScalarNode) else "a list or mapping"
@@ -226,7 +227,7 @@ def _neighbour(path: Path) -> str:
 
 def _parse(text: str, prefix: str, *, one_line: bool = False) -> tuple[_Plain, Any]:
     """Data of a YAML text; a syntax fault is raised as `<prefix>LINE:COLUMN: ...`, or `<prefix>...` of one line."""
-    plain = _Plain()
+    plain = _Plain(below_top=one_line)
     try:
         node = yaml.compose(text, _Loader)
         return plain, None if node is None else plain.of(node, ())

@@ -25,12 +25,18 @@ class Decoder(nn.Module):
 
     def forward(self, pyramids: Mapping[str, Sequence[Tensor]], size: tuple[int, int]) -> dict[str, Tensor]:
         """{task: maps (B, C_i, H_i, W_i), finest first} -> {task: (B, N_task, *size)}."""
-        return self.predict({task: head.reduce(pyramids[task]) for task, head in self.heads.items()}, size)
+        return self.predict({task: self.head(task).reduce(pyramids[task]) for task in self.heads}, size)
+
+    def head(self, task: str) -> HRNetHead:
+        """A task's own head."""
+        head = self.heads[task]
+        assert isinstance(head, HRNetHead)
+        return head
 
     def predict(self, reduced: Mapping[str, Sequence[Tensor]], size: tuple[int, int]) -> dict[str, Tensor]:
         """The same from maps that are reduced already."""
         maps = reduced if self.spectral is None else self.spectral(reduced)
-        return {task: head.predict(maps[task], size) for task, head in self.heads.items()}
+        return {task: self.head(task).predict(maps[task], size) for task in self.heads}
 
 
 def build_decoder(

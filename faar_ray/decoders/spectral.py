@@ -1,8 +1,8 @@
 """The frequency plane of `rfft2`: radii, bands, and learned filters on it (FAAR, CW-SP).
 
 Frequencies come from `fftfreq` and `rfftfreq`, in cycles per sample, so that a cell's place in the tensor is that of
-its frequency: DC is cell (0, 0). A filter G is held as its deviation D = G - 1 and starts at D = 0: the identity, exactly;
-weight decay pulls towards it.
+its frequency: DC is cell (0, 0). A filter G is held as its deviation D = G - 1 and starts at D = 0: the identity,
+exactly; weight decay pulls towards it.
 
 Axes: C channels, H rows (all frequencies), X columns (W // 2 + 1, the half plane), N bins.
 """

@@ -26,14 +26,13 @@ from faar_ray.seeding import seeded
 
 MICRO_PATCH = 4
 WANTED = f"{micro.NAME}, a timm Swin (swin_*) or a plain timm ViT (vit_*)"
-Backbone = SwinTransformer | QuarteredViT
 
 
-def build_backbone(config: BackboneConfig, image_size: int, seed: int) -> Backbone:
+def build_backbone(config: BackboneConfig, image_size: int, seed: int) -> SwinTransformer | QuarteredViT:
     """The backbone with its weights loaded; what trains in it is set by `set_trainable`.
 
     Raises:
-        ConfigError: no such timm model, neither a Swin nor a plain ViT, or an image size that its patches do not divide.
+        ConfigError: no such timm model, neither Swin nor plain ViT, or an image size that patches do not divide.
         DataError: weights that are missing, damaged or of another architecture.
     """
     check_backbone(config)
@@ -97,7 +96,7 @@ def _from_timm(config: BackboneConfig, image_size: int, *, pretrained: bool) -> 
     return model
 
 
-def _check_architecture(name: str, model: nn.Module) -> None:
+def _check_architecture(name: str, model: Any) -> None:
     """Raise ConfigError unless every linear of every block is a module that an adapter can stand around."""
     if isinstance(model, SwinTransformerV2):
         raise ConfigError(

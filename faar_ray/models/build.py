@@ -41,7 +41,7 @@ def build_model(config: TrialConfig) -> MultiTaskModel:
 
 
 def _decoder(config: TrialConfig, outputs: Mapping[str, int], dims: list[int]) -> Decoder:
-    """The decoder over the four maps; a ViT of width 4 d, which has one resolution, counts as a Swin that starts at d."""
+    """The decoder over the four maps; a ViT of one width 4 d counts as a Swin that starts at d."""
     merged, one_width = config.backbone.pyramid == "merged", len(set(dims)) == 1
     pyramid = [*dims[1:], dims[-1]] if merged else dims
     return build_decoder(

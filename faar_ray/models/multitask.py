@@ -6,6 +6,7 @@ Axes: T tasks, B batch, H W space, C channels, N outputs.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -17,6 +18,10 @@ from faar_ray.models.vit_block import ViTTaskBlock
 
 class MultiTaskModel(nn.Module):
     """image -> {task: prediction}; a task's features come from its own streams where it has them."""
+
+    backbone: Any
+    """A timm Swin, or a `QuarteredViT`."""
+    decoder: Decoder
 
     def __init__(self, backbone: nn.Module, decoder: Decoder, *, merged: bool = True) -> None:
         super().__init__()

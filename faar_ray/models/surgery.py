@@ -1,4 +1,4 @@
-"""Puts adapters into a Swin: shared ones into every block, task-specific ones into the last block of each stage."""
+"""Puts adapters into a backbone: shared ones into every block, task-specific ones into the last block of each stage."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ def adapt_all_blocks(backbone: SwinTransformer, config: TrialConfig) -> None:
             for layer in config.placement.layers:
                 if layer not in own:
                     _share(block, layer, config, s, b)
-            for layer, linears in own.items():
-                setattr(getattr(block, PARENT[layer]), layer, StreamedLinear(linears))
+            for name, linears in own.items():
+                setattr(getattr(block, PARENT[name]), name, StreamedLinear(linears))
 
 
 def _task_linears(block: SwinTransformerBlock, config: TrialConfig, stage: int, index: int) -> dict[str, TaskLinears]:

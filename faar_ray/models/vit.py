@@ -6,6 +6,9 @@ Axes: T tasks, B batch, N tokens, H W space, C channels.
 
 from __future__ import annotations
 
+from itertools import pairwise
+from typing import Any
+
 import torch.nn.functional as F
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
@@ -28,12 +31,14 @@ class Quarter(nn.Module):
 class QuarteredViT(nn.Module):
     """Patches, positions, and the blocks in four quarters of (nearly) equal depth; the final norm is unused."""
 
+    stem: Any
+    """The timm ViT without its blocks."""
+
     def __init__(self, vit: VisionTransformer) -> None:
         super().__init__()
         blocks = list(vit.blocks)
         bounds = [round(q * len(blocks) / QUARTERS) for q in range(QUARTERS + 1)]
-        pairs = zip(bounds, bounds[1:], strict=False)
-        self.layers = nn.ModuleList(Quarter(blocks[start:stop]) for start, stop in pairs)
+        self.layers = nn.ModuleList(Quarter(blocks[start:stop]) for start, stop in pairwise(bounds))
         vit.blocks, vit.norm, vit.head = nn.Sequential(), nn.Identity(), nn.Identity()
         self.stem = vit
         self.patch = int(vit.patch_embed.patch_size[0])
@@ -47,7 +52,9 @@ class QuarteredViT(nn.Module):
     def grid(self, tokens: Tensor, size: tuple[int, int]) -> Tensor:
         """(T, B, N, C) without class and register tokens -> (T, B, C, H', W') at the patch's stride."""
         height, width = size[0] // self.patch, size[1] // self.patch
-        return tokens[:, :, self.stem.num_prefix_tokens :].unflatten(2, (height, width)).movedim(-1, 2)
+        own = tokens[:, :, self.stem.num_prefix_tokens :]
+        maps: Tensor = own.unflatten(2, (height, width)).movedim(-1, 2)
+        return maps
 
 
 class MultiTaskViT(MultiTaskModel):
