@@ -9,8 +9,8 @@ from rich.text import Text
 from faar_ray.config import config_id
 from faar_ray.tune.capacity import Capacity
 from faar_ray.tune.parameter import Scalar
-from faar_ray.tune.run_folder import as_yaml
 from faar_ray.tune.points import planned
+from faar_ray.tune.run_folder import as_yaml
 from faar_ray.tune.sampling import distributions, from_optuna, sampler_of, to_optuna
 from faar_ray.tune.space import SearchSpace
 

@@ -19,8 +19,8 @@ from faar_ray.config import TrialConfig, config_id
 from faar_ray.records import TrialResult
 from faar_ray.tune import journal
 from faar_ray.tune.jobs import Job
-from faar_ray.tune.replicates import leading
 from faar_ray.tune.points import planned
+from faar_ray.tune.replicates import leading
 from faar_ray.tune.sampling import distributions, from_optuna, sampler_of, to_optuna
 from faar_ray.tune.space import Constraint, Scalar, SearchSpace
 
