@@ -21,8 +21,11 @@ GRID = {"search": {"sampler": "grid", "seeds": 2}, "scheduler": {"type": "none"}
 
 
 def of_grid(space: Space, **over: Any) -> SearchSpace:
-    made = space(**{**GRID, **over})
-    return SearchSpace.model_validate({**made.model_dump(mode="json"), "parameters": METHODS})
+    return SearchSpace.model_validate({**raw(space), **GRID, "parameters": METHODS, **over})
+
+
+def raw(space: Space) -> dict[str, Any]:
+    return space().model_dump(mode="json", exclude_unset=True)
 
 
 @pytest.mark.parametrize("path", SPACES, ids=lambda path: path.stem)
@@ -77,9 +80,8 @@ def test_a_dry_run_shows_what_the_list_begins_with(space: Space) -> None:
     ],
 )
 def test_a_list_that_cannot_run_as_it_is_is_refused(space: Space, over: dict[str, Any], why: str) -> None:
-    valid = of_grid(space).model_dump(mode="json", exclude_unset=True)
     with pytest.raises(ValidationError, match=why):
-        SearchSpace.model_validate({**valid, **over})
+        of_grid(space, **over)
 
 
 def test_a_grid_of_a_range_is_refused(space: Space) -> None:
