@@ -42,11 +42,14 @@ def resampled(grid_HX: Tensor, native: Size, size: Size) -> Tensor:
         return grid_HX
     rows = torch.fft.fftfreq(size[0], 1 / native[0], device=grid_HX.device)
     columns = torch.fft.rfftfreq(size[1], 1 / native[1], device=grid_HX.device)
-    across = (rows[:, None] - torch.arange(native[0], device=grid_HX.device)).remainder(native[0])
-    across = torch.minimum(across, native[0] - across)
+    up = (rows[:, None] - torch.arange(native[0], device=grid_HX.device)).remainder(native[0])
     along = columns.clamp_max(native[1] // 2)[:, None] - torch.arange(native[1] // 2 + 1, device=grid_HX.device)
-    weights_hH, weights_xX = ((1 - distance.abs()).clamp_min(0).to(grid_HX) for distance in (across, along))
-    return weights_hH @ grid_HX @ weights_xX.t()
+    weights_hH = _hat(up) + _hat(native[0] - up)  # periodic: a row is reached from both sides
+    return weights_hH.to(grid_HX) @ grid_HX @ _hat(along).to(grid_HX).t()
+
+
+def _hat(distance: Tensor) -> Tensor:
+    return (1 - distance.abs()).clamp_min(0)
 
 
 def hermitian(filter_HX: Tensor, size: Size) -> Tensor:
