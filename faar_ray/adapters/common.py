@@ -1,0 +1,124 @@
+"""Products that share one frozen product, y_k = c_k (W x + s B_k A_k x_k) + b (MTLoRA's task path with DoRA's gain).
+
+The frozen weight sees one common stream, so a change costs its own components only.
+
+Axes: K changes (one output stream each), L of them with a stream of their own, N tokens, R active components,
+I in, O out.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
+
+from faar_ray.adapters.change import (
+    Change,
+    Gradients,
+    add_norm_gradient,
+    column_dots,
+    product_dtype,
+    restored,
+    settings,
+    unpacked,
+)
+
+
+class Common(Function):
+    """y_k = c_k (P + s h_k B_k) + b with P = W x and h_k = A_k x_k."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x_NI: Tensor, own_LNI: Tensor | None, weight_OI: Tensor, bias_O: Tensor | None, *values: Any
+    ) -> Tensor:
+        """(N, I), (L, N, I) -> (K, N, O); `values` are `packed` changes."""
+        dtype, changes = product_dtype(x_NI), unpacked(values)
+        with torch.autocast(x_NI.device.type, enabled=False):
+            x, own = x_NI.to(dtype), None if own_LNI is None else own_LNI.to(dtype)
+            ctx.ahead = len(changes) - (0 if own is None else len(own))
+            P_NO = x @ weight_OI.to(dtype).t()
+            shift_O = P_NO.new_zeros(len(weight_OI)) if bias_O is None else bias_O.to(dtype)
+            y_KNO = P_NO.new_empty(len(changes), *P_NO.shape)
+            kept: list[Tensor | None] = []
+            for k, change in enumerate(changes):
+                x_k = x if own is None or k < ctx.ahead else own[k - ctx.ahead]
+                kept += _forward_one(change, x_k, P_NO, weight_OI, shift_O, out=y_KNO[k])
+        ctx.settings, ctx.x_dtype = settings(changes), x_NI.dtype
+        factors = [tensor for i, tensor in enumerate(values) if i % 5 < 3]
+        ctx.save_for_backward(x, own, weight_OI, P_NO, *factors, *kept)
+        return y_KNO
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, g_KNO: Tensor) -> tuple[Any, ...]:
+        """(K, N, O) -> gradients of the common stream, the own streams, A, B and m."""
+        x_NI, own_LNI, weight_OI, P_NO, *rest = ctx.saved_tensors
+        half = len(rest) // 2
+        changes, kept = restored(rest[:half], ctx.settings), rest[half:]
+        gP_NO, gx_NI = torch.zeros_like(P_NO), torch.zeros_like(x_NI)
+        gown_LNI = None if own_LNI is None else torch.zeros_like(own_LNI)
+        gradients: list[Any] = []
+        with torch.autocast(g_KNO.device.type, enabled=False):
+            for k, (change, g) in enumerate(zip(changes, g_KNO, strict=True)):
+                if change is None:
+                    gP_NO += g
+                    gradients += [None] * 5
+                    continue
+                x_k, gx_k = x_NI, gx_NI
+                if own_LNI is not None and gown_LNI is not None and k >= ctx.ahead:
+                    x_k, gx_k = own_LNI[k - ctx.ahead], gown_LNI[k - ctx.ahead]
+                h_NR, gain_O, norm_O = kept[3 * k : 3 * k + 3]
+                gP_NO = gP_NO.add_(g) if gain_O is None else gP_NO.addcmul_(g, gain_O.to(g.dtype))
+                gh_NR = g @ _scaled(change, gain_O).to(g.dtype).t()
+                gx_k.addmm_(gh_NR, change.A_RI.to(g.dtype))
+                found = _factor_gradients(change, h_NR, gh_NR, x_k, g, P_NO, weight_OI, gain_O, norm_O)
+                gradients += [*found, None, None]
+            gx_NI.addmm_(gP_NO, weight_OI.to(gP_NO.dtype))
+        gown = None if gown_LNI is None else gown_LNI.to(ctx.x_dtype)
+        return (gx_NI.to(ctx.x_dtype), gown, None, None, *gradients)
+
+
+def _scaled(change: Change, gain_O: Tensor | None) -> Tensor:
+    return change.B_RO * (change.scale if gain_O is None else gain_O * change.scale)
+
+
+def _forward_one(
+    change: Change | None, x_NI: Tensor, P_NO: Tensor, weight_OI: Tensor, shift_O: Tensor, out: Tensor
+) -> list[Tensor | None]:
+    """Write c (P + s h B) + b into `out`; returns h, the gain c and the norm."""
+    if change is None:
+        torch.add(P_NO, shift_O, out=out)
+        return [None, None, None]
+    _, gain_O, norm_O = (None, None, None) if change.m_O is None else change.merge(weight_OI)
+    h_NR = x_NI @ change.A_RI.to(x_NI.dtype).t()
+    if gain_O is None:
+        torch.add(P_NO, shift_O, out=out)
+    else:
+        torch.addcmul(shift_O, P_NO, gain_O.to(P_NO.dtype), out=out)
+    out.addmm_(h_NR, _scaled(change, gain_O).to(h_NR.dtype))
+    return [h_NR, gain_O, norm_O]
+
+
+def _factor_gradients(
+    change: Change,
+    h_NR: Tensor,
+    gh_NR: Tensor,
+    x_NI: Tensor,
+    g_NO: Tensor,
+    P_NO: Tensor,
+    weight_OI: Tensor,
+    gain_O: Tensor | None,
+    norm_O: Tensor | None,
+) -> Gradients:
+    full = change.A_RI.dtype
+    gA_RI = (gh_NR.t() @ x_NI).to(full)
+    AG_RO = (h_NR.t() @ g_NO).to(full)
+    if gain_O is None or norm_O is None:
+        return gA_RI, AG_RO.mul_(change.scale), None
+    gm_O = (column_dots(g_NO, P_NO, None, full) + change.scale * (change.B_RO * AG_RO).sum(0)) / norm_O
+    gB_RO = AG_RO.mul_(gain_O * change.scale)
+    add_norm_gradient(change, weight_OI, gain_O * gm_O / norm_O, gA_RI, gB_RO)
+    return gA_RI, gB_RO, gm_O
