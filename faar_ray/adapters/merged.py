@@ -80,9 +80,9 @@ class Merged(Function):
                     gradients += [None] * 5
                 elif ctx.skinny[k]:
                     y = None if y_KNO is None else y_KNO[k]
-                    gradients += _skinny_gradients(change, x, g, y, weight_OI, bias_O, gain_O, norm_O) + (None, None)
+                    gradients += (*_skinny_gradients(change, x, g, y, weight_OI, bias_O, gain_O, norm_O), None, None)
                 else:
-                    gradients += _full_gradients(change, x, g, weight_OI, gain_O, norm_O) + (None, None)
+                    gradients += (*_full_gradients(change, x, g, weight_OI, gain_O, norm_O), None, None)
         return (None if gx is None else gx.to(ctx.x_dtype), None, None, *gradients)
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from faar_ray.adapters import DoRA, LoRA, LowRankFactors, functional, merged
+from faar_ray.adapters.change import Change
 from faar_ray.adapters.functional import common_products, merged_products
 from faar_ray.adapters.linear import adapted, adapted_on_common, adapted_plainly
 
@@ -31,7 +32,7 @@ def base(bias: bool = True) -> nn.Linear:
 
 def moved(kind: str, linear: nn.Linear, rank: int = R, seed: int = 0) -> LowRankFactors:
     """An adapter that has moved away from its start."""
-    made = LoRA(linear.weight, rank, 2.0) if kind == "lora" else DoRA(linear.weight, rank, 2.0, kind)  # type: ignore[arg-type]
+    made = LoRA(linear.weight, rank, 2.0) if kind == "lora" else DoRA(linear.weight, rank, 2.0, kind)
     torch.manual_seed(seed + 1)
     made.double()
     with torch.no_grad():
@@ -115,7 +116,7 @@ def test_gradients_pass_gradcheck(form: str, detached: bool) -> None:
     def products(take: Callable[..., Tensor]) -> Callable[..., Tensor]:
         def of(x: Tensor, *values: Tensor) -> Tensor:
             pairs = (values[:3], values[3:])
-            return take(x, [merged.Change(A, B, m, 2.0, detached) for A, B, m in pairs])
+            return take(x, [Change(A, B, m, 2.0, detached) for A, B, m in pairs])
 
         return of
 
@@ -130,7 +131,7 @@ def test_the_magnitudes_gradient_is_right_where_a_magnitude_is_zero_or_tiny(form
     linear = base()
     adapter = moved("detached", linear)
     with torch.no_grad():
-        adapter.m_O[:3] = torch.tensor([0.0, 1e-14, -1e-5])  # type: ignore[index]
+        adapter.m_O[:3] = torch.tensor([0.0, 1e-14, -1e-5])
     x = torch.randn(1, N, I, dtype=torch.float64, requires_grad=True)
     ours, plain = (gradients(f(linear, [adapter], x), x, [adapter]) for f in (adapted, adapted_plainly))
     torch.testing.assert_close(ours, plain, rtol=1e-10, atol=1e-10)
@@ -209,5 +210,5 @@ def test_the_cheap_form_is_taken_where_it_is_cheap() -> None:
     assert merged.skinny_pays(5, wide)
     assert not merged.skinny_pays(700, wide)
     assert not merged.skinny_pays(5, wide.to("meta"))
-    changes = [functional.Change(torch.empty(r, 96), torch.empty(r, 96), None, 1.0) for r in (5, 5, 5, 5)]
+    changes = [Change(torch.empty(r, 96), torch.empty(r, 96), None, 1.0) for r in (5, 5, 5, 5)]
     assert functional.common_pays(torch.empty(96, 96), changes)
