@@ -8,6 +8,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from faar_ray.adapters import TaskLinears
+from faar_ray.models.levels import Level
 from faar_ray.models.multitask import MultiTaskModel
 from faar_ray.models.vit import MultiTaskViT
 
@@ -29,11 +30,11 @@ class StreamedLinear(nn.Module):
 class TaskEnsemble(MultiTaskModel):
     """image -> {task: prediction}, T passes through the backbone in one batch; tasks share only what is not adapted."""
 
-    def features(self, image_B3HW: Tensor) -> list[Tensor]:
+    def levels(self, image_B3HW: Tensor) -> list[Level]:
         """Each stage's map, (T, B, H', W', C')."""
         tasks = len(self.decoder.heads)
-        pyramid = super().features(image_B3HW.repeat(tasks, 1, 1, 1))
-        return [level[0].unflatten(0, (tasks, -1)) for level in pyramid]
+        pyramid = super().levels(image_B3HW.repeat(tasks, 1, 1, 1))
+        return [Level(level.maps[0].unflatten(0, (tasks, -1)), level.pending) for level in pyramid]
 
 
 class ViTEnsemble(TaskEnsemble, MultiTaskViT):

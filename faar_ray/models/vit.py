@@ -6,6 +6,7 @@ Axes: T tasks, B batch, N tokens, H W space, C channels.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -13,8 +14,9 @@ import torch.nn.functional as F
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from faar_ray.models.multitask import MultiTaskModel, run_blocks
-from faar_ray.models.vit_block import ViTBlock
+from faar_ray.models.levels import Level
+from faar_ray.models.multitask import MultiTaskModel
+from faar_ray.models.vit_block import ViTBlock, ViTTaskBlock
 
 QUARTERS = 4
 STRIDES = {True: (8, 16, 32, 32), False: (4, 8, 16, 32)}
@@ -60,16 +62,26 @@ class QuarteredViT(nn.Module):
 class MultiTaskViT(MultiTaskModel):
     """image -> {task: prediction} over a `QuarteredViT`."""
 
-    def features(self, image_B3HW: Tensor) -> list[Tensor]:
+    def levels(self, image_B3HW: Tensor) -> list[Level]:
         """Each quarter's map, (T or 1, B, H', W', C), resized to strides 8, 16, 32, 32 if merged, else 4, 8, 16, 32."""
         size = (image_B3HW.shape[-2], image_B3HW.shape[-1])
         x = self.backbone.tokens(image_B3HW)
-        pyramid = []
+        pyramid: list[Level] = []
         for quarter, stride in zip(self.backbone.layers, STRIDES[self.merged], strict=True):
             x, streams = run_blocks(quarter.blocks, x)
             maps = self.backbone.grid(streams, size)
             wanted = (-(-size[0] // stride), -(-size[1] // stride))
             coarser = stride > self.backbone.patch
             resized = F.interpolate(maps.flatten(0, 1), size=wanted, mode="bilinear", antialias=coarser)
-            pyramid.append(resized.unflatten(0, maps.shape[:2]).movedim(2, -1))
+            pyramid.append(Level(resized.unflatten(0, maps.shape[:2]).movedim(2, -1)))
         return pyramid
+
+
+def run_blocks(blocks: Sequence[nn.Module], x: Tensor) -> tuple[Tensor | None, Tensor]:
+    """All blocks of a stage: the shared stream (None where it ends) and the streams of the tasks."""
+    for block in blocks:
+        if isinstance(block, ViTTaskBlock):
+            x, streams = block(x)
+            return x, streams
+        x = block(x)
+    return x, x[None]
