@@ -127,6 +127,11 @@ class PlacementConfig(Section):
         description="Blocks with task-specific adapters: the last of each stage, or `all`: then every task has a "
         "stream of its own from the image on, no adapter of task_layers is shared, and the cost grows with the tasks.",
     )
+    task_path: Literal["own", "shared"] = Field(
+        "own",
+        description="What the frozen weight of a task-specific layer sees: the task's own stream (W_t x_t, which can "
+        "be merged), or the shared one (MTLoRA's: W x_shared + s B_t A_t x_t; cheaper, cannot be merged).",
+    )
 
 
 class RanksConfig(Section):
@@ -243,6 +248,8 @@ class TrialConfig(Section):
             raise ValueError("ranks.kind: must be fixed where adapter.kind is none, got 'pdrs'")
         if self.method == "single_task" and len(self.data.tasks) != 1:
             raise ValueError(f"data.tasks: must be one task for method single_task, got {list(self.data.tasks)}")
+        if self.placement.task_path == "shared" and self.placement.task_blocks == "all":
+            raise ValueError("placement.task_path: must be own where placement.task_blocks is all: no stream is shared")
         if fault := _consensus_fault(self.decoder, self.data.tasks):
             raise ValueError(fault)
         last = self.optim.epochs - self.pdrs.free_epochs

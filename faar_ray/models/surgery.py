@@ -7,8 +7,9 @@ from torch import nn
 
 from faar_ray.adapters import AdaptedLinear, LowRankFactors, Site, TaskLinears, build_adapter
 from faar_ray.config import TrialConfig, at_stage
+from faar_ray.errors import ConfigError
 from faar_ray.models.ensemble import StreamedLinear
-from faar_ray.models.task_block import TaskBlock
+from faar_ray.models.task_block import ORDER, TaskBlock
 from faar_ray.models.vit_block import ViTBlock, ViTTaskBlock
 
 PARENT = {"qkv": "attn", "proj": "attn", "fc1": "mlp", "fc2": "mlp"}
@@ -25,15 +26,18 @@ def adapt_backbone(backbone: SwinTransformer, config: TrialConfig) -> None:
     task_layers = config.placement.task_layers
     if config.placement.task_blocks == "all":
         return adapt_all_blocks(backbone, config)
+    common = config.placement.task_path == "shared"
+    # of the last stage's last block: with a common path the shared stream is read up to the last task-specific layer
+    ends_here = sorted(task_layers, key=ORDER.index)[-1:] if common else task_layers
     for s, stage in enumerate(backbone.layers):
         for b, block in enumerate(stage.blocks):
             last_block, continues = b == len(stage.blocks) - 1, s < len(backbone.layers) - 1
             own = _task_linears(block, config, s, b) if last_block else {}
             for layer in config.placement.layers:
-                if continues or not last_block or layer not in task_layers:
+                if continues or not last_block or layer not in ends_here:
                     _share(block, layer, config, s, b)
             if own:
-                stage.blocks[b] = task_block(block, own, continues)
+                stage.blocks[b] = task_block(block, own, continues, common=common)
 
 
 def adapt_all_blocks(backbone: SwinTransformer, config: TrialConfig) -> None:
@@ -69,10 +73,18 @@ def _adapter(block: SwinTransformerBlock, site: Site, config: TrialConfig) -> Lo
 
 
 def task_block(
-    block: SwinTransformerBlock | ViTBlock, own: dict[str, TaskLinears], continues: bool
+    block: SwinTransformerBlock | ViTBlock, own: dict[str, TaskLinears], continues: bool, *, common: bool
 ) -> TaskBlock | ViTTaskBlock:
-    """The block with task-specific linears beside its own."""
-    return (ViTTaskBlock if isinstance(block, ViTBlock) else TaskBlock)(block, own, continues)
+    """The block with task-specific linears beside its own.
+
+    Raises:
+        ConfigError: a common task path in a ViT.
+    """
+    if not isinstance(block, ViTBlock):
+        return TaskBlock(block, own, continues, common=common)
+    if common:
+        raise ConfigError("placement.task_path: must be own on a ViT, got 'shared'")
+    return ViTTaskBlock(block, own, continues)
 
 
 def linear_of(block: SwinTransformerBlock, layer: str) -> nn.Linear:
