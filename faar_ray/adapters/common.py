@@ -8,6 +8,7 @@ I in, O out.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -58,27 +59,43 @@ class Common(Function):
         x_NI, own_LNI, weight_OI, P_NO, *rest = ctx.saved_tensors
         half = len(rest) // 2
         changes, kept = restored(rest[:half], ctx.settings), rest[half:]
-        gP_NO, gx_NI = torch.zeros_like(P_NO), torch.zeros_like(x_NI)
-        gown_LNI = None if own_LNI is None else torch.zeros_like(own_LNI)
         gradients: list[Any] = []
         with torch.autocast(g_KNO.device.type, enabled=False):
+            gP_NO = _weighted_sum(
+                g_KNO, [None if change is None else kept[3 * k + 1] for k, change in enumerate(changes)]
+            )
+            gx_NI = gP_NO @ weight_OI.to(gP_NO.dtype)
+            gown_LNI = None if own_LNI is None else torch.empty_like(own_LNI)
             for k, (change, g) in enumerate(zip(changes, g_KNO, strict=True)):
+                takes_own = own_LNI is not None and k >= ctx.ahead
                 if change is None:
-                    gP_NO += g
+                    if takes_own:
+                        gown_LNI[k - ctx.ahead].zero_()
                     gradients += [None] * 5
                     continue
-                x_k, gx_k = x_NI, gx_NI
-                if own_LNI is not None and gown_LNI is not None and k >= ctx.ahead:
-                    x_k, gx_k = own_LNI[k - ctx.ahead], gown_LNI[k - ctx.ahead]
                 h_NR, gain_O, norm_O = kept[3 * k : 3 * k + 3]
-                gP_NO = gP_NO.add_(g) if gain_O is None else gP_NO.addcmul_(g, gain_O.to(g.dtype))
-                gh_NR = g @ _scaled(change, gain_O).to(g.dtype).t()
-                gx_k.addmm_(gh_NR, change.A_RI.to(g.dtype))
+                gh_NR, A_RI = g @ _scaled(change, gain_O).to(g.dtype).t(), change.A_RI.to(g.dtype)
+                if takes_own:
+                    torch.mm(gh_NR, A_RI, out=gown_LNI[k - ctx.ahead])
+                else:
+                    gx_NI.addmm_(gh_NR, A_RI)
+                x_k = own_LNI[k - ctx.ahead] if takes_own else x_NI
                 found = _factor_gradients(change, h_NR, gh_NR, x_k, g, P_NO, weight_OI, gain_O, norm_O)
                 gradients += [*found, None, None]
-            gx_NI.addmm_(gP_NO, weight_OI.to(gP_NO.dtype))
         gown = None if gown_LNI is None else gown_LNI.to(ctx.x_dtype)
         return (gx_NI.to(ctx.x_dtype), gown, None, None, *gradients)
+
+
+def _weighted_sum(g_KNO: Tensor, gains: Sequence[Tensor | None]) -> Tensor:
+    """sum_k c_k g_k, (N, O): the gradient of P."""
+    total_NO = None
+    for g, gain_O in zip(g_KNO, gains, strict=True):
+        if total_NO is None:
+            total_NO = g.clone() if gain_O is None else g * gain_O.to(g.dtype)
+        else:
+            total_NO = total_NO.add_(g) if gain_O is None else total_NO.addcmul_(g, gain_O.to(g.dtype))
+    assert total_NO is not None
+    return total_NO
 
 
 def _scaled(change: Change, gain_O: Tensor | None) -> Tensor:

@@ -129,17 +129,13 @@ def _at_ranks(setting: Setting, shrunk: int, device: torch.device) -> Iterator[t
     yield shrunk, stepper
 
 
-def _interleaved(
-    floor: Callable[[], float], variant: Callable[[], float], pairs: int
-) -> list[tuple[float, float]]:
+def _interleaved(floor: Callable[[], float], variant: Callable[[], float], pairs: int) -> list[tuple[float, float]]:
     """Milliseconds of floor and variant in turn, after one step each to warm up."""
     floor(), variant()
     return [(floor(), variant()) for _ in range(pairs)]
 
 
-def _row(
-    variant: str, rank: int, taken: list[tuple[float, float]], peak_mb: float | None, stepper: Stepper
-) -> Row:
+def _row(variant: str, rank: int, taken: list[tuple[float, float]], peak_mb: float | None, stepper: Stepper) -> Row:
     ms = statistics.median(of_variant for _, of_variant in taken)
     ratio = statistics.median(of_variant / of_floor for of_floor, of_variant in taken)
     return Row(variant, rank, ms, ratio, peak_mb, stepper.trainable_params())

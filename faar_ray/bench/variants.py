@@ -116,5 +116,3 @@ def _move_away_from_start(model: MultiTaskModel) -> None:
         for name, parameter in model.named_parameters():
             if name.endswith("B_RO"):
                 parameter.normal_(std=0.01)
-
-
