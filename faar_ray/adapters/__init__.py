@@ -1,7 +1,7 @@
 """Low-rank adapters and the linears that carry them."""
 
 from faar_ray.adapters.build import ADAPTERS, adapters_of, build_adapter
-from faar_ray.adapters.linear import AdaptedLinear, TaskLinears, adapted, adapted_on_common
+from faar_ray.adapters.linear import AdaptedLinear, TaskLinears
 from faar_ray.adapters.low_rank import DoRA, LoRA, LowRankFactors, Site
 
 __all__ = [
@@ -12,8 +12,6 @@ __all__ = [
     "LowRankFactors",
     "Site",
     "TaskLinears",
-    "adapted",
-    "adapted_on_common",
     "adapters_of",
     "build_adapter",
 ]

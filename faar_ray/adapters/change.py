@@ -63,7 +63,8 @@ def settings(changes: Sequence[Change | None]) -> list[tuple[float, bool]]:
 def restored(tensors: Sequence[Any], settings: Sequence[tuple[float, bool]]) -> list[Change | None]:
     """Changes from the tensors that went through `save_for_backward`, three per change."""
     triples = [tensors[i : i + 3] for i in range(0, len(tensors), 3)]
-    return [None if t[0] is None else Change(*t, *s) for t, s in zip(triples, settings, strict=True)]
+    pairs = zip(triples, settings, strict=True)
+    return [None if A is None else Change(A, B, m, scale, detached) for (A, B, m), (scale, detached) in pairs]
 
 
 def product_dtype(x: Tensor) -> torch.dtype:

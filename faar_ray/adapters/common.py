@@ -67,19 +67,20 @@ class Common(Function):
             gx_NI = gP_NO @ weight_OI.to(gP_NO.dtype)
             gown_LNI = None if own_LNI is None else torch.empty_like(own_LNI)
             for k, (change, g) in enumerate(zip(changes, g_KNO, strict=True)):
-                takes_own = own_LNI is not None and k >= ctx.ahead
+                x_k, gown_NI = x_NI, None
+                if own_LNI is not None and gown_LNI is not None and k >= ctx.ahead:
+                    x_k, gown_NI = own_LNI[k - ctx.ahead], gown_LNI[k - ctx.ahead]
                 if change is None:
-                    if takes_own:
-                        gown_LNI[k - ctx.ahead].zero_()
                     gradients += [None] * 5
+                    if gown_NI is not None:
+                        gown_NI.zero_()
                     continue
                 h_NR, gain_O, norm_O = kept[3 * k : 3 * k + 3]
                 gh_NR, A_RI = g @ _scaled(change, gain_O).to(g.dtype).t(), change.A_RI.to(g.dtype)
-                if takes_own:
-                    torch.mm(gh_NR, A_RI, out=gown_LNI[k - ctx.ahead])
-                else:
+                if gown_NI is None:
                     gx_NI.addmm_(gh_NR, A_RI)
-                x_k = own_LNI[k - ctx.ahead] if takes_own else x_NI
+                else:
+                    torch.mm(gh_NR, A_RI, out=gown_NI)
                 found = _factor_gradients(change, h_NR, gh_NR, x_k, g, P_NO, weight_OI, gain_O, norm_O)
                 gradients += [*found, None, None]
         gown = None if gown_LNI is None else gown_LNI.to(ctx.x_dtype)

@@ -36,15 +36,39 @@ class TaskLinears(nn.Module):
         self.base = base.requires_grad_(False)
         self.adapters = nn.ModuleDict(adapters)
 
-    def of_tasks(self) -> Iterator[LowRankFactors]:
-        """The adapters in the order of the tasks."""
-        for adapter in self.adapters.values():
-            assert isinstance(adapter, LowRankFactors)
-            yield adapter
+    def __len__(self) -> int:
+        """How many tasks."""
+        return len(self.adapters)
 
     def forward(self, x: Tensor) -> Tensor:
         """(S, ..., I) -> (T, ..., O); S is 1 where all tasks still share a stream, else T."""
-        return adapted(self.base, list(self.of_tasks()), x)
+        return adapted(self.base, self._of_tasks(), x)
+
+    def beside(self, shared: nn.Module, x: Tensor) -> Tensor:
+        """The shared linear's stream first, (S, ..., I) -> (1 + T, ..., O); S is 1 or 1 + T."""
+        return adapted(self.base, [_adapter_of(shared), *self._of_tasks()], x)
+
+    def on_common(self, shared: nn.Module | None, x: Tensor) -> Tensor:
+        """MTLoRA's path, where W sees the shared stream x_0 only: (S, ..., I) -> (K, ..., O).
+
+        `shared` is the shared linear where its own output is wanted, first; else None.
+        """
+        ahead = [] if shared is None else [_adapter_of(shared)]
+        return adapted_on_common(self.base, [*ahead, *self._of_tasks()], x, len(ahead))
+
+    def of_tasks(self) -> Iterator[tuple[str, LowRankFactors]]:
+        """Each task and its adapter."""
+        for task, adapter in self.adapters.items():
+            assert isinstance(adapter, LowRankFactors)
+            yield task, adapter
+
+    def _of_tasks(self) -> list[LowRankFactors]:
+        return [adapter for _, adapter in self.of_tasks()]
+
+
+def _adapter_of(linear: nn.Module) -> LowRankFactors | None:
+    """Of an adapted linear; a plain one has none."""
+    return linear.adapter if isinstance(linear, AdaptedLinear) else None
 
 
 def adapted(base: nn.Linear, adapters: Sequence[LowRankFactors | None], x: Tensor) -> Tensor:

@@ -155,4 +155,5 @@ class DoRA(LowRankFactors):
 
     def _gain(self, direction_OI: Tensor) -> Tensor:
         norm_O = torch.linalg.vector_norm(direction_OI.detach() if self.detached else direction_OI, dim=1)
-        return self.m_O / norm_O.clamp_min(torch.finfo(norm_O.dtype).tiny)
+        gain_O: Tensor = self.m_O / norm_O.clamp_min(torch.finfo(norm_O.dtype).tiny)
+        return gain_O

@@ -16,7 +16,6 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
-from torch import nn
 from torch.optim import AdamW, Optimizer
 
 from faar_ray.adapters import adapters_of

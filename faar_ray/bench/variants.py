@@ -51,6 +51,9 @@ class Setting:
 class Floor(nn.Module):
     """timm's own forward pass, once for all tasks, and our heads."""
 
+    backbone: Any
+    decoder: Decoder
+
     def __init__(self, backbone: nn.Module, decoder: Decoder) -> None:
         super().__init__()
         self.backbone, self.decoder = backbone, decoder

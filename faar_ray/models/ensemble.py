@@ -22,7 +22,7 @@ class StreamedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(T B, ..., I) -> (T B, ..., O)."""
-        streams = x.unflatten(0, (len(self.linears.adapters), -1))
+        streams = x.unflatten(0, (len(self.linears), -1))
         out: Tensor = self.linears(streams).flatten(0, 1)
         return out
 

@@ -92,4 +92,5 @@ def _neighbours(merging: PatchMerging, x: Tensor, layout: Layout) -> tuple[Tenso
 
 def _grid(x: Tensor, layout: Layout) -> Tensor:
     """(..., L, C) -> (..., H, W, C)."""
-    return reorder(x, layout, layout.plain()).unflatten(-2, (layout.height, layout.width))
+    grid: Tensor = reorder(x, layout, layout.plain()).unflatten(-2, (layout.height, layout.width))
+    return grid

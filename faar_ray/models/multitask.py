@@ -30,7 +30,7 @@ class MultiTaskModel(nn.Module):
     def forward(self, image_B3HW: Tensor) -> dict[str, Tensor]:
         """(B, 3, H, W) -> {task: (B, N_task, H, W)}."""
         size = (image_B3HW.shape[-2], image_B3HW.shape[-1])
-        heads = self.decoder.heads
+        heads: dict[str, Any] = dict(self.decoder.heads.items())
         reduced: dict[str, list[Tensor]] = {task: [] for task in heads}
         for i, level in enumerate(self.levels(image_B3HW)):
             maps = level.reduced([head.reductions[i] for head in heads.values()])

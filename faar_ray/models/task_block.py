@@ -7,16 +7,18 @@ it goes on, then T), B batch, L tokens, C channels, H W space.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from timm.models.swin_transformer import SwinTransformerBlock
 from torch import Tensor, nn
 
-from faar_ray.adapters import AdaptedLinear, LowRankFactors, TaskLinears, adapted, adapted_on_common
+from faar_ray.adapters import TaskLinears
+from faar_ray.config import LayerName
 from faar_ray.models.token_layout import Layout, reorder
 from faar_ray.models.window_attention import attend
 
-ORDER = ("qkv", "proj", "fc1", "fc2")
+ORDER: tuple[LayerName, ...] = ("qkv", "proj", "fc1", "fc2")
 
 
 def run_shared(block: SwinTransformerBlock, x_BLC: Tensor, layout: Layout) -> Tensor:
@@ -73,22 +75,22 @@ class TaskBlock(nn.Module):
 
     def _linear(self, layer: str, module: nn.Module, x: Tensor) -> Tensor:
         """(S, ..., I) -> (K, ..., O), or (S, ..., O) where all streams use the shared linear."""
+        out: Tensor
         if layer not in self.task_linears:
-            out: Tensor = module(x)
+            out = module(x)
             return out
-        own = self.task_linears[layer]
-        assert isinstance(own, TaskLinears)
+        own: Any = self.task_linears[layer]
         carried = self.continues or (self.common and layer != self.last_layer)
-        shared = module.adapter if isinstance(module, AdaptedLinear) else None
-        assert shared is None or isinstance(shared, LowRankFactors)
-        adapters = [*([shared] if carried else []), *own.of_tasks()]
         if self.common:
-            return adapted_on_common(own.base, adapters, x, ahead=int(carried))
-        return adapted(own.base, adapters, x)
+            out = own.on_common(module if carried else None, x)
+        else:
+            out = own.beside(module, x) if carried else own(x)
+        return out
 
 
 def _grid(x: Tensor, layout: Layout) -> Tensor:
-    return reorder(x, layout, layout.plain()).unflatten(-2, (layout.height, layout.width))
+    grid: Tensor = reorder(x, layout, layout.plain()).unflatten(-2, (layout.height, layout.width))
+    return grid
 
 
 def _added(x: Tensor, y: Tensor, drop_path: nn.Module) -> Tensor:
