@@ -89,7 +89,7 @@ class Common(Function):
 
 def _weighted_sum(g_KNO: Tensor, gains: Sequence[Tensor | None]) -> Tensor:
     """sum_k c_k g_k, (N, O): the gradient of P."""
-    total_NO = None
+    total_NO: Tensor | None = None
     for g, gain_O in zip(g_KNO, gains, strict=True):
         if total_NO is None:
             total_NO = g.clone() if gain_O is None else g * gain_O.to(g.dtype)

@@ -55,8 +55,8 @@ def merge(model: MultiTaskModel, task: str | None = None) -> MultiTaskModel:
         raise ConfigError(f"task: must be one of {', '.join(tasks)}, got {task!r}")
     if any(isinstance(module, TaskBlock) and module.common for module in model.modules()):
         raise ConfigError(
-            "placement.task_path: shared cannot be merged: the frozen weight sees the shared stream and the change sees "
-            "the task's, so no single weight does the work of both; train with placement.task_path: own to merge"
+            "placement.task_path: shared cannot be merged: the frozen weight sees the shared stream and the change the "
+            "task's, so no single weight does the work of both; train with placement.task_path: own to merge"
         )
     merged = copy.deepcopy(model)
     kept = tasks if task is None or needs_all_tasks(model) else [task]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import pytest
 import torch
@@ -101,7 +102,7 @@ def test_one_stream_under_several_changes_is_the_same_by_either_form(
     x = torch.randn(1, N, I, dtype=torch.float64, requires_grad=True)
     found = []
     for common in (True, False):
-        monkeypatch.setattr(functional, "common_pays", lambda weight_OI, changes, common=common: common)
+        monkeypatch.setattr(functional, "common_pays", partial(lambda pays, *_: pays, common))
         found.append(gradients(adapted(linear, adapters, x), x, adapters))
     torch.testing.assert_close(*found, rtol=1e-10, atol=1e-10)
 
@@ -162,16 +163,14 @@ def test_under_bf16_autocast_products_and_gradients_are_near_those_of_fp32(form:
     adapters = [moved(kind, linear, seed=t).float() for t in range(T)]
     linear.float()
     x = torch.randn(T, 4, N, I, requires_grad=True)
-    for products, plainly in (
-        (lambda: adapted(linear, adapters, x), lambda: adapted_plainly(linear, adapters, x)),
-        (
-            lambda: adapted_on_common(linear, adapters, x[:1], 0),
-            lambda: on_common_plainly(linear, adapters, x[:1], 0),
-        ),
-    ):
-        exact = gradients(plainly(), x, adapters)
+    for common in (False, True):
+        exact = gradients(
+            on_common_plainly(linear, adapters, x[:1], 0) if common else adapted_plainly(linear, adapters, x),
+            x,
+            adapters,
+        )
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            y = products()
+            y = adapted_on_common(linear, adapters, x[:1], 0) if common else adapted(linear, adapters, x)
         assert y.dtype == torch.bfloat16
         near = gradients(y.float(), x, adapters)
         assert [g.dtype for g in near] == [torch.float32] * len(near)
