@@ -2,8 +2,8 @@
 
 The frozen weight sees one common stream, so a change costs its own components only.
 
-Axes: K changes (one output stream each), L of them with a stream of their own, N tokens, R active components,
-I in, O out.
+Axes: S streams in (the common one first), K changes (one output stream each), N tokens, R active components, I in,
+O out.
 """
 
 from __future__ import annotations
@@ -29,62 +29,54 @@ from faar_ray.adapters.change import (
 
 
 class Common(Function):
-    """y_k = c_k (P + s h_k B_k) + b with P = W x and h_k = A_k x_k."""
+    """y_k = c_k (P + s h_k B_k) + b with P = W x_0 and h_k = A_k x_k."""
 
     @staticmethod
-    def forward(
-        ctx: Any, x_NI: Tensor, own_LNI: Tensor | None, weight_OI: Tensor, bias_O: Tensor | None, *values: Any
-    ) -> Tensor:
-        """(N, I), (L, N, I) -> (K, N, O); `values` are `packed` changes."""
-        dtype, changes = product_dtype(x_NI), unpacked(values)
-        with torch.autocast(x_NI.device.type, enabled=False):
-            x, own = x_NI.to(dtype), None if own_LNI is None else own_LNI.to(dtype)
-            ctx.ahead = len(changes) - (0 if own is None else len(own))
-            P_NO = x @ weight_OI.to(dtype).t()
+    def forward(ctx: Any, x_SNI: Tensor, ahead: int, weight_OI: Tensor, bias_O: Tensor | None, *values: Any) -> Tensor:
+        """(S, N, I) -> (K, N, O); `values` are `packed` changes, the first `ahead` of them on the common stream x_0."""
+        dtype, changes = product_dtype(x_SNI), unpacked(values)
+        ctx.streams = [0 if len(x_SNI) == 1 or k < ahead else 1 + k - ahead for k in range(len(changes))]
+        with torch.autocast(x_SNI.device.type, enabled=False):
+            x = x_SNI.to(dtype)
+            P_NO = x[0] @ weight_OI.to(dtype).t()
             shift_O = P_NO.new_zeros(len(weight_OI)) if bias_O is None else bias_O.to(dtype)
             y_KNO = P_NO.new_empty(len(changes), *P_NO.shape)
             kept: list[Tensor | None] = []
             for k, change in enumerate(changes):
-                x_k = x if own is None or k < ctx.ahead else own[k - ctx.ahead]
-                kept += _forward_one(change, x_k, P_NO, weight_OI, shift_O, out=y_KNO[k])
-        ctx.settings, ctx.x_dtype = settings(changes), x_NI.dtype
+                kept += _forward_one(change, x[ctx.streams[k]], P_NO, weight_OI, shift_O, out=y_KNO[k])
+        ctx.settings, ctx.x_dtype = settings(changes), x_SNI.dtype
         factors = [tensor for i, tensor in enumerate(values) if i % 5 < 3]
-        ctx.save_for_backward(x, own, weight_OI, P_NO, *factors, *kept)
+        ctx.save_for_backward(x, weight_OI, P_NO, *factors, *kept)
         return y_KNO
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, g_KNO: Tensor) -> tuple[Any, ...]:
-        """(K, N, O) -> gradients of the common stream, the own streams, A, B and m."""
-        x_NI, own_LNI, weight_OI, P_NO, *rest = ctx.saved_tensors
+        """(K, N, O) -> gradients of the streams, A, B and m."""
+        x_SNI, weight_OI, P_NO, *rest = ctx.saved_tensors
         half = len(rest) // 2
         changes, kept = restored(rest[:half], ctx.settings), rest[half:]
         gradients: list[Any] = []
         with torch.autocast(g_KNO.device.type, enabled=False):
-            gP_NO = _weighted_sum(
-                g_KNO, [None if change is None else kept[3 * k + 1] for k, change in enumerate(changes)]
-            )
-            gx_NI = gP_NO @ weight_OI.to(gP_NO.dtype)
-            gown_LNI = None if own_LNI is None else torch.empty_like(own_LNI)
-            for k, (change, g) in enumerate(zip(changes, g_KNO, strict=True)):
-                x_k, gown_NI = x_NI, None
-                if own_LNI is not None and gown_LNI is not None and k >= ctx.ahead:
-                    x_k, gown_NI = own_LNI[k - ctx.ahead], gown_LNI[k - ctx.ahead]
+            gx_SNI = torch.empty_like(x_SNI)
+            gP_NO = _weighted_sum(g_KNO, kept[1::3])
+            torch.mm(gP_NO, weight_OI.to(gP_NO.dtype), out=gx_SNI[0])
+            for change, stream, g, (h_NR, gain_O, norm_O) in zip(
+                changes, ctx.streams, g_KNO, zip(kept[::3], kept[1::3], kept[2::3], strict=True), strict=True
+            ):
                 if change is None:
                     gradients += [None] * 5
-                    if gown_NI is not None:
-                        gown_NI.zero_()
+                    if stream > 0:
+                        gx_SNI[stream].zero_()
                     continue
-                h_NR, gain_O, norm_O = kept[3 * k : 3 * k + 3]
                 gh_NR, A_RI = g @ _scaled(change, gain_O).to(g.dtype).t(), change.A_RI.to(g.dtype)
-                if gown_NI is None:
-                    gx_NI.addmm_(gh_NR, A_RI)
+                if stream == 0:
+                    gx_SNI[0].addmm_(gh_NR, A_RI)
                 else:
-                    torch.mm(gh_NR, A_RI, out=gown_NI)
-                found = _factor_gradients(change, h_NR, gh_NR, x_k, g, P_NO, weight_OI, gain_O, norm_O)
+                    torch.mm(gh_NR, A_RI, out=gx_SNI[stream])
+                found = _factor_gradients(change, h_NR, gh_NR, x_SNI[stream], g, P_NO, weight_OI, gain_O, norm_O)
                 gradients += [*found, None, None]
-        gown = None if gown_LNI is None else gown_LNI.to(ctx.x_dtype)
-        return (gx_NI.to(ctx.x_dtype), gown, None, None, *gradients)
+        return (gx_SNI.to(ctx.x_dtype), None, None, None, *gradients)
 
 
 def _weighted_sum(g_KNO: Tensor, gains: Sequence[Tensor | None]) -> Tensor:

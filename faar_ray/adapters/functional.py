@@ -21,24 +21,20 @@ def merged_products(
 ) -> Tensor:
     """y_k = W'_k x_k + b, (K, N, O); with S = 1 all k share a stream; None stands for the frozen weight itself."""
     if len(x_SNI) == 1 and len(changes) > 1 and common_pays(weight_OI, changes):
-        return common_products(x_SNI[0], None, weight_OI, bias_O, changes)
+        return common_products(x_SNI, 0, weight_OI, bias_O, changes)
     y_KNO: Tensor = Merged.apply(x_SNI, weight_OI, bias_O, *packed(changes))
     return y_KNO
 
 
 def common_products(
-    x_NI: Tensor,
-    own_LNI: Tensor | None,
-    weight_OI: Tensor,
-    bias_O: Tensor | None,
-    changes: Sequence[Change | None],
+    x_SNI: Tensor, ahead: int, weight_OI: Tensor, bias_O: Tensor | None, changes: Sequence[Change | None]
 ) -> Tensor:
-    """y_k = c_k (W x + s B_k A_k x_k) + b with c_k = m_k / ||V_k||, (K, N, O): W sees the common stream only.
+    """y_k = c_k (W x_0 + s B_k A_k x_k) + b with c_k = m_k / ||V_k||, (K, N, O): W sees the common stream x_0 only.
 
-    The last L changes have streams of their own; the ones before them, and all where `own_LNI` is None, take the
-    common one, and then y_k = W'_k x + b exactly.
+    The first `ahead` changes take the common stream, the others x_1, x_2, ...; with S = 1 all take the common one,
+    and then y_k = W'_k x_0 + b exactly.
     """
-    y_KNO: Tensor = Common.apply(x_NI, own_LNI, weight_OI, bias_O, *packed(changes))
+    y_KNO: Tensor = Common.apply(x_SNI, ahead, weight_OI, bias_O, *packed(changes))
     return y_KNO
 
 

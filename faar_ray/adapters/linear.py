@@ -101,8 +101,7 @@ def adapted_on_common(base: nn.Linear, adapters: Sequence[LowRankFactors | None]
         raise TypeError("placement.task_path shared needs LoRA or DoRA on task-specific layers")
     if torch.compiler.is_compiling():
         return _on_common_plainly(base, adapters, x, ahead)
-    own_LNI = x[1:].flatten(1, -2) if len(x) > 1 else None
-    y_KNO = common_products(x[0].flatten(0, -2), own_LNI, base.weight, base.bias, changes)
+    y_KNO = common_products(x.flatten(1, -2), ahead, base.weight, base.bias, changes)
     return y_KNO.view(len(adapters), *x.shape[1:-1], -1)
 
 
