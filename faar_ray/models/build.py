@@ -67,4 +67,6 @@ def _say_clipped_ranks(model: MultiTaskModel, config: TrialConfig) -> None:
     if clipped:
         ranks = sorted({(a.site.stage, a.rank) for a in clipped})
         told = ", ".join(f"{rank} in stage {stage}" for stage, rank in ranks)
-        log.warning("pdrs.init_rank: above the smaller side of %d layers, which start at %s", len(clipped), told)
+        log.warning(
+            "pdrs.init_rank: above the smaller side of its layer for %d adapters, which start at %s", len(clipped), told
+        )

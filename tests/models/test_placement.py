@@ -89,7 +89,7 @@ def test_a_rank_above_a_layers_smaller_side_is_clipped_and_said(caplog: pytest.L
     with caplog.at_level(logging.WARNING):
         micro("lora", **{"pdrs.init_rank": 30})
     (message,) = [record.getMessage() for record in caplog.records]
-    assert message.startswith("pdrs.init_rank: above the smaller side of 8 layers")
+    assert message.startswith("pdrs.init_rank: above the smaller side of its layer for 17 adapters")
     assert "24 in stage 0" in message
 
 

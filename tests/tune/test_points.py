@@ -14,7 +14,8 @@ from faar_ray.tune.dry_run import samples
 from faar_ray.tune.points import grid
 from faar_ray.tune.space import SearchSpace, read_space
 
-Space, Drive = Callable[..., SearchSpace], Callable[..., Any]
+Space = Callable[..., SearchSpace]
+Drive = Callable[..., Any]
 SPACES = sorted((Path(__file__).parents[2] / "search_spaces").glob("*.yaml"))
 METHODS = {"method": {"values": ["lora", "faar"]}, "pdrs.rho_shared": {"values": [0.5, 0.9, 1.0]}}
 GRID = {"search": {"sampler": "grid", "seeds": 2}, "scheduler": {"type": "none"}, "budget": {"trials": 12}}
