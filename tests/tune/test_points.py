@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
+from rich.console import Console
 
 from faar_ray.report.groups import complete_configs
 from faar_ray.tune.dry_run import samples
+from faar_ray.tune.outcome import show_list
 from faar_ray.tune.points import grid
 from faar_ray.tune.space import SearchSpace, read_space
 
@@ -42,6 +45,16 @@ def test_a_grid_is_every_combination_once_per_seed_seeds_outermost(space: Space,
     assert [r.params for r in results[:6]] == grid(searched.parameters)
     assert [r.params for r in results[6:]] == grid(searched.parameters)
     assert [config.seeds for config in complete_configs(results)] == [(0, 1)] * 6
+
+
+def test_a_list_ends_with_an_interval_for_every_row(space: Space, driver: Drive) -> None:
+    results = driver(of_grid(space)).run().proposer.results()
+    console = Console(file=io.StringIO(), width=120)
+    show_list(console, results, [])
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "mean and 95% interval" in text
+    assert "lora, rho_shared 0.5" in text
+    assert text.count("±") == 6
 
 
 def test_listed_points_run_as_they_are(space: Space, driver: Drive) -> None:

@@ -158,11 +158,7 @@ def parameter(key: str, words: str) -> str:
             "{min: 2.5, max: 8}",
             "must be an integer or a mapping of the stages 0, 1, 2, 3 to numbers, got 2.5",
         ),
-        (
-            "pdrs.init_rank",
-            "{min: 2, max: 8, prior: 2.5}",
-            "must be an integer or a mapping of the stages 0, 1, 2, 3 to numbers, got 2.5",
-        ),
+        ("pdrs.init_rank", "{min: 2, max: 8, prior: 2.5}", "must be an integer, got 2.5"),
         ("pdrs.init_rank", "{min: 0, max: 8}", "must satisfy init_rank >= 1, got 0"),
         (
             "adapter.kind",
