@@ -21,6 +21,7 @@ from torch.optim import AdamW, Optimizer
 from faar_ray.adapters import adapters_of
 from faar_ray.bench.variants import PEFT, VARIANTS, Setting, build, peft_is_there
 from faar_ray.ranks import shrink
+from faar_ray.train.runtime import InProcess
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Stepper:
     """A model, its optimizer and one batch: `step()` is one training step."""
 
     def __init__(self, setting: Setting, device: torch.device) -> None:
-        self.device = device
+        self.device = InProcess(device).device
         self.model = build(setting).to(device).train()
         trained = [p for p in self.model.parameters() if p.requires_grad]
         self.optimizer: Optimizer = AdamW(trained, lr=1e-5, fused=True)

@@ -129,7 +129,8 @@ def own_path(base: nn.Linear, adapter: LowRankFactors, common: Tensor, own: Tens
     y = F.linear(common, base.weight) + adapter.scale * own @ adapter.A_RI.t() @ adapter.B_RO
     assert isinstance(adapter, DoRA)
     norm = torch.linalg.vector_norm(base.weight + adapter.scale * adapter.B_RO.t() @ adapter.A_RI, dim=1)
-    return y * (adapter.m_O / norm) + base.bias
+    gained: Tensor = y * (adapter.m_O / norm) + base.bias
+    return gained
 
 
 @pytest.mark.parametrize("task_layers", [["proj", "fc1", "fc2"], ["proj", "fc1"]])
