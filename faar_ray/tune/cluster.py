@@ -1,9 +1,10 @@
-"""Ray, quiet and on this machine only unless an address says otherwise."""
+"""Ray, quiet and started on this machine alone unless an address says otherwise; its ports are behind its token."""
 
 from __future__ import annotations
 
 import logging
 import os
+import signal
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -48,15 +49,17 @@ def connected(address: str | None) -> Iterator[list[Node]]:
     if address is None:
         here = this_machine()
         options |= {"address": "local", "num_cpus": int(here.cpus), "include_dashboard": False}
-        options |= {"object_store_memory": OBJECT_STORE, "_node_ip_address": "127.0.0.1"}
+        options |= {"object_store_memory": OBJECT_STORE}
     else:
         options |= {"address": address}
+    on_term = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(**options)
     except (ConnectionError, RuntimeError, ValueError) as fault:
         if address is None:
             raise
         raise ConfigError(f"--address: no Ray cluster answers at {address!r} ({fault})") from None
+    signal.signal(signal.SIGTERM, on_term)  # Ray's own prints a stack and leaves runs open
     for name in ("ray", "ray.tune", "ray.train", "ray.data"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     try:

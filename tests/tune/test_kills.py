@@ -130,16 +130,18 @@ def test_a_killed_trial_is_tried_again_from_its_checkpoint(folder: Path, undistu
     assert facts(folder, "actor") == undisturbed
 
 
-def test_interrupt_closes_everything_and_names_the_command_that_resumes(
-    folder: Path, undisturbed: dict[str, Any]
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_closes_everything_and_names_the_command_that_resumes(
+    folder: Path, undisturbed: dict[str, Any], stop: signal.Signals
 ) -> None:
-    process = start(folder, "stopped")
-    wait_for(process, folder / "runs" / "stopped" / "study.log", 2)
+    name = f"stopped-{stop.name}"
+    process = start(folder, name)
+    wait_for(process, folder / "runs" / name / "study.log", 2)
     family = family_of(process.pid)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(stop)
     said, _ = process.communicate(timeout=60)
     assert process.returncode == 130, said
-    assert "python -m faar_ray.tune space.yaml --name stopped --resume" in said
+    assert f"python -m faar_ray.tune space.yaml --name {name} --resume" in said
     assert "Traceback" not in said
     assert open_runs(folder) == []
     assert family
@@ -147,5 +149,5 @@ def test_interrupt_closes_everything_and_names_the_command_that_resumes(
     while alive := [command for pid, command in family.items() if Path(f"/proc/{pid}/cmdline").exists()]:
         assert time.monotonic() < deadline, alive
         time.sleep(0.1)
-    finish(folder, "stopped", "--resume")
-    assert facts(folder, "stopped") == undisturbed
+    finish(folder, name, "--resume")
+    assert facts(folder, name) == undisturbed
