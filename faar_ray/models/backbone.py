@@ -75,11 +75,10 @@ def check_backbone(config: BackboneConfig) -> None:
         raise DataError(f"backbone.checkpoint: no such file: {config.checkpoint}")
 
 
-def _outline(name: str) -> nn.Module:
+def _outline(name: str) -> Any:
     """The model without memory for its weights."""
     with torch.device("meta"):
-        model: nn.Module = timm.create_model(name, num_classes=0)
-    return model
+        return timm.create_model(name, num_classes=0)
 
 
 def _from_timm(config: BackboneConfig, image_size: int, *, pretrained: bool) -> SwinTransformer | VisionTransformer:
