@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -156,5 +157,14 @@ def _peak_here(setting: Setting, rank: int, device: str, threads: int) -> float:
         stepper.step()
     if stepper.device.type == "cuda":
         return torch.cuda.max_memory_allocated() / 2**20
+    return own_peak_mb()
+
+
+def own_peak_mb() -> float:
+    """Largest resident memory of this process, MiB; on Linux of this program alone (getrusage counts the parent's)."""
+    status = Path("/proc/self/status")
+    if status.is_file():
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) / 1024
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
