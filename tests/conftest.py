@@ -5,13 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import hypothesis
 import pytest
 import torch
-
-# a busy machine is no fault of the code: pytest's own timeout is the only clock
-hypothesis.settings.register_profile("faar_ray", deadline=None)
-hypothesis.settings.load_profile("faar_ray")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -8,34 +8,23 @@ from pathlib import Path
 
 from safetensors.torch import save_file
 
-from faar_ray.adapters import Site
 from faar_ray.config import TrialConfig
 from faar_ray.models import MultiTaskModel, adapter_list
 from faar_ray.tracking.atomic import replacing
-
-FORMAT = "faar_ray.adapter.1"
-
-
-def site_name(site: Site) -> str:
-    """`stage/block/layer/task`, as in the file's metadata."""
-    return f"{site.stage}/{site.block}/{site.layer}/{site.task}"
 
 
 def write_adapter(path: Path, model: MultiTaskModel, config: TrialConfig) -> None:
     """Factors, magnitudes, heads and the backbone's own trained weights; config, ranks and versions as metadata."""
     frozen = {name for name, p in model.named_parameters(remove_duplicate=False) if not p.requires_grad}
     tensors = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items() if k not in frozen}
-    ranks = {site_name(adapter.site): adapter.rank for adapter in adapter_list(model)}
+    ranks = {
+        "/".join(map(str, (s.stage, s.block, s.layer, s.task))): a.rank for a in adapter_list(model) if (s := a.site)
+    }
     metadata = {
-        "format": FORMAT,
+        "format": "faar_ray.adapter.1",
         "config": config.model_dump_json(),
         "ranks": json.dumps(ranks),
-        "versions": versions(),
+        "versions": json.dumps({package: version(package) for package in ("torch", "timm", "safetensors")}),
     }
     with replacing(path) as scratch:
         save_file(tensors, scratch, metadata=metadata)
-
-
-def versions() -> str:
-    """Of the libraries that a file depends on, as JSON."""
-    return json.dumps({package: version(package) for package in ("torch", "timm", "safetensors")})

@@ -1,1 +1,0 @@
-"""What a step costs, against the least it could cost."""
