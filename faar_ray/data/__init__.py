@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 from faar_ray.data.dense import DenseDataset, batches, unnormalise
-from faar_ray.data.loading import dataset_channels, load_dataset
+from faar_ray.data.loading import check_labels, dataset_channels, load_dataset
 from faar_ray.data.scene_cache import default_cache_dir
 
-__all__ = ["DenseDataset", "batches", "dataset_channels", "default_cache_dir", "load_dataset", "unnormalise"]
+__all__ = [
+    "DenseDataset",
+    "batches",
+    "check_labels",
+    "dataset_channels",
+    "default_cache_dir",
+    "load_dataset",
+    "unnormalise",
+]

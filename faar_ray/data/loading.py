@@ -39,16 +39,25 @@ def dataset_channels(name: str) -> dict[str, int]:
     return dict(CHANNELS[name])
 
 
+def check_labels(config: DataConfig) -> None:
+    """Refuse a data set that cannot be loaded, or a task that it has no labels for.
+
+    Raises:
+        DataError: naming it.
+    """
+    tasks = dataset_channels(config.name)
+    unknown = [task for task in config.tasks if task not in tasks]
+    if unknown:
+        raise DataError(f"data.tasks: {config.name} has {', '.join(tasks)}, got {', '.join(unknown)}")
+
+
 def load_dataset(config: DataConfig, split: Split, *, cache_dir: Path | None = None) -> DenseDataset:
     """The images of a split with the labels of `config.tasks`; scenes are made and cached on first use.
 
     Raises:
         DataError: unknown data set or task, damaged shard, cache that cannot be written.
     """
-    tasks = dataset_channels(config.name)
-    unknown = [task for task in config.tasks if task not in tasks]
-    if unknown:
-        raise DataError(f"data.tasks: {config.name} has {', '.join(tasks)}, got {', '.join(unknown)}")
+    check_labels(config)
     names = ("image", *config.tasks)
     shards = [read_shard(path, names) for path in make_shards(config, split, cache_dir)]
     wanted = split_images(config, split)

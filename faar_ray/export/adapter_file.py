@@ -9,14 +9,13 @@ from pathlib import Path
 from safetensors.torch import save_file
 
 from faar_ray.config import TrialConfig
-from faar_ray.models import MultiTaskModel, adapter_list
+from faar_ray.models import MultiTaskModel, adapter_list, trained_state
 from faar_ray.tracking.atomic import replacing
 
 
 def write_adapter(path: Path, model: MultiTaskModel, config: TrialConfig) -> None:
     """Factors, magnitudes, heads and the backbone's own trained weights; config, ranks and versions as metadata."""
-    frozen = {name for name, p in model.named_parameters(remove_duplicate=False) if not p.requires_grad}
-    tensors = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items() if k not in frozen}
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in trained_state(model).items()}
     ranks = {
         "/".join(map(str, (s.stage, s.block, s.layer, s.task))): a.rank for a in adapter_list(model) if (s := a.site)
     }

@@ -1,6 +1,19 @@
 """Models: a timm Swin with task-specific last blocks, and heads."""
 
 from faar_ray.models.build import build_model
-from faar_ray.models.multitask import MultiTaskModel, adapter_list, backbone_own_parameters, parameters_by_part
+from faar_ray.models.multitask import (
+    MultiTaskModel,
+    adapter_list,
+    backbone_own_parameters,
+    parameters_by_part,
+    trained_state,
+)
 
-__all__ = ["MultiTaskModel", "adapter_list", "backbone_own_parameters", "build_model", "parameters_by_part"]
+__all__ = [
+    "MultiTaskModel",
+    "adapter_list",
+    "backbone_own_parameters",
+    "build_model",
+    "parameters_by_part",
+    "trained_state",
+]

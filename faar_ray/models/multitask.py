@@ -79,3 +79,9 @@ def backbone_own_parameters(model: MultiTaskModel) -> list[tuple[str, nn.Paramet
 def adapter_list(model: MultiTaskModel) -> list[LowRankFactors]:
     """Every adapter, ordered by where it sits: stage, block, layer, task."""
     return sorted(adapters_of(model), key=lambda adapter: adapter.site)
+
+
+def trained_state(model: MultiTaskModel) -> dict[str, Tensor]:
+    """Trained parameters and persistent buffers of a model, by name; frozen weights come from elsewhere."""
+    frozen = {name for name, p in model.named_parameters(remove_duplicate=False) if not p.requires_grad}
+    return {name: tensor for name, tensor in model.state_dict().items() if name not in frozen}

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from faar_ray.errors import DataError
-from faar_ray.models import MultiTaskModel
+from faar_ray.models import MultiTaskModel, trained_state
 from faar_ray.records import EpochRecord, RankRecord
 from faar_ray.tracking.atomic import replacing
 
@@ -57,14 +57,6 @@ def last_good_checkpoint(folder: Path) -> dict[str, Any] | None:
     if paths:
         raise DataError(f"{folder / 'checkpoints'}: none of {len(paths)} checkpoints can be read")
     return None
-
-
-def trained_state(model: MultiTaskModel) -> dict[str, Tensor]:
-    """Trained parameters and persistent buffers of a model, by name; frozen weights come from elsewhere."""
-    trained = {name for name, p in model.named_parameters(remove_duplicate=False) if p.requires_grad}
-    state = model.state_dict()
-    frozen = {name for name, _ in model.named_parameters(remove_duplicate=False)} - trained
-    return {name: tensor for name, tensor in state.items() if name not in frozen}
 
 
 def load_trained_state(model: MultiTaskModel, state: dict[str, Tensor]) -> None:

@@ -10,7 +10,7 @@ import torch
 from faar_ray.config import TrialConfig
 from faar_ray.data import load_dataset
 from faar_ray.errors import ConfigError
-from faar_ray.models import adapter_list, build_model, parameters_by_part
+from faar_ray.models import adapter_list, build_model, parameters_by_part, trained_state
 from faar_ray.ranks import build_policy, shrink
 from faar_ray.records import EpochRecord
 from faar_ray.seeding import seed_of
@@ -20,7 +20,6 @@ from faar_ray.train.checkpoint import (
     records_from_plain,
     records_to_plain,
     save_checkpoint,
-    trained_state,
 )
 from faar_ray.train.optimizer import build_optimizer, build_scheduler
 from faar_ray.train.runtime import Runtime

@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import socket
 import subprocess
-import sys
-import time
-import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
@@ -37,30 +32,6 @@ def chromium(profile: Path, *arguments: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
 
 
-@contextmanager
-def mlflow_ui(folder: Path) -> Iterator[str]:
-    """A plain `mlflow ui` in a folder; gives its address once it answers."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = f"http://127.0.0.1:{probe.getsockname()[1]}"
-    process = subprocess.Popen(
-        [sys.executable, "-m", "mlflow", "ui", "--port", address.rpartition(":")[2], "--workers", "1"],
-        cwd=folder, env=os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true"},
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
-    )  # fmt: skip
-    try:
-        for _ in range(240):
-            try:
-                urllib.request.urlopen(f"{address}/health", timeout=2).close()
-                break
-            except OSError:
-                time.sleep(0.5)
-        yield address
-    finally:
-        os.killpg(process.pid, 15)
-        process.wait(30)
-
-
 @pytest.mark.parametrize("width", [1280, 500])
 def test_nothing_of_the_page_is_wider_than_the_window(finished_run: Path, tmp_path: Path, width: int) -> None:
     html = build_report(finished_run, tmp_path / "report") / "index.html"
@@ -84,7 +55,9 @@ def test_the_page_paints_its_pictures(finished_run: Path, tmp_path: Path) -> Non
     assert len(np.unique((pixels * 15).astype(int).reshape(-1, 3), axis=0)) > 60
 
 
-def test_mlflow_ui_shows_the_runs_and_the_report(finished_run: Path, tmp_path: Path) -> None:
+def test_mlflow_ui_shows_the_runs_and_the_report(
+    finished_run: Path, tmp_path: Path, mlflow_ui: Callable[[Path], AbstractContextManager[str]]
+) -> None:
     run = json.loads((finished_run / "run.json").read_text())
     report = build_report(finished_run, tmp_path / "report")
     assert log_report(run["tracking_uri"], run["parent_run_id"], report) == ""

@@ -2,15 +2,13 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import sqlite3
 import subprocess
 import sys
-import time
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -241,33 +239,9 @@ def test_making_the_database_says_nothing(tmp_path: Path) -> None:
         assert ("rho",) in database.execute("select name from experiments").fetchall()
 
 
-@contextmanager
-def mlflow_ui(folder: Path) -> Iterator[str]:
-    """A plain `mlflow ui` in a folder; gives its address."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "mlflow", "ui", "--port", str(port), "--workers", "1"],
-        cwd=folder, env=os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true"},
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
-    )  # fmt: skip
-    try:
-        for _ in range(240):
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2)
-                break
-            except OSError:
-                time.sleep(0.5)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        os.killpg(process.pid, 15)
-        process.wait(30)
-
-
 @pytest.mark.slow
 def test_a_plain_mlflow_ui_beside_the_database_serves_runs_and_artifacts(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mlflow_ui: Callable[[Path], AbstractContextManager[str]]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     tracker = Tracker("sqlite:///mlflow.db", "rho")

@@ -15,8 +15,8 @@ from safetensors import safe_open
 from faar_ray.config import TrialConfig
 from faar_ray.errors import ConfigError, DataError
 from faar_ray.records import EpochRecord
-from faar_ray.train.fit import NonFiniteLoss, fit, read_test
 from faar_ray.train.checkpoint import checkpoint_path
+from faar_ray.train.fit import NonFiniteLoss, fit, read_test
 
 SMALL: dict[str, Any] = {
     "data": {"train_images": 48, "val_images": 24, "test_images": 24, "image_size": 32},
