@@ -8,16 +8,54 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Literal, Self
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from faar_ray.presets import PRESETS as PRESETS
 
 TaskName = Literal["semseg", "human_parts", "saliency", "normals", "depth", "edge"]
 LayerName = Literal["qkv", "proj", "fc1", "fc2"]
-Method = Literal["faar", "lora", "dora", "full_ft", "decoder_only", "single_task"]
+Method = Literal[
+    "faar",
+    "faar_release",
+    "lora",
+    "dora",
+    "pdrs_lora",
+    "pdrs_dora",
+    "cw_sp",
+    "ts_pd",
+    "lora_per_task",
+    "full_ft",
+    "decoder_only",
+    "single_task",
+]
 Coverage = Annotated[float, Field(gt=0, le=1, json_schema_extra={"symbol": "rho"})]
 Positive = Annotated[float, Field(gt=0)]
+Rank = Annotated[int, Field(ge=1)]
+Number = TypeVar("Number", int, float)
+STAGES = ("0", "1", "2", "3")
+
+
+def _numbered(raw: Any) -> Any:
+    """Stage keys as text, in order; a stage too many or too few is a fault."""
+    if not isinstance(raw, Mapping):
+        return raw
+    named = {str(key): value for key, value in raw.items()}
+    if set(named) != set(STAGES):
+        raise ValueError(f"must have a number for each of the stages 0, 1, 2, 3, got {', '.join(named) or 'none'}")
+    return {stage: named[stage] for stage in STAGES}
+
+
+OfStages = {"words": "a mapping of the stages 0, 1, 2, 3 to numbers"}
+CoverageOfStages = Annotated[dict[str, Coverage], BeforeValidator(_numbered), Field(json_schema_extra=OfStages)]
+RankOfStages = Annotated[dict[str, Rank], BeforeValidator(_numbered), Field(json_schema_extra=OfStages)]
+
+
+def at_stage(value: Number | Mapping[str, Number], stage: int) -> Number:
+    """A key that is a number, or a number for each stage."""
+    return value[str(stage)] if isinstance(value, Mapping) else value
 
 
 class Section(BaseModel):
@@ -51,7 +89,7 @@ class DataConfig(Section):
 class BackboneConfig(Section):
     """The frozen network that is adapted."""
 
-    name: str = Field("swin_micro", description="`swin_micro` (in the package) or any timm Swin.")
+    name: str = Field("swin_micro", description="`swin_micro` (in the package), any timm Swin (v1) or plain ViT.")
     pretrained: bool = Field(True, description="Load pretrained weights: the package's own, or timm's hub.")
     checkpoint: str | None = Field(None, description="A local .safetensors or .pth file to load instead.")
     trainable: Literal["none", "light", "all"] = Field(
@@ -84,7 +122,17 @@ class PlacementConfig(Section):
         ("qkv", "proj", "fc1", "fc2"), description="Linears with a shared adapter, in every block."
     )
     task_layers: Annotated[tuple[LayerName, ...], Field(strict=False)] = Field(
-        ("proj", "fc1", "fc2"), description="Linears with one adapter per task, in the last block of each stage."
+        ("proj", "fc1", "fc2"), description="Linears with one adapter per task, in the blocks of `task_blocks`."
+    )
+    task_blocks: Literal["last", "all"] = Field(
+        "last",
+        description="Blocks with task-specific adapters: the last of each stage, or `all`: then every task has a "
+        "stream of its own from the image on, no adapter of task_layers is shared, and the cost grows with the tasks.",
+    )
+    task_path: Literal["own", "shared"] = Field(
+        "own",
+        description="What the frozen weight of a task-specific layer sees: the task's own stream (W_t x_t, which can "
+        "be merged), or the shared one (MTLoRA's: W x_shared + s B_t A_t x_t; cheaper, cannot be merged).",
     )
 
 
@@ -97,12 +145,22 @@ class RanksConfig(Section):
 class PdrsConfig(Section):
     """Performance-Driven Rank Shrinking (FAAR)."""
 
-    init_rank: Annotated[int, Field(ge=1)] = Field(64, description="Rank at the start; `ranks.kind: fixed` keeps it.")
+    init_rank: Rank | RankOfStages = Field(
+        64,
+        description="Rank at the start, at most a layer's smaller side; `ranks.kind: fixed` keeps it. "
+        "Also per stage: {0: 2, 1: 2, 2: 3, 3: 16}.",
+    )
     beta: Annotated[float, Field(ge=0, lt=1)] = Field(0.98, description="EMA factor of the importance scores.")
-    rho_shared: Coverage = Field(0.95, description="Coverage ratio rho of shared adapters.")
-    rho_task: Coverage | None = Field(None, description="Coverage ratio rho of task adapters; null: as rho_shared.")
+    rho_shared: Coverage | CoverageOfStages = Field(
+        0.95, description="Coverage ratio rho of shared adapters; also per stage: {0: 0.8, 1: 0.8, 2: 0.9, 3: 0.95}."
+    )
+    rho_task: Coverage | CoverageOfStages | None = Field(
+        None, description="Coverage ratio rho of task adapters, also per stage; null: as rho_shared."
+    )
     scope: Literal["adapter", "pooled"] = Field(
-        "adapter", description="Coverage within each adapter, or pooled over all shared and over all task adapters."
+        "adapter",
+        description="Coverage within each adapter, or pooled over all shared and over all task adapters "
+        "(over those of a stage where rho is given per stage).",
     )
     update: Literal["active", "all"] = Field(
         "active", description="Whose EMA moves in a step: only components under the prefix mask, or all."
@@ -112,15 +170,39 @@ class PdrsConfig(Section):
     floor: Annotated[int, Field(ge=1)] = Field(1, description="Components every adapter keeps at least.")
     margin: Annotated[int, Field(ge=0)] = Field(0, description="Components kept beyond the coverage.")
 
-    def rho(self, *, shared: bool) -> float:
-        """Coverage ratio of shared or of task adapters."""
+    def rho(self, *, shared: bool, stage: int = 0) -> float:
+        """Coverage ratio of shared or of task adapters, in a stage."""
+        return at_stage(self._rho(shared), stage)
+
+    def rho_by_stage(self, *, shared: bool) -> bool:
+        """Whether each stage has a coverage ratio of its own."""
+        return isinstance(self._rho(shared), Mapping)
+
+    def _rho(self, shared: bool) -> float | dict[str, float]:
         return self.rho_shared if shared or self.rho_task is None else self.rho_task
 
 
 class DecoderConfig(Section):
     """The head of each task."""
 
-    kind: Literal["hrnet"] = Field("hrnet", description="1x1 reductions, upsampling, one hidden 1x1 layer.")
+    kind: Literal["hrnet", "ts_pd"] = Field(
+        "hrnet",
+        description="`hrnet`: 1x1 reductions, upsampling, one hidden 1x1 layer; `ts_pd`: the same with spectral "
+        "filters (cw_sp) and cross-task consensus (xt_cons) on the reduced maps, starting as hrnet.",
+    )
+    cw_sp: bool = Field(True, description="`ts_pd` only: a learned spectral filter per task and resolution.")
+    xt_cons: bool = Field(True, description="`ts_pd` only: pull a task's spectrum towards the mean of the others'.")
+    filter: Literal["grid", "radial"] = Field(
+        "grid",
+        description="`cw_sp`: a matrix over frequencies shared by channels (the seed's), or a gain per channel and "
+        "16 rings with a residual of 0.6 (the released code's).",
+    )
+    cutoff: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.5, description="`xt_cons`: radius that parts low from high frequencies, as a share of Nyquist's."
+    )
+    primary: Annotated[tuple[TaskName, ...], Field(min_length=1, strict=False)] | None = Field(
+        None, description="`xt_cons`: tasks that are pulled; null: each in turn."
+    )
     width: Annotated[int, Field(ge=1)] | None = Field(
         None, description="Channels of the finest reduced map; null: 18 at embedding dimension 96, in proportion."
     )
@@ -168,6 +250,10 @@ class TrialConfig(Section):
             raise ValueError("ranks.kind: must be fixed where adapter.kind is none, got 'pdrs'")
         if self.method == "single_task" and len(self.data.tasks) != 1:
             raise ValueError(f"data.tasks: must be one task for method single_task, got {list(self.data.tasks)}")
+        if self.placement.task_path == "shared" and self.placement.task_blocks == "all":
+            raise ValueError("placement.task_path: must be own where placement.task_blocks is all: no stream is shared")
+        if fault := _consensus_fault(self.decoder, self.data.tasks):
+            raise ValueError(fault)
         last = self.optim.epochs - self.pdrs.free_epochs
         if self.ranks.kind == "pdrs" and self.pdrs.start_epoch >= last:
             raise ValueError(
@@ -190,16 +276,18 @@ class TrialConfig(Section):
         return dict(_flatten(self.model_dump(mode="json")))
 
 
-FIXED_RANK: dict[str, Any] = {"ranks": {"kind": "fixed"}}
-WITHOUT_ADAPTERS: dict[str, Any] = {"adapter": {"kind": "none"}, "ranks": {"kind": "fixed"}}
-PRESETS: dict[str, dict[str, Any]] = {
-    "faar": {"adapter": {"kind": "dora"}, "ranks": {"kind": "pdrs"}},
-    "lora": {"adapter": {"kind": "lora"}, **FIXED_RANK},
-    "dora": {"adapter": {"kind": "dora"}, **FIXED_RANK},
-    "full_ft": {**WITHOUT_ADAPTERS, "backbone": {"trainable": "all"}},
-    "decoder_only": {**WITHOUT_ADAPTERS, "backbone": {"trainable": "none"}},
-    "single_task": {**WITHOUT_ADAPTERS, "backbone": {"trainable": "all"}},
-}
+def _consensus_fault(decoder: DecoderConfig, tasks: Sequence[str]) -> str:
+    """What keeps XT-Cons from these tasks, if it is on."""
+    if decoder.kind != "ts_pd" or not decoder.xt_cons:
+        return ""
+    if len(tasks) == 1:
+        return (
+            "decoder.xt_cons: must be false with one task: XT-Cons pulls a task towards the mean spectrum of the other "
+            f"tasks, and beside {tasks[0]} there is none"
+        )
+    if strangers := [task for task in decoder.primary or () if task not in tasks]:
+        return f"decoder.primary: must be among data.tasks = {list(tasks)}, got {', '.join(strangers)}"
+    return ""
 
 
 def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

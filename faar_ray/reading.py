@@ -23,6 +23,8 @@ Place = tuple[int, int]
 LARGEST_FILE = 1_000_000
 MOST_NODES = 100_000
 CORE = "tag:yaml.org,2002:"
+STAGE_KEY = re.compile(r"[0-9]{1,3}")
+"""Keys below the top that are numbers, taken as text: the stages of `pdrs.init_rank: {0: 2, 1: 2, 2: 3, 3: 16}`."""
 CORE_SCALARS: dict[str, tuple[str, list[str]]] = {
     "null": (r"~|null|Null|NULL|", ["~", "n", "N", ""]),
     "bool": (r"true|True|TRUE|false|False|FALSE", list("tTfF")),
@@ -70,7 +72,8 @@ for _name, (_pattern, _first) in CORE_SCALARS.items():
 class _Plain:
     """Plain data of one node tree; faults and places are gathered on the way."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, below_top: bool = False) -> None:
+        self.below_top = below_top
         self.places: dict[KeyPath, Place] = {}
         self.faults: list[tuple[Place, str]] = []
         self.open: list[yaml.Node] = []
@@ -98,7 +101,7 @@ class _Plain:
             return self._fault(node, f"tag {_short(node.tag)} is not supported")
         out: dict[str, Any] = {}
         for key_node, value_node in node.value:
-            key = self._key(key_node)
+            key = self._key(key_node, path)
             if key is None:
                 continue
             below = (*path, key)
@@ -109,10 +112,12 @@ class _Plain:
             out[key] = self.of(value_node, below)
         return out
 
-    def _key(self, node: yaml.Node) -> str | None:
+    def _key(self, node: yaml.Node, above: KeyPath) -> str | None:
         if isinstance(node, yaml.ScalarNode) and node.tag == CORE + "str" and node.value == "<<" and not node.style:
             self._fault(node, "merge keys (<<) are not supported: write the keys out")
             return None
+        if (above or self.below_top) and isinstance(node, yaml.ScalarNode) and STAGE_KEY.fullmatch(node.value):
+            return str(node.value)
         if not isinstance(node, yaml.ScalarNode) or node.tag != CORE + "str":
             got = repr(node.value) if isinstance(node, yaml.ScalarNode) else "a list or mapping"
             self._fault(node, f"a key must be text, got {got[:60]}")
@@ -222,7 +227,7 @@ def _neighbour(path: Path) -> str:
 
 def _parse(text: str, prefix: str, *, one_line: bool = False) -> tuple[_Plain, Any]:
     """Data of a YAML text; a syntax fault is raised as `<prefix>LINE:COLUMN: ...`, or `<prefix>...` of one line."""
-    plain = _Plain()
+    plain = _Plain(below_top=one_line)
     try:
         node = yaml.compose(text, _Loader)
         return plain, None if node is None else plain.of(node, ())

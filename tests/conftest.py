@@ -12,8 +12,13 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
+import hypothesis
 import pytest
 import torch
+
+# a busy machine is no fault of the code: pytest's own timeout is the only clock
+hypothesis.settings.register_profile("faar_ray", deadline=None)
+hypothesis.settings.load_profile("faar_ray")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -5,20 +5,23 @@ from typing import Any, get_args
 import pytest
 from pydantic import ValidationError
 
-from faar_ray.config import PRESETS, Method, TrialConfig, config_id, merged, with_dotted
+from faar_ray.config import PRESETS, Method, TrialConfig, at_stage, config_id, merged, with_dotted
 
 
 def test_every_method_has_a_preset_and_every_preset_a_method() -> None:
     assert set(PRESETS) == set(get_args(Method))
 
 
+def tasks_of(method: str) -> dict[str, Any]:
+    return {"data": {"tasks": ["semseg"] if method == "single_task" else ["semseg", "depth"]}}
+
+
 @pytest.mark.parametrize("method", sorted(PRESETS))
 def test_a_preset_sets_its_defaults(method: str) -> None:
-    tasks = {"data": {"tasks": ["semseg"]}}
-    dotted = TrialConfig.resolve({"method": method, **tasks}).dotted()
+    dotted = TrialConfig.resolve({"method": method, **tasks_of(method)}).dotted()
     for section, keys in PRESETS[method].items():
         for key, value in keys.items():
-            assert dotted[f"{section}.{key}"] == value
+            assert dotted[f"{section}.{key}"] == (list(value) if isinstance(value, tuple) else value)
 
 
 def test_what_the_user_writes_wins_over_the_preset() -> None:
@@ -28,7 +31,7 @@ def test_what_the_user_writes_wins_over_the_preset() -> None:
 
 @pytest.mark.parametrize("method", sorted(PRESETS))
 def test_resolving_twice_changes_nothing(method: str) -> None:
-    once = TrialConfig.resolve({"method": method, "data": {"tasks": ["depth"]}, "optim": {"lr": 0.01}})
+    once = TrialConfig.resolve({"method": method, **tasks_of(method), "optim": {"lr": 0.01}})
     assert TrialConfig.resolve(once.model_dump(mode="json")) == once
     assert TrialConfig.resolve({}, **once.dotted()) == once
 
@@ -102,6 +105,69 @@ def test_rho_of_task_adapters_follows_the_shared_one_unless_given() -> None:
     assert (pdrs.rho(shared=True), pdrs.rho(shared=False)) == (0.8, 0.8)
     pdrs = TrialConfig.resolve({"pdrs": {"rho_shared": 0.8, "rho_task": 0.5}}).pdrs
     assert (pdrs.rho(shared=True), pdrs.rho(shared=False)) == (0.8, 0.5)
+
+
+def test_a_number_may_be_given_per_stage_with_keys_as_text_or_numbers() -> None:
+    for keys in ((0, 1, 2, 3), ("0", "1", "2", "3"), ("3", "1", "2", "0")):
+        values = {0: 2, 1: 2, 2: 3, 3: 16}
+        pdrs = TrialConfig.resolve({"pdrs": {"init_rank": {key: values[int(key)] for key in keys}}}).pdrs
+        assert [at_stage(pdrs.init_rank, stage) for stage in range(4)] == [2, 2, 3, 16]
+    rho = {"0": 0.5, "1": 0.6, "2": 0.7, "3": 0.8}
+    config = TrialConfig.resolve({"pdrs": {"rho_shared": 0.9, "rho_task": rho}})
+    assert [config.pdrs.rho(shared=False, stage=stage) for stage in range(4)] == [0.5, 0.6, 0.7, 0.8]
+    assert config.pdrs.rho(shared=True, stage=3) == 0.9
+    assert TrialConfig.resolve(config.model_dump(mode="json")) == config
+    assert TrialConfig.resolve({}, **config.dotted()) == config
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "why"),
+    [
+        ("pdrs.init_rank", {"0": 2, "1": 2, "2": 3}, "each of the stages 0, 1, 2, 3"),
+        ("pdrs.init_rank", {"0": 2, "1": 2, "2": 3, "3": 4, "4": 5}, "each of the stages"),
+        ("pdrs.init_rank", {"0": 2, "1": 2, "2": 3, "3": 0}, "greater than or equal to 1"),
+        ("pdrs.init_rank", {}, "got none"),
+        ("pdrs.rho_shared", {"0": 0.5, "1": 0.5, "2": 1.5, "3": 0.5}, "less than or equal to 1"),
+        ("pdrs.rho_task", {"low": 0.5}, "each of the stages"),
+    ],
+)
+def test_a_mapping_of_stages_must_be_whole_and_valid(key: str, value: object, why: str) -> None:
+    with pytest.raises(ValidationError, match=why):
+        TrialConfig.resolve({}, **{key: value})
+
+
+def test_consensus_without_another_task_is_refused_with_the_reason() -> None:
+    with pytest.raises(
+        ValidationError, match=r"decoder\.xt_cons: must be false with one task: .* beside depth there is none"
+    ):
+        TrialConfig.resolve({"method": "faar", "data": {"tasks": ["depth"]}})
+    for mended in ({"xt_cons": False}, {"kind": "hrnet"}):
+        TrialConfig.resolve({"method": "faar", "data": {"tasks": ["depth"]}, "decoder": mended})
+    with pytest.raises(ValidationError, match=r"decoder\.primary: must be among data\.tasks"):
+        TrialConfig.resolve({"decoder": {"primary": ["edge"]}})
+
+
+def test_a_single_task_reference_needs_no_word_about_consensus() -> None:
+    config = TrialConfig.resolve({"method": "single_task", "data": {"tasks": ["depth"]}, "decoder": {"kind": "ts_pd"}})
+    assert not config.decoder.xt_cons
+
+
+def test_the_two_statements_of_faar_differ_where_seed_and_code_do() -> None:
+    seed, code = (TrialConfig.resolve({"method": m}) for m in ("faar", "faar_release"))
+    assert (seed.pdrs.rho_shared, seed.pdrs.init_rank, seed.pdrs.update, seed.decoder.filter) == (
+        0.95,
+        64,
+        "active",
+        "grid",
+    )
+    assert (code.pdrs.rho_shared, code.pdrs.init_rank, code.pdrs.update, code.decoder.filter) == (
+        0.2,
+        32,
+        "all",
+        "radial",
+    )
+    assert (code.pdrs.floor, code.pdrs.margin, code.pdrs.beta, code.adapter.norm) == (2, 1, 0.98, "attached")
+    assert seed.adapter.norm == "detached"
 
 
 def test_merging_changes_neither_side() -> None:

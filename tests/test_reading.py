@@ -91,6 +91,7 @@ def test_a_key_that_is_not_there_stands_where_its_group_stands(tmp_path: Path) -
         ("a: &x {b: 1}\nc:\n  <<: *x\n", "a.yaml:3:3: merge keys (<<) are not supported: write the keys out"),
         ("a: &x [1, *x]\n", "a.yaml:1:4: an alias (*name) must not hold itself"),
         ("1: a\n", "a.yaml:1:1: a key must be text, got '1'"),
+        ("a:\n  1.5: b\n", "a.yaml:2:3: a key must be text, got '1.5'"),
         ("? [a]\n: b\n", "a.yaml:1:3: a key must be text, got a list or mapping"),
         ("a: 99999999999999999999\n", "a.yaml:1:4: 99999999999999999999 does not fit in 64 bits"),
         ("a: " + "9" * 5000, "a.yaml:1:4: an integer of 5000 digits does not fit in 64 bits"),

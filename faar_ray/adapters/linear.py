@@ -1,17 +1,17 @@
 """Linears whose frozen weight is adapted once (shared) or once per task.
 
-The adapted weight is formed first, so a forward pass is one matrix product per weight, and merging is exact.
-Axes: T tasks, S streams (1 or T), N tokens, I in, O out.
+Axes: T tasks, S streams in (1 or K), K streams out, N tokens, I in, O out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from faar_ray.adapters.functional import common_products, merged_products
 from faar_ray.adapters.low_rank import LowRankFactors
 
 
@@ -25,7 +25,7 @@ class AdaptedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., I) -> (..., O)."""
-        return F.linear(x, self.adapter.adapt(self.base.weight), self.base.bias)
+        return adapted(self.base, [self.adapter], x[None])[0]
 
 
 class TaskLinears(nn.Module):
@@ -36,12 +36,80 @@ class TaskLinears(nn.Module):
         self.base = base.requires_grad_(False)
         self.adapters = nn.ModuleDict(adapters)
 
+    def __len__(self) -> int:
+        """How many tasks."""
+        return len(self.adapters)
+
     def forward(self, x: Tensor) -> Tensor:
         """(S, ..., I) -> (T, ..., O); S is 1 where all tasks still share a stream, else T."""
-        weights = [adapter.adapt(self.base.weight) for adapter in self.adapters.values()]  # type: ignore[operator]
-        weight_TIO = torch.stack(weights).transpose(1, 2)
-        x_TNI = x.flatten(1, -2).expand(len(weights), -1, -1)
-        y_TNO: Tensor = torch.bmm(x_TNI, weight_TIO)
-        if self.base.bias is not None:
-            y_TNO = y_TNO + self.base.bias
-        return y_TNO.view(len(weights), *x.shape[1:-1], -1)
+        return adapted(self.base, self._of_tasks(), x)
+
+    def beside(self, shared: nn.Module, x: Tensor) -> Tensor:
+        """The shared linear's stream first, (S, ..., I) -> (1 + T, ..., O); S is 1 or 1 + T."""
+        return adapted(self.base, [_adapter_of(shared), *self._of_tasks()], x)
+
+    def on_common(self, shared: nn.Module | None, x: Tensor) -> Tensor:
+        """MTLoRA's path, where W sees the shared stream x_0 only: (S, ..., I) -> (K, ..., O).
+
+        `shared` is the shared linear where its own output is wanted, first; else None.
+        """
+        ahead = [] if shared is None else [_adapter_of(shared)]
+        return adapted_on_common(self.base, [*ahead, *self._of_tasks()], x, len(ahead))
+
+    def of_tasks(self) -> Iterator[tuple[str, LowRankFactors]]:
+        """Each task and its adapter."""
+        for task, adapter in self.adapters.items():
+            assert isinstance(adapter, LowRankFactors)
+            yield task, adapter
+
+    def _of_tasks(self) -> list[LowRankFactors]:
+        return [adapter for _, adapter in self.of_tasks()]
+
+
+def _adapter_of(linear: nn.Module) -> LowRankFactors | None:
+    """Of an adapted linear; a plain one has none."""
+    return linear.adapter if isinstance(linear, AdaptedLinear) else None
+
+
+def adapted(base: nn.Linear, adapters: Sequence[LowRankFactors | None], x: Tensor) -> Tensor:
+    """y_k = W'_k x_k + b, (S, ..., I) -> (K, ..., O); None stands for the frozen weight."""
+    changes = [None if adapter is None else adapter.change() for adapter in adapters]
+    if torch.compiler.is_compiling() or any(
+        a is not None and c is None for a, c in zip(adapters, changes, strict=True)
+    ):
+        return adapted_plainly(base, adapters, x)
+    y_KNO = merged_products(x.flatten(1, -2), base.weight, base.bias, changes)
+    return y_KNO.view(len(adapters), *x.shape[1:-1], -1)
+
+
+def adapted_plainly(base: nn.Linear, adapters: Sequence[LowRankFactors | None], x: Tensor) -> Tensor:
+    """The same in plain autograd: what `torch.compile` sees, and the reference."""
+    weights = []
+    for adapter in adapters:
+        with torch.autocast(x.device.type, enabled=False):  # the change is small beside W: no bf16 sum
+            weights.append(base.weight if adapter is None else adapter.adapt(base.weight))
+    return torch.stack([F.linear(x[k if len(x) > 1 else 0], W, base.bias) for k, W in enumerate(weights)])
+
+
+def adapted_on_common(base: nn.Linear, adapters: Sequence[LowRankFactors | None], x: Tensor, ahead: int) -> Tensor:
+    """y_k = c_k (W x_0 + s B_k A_k x_k) + b, (S, ..., I) -> (K, ..., O): W sees the shared stream x_0 only (MTLoRA).
+
+    The first `ahead` (0 or 1) outputs are of the shared stream itself; so S is 1, or 1 + the number of the others.
+    """
+    changes = [None if adapter is None else adapter.change() for adapter in adapters]
+    if any(c is None for c in changes[ahead:]):
+        raise TypeError("placement.task_path shared needs LoRA or DoRA on task-specific layers")
+    if torch.compiler.is_compiling():
+        return _on_common_plainly(base, adapters, x, ahead)
+    y_KNO = common_products(x.flatten(1, -2), ahead, base.weight, base.bias, changes)
+    return y_KNO.view(len(adapters), *x.shape[1:-1], -1)
+
+
+def _on_common_plainly(base: nn.Linear, adapters: Sequence[LowRankFactors | None], x: Tensor, ahead: int) -> Tensor:
+    P = F.linear(x[0], base.weight)
+    outputs = []
+    for k, adapter in enumerate(adapters):
+        x_k = x[0] if len(x) == 1 or k < ahead else x[1 + k - ahead]
+        y = P if adapter is None else adapter.adapt_product(base.weight, P, x_k)
+        outputs.append(y if base.bias is None else y + base.bias)
+    return torch.stack(outputs)

@@ -12,6 +12,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from faar_ray.adapters.change import Change
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class Site:
@@ -44,8 +46,20 @@ class LowRankFactors(nn.Module):
         self.A_RI = nn.Parameter(torch.empty(rank, in_features))
         self.B_RO = nn.Parameter(torch.zeros(rank, out_features))
         nn.init.kaiming_uniform_(self.A_RI, a=math.sqrt(5))
-        self.active = rank
+        self.register_buffer("mask_R", torch.ones(rank), persistent=False)
+        self.mask_R: Tensor
+        self._active = rank
+
+    @property
+    def active(self) -> int:
         """Prefix b: components 0..b-1 take part."""
+        return self._active
+
+    @active.setter
+    def active(self, b: int) -> None:
+        self._active = b
+        self.mask_R[:b] = 1
+        self.mask_R[b:] = 0
 
     @property
     def rank(self) -> int:
@@ -57,9 +71,31 @@ class LowRankFactors(nn.Module):
         """A_RI and B_RO."""
         return self.A_RI, self.B_RO
 
+    def prefix(self) -> tuple[Tensor, Tensor]:
+        """The active components of both factors.
+
+        While `torch.compile` looks on, all of them, the others masked: shapes that change every step would make it
+        compile every step.
+        """
+        if torch.compiler.is_compiling():
+            return self.A_RI * self.mask_R[:, None], self.B_RO
+        if self.active == self.rank:
+            return self.A_RI, self.B_RO
+        return self.A_RI[: self.active], self.B_RO[: self.active]
+
     def adapt(self, weight_OI: Tensor) -> Tensor:
         """W + s B A over the active components, shape (O, I)."""
-        return torch.addmm(weight_OI, self.B_RO[: self.active].t(), self.A_RI[: self.active], alpha=self.scale)
+        A_RI, B_RO = self.prefix()
+        return torch.addmm(weight_OI, B_RO.t(), A_RI, alpha=self.scale)
+
+    def adapt_product(self, weight_OI: Tensor, product: Tensor, x: Tensor) -> Tensor:
+        """W x' + s B A x for a given product W x' (..., O) and x (..., I): MTLoRA's task path."""
+        A_RI, B_RO = self.prefix()
+        return product + self.scale * (x @ A_RI.t() @ B_RO)
+
+    def change(self) -> Change | None:
+        """The same as plain tensors, for the products of `functional`; None where `adapt` is the only form."""
+        return Change(*self.prefix(), None, self.scale)
 
     @torch.no_grad()
     def importance(self) -> Tensor:
@@ -78,6 +114,7 @@ class LowRankFactors(nn.Module):
         """Keep these components, in this order, as new parameters; the caller moves optimizer state."""
         self.A_RI = nn.Parameter(self.A_RI.detach()[index_K].clone())
         self.B_RO = nn.Parameter(self.B_RO.detach()[index_K].clone())
+        self.mask_R = torch.ones_like(self.mask_R[: self.rank])
         self.active = self.rank
 
     def parameter_count(self) -> int:
@@ -106,6 +143,17 @@ class DoRA(LowRankFactors):
     def adapt(self, weight_OI: Tensor) -> Tensor:
         """m (W + s B A) / ||W + s B A|| over the active components, shape (O, I)."""
         direction_OI = super().adapt(weight_OI)
+        return direction_OI * self._gain(direction_OI)[:, None]
+
+    def adapt_product(self, weight_OI: Tensor, product: Tensor, x: Tensor) -> Tensor:
+        """m (W x' + s B A x) / ||W + s B A||."""
+        return super().adapt_product(weight_OI, product, x) * self._gain(super().adapt(weight_OI))
+
+    def change(self) -> Change | None:
+        """With magnitude and norm."""
+        return Change(*self.prefix(), self.m_O, self.scale, self.detached)
+
+    def _gain(self, direction_OI: Tensor) -> Tensor:
         norm_O = torch.linalg.vector_norm(direction_OI.detach() if self.detached else direction_OI, dim=1)
         gain_O: Tensor = self.m_O / norm_O.clamp_min(torch.finfo(norm_O.dtype).tiny)
-        return direction_OI * gain_O[:, None]
+        return gain_O

@@ -30,7 +30,14 @@ class HRNetHead(nn.Module):
 
     def forward(self, pyramid: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
         """Maps (B, C_i, H_i, W_i), finest first -> (B, N, *size)."""
-        maps = [reduce(x) for reduce, x in zip(self.reductions, pyramid, strict=True)]
+        return self.predict(self.reduce(pyramid), size)
+
+    def reduce(self, pyramid: Sequence[Tensor]) -> list[Tensor]:
+        """Maps (B, C_i, H_i, W_i) -> (B, width 2^i, H_i, W_i)."""
+        return [reduction(x) for reduction, x in zip(self.reductions, pyramid, strict=True)]
+
+    def predict(self, maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
+        """Reduced maps, finest first -> (B, N, *size)."""
         grid = maps[0].shape[-2:]
         upsampled = [maps[0], *(F.interpolate(x, size=grid, mode="bilinear") for x in maps[1:])]
         hidden = F.relu(self.norm(self.hidden(torch.cat(upsampled, dim=1))))

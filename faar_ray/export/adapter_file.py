@@ -8,22 +8,33 @@ from pathlib import Path
 
 from safetensors.torch import save_file
 
+from faar_ray.adapters import Site
 from faar_ray.config import TrialConfig
 from faar_ray.models import MultiTaskModel, adapter_list, trained_state
 from faar_ray.tracking.atomic import replacing
+
+FORMAT = "faar_ray.adapter.1"
+
+
+def site_name(site: Site) -> str:
+    """`stage/block/layer/task`, as in the file's metadata."""
+    return f"{site.stage}/{site.block}/{site.layer}/{site.task}"
 
 
 def write_adapter(path: Path, model: MultiTaskModel, config: TrialConfig) -> None:
     """Factors, magnitudes, heads and the backbone's own trained weights; config, ranks and versions as metadata."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in trained_state(model).items()}
-    ranks = {
-        "/".join(map(str, (s.stage, s.block, s.layer, s.task))): a.rank for a in adapter_list(model) if (s := a.site)
-    }
+    ranks = {site_name(adapter.site): adapter.rank for adapter in adapter_list(model)}
     metadata = {
-        "format": "faar_ray.adapter.1",
+        "format": FORMAT,
         "config": config.model_dump_json(),
         "ranks": json.dumps(ranks),
-        "versions": json.dumps({package: version(package) for package in ("torch", "timm", "safetensors")}),
+        "versions": versions(),
     }
     with replacing(path) as scratch:
         save_file(tensors, scratch, metadata=metadata)
+
+
+def versions() -> str:
+    """Of the libraries that a file depends on, as JSON."""
+    return json.dumps({package: version(package) for package in ("torch", "timm", "safetensors")})

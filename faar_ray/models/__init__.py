@@ -1,6 +1,7 @@
 """Models: a timm Swin with task-specific last blocks, and heads."""
 
 from faar_ray.models.build import build_model
+from faar_ray.models.merge import merge
 from faar_ray.models.multitask import (
     MultiTaskModel,
     adapter_list,
@@ -14,6 +15,7 @@ __all__ = [
     "adapter_list",
     "backbone_own_parameters",
     "build_model",
+    "merge",
     "parameters_by_part",
     "trained_state",
 ]

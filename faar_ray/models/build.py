@@ -2,27 +2,71 @@
 
 from __future__ import annotations
 
-from faar_ray.config import TrialConfig
-from faar_ray.decoders import build_heads
+import logging
+from collections.abc import Mapping
+
+from faar_ray.config import TrialConfig, at_stage
+from faar_ray.decoders import Decoder, build_decoder
 from faar_ray.models.backbone import build_backbone, set_trainable
-from faar_ray.models.multitask import MultiTaskModel
+from faar_ray.models.ensemble import TaskEnsemble, ViTEnsemble
+from faar_ray.models.multitask import MultiTaskModel, adapter_list
 from faar_ray.models.surgery import adapt_backbone
+from faar_ray.models.vit import QUARTERS, MultiTaskViT, QuarteredViT
 from faar_ray.tasks import output_channels
+
+log = logging.getLogger(__name__)
 
 
 def build_model(config: TrialConfig) -> MultiTaskModel:
     """Backbone, adapters and heads as the config says, with the inits of its seed.
 
     Raises:
-        ConfigError: tasks or backbone that do not exist.
+        ConfigError: tasks or backbone that do not exist, or an image size that the backbone cannot take.
         DataError: weights that cannot be loaded.
     """
     outputs = output_channels(config.data.name, config.data.tasks)
     backbone = build_backbone(config.backbone, config.data.image_size, config.seed)
     set_trainable(backbone, config.backbone.trainable)
     adapt_backbone(backbone, config)
-    dims = [int(level["num_chs"]) for level in backbone.feature_info]
+    decoder = _decoder(config, outputs, [int(level["num_chs"]) for level in backbone.feature_info])
     merged = config.backbone.pyramid == "merged"
+    ensemble = config.adapter.kind != "none" and config.placement.task_blocks == "all"
+    model: MultiTaskModel
+    if isinstance(backbone, QuarteredViT):
+        model = (ViTEnsemble if ensemble else MultiTaskViT)(backbone, decoder, merged=merged)
+    else:
+        model = (TaskEnsemble if ensemble else MultiTaskModel)(backbone, decoder, merged=merged)
+    _say_clipped_ranks(model, config)
+    return model
+
+
+def _decoder(config: TrialConfig, outputs: Mapping[str, int], dims: list[int]) -> Decoder:
+    """The decoder over the four maps; a ViT of one width 4 d counts as a Swin that starts at d."""
+    merged, one_width = config.backbone.pyramid == "merged", len(set(dims)) == 1
     pyramid = [*dims[1:], dims[-1]] if merged else dims
-    heads = build_heads(config.decoder, pyramid, outputs, embed_dim=dims[0], seed=config.seed)
-    return MultiTaskModel(backbone, heads, merged=merged)
+    return build_decoder(
+        config.decoder,
+        pyramid,
+        outputs,
+        grids=[(side, side) for side in map_sides(config.data.image_size, merged=merged)],
+        embed_dim=dims[0] // QUARTERS if one_width else dims[0],
+        seed=config.seed,
+    )
+
+
+def map_sides(image_size: int, *, merged: bool) -> list[int]:
+    """Sides of the four maps, finest first: strides 8, 16, 32, 32 if merged, else 4, 8, 16, 32; merging rounds up."""
+    sides = [image_size // 4]
+    while len(sides) < 4:
+        sides.append(-(-sides[-1] // 2))
+    return [*sides[1:], sides[-1]] if merged else sides
+
+
+def _say_clipped_ranks(model: MultiTaskModel, config: TrialConfig) -> None:
+    clipped = [a for a in adapter_list(model) if a.rank < at_stage(config.pdrs.init_rank, a.site.stage)]
+    if clipped:
+        ranks = sorted({(a.site.stage, a.rank) for a in clipped})
+        told = ", ".join(f"{rank} in stage {stage}" for stage, rank in ranks)
+        log.warning(
+            "pdrs.init_rank: above the smaller side of its layer for %d adapters, which start at %s", len(clipped), told
+        )

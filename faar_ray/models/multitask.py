@@ -1,60 +1,50 @@
-"""One adapted backbone, one head per task.
+"""One adapted backbone, and a decoder with one head per task.
 
 Axes: T tasks, B batch, H W space, C channels, N outputs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Any
 
-from timm.models.swin_transformer import SwinTransformer
 from torch import Tensor, nn
 
 from faar_ray.adapters import DoRA, LowRankFactors, adapters_of
-from faar_ray.models.task_block import TaskBlock
+from faar_ray.decoders import Decoder
+from faar_ray.models.levels import Level, swin_levels
 
 
 class MultiTaskModel(nn.Module):
     """image -> {task: prediction}; a task's features come from its own streams where it has them."""
 
-    def __init__(self, backbone: SwinTransformer, heads: nn.ModuleDict, *, merged: bool = True) -> None:
+    backbone: Any
+    """A timm Swin, or a `QuarteredViT`."""
+    decoder: Decoder
+
+    def __init__(self, backbone: nn.Module, decoder: Decoder, *, merged: bool = True) -> None:
         super().__init__()
         self.backbone = backbone
-        self.heads = heads
+        self.decoder = decoder
         self.merged = merged
 
     def forward(self, image_B3HW: Tensor) -> dict[str, Tensor]:
         """(B, 3, H, W) -> {task: (B, N_task, H, W)}."""
         size = (image_B3HW.shape[-2], image_B3HW.shape[-1])
-        pyramid = [level.movedim(-1, 2) for level in self.features(image_B3HW)]
-        predictions = {}
-        for t, (task, head) in enumerate(self.heads.items()):
-            maps = [level[t if len(level) > 1 else 0] for level in pyramid]
-            predictions[task] = head(maps, size)
-        return predictions
+        heads: dict[str, Any] = dict(self.decoder.heads.items())
+        reduced: dict[str, list[Tensor]] = {task: [] for task in heads}
+        for i, level in enumerate(self.levels(image_B3HW)):
+            maps = level.reduced([head.reductions[i] for head in heads.values()])
+            for task, of_task in zip(heads, maps, strict=True):
+                reduced[task].append(of_task)
+        return self.decoder.predict(reduced, size)
 
     def features(self, image_B3HW: Tensor) -> list[Tensor]:
         """Each stage's map, (T or 1, B, H', W', C'): merged, at strides 8, 16, 32, 32, or not, at 4, 8, 16, 32."""
-        stages = self.backbone.layers
-        merges = [stage.downsample for stage in stages[1:]] if self.merged else []
-        x = self.backbone.patch_embed(image_B3HW)
-        pyramid = []
-        for s, stage in enumerate(stages):
-            x, streams = _run_blocks(stage.blocks, x if s == 0 else stage.downsample(x))
-            if s < len(merges):
-                streams = merges[s](streams.flatten(0, 1)).unflatten(0, streams.shape[:2])
-            pyramid.append(streams)
-        return pyramid
+        return [level.whole() for level in self.levels(image_B3HW)]
 
-
-def _run_blocks(blocks: Sequence[nn.Module], x: Tensor) -> tuple[Tensor | None, Tensor]:
-    """All blocks of a stage: the shared stream (None where it ends) and the streams of the tasks."""
-    for block in blocks:
-        if isinstance(block, TaskBlock):
-            x, streams = block(x)
-            return x, streams
-        x = block(x)
-    return x, x[None]
+    def levels(self, image_B3HW: Tensor) -> list[Level]:
+        """The same with what a decoder can take over still to be done."""
+        return swin_levels(self.backbone, image_B3HW, merged=self.merged)
 
 
 def parameters_by_part(model: MultiTaskModel) -> dict[str, int]:
@@ -62,7 +52,7 @@ def parameters_by_part(model: MultiTaskModel) -> dict[str, int]:
     adapters = list(adapters_of(model))
     factors = sum(p.numel() for a in adapters for p in a.factors)
     magnitudes = sum(a.m_O.numel() for a in adapters if isinstance(a, DoRA))
-    decoder = sum(p.numel() for p in model.heads.parameters() if p.requires_grad)
+    decoder = sum(p.numel() for p in model.decoder.parameters() if p.requires_grad)
     norms = other = 0
     for name, p in backbone_own_parameters(model):
         if p.requires_grad:

@@ -1,92 +1,107 @@
-"""The last block of a stage: a shared stream that goes on, and one stream per task (FAAR, overall architecture).
+"""Swin blocks over tokens in their own window order; the last block of a stage has one stream per task besides.
 
-Axes: T tasks, S streams (1 until the first task-specific layer, then T), B batch, H W space, C channels, n tokens
-of a window.
+Axes: T tasks, S streams in (1 until the first task-specific layer, then K), K streams out (the shared one first, if
+it goes on, then T), B batch, L tokens, C channels, H W space.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from typing import Any
 
 import torch
-import torch.nn.functional as F
-from timm.models.swin_transformer import SwinTransformerBlock, window_partition, window_reverse
+from timm.models.swin_transformer import SwinTransformerBlock
 from torch import Tensor, nn
 
 from faar_ray.adapters import TaskLinears
+from faar_ray.config import LayerName
+from faar_ray.models.token_layout import Layout, reorder
+from faar_ray.models.window_attention import attend
 
-Linear = Callable[[Tensor], Tensor]
+ORDER: tuple[LayerName, ...] = ("qkv", "proj", "fc1", "fc2")
+
+
+def run_shared(block: SwinTransformerBlock, x_BLC: Tensor, layout: Layout) -> Tensor:
+    """timm's own block (whose linears may carry adapters), (B, L, C) -> (B, L, C) in `layout.windows(block)`."""
+    x = residual(x_BLC, block.attn.proj(attend(block, block.norm1(x_BLC), block.attn.qkv, layout)), block.drop_path1)
+    return residual(x, block.mlp.fc2(block.mlp.act(block.mlp.fc1(block.norm2(x)))), block.drop_path2)
 
 
 class TaskBlock(nn.Module):
     """Wraps a Swin block (whose linears may carry shared adapters) and adds task-specific linears beside them.
 
-    With `continues=False` (last stage) no shared stream leaves the block, so none is computed.
+    With `continues=False` (last stage) no shared stream leaves the block, so what would only serve it is not
+    computed. With `common=True` (MTLoRA's task path) the frozen weights see the shared stream only.
     """
 
-    def __init__(self, block: SwinTransformerBlock, task_linears: Mapping[str, TaskLinears], continues: bool) -> None:
+    def __init__(
+        self,
+        block: SwinTransformerBlock,
+        task_linears: Mapping[str, TaskLinears],
+        continues: bool,
+        *,
+        common: bool = False,
+    ) -> None:
         super().__init__()
         self.block = block
         self.task_linears = nn.ModuleDict(task_linears)
         self.continues = continues
+        self.common = common
+        self.last_layer = max(task_linears, key=ORDER.index)
 
     def forward(self, x_BHWC: Tensor) -> tuple[Tensor | None, Tensor]:
         """(B, H, W, C) -> the shared stream (B, H, W, C) or None, and the task streams (T, B, H, W, C)."""
-        x = x_BHWC[None]
-        normed = self.block.norm1(x)
-        shared: dict[str, Linear] = {"qkv": self.block.attn.qkv, "proj": self.block.attn.proj, **self._mlp_linears()}
-        tasks: dict[str, Linear] = {**shared, **self.task_linears}
-        of_tasks = attend(self.block, normed, tasks["qkv"])
-        streams = self._rest(x, of_tasks, tasks)
+        plain = Layout(*x_BHWC.shape[1:3])
+        layout = plain.windows(self.block)
+        found = self.run(reorder(x_BHWC.flatten(1, 2), plain, layout), layout)
+        shared, streams = (x if x is None else _grid(x, layout) for x in found)
+        assert streams is not None
+        return shared, streams
+
+    def run(self, x_BLC: Tensor, layout: Layout) -> tuple[Tensor | None, Tensor]:
+        """The same on tokens in `layout`: (B, L, C) or None, and (T, B, L, C)."""
+        block, x = self.block, x_BLC[None]
+        mixed = attend(block, block.norm1(x_BLC), self._qkv, layout).unflatten(0, (-1, len(x_BLC)))
+        x = _added(x, self._linear("proj", block.attn.proj, mixed), block.drop_path1)
+        hidden = block.mlp.act(self._linear("fc1", block.mlp.fc1, block.norm2(x)))
+        x = _added(x, self._linear("fc2", block.mlp.fc2, hidden), block.drop_path2)
         if not self.continues:
-            return None, streams
-        of_shared = attend(self.block, normed, shared["qkv"]) if "qkv" in self.task_linears else of_tasks
-        return self._rest(x, of_shared, shared)[0], streams
+            return None, x
+        shared, streams = x.split([1, len(x) - 1])  # its gradient is one concatenation; slices would each fill a whole
+        return shared[0], streams
 
-    def _mlp_linears(self) -> dict[str, Linear]:
-        return {"fc1": self.block.mlp.fc1, "fc2": self.block.mlp.fc2}
+    def _qkv(self, windows: Tensor) -> Tensor:
+        return self._linear("qkv", self.block.attn.qkv, windows[None]).flatten(0, 1)
 
-    def _rest(self, x: Tensor, attended: Tensor, linears: Mapping[str, Linear]) -> Tensor:
-        """Everything after the attention weights were applied: proj, residual, MLP, residual."""
-        x = x + _per_image(self.block.drop_path1, linears["proj"](attended))
-        hidden = self.block.mlp.act(linears["fc1"](self.block.norm2(x)))
-        return x + _per_image(self.block.drop_path2, linears["fc2"](hidden))
-
-
-def _per_image(drop_path: nn.Module, x_SBHWC: Tensor) -> Tensor:
-    dropped: Tensor = drop_path(x_SBHWC.flatten(0, 1))
-    return dropped.view_as(x_SBHWC)
-
-
-def attend(block: SwinTransformerBlock, x_SBHWC: Tensor, qkv: Linear) -> Tensor:
-    """Shifted-window attention of a Swin block up to, not including, its output projection.
-
-    `proj` works per token, so it may follow the return from windows to the grid; that is what lets tasks share
-    one attention. Returns (S', B, H, W, C), S' = S or, if `qkv` is task-specific, T.
-    """
-    batch, height, width = x_SBHWC.shape[1:4]
-    window, shift = block.window_size, block.shift_size
-    x = x_SBHWC.flatten(0, 1)
-    if any(shift):
-        x = torch.roll(x, shifts=(-shift[0], -shift[1]), dims=(1, 2))
-    x = F.pad(x, (0, 0, 0, -width % window[1], 0, -height % window[0]))
-    padded = x.shape[1:3]
-    windows = window_partition(x, window).flatten(1, 2)
-    mixed = _mix(block, qkv(windows.unflatten(0, (len(x_SBHWC), -1))).flatten(0, 1))
-    grid: Tensor = window_reverse(mixed.unflatten(1, window), window, *padded)[:, :height, :width]
-    if any(shift):
-        grid = torch.roll(grid, shifts=shift, dims=(1, 2))
-    return grid.reshape(-1, batch, *grid.shape[1:])
+    def _linear(self, layer: str, module: nn.Module, x: Tensor) -> Tensor:
+        """(S, ..., I) -> (K, ..., O), or (S, ..., O) where all streams use the shared linear."""
+        out: Tensor
+        if layer not in self.task_linears:
+            out = module(x)
+            return out
+        own: Any = self.task_linears[layer]
+        carried = self.continues or (self.common and layer != self.last_layer)
+        if self.common:
+            out = own.on_common(module if carried else None, x)
+        else:
+            out = own.beside(module, x) if carried else own(x)
+        return out
 
 
-def _mix(block: SwinTransformerBlock, qkv: Tensor) -> Tensor:
-    """Attention inside windows with relative-position bias, (windows, n, 3C) -> (windows, n, C)."""
-    attn = block.attn
-    windows, tokens, _ = qkv.shape
-    q, k, v = qkv.view(windows, tokens, 3, attn.num_heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
-    bias = attn._get_rel_pos_bias()
-    if block.attn_mask is not None:
-        masks = len(block.attn_mask)
-        bias = (bias + block.attn_mask[:, None]).repeat(windows // masks, 1, 1, 1)
-    mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype))
-    return mixed.transpose(1, 2).flatten(2)
+def _grid(x: Tensor, layout: Layout) -> Tensor:
+    grid: Tensor = reorder(x, layout, layout.plain()).unflatten(-2, (layout.height, layout.width))
+    return grid
+
+
+def _added(x: Tensor, y: Tensor, drop_path: nn.Module) -> Tensor:
+    """Residual of streams; the shared one is dropped where y no longer has it."""
+    return residual(x if len(x) == 1 else x[-len(y) :], y, drop_path)
+
+
+def residual(x: Tensor, y: Tensor, drop_path: nn.Module) -> Tensor:
+    """x + y, y dropped for some images (stochastic depth), each stream (..., L, C) on its own."""
+    rate = float(getattr(drop_path, "drop_prob", 0.0) or 0.0)
+    if rate == 0 or not drop_path.training:
+        return x + y
+    kept = x.new_empty(*y.shape[:-2], 1, 1).bernoulli_(1 - rate).div_(1 - rate)
+    return torch.addcmul(x, y.to(x.dtype), kept)

@@ -84,7 +84,7 @@ class PDRS:
     def _decide(self, evidence: Sequence[Evidence]) -> list[Kept]:
         kept: dict[int, Kept] = {}
         for scope in self._scopes():
-            rho = self.config.rho(shared=self.adapters[scope[0]].site.shared)
+            rho = self._rho(self.adapters[scope[0]])
             limits = {"floor": self.config.floor, "margin": self.config.margin}
             decision = keep_by_coverage([evidence[i] for i in scope], rho, **limits)
             kept.update(zip(scope, decision, strict=True))
@@ -94,9 +94,15 @@ class PDRS:
         """Adapters whose coverage is measured together."""
         if self.config.scope == "adapter":
             return [[i] for i in range(len(self.adapters))]
-        shared = [i for i, adapter in enumerate(self.adapters) if adapter.site.shared]
-        tasks = [i for i, adapter in enumerate(self.adapters) if not adapter.site.shared]
-        return [scope for scope in (shared, tasks) if scope]
+        pools: dict[tuple[bool, int], list[int]] = {}
+        for i, adapter in enumerate(self.adapters):
+            shared = adapter.site.shared
+            stage = adapter.site.stage if self.config.rho_by_stage(shared=shared) else -1
+            pools.setdefault((shared, stage), []).append(i)
+        return list(pools.values())
+
+    def _rho(self, adapter: LowRankFactors) -> float:
+        return self.config.rho(shared=adapter.site.shared, stage=adapter.site.stage)
 
     def _apply(
         self, i: int, epoch: int, evidence: Evidence, kept: Kept, decided: bool, optimizer: Optimizer | None
@@ -106,7 +112,7 @@ class PDRS:
             shrink(adapter, kept.index_K, optimizer)
             self.importance[i].keep(kept.index_K)
         adapter.active = adapter.rank
-        rho = self.config.rho(shared=adapter.site.shared) if decided else 1.0
+        rho = self._rho(adapter) if decided else 1.0
         unobserved = int((~evidence.observed_R).sum())
         return record(adapter, epoch, before, self.config.scope, rho, kept.coverage, evidence.logged(), unobserved)
 

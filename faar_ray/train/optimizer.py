@@ -21,7 +21,7 @@ def build_optimizer(model: MultiTaskModel, config: OptimConfig) -> AdamW:
     adapters = [(name, p) for a in adapter_list(model) for name, p in a.named_parameters()]
     parts = (
         (adapters, config.lr),
-        (list(model.heads.named_parameters()), config.decoder_lr or config.lr),
+        (list(model.decoder.named_parameters()), config.decoder_lr or config.lr),
         (backbone_own_parameters(model), config.backbone_lr or config.lr),
     )
     groups = [group for part, lr in parts for group in _decayed_and_not(part, lr, config.weight_decay)]
@@ -30,7 +30,7 @@ def build_optimizer(model: MultiTaskModel, config: OptimConfig) -> AdamW:
 
 def _decayed_and_not(part: Iterable[tuple[str, nn.Parameter]], lr: float, decay: float) -> list[dict[str, object]]:
     trained = [(name, p) for name, p in part if p.requires_grad]
-    free = [p for name, p in trained if p.ndim < 2 or name.endswith("relative_position_bias_table")]
+    free = [p for name, p in trained if p.ndim < 2 or name.endswith(("relative_position_bias_table", "pos_embed"))]
     held = {id(p) for p in free}
     decayed = [p for _, p in trained if id(p) not in held]
     groups = ((decayed, decay), (free, 0.0))

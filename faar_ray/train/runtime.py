@@ -7,6 +7,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from faar_ray.train.allocator import keep_freed_memory
+
 
 class Runtime(Protocol):
     """What the loop asks of its surroundings."""
@@ -24,6 +26,8 @@ class InProcess:
 
     def __init__(self, device: str | torch.device | None = None) -> None:
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        if self.device.type == "cpu":
+            keep_freed_memory()
 
     def sum(self, value: Tensor) -> Tensor:
         """The value itself."""

@@ -12,7 +12,8 @@ from rich.console import Console
 from rich.text import Text
 
 from faar_ray.tools import tool, ui_command
-from faar_ray.tune.outcome import json_line, show_answer
+from faar_ray.tracking.rank_trace import read_rank_trace
+from faar_ray.tune.outcome import json_line, show_answer, show_list
 from faar_ray.tune.progress import Progress
 from faar_ray.tune.roster import config_of
 from faar_ray.tune.runner import Outcome, run_search
@@ -27,6 +28,8 @@ def search_and_answer(space: SearchSpace, options: argparse.Namespace, console: 
         found = run_search(space, space.name, progress, resume=options.resume, address=options.address)
     if found.results:
         show_answer(console, found.answer)
+        if space.search.listed and space.search.seeds > 1:
+            show_list(console, found.results, read_rank_trace(found.folder / "rank_trace").to_pylist())
     _say_next(found, options, console)
     if options.json:
         configs = {result.trial_id: config_of(space, result) for result in found.best}

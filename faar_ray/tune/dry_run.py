@@ -9,8 +9,9 @@ from rich.text import Text
 from faar_ray.config import config_id
 from faar_ray.tune.capacity import Capacity
 from faar_ray.tune.parameter import Scalar
+from faar_ray.tune.points import planned
 from faar_ray.tune.run_folder import as_yaml
-from faar_ray.tune.sampling import distributions, first_points, from_optuna, sampler_of, to_optuna
+from faar_ray.tune.sampling import distributions, from_optuna, sampler_of, to_optuna
 from faar_ray.tune.space import SearchSpace
 
 SAMPLES = 3
@@ -35,9 +36,9 @@ def samples(space: SearchSpace, number: int) -> list[dict[str, Scalar]]:
     """Points that the search begins with, as far as no result is needed for them."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = optuna.create_study(directions=[objective.goal for objective in space.objectives])
-    points = first_points(space.parameters, space.warm_start.points)
+    points = planned(space.search, space.parameters, space.warm_start.points)
     out = []
-    for index in range(number):
+    for index in range(min(number, len(points)) if space.search.listed else number):
         study.sampler = sampler_of(space.search, index)
         if index < len(points):
             study.enqueue_trial(to_optuna(space.parameters, points[index]))

@@ -14,6 +14,7 @@ from rich.text import Text
 from faar_ray.config import TrialConfig
 from faar_ray.records import TrialResult
 from faar_ray.report.answer import Answer
+from faar_ray.report.findings import findings, intervals
 from faar_ray.report.groups import pareto_front
 from faar_ray.report.table import Row
 from faar_ray.report.wording import count, label, plus_minus
@@ -69,6 +70,21 @@ def answer_table(found: Answer) -> Table:
         style = "bold" if row.recommended else "dim" if row.role != "trial" else ""
         table.add_row(*(Text(cell, style) for cell in _cells(row, quality)))
     return table
+
+
+def show_list(console: Console, results: Sequence[TrialResult], trace: Sequence[Mapping[str, Any]]) -> None:
+    """Every listed configuration with its 95% interval, and what that says of FAAR's key findings."""
+    table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold", title="mean and 95% interval over seeds")
+    table.add_column("configuration", overflow="fold")
+    for title in ("delta_m val", "delta_m test", "trainable", "seeds"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for row in intervals(results):
+        val, test = (plus_minus(found.value, found.half) for found in (row.val, row.test))
+        table.add_row(row.name, val, test, count(row.params), str(len(row.seeds)))
+    console.print()
+    console.print(table)
+    for sentence in findings(results, trace):
+        console.print(Text(sentence))
 
 
 def _cells(row: Row, quality: str) -> list[str]:

@@ -19,8 +19,9 @@ from faar_ray.config import TrialConfig, config_id
 from faar_ray.records import TrialResult
 from faar_ray.tune import journal
 from faar_ray.tune.jobs import Job
+from faar_ray.tune.points import planned
 from faar_ray.tune.replicates import leading
-from faar_ray.tune.sampling import distributions, first_points, from_optuna, sampler_of, to_optuna
+from faar_ray.tune.sampling import distributions, from_optuna, sampler_of, to_optuna
 from faar_ray.tune.space import Constraint, Scalar, SearchSpace
 
 TOLD = {"COMPLETE": TrialState.COMPLETE, "PRUNED": TrialState.PRUNED, "FAIL": TrialState.FAIL}
@@ -37,7 +38,7 @@ class Proposer:
     def __init__(self, space: SearchSpace, study: optuna.Study) -> None:
         self.space, self.study = space, study
         self.base_seed = space.trial_config({}).seed
-        self._points = first_points(space.parameters, space.warm_start.points)
+        self._points = planned(space.search, space.parameters, space.warm_start.points)
         self._live: dict[int, optuna.Trial] = {}
         self._left = [trial.number for trial in journal.trials(study, TrialState.RUNNING)]
         self._settle_what_had_ended()
@@ -45,6 +46,8 @@ class Proposer:
     def explored(self) -> int:
         """How many configurations the search draws: the budget without the replicates' trials."""
         replicates, trials = self.space.search.replicates, self.space.budget.trials
+        if self.space.search.listed:
+            return min(trials, len(self._points))
         return trials - replicates.top * (replicates.seeds - 1) if replicates else trials
 
     def next_job(self) -> Job | None:

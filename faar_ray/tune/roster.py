@@ -11,14 +11,14 @@ from faar_ray.tune.space import SearchSpace
 
 
 def reference_job(space: SearchSpace, task: str) -> Job:
-    """The single-task run of a task: the whole backbone and one head, on the base's data, schedule and seed."""
+    """The single-task run of a task: the whole backbone and one HRNet head, on the base's data, schedule and seed."""
     base = space.trial_config({}).model_dump(mode="json")
     raw: dict[str, Any] = {
         "method": "single_task",
         "seed": base["seed"],
         "data": base["data"] | {"tasks": [task]},
         "backbone": {key: value for key, value in base["backbone"].items() if key != "trainable"},
-        "decoder": base["decoder"],
+        "decoder": {key: base["decoder"][key] for key in ("width", "expansion")},
         "optim": base["optim"],
     }
     return Job(f"ref-{task}", "reference", TrialConfig.resolve(raw), {"data.tasks": task})

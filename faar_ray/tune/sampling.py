@@ -6,7 +6,7 @@ else sees x.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import optuna
@@ -52,19 +52,10 @@ def from_optuna(parameters: Mapping[str, Parameter], held: Mapping[str, Any]) ->
     return {key: _outward(parameters[key], held[name]) for key, name in names.items() if name in held}
 
 
-def first_points(
-    parameters: Mapping[str, Parameter], warm_start: Sequence[Mapping[str, Scalar]]
-) -> list[dict[str, Scalar]]:
-    """Points that are tried before the sampler is asked: all priors together, then the warm start, each once."""
-    prior = {key: parameter.prior for key, parameter in parameters.items() if parameter.prior is not None}
-    points = ([prior] if prior else []) + [dict(point) for point in warm_start]
-    return [point for index, point in enumerate(points) if point not in points[:index]]
-
-
 def sampler_of(search: SearchConfig, number: int) -> optuna.samplers.BaseSampler:
     """The sampler of ask `number`, from the seed and the number alone: a resumed search asks as an undisturbed one."""
     seed = seed_of(search.seed, "sampler", number) % 2**32
-    if search.sampler == "random":
+    if search.sampler != "tpe":
         return optuna.samplers.RandomSampler(seed=seed)
     return optuna.samplers.TPESampler(
         seed=seed, n_startup_trials=search.startup_trials, multivariate=True, constant_liar=True

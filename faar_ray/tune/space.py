@@ -23,6 +23,7 @@ from faar_ray.reading import KeyPath, read_yaml, shown
 from faar_ray.sections import FolderName, Resources, Storage, Tracking
 from faar_ray.tune.metric_names import TASK_METRICS, Goal, goal_of, metric_names
 from faar_ray.tune.parameter import DEFAULTS, Parameter, Scalar, checked
+from faar_ray.tune.points import planned
 from faar_ray.tune.space_sections import (
     Budget,
     Constraint,
@@ -170,6 +171,12 @@ class SearchSpace(Section):
         raising(Fault(("parameters",), f"{fault.name}: {fault.text}") for fault in trial_faults(self.base, priors))
         return self
 
+    @model_validator(mode="after")
+    def _list_is_whole(self) -> Self:
+        if self.search.listed:
+            raising(_list_faults(self))
+        return self
+
     def trial_config(self, sample: Mapping[str, Any]) -> TrialConfig:
         """The base with a sample (dotted keys) on top.
 
@@ -249,6 +256,27 @@ def _point_faults(index: int, point: dict[str, Scalar], parameters: dict[str, Pa
             yield Fault(("points", index, key), f"must be one of parameters{did_you_mean(key, parameters)}")
         elif not parameters[key].contains(value):
             yield Fault(("points", index, key), f"must lie within {parameters[key].words}, got {shown(value)}")
+
+
+def _list_faults(space: SearchSpace) -> Iterator[Fault]:
+    """What keeps a list of configurations from being run as it is."""
+    what = space.search.sampler
+    if what == "grid":
+        for key, parameter in space.parameters.items():
+            if parameter.values is None:
+                yield Fault(("parameters", key), "must be a list of values for sampler grid")
+    elif not space.warm_start.points:
+        yield Fault(("warm_start", "points"), "must have at least one point for sampler points")
+    for index, point in enumerate(space.warm_start.points if what == "points" else ()):
+        if missing := [key for key in space.parameters if key not in point]:
+            yield Fault(("warm_start", "points", index), f"must have every parameter, missing {', '.join(missing)}")
+    if space.search.replicates is not None:
+        yield Fault(("search", "replicates"), f"must be null for sampler {what}: search.seeds says how many")
+    if space.scheduler.type != "none":
+        yield Fault(("scheduler", "type"), f"must be none for sampler {what}: a list runs to its end")
+    many = len(planned(space.search, space.parameters, space.warm_start.points))
+    if many > space.budget.trials:
+        yield Fault(("budget", "trials"), f"must be >= configurations x seeds = {many}, got {space.budget.trials}")
 
 
 def _fewest_epochs(info: ValidationInfo) -> int:

@@ -47,10 +47,20 @@ class Replicates(Section):
 class SearchConfig(Section):
     """Who proposes configurations."""
 
-    sampler: Literal["tpe", "random"] = Field("tpe", description="Optuna sampler.")
+    sampler: Literal["tpe", "random", "grid", "points"] = Field(
+        "tpe",
+        description="Optuna sampler, or a list that is run as it is: `grid`, every combination of values; `points`, "
+        "those of warm_start.points.",
+    )
+    seeds: Count = Field(1, description="`grid` and `points`: seeds of every configuration.")
     seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(0, description="Seed of the sampler.")
     startup_trials: Annotated[int, Field(ge=0)] = Field(4, description="Random configurations before tpe sets in.")
     replicates: Replicates | None = Field(None, description="Reruns of the leading configurations on common seeds.")
+
+    @property
+    def listed(self) -> bool:
+        """Whether the configurations are known beforehand."""
+        return self.sampler in ("grid", "points")
 
 
 class SchedulerConfig(Section):

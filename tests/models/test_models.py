@@ -98,13 +98,13 @@ def test_a_task_adapter_changes_its_own_task_only() -> None:
 
 
 def test_inits_of_a_seed_do_not_depend_on_rank_or_method() -> None:
-    heads = [micro(**{"pdrs.init_rank": rank}).heads.state_dict() for rank in (2, 8)] + [
-        micro("lora").heads.state_dict()
+    heads = [micro(**{"pdrs.init_rank": rank}).decoder.heads.state_dict() for rank in (2, 8)] + [
+        micro("lora").decoder.heads.state_dict()
     ]
     for name in heads[0]:
         assert torch.equal(heads[0][name], heads[1][name])
         assert torch.equal(heads[0][name], heads[2][name])
-    other = micro(seed=1).heads.state_dict()
+    other = micro(seed=1).decoder.heads.state_dict()
     assert not torch.equal(heads[0]["semseg.hidden.weight"], other["semseg.hidden.weight"])
 
 
@@ -126,6 +126,7 @@ def test_what_trains_is_what_the_method_says(method: str, light: bool) -> None:
 def test_accounting_on_swin_tiny_and_pascal() -> None:
     """METHODS: trained besides adapters: norms 23,040, tables 23,322, patch embedding 4,896 (its norm 192 of it)."""
     raw = {"backbone": {"name": TINY, "pretrained": False}, "data": PASCAL, "pdrs": {"init_rank": 5}}
+    raw["decoder"] = {"kind": "hrnet"}
     parts = parameters_by_part(build_model(TrialConfig.resolve(raw)))
     assert parts["norms"] + parts["other"] == 23_040 + 23_322 + 4_896
     heads = 4 * (192 * 18 + 384 * 36 + 768 * 72 + 768 * 144 + 270 * 1080 + 1080 + 2 * 1080) + 1080 * 32 + 32
@@ -164,5 +165,5 @@ def test_a_pickle_offered_as_a_checkpoint_is_refused(tmp_path: Any) -> None:
 
 def test_backbones_that_do_not_exist_or_are_no_swin_are_refused() -> None:
     for name in ("swin_tinny", "resnet50"):
-        with pytest.raises(ConfigError, match="must be swin_micro or a timm Swin"):
+        with pytest.raises(ConfigError, match="must be swin_micro, a timm Swin"):
             build_model(TrialConfig.resolve({"backbone": {"name": name, "pretrained": False}}))

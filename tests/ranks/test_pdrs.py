@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from faar_ray.adapters import DoRA, LoRA, LowRankFactors, Site
-from faar_ray.config import PdrsConfig
+from faar_ray.config import PdrsConfig, TrialConfig
 from faar_ray.ranks import PDRS, Importance, keep_by_coverage, shrink
 
 
@@ -108,6 +108,28 @@ def test_pooled_scope_keeps_shared_and_task_adapters_apart() -> None:
     assert ranks["shared"] == [6, 6]
     assert sum(ranks["depth"]) < 12
     assert min(ranks["depth"]) >= 1
+
+
+def staged(count: int, rank: int = 6) -> list[LowRankFactors]:
+    of = adapters(count, rank)
+    for stage, adapter in enumerate(of):
+        adapter.site = Site(stage, 0, "fc1", "shared")
+    return of
+
+
+@pytest.mark.parametrize("scope", ["adapter", "pooled"])
+def test_each_stage_may_have_a_coverage_of_its_own(scope: str) -> None:
+    of = staged(4)
+    rho = {"0": 0.05, "1": 0.05, "2": 1.0, "3": 0.5}
+    config = TrialConfig.resolve({"pdrs": {"init_rank": 6, "scope": scope, "rho_shared": rho}}).pdrs
+    policy = PDRS(of, config, seed=0, epochs=2)
+    backward(of, 1)
+    policy.observe()
+    records = policy.end_epoch(0, None)
+    assert [r.rho for r in records] == [0.05, 0.05, 1.0, 0.5]
+    assert [r.rank for r in records][:3] == [1, 1, 6]
+    assert 1 <= records[3].rank < 6
+    assert records[3].coverage >= 0.5
 
 
 def test_the_trace_row_lets_anyone_recompute_k() -> None:

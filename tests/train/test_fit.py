@@ -158,7 +158,7 @@ def test_the_adapter_file_holds_what_was_trained_at_final_ranks(undisturbed: tup
         metadata = file.metadata()
     ranks = sorted(shape[0] for key, shape in sizes.items() if key.endswith("A_RI"))
     assert ranks == sorted(row.rank for row in records[-1].ranks)
-    assert any(key.startswith("heads.semseg") for key in sizes)
+    assert any(key.startswith("decoder.heads.semseg") for key in sizes)
     assert metadata["format"] == "faar_ray.adapter.1"
     assert TrialConfig.model_validate_json(metadata["config"]) == TrialConfig.resolve(SMALL)
 

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from faar_ray.tune.parameter import Parameter
-from faar_ray.tune.sampling import distribution, distributions, first_points, from_optuna, sampler_of, to_optuna
+from faar_ray.tune.points import first_points
+from faar_ray.tune.sampling import distribution, distributions, from_optuna, sampler_of, to_optuna
 from faar_ray.tune.space import SearchSpace
 from faar_ray.tune.space_sections import SearchConfig
 

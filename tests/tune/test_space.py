@@ -114,7 +114,7 @@ pramaeters: 1
         "a.yaml:9:3: pdrs.margin: needs min and max, or values: min missing",
         "a.yaml:11:6: objectives.0.name: no metric of these tasks is called 'delta_mm' (did you mean 'delta_m'?)",
         "a.yaml:11:22: objectives.0.goal: must be one of maximize, minimize, got 'maximise' (did you mean 'maximize'?)",
-        "a.yaml:12:10: search.sampler: must be one of tpe, random, got 'gp'",
+        "a.yaml:12:10: search.sampler: must be one of tpe, random, grid, points, got 'gp'",
         "a.yaml:13:1: pramaeters: unknown key (did you mean 'parameters'?)",
     ]
 
@@ -153,7 +153,11 @@ def parameter(key: str, words: str) -> str:
         ("pdrs.beta", "{values: [0.1, 0.2], prior: 0.3}", "must lie within [0.1, 0.2], got 0.3"),
         ("pdrs.beta", "{min: 0.1, max: 0.5, step: 0.1}", "unknown key"),
         ("pdrs.beta", "{min: 0.1, max: .inf}", "must be finite, got inf"),
-        ("pdrs.init_rank", "{min: 2.5, max: 8}", "must be an integer, got 2.5"),
+        (
+            "pdrs.init_rank",
+            "{min: 2.5, max: 8}",
+            "must be an integer or a mapping of the stages 0, 1, 2, 3 to numbers, got 2.5",
+        ),
         ("pdrs.init_rank", "{min: 2, max: 8, prior: 2.5}", "must be an integer, got 2.5"),
         ("pdrs.init_rank", "{min: 0, max: 8}", "must satisfy init_rank >= 1, got 0"),
         (

@@ -1,0 +1,1 @@
+"""What a step costs, against the least it could cost."""

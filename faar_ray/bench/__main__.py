@@ -1,0 +1,116 @@
+"""`python -m faar_ray.bench step`: what a training step costs, against the floor without adapters."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any, get_args
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from faar_ray.bench.step import measure
+from faar_ray.bench.variants import VARIANTS, Setting
+from faar_ray.config import Method
+from faar_ray.errors import ConfigError, FaarRayError
+
+EXAMPLE = "example: python -m faar_ray.bench step --image-size 224 --pairs 5"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    args = _parser().parse_args(argv)
+    try:
+        found = run_step(args)
+    except FaarRayError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+    if args.json:
+        print(json.dumps(found))
+    else:
+        Console().print(table_of(found))
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m faar_ray.bench", description="Measure.", epilog=EXAMPLE)
+    step = parser.add_subparsers(dest="what", required=True).add_parser(
+        "step",
+        help="a training step against the floor",
+        description="Whole steps (forward, backward, AdamW) on random images, four PASCAL tasks, backbone frozen but "
+        "for its norms; each row alternates with the floor (no adapters), and its ratio is the median over pairs.",
+        epilog=EXAMPLE,
+    )
+    step.add_argument("--method", choices=get_args(Method), help="one preset instead of the standard variants")
+    step.add_argument("--backbone", default="swin_tiny_patch4_window7_224", help="any timm Swin, or swin_micro")
+    step.add_argument("--image-size", type=_positive, default=448, help="side, pixels (default %(default)s)")
+    step.add_argument("--batch", type=_positive, default=2, help="images (default %(default)s)")
+    step.add_argument("--rank", type=_positive, default=64, help="at the start (default %(default)s)")
+    step.add_argument("--shrunk", type=_positive, default=5, help="and after shrinking (default %(default)s)")
+    step.add_argument("--pairs", type=_positive, default=9, help="steps of each row (default %(default)s)")
+    step.add_argument("--threads", type=_positive, help="of torch (default: as torch chooses)")
+    step.add_argument("--device", default="cpu", help="cpu or cuda (default %(default)s)")
+    step.add_argument("--no-memory", action="store_true", help="do not start a process per row for its peak memory")
+    step.add_argument("--json", action="store_true", help="one JSON object instead of a table")
+    return parser
+
+
+def _positive(text: str) -> int:
+    if (value := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
+    return value
+
+
+def run_step(args: argparse.Namespace) -> dict[str, Any]:
+    """Measure what the arguments ask for.
+
+    Raises:
+        ConfigError: a device that is not there, or a backbone that is no Swin.
+    """
+    if not args.backbone.startswith("swin_"):
+        raise ConfigError(f"--backbone: must be swin_micro or a timm Swin (swin_*), got {args.backbone!r}")
+    if args.device != "cpu" and not torch.cuda.is_available():
+        raise ConfigError(f"--device: must be cpu where torch sees no accelerator, got {args.device!r}")
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    variants = VARIANTS if args.method is None else {args.method: {"method": args.method}}
+    base = Setting("", args.rank, args.backbone, args.image_size, args.batch)
+    return measure(
+        base,
+        variants,
+        shrunk=args.shrunk,
+        pairs=args.pairs,
+        memory=not args.no_memory,
+        device=torch.device(args.device),
+    )
+
+
+def table_of(found: dict[str, Any]) -> Table:
+    """Medians, ratios and peaks for a terminal."""
+    title = (
+        f"step on {found['device']}, {found['threads']} threads, {found['image_size']} px, batch {found['batch']}: "
+        f"floor {found['floor_ms']:.0f} ms"
+    )
+    table = Table("variant", "rank", "ms", "ratio to floor", "peak MB", "trainable", title=title)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for row in found["rows"]:
+        peak = "-" if row["peak_mb"] is None else f"{row['peak_mb']:.0f}"
+        table.add_row(
+            row["variant"],
+            str(row["rank"] or "-"),
+            f"{row['ms']:.0f}",
+            f"{row['ratio']:.2f}",
+            peak,
+            f"{row['trainable_params']:,}",
+        )
+    return table
+
+
+if __name__ == "__main__":
+    sys.exit(main())

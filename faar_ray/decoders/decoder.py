@@ -1,0 +1,69 @@
+"""All heads as one module, since XT-Cons lets a task see the maps of the others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor, nn
+
+from faar_ray.config import DecoderConfig
+from faar_ray.decoders.hrnet import HRNetHead
+from faar_ray.decoders.spectral import Size
+from faar_ray.decoders.ts_pd import SpectralPyramid
+from faar_ray.seeding import seeded
+
+WIDTH_AT_96 = 18
+
+
+class Decoder(nn.Module):
+    """{task: pyramid} -> {task: prediction}; between each head's reductions and its hidden layer sits TS-PD, if any."""
+
+    def __init__(self, heads: Mapping[str, HRNetHead], spectral: SpectralPyramid | None = None) -> None:
+        super().__init__()
+        self.heads = nn.ModuleDict(heads)
+        self.spectral = spectral
+
+    def forward(self, pyramids: Mapping[str, Sequence[Tensor]], size: tuple[int, int]) -> dict[str, Tensor]:
+        """{task: maps (B, C_i, H_i, W_i), finest first} -> {task: (B, N_task, *size)}."""
+        return self.predict({task: self.head(task).reduce(pyramids[task]) for task in self.heads}, size)
+
+    def head(self, task: str) -> HRNetHead:
+        """A task's own head."""
+        head = self.heads[task]
+        assert isinstance(head, HRNetHead)
+        return head
+
+    def predict(self, reduced: Mapping[str, Sequence[Tensor]], size: tuple[int, int]) -> dict[str, Tensor]:
+        """The same from maps that are reduced already."""
+        maps = reduced if self.spectral is None else self.spectral(reduced)
+        return {task: self.head(task).predict(maps[task], size) for task in self.heads}
+
+
+def build_decoder(
+    config: DecoderConfig,
+    pyramid: Sequence[int],
+    outputs: Mapping[str, int],
+    *,
+    grids: Sequence[Size],
+    embed_dim: int,
+    seed: int,
+) -> Decoder:
+    """One head per task, its init drawn from a stream of its own (seed, task), so that configs share it.
+
+    Args:
+        config: kind and sizes.
+        pyramid: channels of the four maps, finest first.
+        outputs: task -> channels that its head puts out.
+        grids: sizes of the four maps at the config's image size.
+        embed_dim: of the backbone; the default width is in proportion to it.
+        seed: of the trial.
+    """
+    width = config.width or max(1, round(WIDTH_AT_96 * embed_dim / 96))
+    heads = {}
+    for task, channels in outputs.items():
+        with seeded(seed, "decoder", task):
+            heads[task] = HRNetHead(pyramid, channels, width, config.expansion)
+    if config.kind == "hrnet":
+        return Decoder(heads)
+    reduced = [width * 2**i for i in range(len(pyramid))]
+    return Decoder(heads, SpectralPyramid(list(outputs), reduced, grids, config))

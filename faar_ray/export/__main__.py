@@ -1,0 +1,79 @@
+"""`python -m faar_ray.export TRIAL (--adapter | --merge TASK | --rank-pattern) --out PATH`."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+
+from faar_ray.errors import ConfigError, FaarRayError
+from faar_ray.export.merged_file import write_merged
+from faar_ray.export.rank_pattern import rank_pattern
+from faar_ray.export.read import load_model, read_adapter_file
+from faar_ray.export.trials import adapter_of
+from faar_ray.tracking.atomic import replacing
+
+EXAMPLE = "example: python -m faar_ray.export rho/t003-s0 --merge semseg --out semseg.safetensors"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    args = _parser().parse_args(argv)
+    try:
+        print(export(args))
+    except FaarRayError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except OSError as error:
+        print(f"error: --out: {args.out} cannot be written ({error.strerror})", file=sys.stderr)
+        return ConfigError.exit_code
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m faar_ray.export", description="Take a trained trial elsewhere.", epilog=EXAMPLE
+    )
+    parser.add_argument("trial", metavar="TRIAL", help="a trial's folder, NAME/TRIAL_ID under ./runs, or an MLflow run")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--adapter", action="store_true", help="factors, magnitudes and heads (safetensors)")
+    what.add_argument("--merge", metavar="TASK", help="a whole model of this task, adapters folded in (safetensors)")
+    what.add_argument(
+        "--rank-pattern", action="store_true", help="final ranks as HF PEFT's LoraConfig takes them (YAML)"
+    )
+    parser.add_argument("--task", help="with --rank-pattern: ranks that this task sees; default: the shared adapters'")
+    parser.add_argument("--out", type=Path, required=True, help="the file to write")
+    parser.add_argument("--tracking-uri", default="sqlite:///mlflow.db", help="where MLflow run ids are looked up")
+    return parser
+
+
+def export(args: argparse.Namespace) -> str:
+    """Write what was asked for; says in one sentence what that was.
+
+    Raises:
+        ConfigError: no such trial, a task that it has not, or a path that cannot be merged.
+        DataError: its adapter file is damaged.
+    """
+    source = adapter_of(args.trial, tracking_uri=args.tracking_uri)
+    file = read_adapter_file(source)
+    if args.adapter:
+        with replacing(args.out) as scratch:
+            shutil.copyfile(source, scratch)
+        return f"{args.out}: adapters of {args.trial}, {len(file.ranks)} of them"
+    if args.rank_pattern:
+        pattern = rank_pattern(file.ranks, file.config, args.task)
+        with replacing(args.out) as scratch:
+            scratch.write_text(yaml.safe_dump(pattern, sort_keys=False))
+        return f"{args.out}: ranks of {len(pattern['rank_pattern'])} linears, for peft.LoraConfig"
+    kept = write_merged(args.out, load_model(file, source), file.config, args.merge)
+    also = [task for task in kept if task != args.merge]
+    why = f", and {', '.join(also)}, which XT-Cons makes it look at" if also else ""
+    return f"{args.out}: {args.merge}{why}, without adapters"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,54 @@
+"""The ranks that a trial ended with, as HF PEFT's `LoraConfig` takes them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from faar_ray.config import TrialConfig
+from faar_ray.errors import ConfigError
+from faar_ray.models.surgery import PARENT
+
+SHARED = "shared"
+
+
+def rank_pattern(ranks: dict[str, int], config: TrialConfig, task: str | None = None) -> dict[str, Any]:
+    """Keyword arguments of `peft.LoraConfig`: r, lora_alpha, target_modules, rank_pattern, alpha_pattern.
+
+    PEFT has one adapter per linear, so this is the shared adapters, or with `task` the model that this task sees: its
+    own adapters in place of the shared ones where it has them. PEFT scales by alpha / r, so alpha = s r.
+
+    Args:
+        ranks: `stage/block/layer/task` -> rank.
+        config: of the trial.
+        task: one of its tasks.
+
+    Raises:
+        ConfigError: no such task, no adapters, or a backbone whose blocks have other names.
+    """
+    if task is not None and task not in config.data.tasks:
+        raise ConfigError(f"--task: must be one of {', '.join(config.data.tasks)}, got {task!r}")
+    if not ranks:
+        raise ConfigError(f"method {config.method} has no adapters, so there are no ranks")
+    if not config.backbone.name.startswith("swin_"):
+        raise ConfigError(f"--rank-pattern: needs a Swin, got backbone.name {config.backbone.name}")
+    found: dict[str, int] = {}
+    for whose in (SHARED, task):
+        for site, rank in ranks.items():
+            stage, block, layer, owner = site.split("/")
+            if owner == whose:
+                found[f"layers.{stage}.blocks.{block}.{PARENT[layer]}.{layer}"] = rank
+    scale = config.adapter.scale
+    usual = max(set(found.values()), key=list(found.values()).count)
+    return {
+        "r": usual,
+        "lora_alpha": _alpha(scale, usual),
+        "use_dora": config.adapter.kind == "dora",
+        "target_modules": list(found),
+        "rank_pattern": found,
+        "alpha_pattern": {name: _alpha(scale, rank) for name, rank in found.items()},
+    }
+
+
+def _alpha(scale: float, rank: int) -> float | int:
+    alpha = scale * rank
+    return int(alpha) if alpha.is_integer() else alpha

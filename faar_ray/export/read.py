@@ -1,0 +1,90 @@
+"""From a trial's adapter file, or a merged one, back to a model."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from pydantic import ValidationError
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from faar_ray.config import TrialConfig
+from faar_ray.errors import DataError
+from faar_ray.export.adapter_file import FORMAT, site_name
+from faar_ray.models import MultiTaskModel, adapter_list, build_model
+from faar_ray.ranks import shrink
+
+
+@dataclass(frozen=True)
+class AdapterFile:
+    """What `adapter.safetensors` holds."""
+
+    config: TrialConfig
+    ranks: dict[str, int]
+    tensors: dict[str, Tensor]
+
+
+def read_adapter_file(path: Path) -> AdapterFile:
+    """Read without building anything.
+
+    Raises:
+        DataError: not there, damaged, or no adapter file of this package.
+    """
+    tensors, metadata = read_tensors(path)
+    if metadata.get("format") != FORMAT:
+        raise DataError(f"{path}: must be an adapter file ({FORMAT}), got format {metadata.get('format')!r}")
+    try:
+        config = TrialConfig.model_validate_json(metadata["config"])
+        ranks = {str(site): int(rank) for site, rank in json.loads(metadata["ranks"]).items()}
+    except (KeyError, ValueError, ValidationError) as fault:
+        raise DataError(f"{path}: its metadata cannot be read: {fault}") from fault
+    return AdapterFile(config, ranks, tensors)
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata of a safetensors file.
+
+    Raises:
+        DataError: not there, or damaged.
+    """
+    if not path.is_file():
+        raise DataError(f"{path}: no such file; a trial writes it after its last epoch")
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+    except SafetensorError as fault:
+        raise DataError(f"{path}: cannot be read as safetensors: {fault}") from fault
+
+
+def load_model(file: AdapterFile, source: Path) -> MultiTaskModel:
+    """The trained model at its final ranks, ready to predict; the frozen weights come from where the config says.
+
+    Raises:
+        DataError: the file does not fit the model of its own config.
+    """
+    model = build_model(file.config)
+    for adapter in adapter_list(model):
+        rank = file.ranks.get(site_name(adapter.site))
+        if rank is None:
+            raise DataError(f"{source}: has no rank for {site_name(adapter.site)}")
+        shrink(adapter, torch.arange(rank))
+    trained = {name for name, p in model.named_parameters(remove_duplicate=False) if p.requires_grad}
+    fill(model, file.tensors, trained, source)
+    return model.eval()
+
+
+def fill(model: MultiTaskModel, tensors: dict[str, Tensor], needed: set[str], source: Path) -> None:
+    """Load tensors into a model of the same shapes; `needed` names must be among them.
+
+    Raises:
+        DataError: names or shapes differ.
+    """
+    own = model.state_dict()
+    odd = sorted((needed - tensors.keys()) | (tensors.keys() - own.keys()))
+    odd += sorted(name for name in own.keys() & tensors.keys() if own[name].shape != tensors[name].shape)
+    if odd:
+        raise DataError(f"{source}: does not fit the model of its config: {', '.join(odd[:5])} ({len(odd)} differ)")
+    model.load_state_dict(tensors, strict=False)

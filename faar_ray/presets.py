@@ -1,0 +1,36 @@
+"""What each `method` stands for: defaults of a trial's sections, as data; what the user writes wins over them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+FIXED_RANK: dict[str, Any] = {"ranks": {"kind": "fixed"}}
+WITHOUT_ADAPTERS: dict[str, Any] = {"adapter": {"kind": "none"}, "ranks": {"kind": "fixed"}}
+TS_PD: dict[str, Any] = {"kind": "ts_pd", "cw_sp": True, "xt_cons": True}
+PRESETS: dict[str, dict[str, Any]] = {
+    # the seed's statement
+    "faar": {"adapter": {"kind": "dora"}, "ranks": {"kind": "pdrs"}, "decoder": TS_PD},
+    # the settings of the authors' released code
+    "faar_release": {
+        "adapter": {"kind": "dora", "norm": "attached", "scale": 4.0},
+        "ranks": {"kind": "pdrs"},
+        "pdrs": {"init_rank": 32, "beta": 0.98, "rho_shared": 0.2, "update": "all", "floor": 2, "margin": 1},
+        "decoder": {**TS_PD, "filter": "radial"},
+    },
+    # rows of the seed's component table; what a row adds, it adds to fixed-rank LoRA with the HRNet head
+    "lora": {"adapter": {"kind": "lora"}, **FIXED_RANK},
+    "dora": {"adapter": {"kind": "dora"}, **FIXED_RANK},
+    "pdrs_lora": {"adapter": {"kind": "lora"}, "ranks": {"kind": "pdrs"}},
+    "pdrs_dora": {"adapter": {"kind": "dora"}, "ranks": {"kind": "pdrs"}},
+    "cw_sp": {"adapter": {"kind": "lora"}, **FIXED_RANK, "decoder": {**TS_PD, "xt_cons": False}},
+    "ts_pd": {"adapter": {"kind": "lora"}, **FIXED_RANK, "decoder": TS_PD},
+    # an ensemble of task LoRAs, which shares only what `backbone.trainable` trains
+    "lora_per_task": {
+        "adapter": {"kind": "lora"},
+        **FIXED_RANK,
+        "placement": {"task_blocks": "all", "task_layers": ("qkv", "proj", "fc1", "fc2")},
+    },
+    "full_ft": {**WITHOUT_ADAPTERS, "backbone": {"trainable": "all"}},
+    "decoder_only": {**WITHOUT_ADAPTERS, "backbone": {"trainable": "none"}},
+    "single_task": {**WITHOUT_ADAPTERS, "backbone": {"trainable": "all"}, "decoder": {"xt_cons": False}},
+}
