@@ -220,6 +220,11 @@ class OptimConfig(Section):
     weight_decay: Annotated[float, Field(ge=0)] = Field(0.05, description="0 on 1-D tensors and position tables.")
     warmup_steps: Annotated[int, Field(ge=0)] = Field(20, description="Steps of linear warm-up.")
     clip: Positive = Field(5.0, description="Largest gradient norm.")
+    compile: bool = Field(
+        False,
+        description="Train through torch.compile (masks in place of slices; compiled anew after a shrink); on a CPU it "
+        "needs a C++ compiler.",
+    )
 
 
 class TrialConfig(Section):

@@ -19,10 +19,9 @@ HALVES = (torch.float16, torch.bfloat16)
 
 
 class Consensus(nn.Module):
-    """XT-Cons of one primary task at one resolution.
+    """XT-Cons of one primary task at one resolution: the alphas of Delta = alpha M (F_avg - F_main), one per band.
 
-    Delta = (alpha_low M_low + alpha_high M_high) (F_avg - F_main), F_avg the mean spectrum of the other tasks. Both
-    alphas start at 0; their gradients do not.
+    Both start at 0; their gradients do not.
     """
 
     def __init__(self, cutoff: float) -> None:
@@ -31,15 +30,14 @@ class Consensus(nn.Module):
         self.alpha_low = nn.Parameter(torch.zeros(()))
         self.alpha_high = nn.Parameter(torch.zeros(()))
 
-    def forward(self, main_BCHX: Tensor, others: Sequence[Tensor], size: Size) -> Tensor:
-        """Delta (B, C, H, X), of maps of this size."""
-        average_BCHX = torch.stack(list(others)).mean(0)
-        strength_HX = torch.where(low_band(size, self.cutoff, main_BCHX.device), self.alpha_low, self.alpha_high)
-        return strength_HX * (average_BCHX - main_BCHX)
+    def forward(self, size: Size) -> Tensor:
+        """alpha_low M_low + alpha_high M_high for maps of this size, (H, X)."""
+        low_HX = low_band(size, self.cutoff, self.alpha_low.device)
+        return torch.where(low_HX, self.alpha_low, self.alpha_high)
 
 
 class SpectralLevel(nn.Module):
-    """One resolution: a filter for every task, a consensus for every primary task.
+    """One resolution: a filter for every task, a consensus for every primary task; all tasks in one transform.
 
     Args:
         tasks: all of them.
@@ -57,32 +55,39 @@ class SpectralLevel(nn.Module):
 
     def forward(self, maps: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """{task: (B, C, H, W)} -> the same, computed in float32 (or float64) whatever autocast says."""
-        with torch.autocast(next(iter(maps.values())).device.type, enabled=False):
-            full = {task: x.float() if x.dtype in HALVES else x for task, x in maps.items()}
-            out = self._in_full_precision(full)
-        return {task: y.to(maps[task].dtype) for task, y in out.items()}
+        x_TBCHW = torch.stack(list(maps.values()))
+        with torch.autocast(x_TBCHW.device.type, enabled=False):
+            full = x_TBCHW.float() if x_TBCHW.dtype in HALVES else x_TBCHW
+            y_TBCHW = full + self._added(list(maps), full)
+        return dict(zip(maps, y_TBCHW.to(x_TBCHW.dtype).unbind(0), strict=True))
 
-    def _in_full_precision(self, maps: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        size: Size = tuple(next(iter(maps.values())).shape[-2:])  # type: ignore[assignment]
-        spectra = {task: torch.fft.rfft2(x) for task, x in maps.items()}
-        added: dict[str, Tensor] = {}
-        out = dict(maps)
-        for task, cw_sp in self.filters.items():
-            deviation_CHX, shift_C = cw_sp(size)
-            added[task] = deviation_CHX * spectra[task]
-            spectra[task] = spectra[task] + added[task] + _spectrum_of_constant(shift_C, size)
-            out[task] = out[task] + shift_C[:, None, None]
-        for task, xt_cons in self.consensus.items():
-            delta = xt_cons(spectra[task], [other for name, other in spectra.items() if name != task], size)
-            added[task] = added[task] + delta if task in added else delta
-        return {task: y + torch.fft.irfft2(added[task], s=size) if task in added else y for task, y in out.items()}
+    def _added(self, tasks: Sequence[str], x_TBCHW: Tensor) -> Tensor:
+        """IFFT(D (.) FFT(x) + Delta) + shift."""
+        size = (x_TBCHW.shape[-2], x_TBCHW.shape[-1])
+        spectra = torch.fft.rfft2(x_TBCHW)
+        added, constant = torch.zeros_like(spectra), x_TBCHW.new_zeros(())
+        if self.filters:
+            found = [self.filters[task](size) for task in tasks]
+            added = torch.stack([deviation_CHX for deviation_CHX, _ in found])[:, None] * spectra
+            constant = torch.stack([shift_C for _, shift_C in found])[:, None, :, None, None]
+        if self.consensus:
+            filtered = spectra + added + constant * _dc(size, x_TBCHW)
+            average = (filtered.sum(0) - filtered) / (len(tasks) - 1)
+            added = added + self._strength(tasks, size, x_TBCHW) * (average - filtered)
+        return torch.fft.irfft2(added, s=size) + constant
+
+    def _strength(self, tasks: Sequence[str], size: Size, like: Tensor) -> Tensor:
+        """How far each task is pulled at each frequency, (T, 1, 1, H, X); 0 where it is not primary."""
+        none = like.new_zeros(size[0], size[1] // 2 + 1)
+        strengths = [self.consensus[task](size) if task in self.consensus else none for task in tasks]
+        return torch.stack(strengths)[:, None, None]
 
 
-def _spectrum_of_constant(value_C: Tensor, size: Size) -> Tensor:
-    """`rfft2` of maps that are constant: all at DC, (C, H, X)."""
-    at_dc = value_C.new_zeros(size[0], size[1] // 2 + 1)
+def _dc(size: Size, like: Tensor) -> Tensor:
+    """`rfft2` of maps that are 1 everywhere: all at DC, (H, X)."""
+    at_dc = like.new_zeros(size[0], size[1] // 2 + 1)
     at_dc[0, 0] = size[0] * size[1]
-    return value_C[:, None, None] * at_dc
+    return at_dc
 
 
 class SpectralPyramid(nn.Module):

@@ -96,11 +96,11 @@ def _dominates(other: Sequence[float], row: Sequence[float]) -> bool:
 def names_of(params: Mapping[str, Mapping[str, Any]], *, whole: bool = False) -> dict[str, str]:
     """A short, unique name per key: `rho_shared 0.8, init_rank 16`, with as many digits as it takes.
 
-    A parameter that is the same everywhere is left out unless `whole`; a dotted key is cut to its last part unless two
+    A parameter that is the same wherever it is set is left out unless `whole`; a dotted key is cut to its last part unless two
     would agree.
     """
     keys = list(dict.fromkeys(k for p in params.values() for k in p))
-    varying = [k for k in keys if whole or len({repr(p.get(k)) for p in params.values()}) > 1] or keys
+    varying = [k for k in keys if whole or len({repr(p[k]) for p in params.values() if k in p}) > 1] or keys
     short = {k: k if sum(o.split(".")[-1] == k.split(".")[-1] for o in varying) > 1 else k.split(".")[-1] for k in keys}
     names: dict[str, str] = {}
     for digits in range(3, MOST_DIGITS + 1):

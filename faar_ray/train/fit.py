@@ -65,6 +65,8 @@ def fit(
         losses = train_epoch(trial, epoch)
         trained = time.perf_counter()
         ranks = trial.policy.end_epoch(epoch, trial.optimizer)
+        if config.optim.compile:  # new shapes each epoch would soon reach the limit of recompilations
+            torch.compiler.reset()
         metrics = losses | evaluate(trial.model, trial.val_data, config, split="val", references=references)
         metrics |= trial.trainable_parameters() | rank_metrics(trial.adapters)
         metrics["time/step_ms"] = 1000 * (trained - started) / trial.steps_per_epoch
@@ -109,7 +111,7 @@ def train_epoch(trial: Trial, epoch: int) -> dict[str, float]:
 def task_losses(trial: Trial, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """L_t of every task on one batch, normalised over all workers."""
     device, runtime = trial.runtime.device, trial.runtime
-    predictions = trial.model(batch["image"].to(device))
+    predictions = trial.forward(batch["image"].to(device))
     losses: dict[str, Tensor] = {}
     for task in trial.config.data.tasks:
         total, count = TASKS[task].loss(predictions[task].float(), batch[task].to(device))

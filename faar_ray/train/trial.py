@@ -33,6 +33,8 @@ class Trial:
         self.train_data = load_dataset(config.data, "train")
         self.val_data = load_dataset(config.data, "val")
         self.model = build_model(config).to(runtime.device)
+        self.forward = torch.compile(self.model) if config.optim.compile else self.model
+        """What training calls; evaluation calls the model itself."""
         self.adapters = adapter_list(self.model)
         self.policy = build_policy(config, self.adapters)
         self.steps_per_epoch = -(-len(self.train_data) // config.optim.batch_size)

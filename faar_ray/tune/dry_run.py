@@ -9,7 +9,7 @@ from rich.text import Text
 from faar_ray.config import config_id
 from faar_ray.tune.capacity import Capacity
 from faar_ray.tune.parameter import Scalar
-from faar_ray.tune.points import planned
+from faar_ray.tune.points import asked, planned
 from faar_ray.tune.run_folder import as_yaml
 from faar_ray.tune.sampling import distributions, from_optuna, sampler_of, to_optuna
 from faar_ray.tune.space import SearchSpace
@@ -42,7 +42,8 @@ def samples(space: SearchSpace, number: int) -> list[dict[str, Scalar]]:
         study.sampler = sampler_of(space.search, index)
         if index < len(points):
             study.enqueue_trial(to_optuna(space.parameters, points[index]))
-        out.append(from_optuna(space.parameters, study.ask(distributions(space.parameters)).params))
+        drawn = study.ask(distributions(asked(space.search, space.parameters, points, index)))
+        out.append(from_optuna(space.parameters, drawn.params))
     return out
 
 

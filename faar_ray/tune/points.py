@@ -28,6 +28,16 @@ def planned(
     return [point for _ in range(search.seeds) for point in chosen]
 
 
+def asked(
+    search: SearchConfig, parameters: Mapping[str, Parameter], plan: Sequence[Mapping[str, Scalar]], number: int
+) -> dict[str, Parameter]:
+    """The parameters that trial `number` has: all of them, but in a list those that its point sets.
+
+    What a listed point leaves out stays as the base and its method's preset have it.
+    """
+    return {key: parameters[key] for key in parameters if key in plan[number]} if search.listed else dict(parameters)
+
+
 def grid(parameters: Mapping[str, Parameter]) -> list[dict[str, Scalar]]:
     """Every combination of values, the last key fastest."""
     rows = itertools.product(*(parameter.values or () for parameter in parameters.values()))

@@ -19,7 +19,7 @@ from faar_ray.config import TrialConfig, config_id
 from faar_ray.records import TrialResult
 from faar_ray.tune import journal
 from faar_ray.tune.jobs import Job
-from faar_ray.tune.points import planned
+from faar_ray.tune.points import asked, planned
 from faar_ray.tune.replicates import leading
 from faar_ray.tune.sampling import distributions, from_optuna, sampler_of, to_optuna
 from faar_ray.tune.space import Constraint, Scalar, SearchSpace
@@ -155,7 +155,8 @@ class Proposer:
         fresh = number == len(trials) or trials[number].state == TrialState.WAITING
         trial = self._live[number] = self.study.ask() if fresh else journal.live(self.study, number)
         assert trial.number == number
-        for name, dist in distributions(self.space.parameters).items():
+        parameters = asked(self.space.search, self.space.parameters, self._points, number)
+        for name, dist in distributions(parameters).items():
             journal.suggest(trial, name, dist)
         params = from_optuna(self.space.parameters, trial.params)
         if "trial_id" not in trial.user_attrs:

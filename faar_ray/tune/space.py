@@ -268,8 +268,8 @@ def _list_faults(space: SearchSpace) -> Iterator[Fault]:
     elif not space.warm_start.points:
         yield Fault(("warm_start", "points"), "must have at least one point for sampler points")
     for index, point in enumerate(space.warm_start.points if what == "points" else ()):
-        if missing := [key for key in space.parameters if key not in point]:
-            yield Fault(("warm_start", "points", index), f"must have every parameter, missing {', '.join(missing)}")
+        if not point:
+            yield Fault(("warm_start", "points", index), "must set at least one parameter")
     if space.search.replicates is not None:
         yield Fault(("search", "replicates"), f"must be null for sampler {what}: search.seeds says how many")
     if space.scheduler.type != "none":

@@ -66,6 +66,15 @@ def test_listed_points_run_as_they_are(space: Space, driver: Drive) -> None:
     ]  # fmt: skip
 
 
+def test_a_listed_point_leaves_what_it_does_not_set_to_its_preset(space: Space, driver: Drive) -> None:
+    points = [{"method": "faar_release"}, {"method": "pdrs_dora", "pdrs.rho_shared": 0.7}]
+    parameters = {"method": {"values": ["faar_release", "pdrs_dora"]}, "pdrs.rho_shared": {"values": [0.7]}}
+    listed = of_grid(space, search={"sampler": "points"}, parameters=parameters, warm_start={"points": points})
+    assert samples(listed, 2) == points
+    driven = driver(listed).run()
+    assert [dict(r.params) for r in driven.proposer.results()] == points
+
+
 def test_a_killed_list_goes_on_where_it_was(space: Space, driver: Drive, tmp_path: Path) -> None:
     searched = of_grid(space)
     first = driver(searched)
@@ -88,8 +97,8 @@ def test_a_dry_run_shows_what_the_list_begins_with(space: Space) -> None:
         ({"search": {"sampler": "grid", "replicates": {}}}, r"search\.replicates: must be null"),
         ({"search": {"sampler": "points"}}, r"warm_start\.points: must have at least one point"),
         (
-            {"search": {"sampler": "points"}, "warm_start": {"points": [{"method": "lora"}]}},
-            r"warm_start\.points\.0: must have every parameter, missing pdrs\.rho_shared",
+            {"search": {"sampler": "points"}, "warm_start": {"points": [{"method": "lora"}, {}]}},
+            r"warm_start\.points\.1: must set at least one parameter",
         ),
     ],
 )
