@@ -6,6 +6,7 @@ Axes: N outputs, H W space.
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -24,7 +25,7 @@ from faar_ray.errors import ConfigError, DataError, FaarRayError
 from faar_ray.export.read import load_model, read_adapter_file
 from faar_ray.export.trials import adapter_of
 from faar_ray.models import MultiTaskModel
-from faar_ray.tracking.atomic import replacing
+from faar_ray.tracking.atomic import must_be_new, replacing
 
 EXAMPLE = "example: python -m faar_ray.predict rho/t003-s0 street.jpg --out pictures"
 
@@ -55,7 +56,7 @@ def predict(trial: str, images: Sequence[Path], out: Path, *, tracking_uri: str)
     """Write `<image>_<task>.png` at each image's own size; yields every path.
 
     Raises:
-        ConfigError: no such trial, or two images of one name.
+        ConfigError: no such trial, two images of one name, or a picture that exists.
         DataError: an image or the adapter file cannot be read.
     """
     if len({path.stem for path in images}) < len(images):
@@ -63,6 +64,8 @@ def predict(trial: str, images: Sequence[Path], out: Path, *, tracking_uri: str)
     opened = {path: read_image(path) for path in images}
     source = adapter_of(trial, tracking_uri=tracking_uri)
     file = read_adapter_file(source)
+    for path, name in itertools.product(opened, file.config.data.tasks):
+        must_be_new(out / f"{path.stem}_{name}.png")
     model = load_model(file, source)
     for path, image in opened.items():
         for task, output_NHW in outputs(model, image, file.config.data.image_size).items():

@@ -35,6 +35,8 @@ def test_every_task_becomes_a_picture_of_the_images_size(trial: Path, capsys: py
     for path in expected:
         with Image.open(path) as opened:
             assert opened.size == (90, 40)
+    assert main([str(trial / "t"), str(trial / "street.png"), "--out", str(trial / "out")]) == 2
+    assert "street_semseg.png exists and is not written over" in capsys.readouterr().err
 
 
 def test_outputs_are_coloured_by_what_they_say() -> None:

@@ -5,15 +5,17 @@ Everywhere the backbone is frozen but for its norms, so that a ratio tells the p
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from faar_ray.config import TrialConfig
-from faar_ray.decoders import Decoder
+from faar_ray.decoders import Decoder, HRNetHead
 from faar_ray.models import MultiTaskModel, build_model
 from faar_ray.seeding import seeded
 
@@ -49,7 +51,7 @@ class Setting:
 
 
 class Floor(nn.Module):
-    """timm's own forward pass, once for all tasks, and our heads."""
+    """timm's own forward pass, once for all tasks, and the same heads as plain convolutions: what is written first."""
 
     backbone: Any
     decoder: Decoder
@@ -66,10 +68,16 @@ class Floor(nn.Module):
             if s > 0:
                 pyramid.append(x.movedim(-1, 1))
         pyramid.append(x.movedim(-1, 1))
-        predictions: dict[str, Tensor] = self.decoder(
-            {task: pyramid for task in self.decoder.heads}, tuple(image_B3HW.shape[-2:])
-        )
-        return predictions
+        size = (image_B3HW.shape[-2], image_B3HW.shape[-1])
+        return {task: plain_head(self.decoder.head(task), pyramid, size) for task in self.decoder.heads}
+
+
+def plain_head(head: HRNetHead, pyramid: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
+    """The head's function by conv2d and interpolate alone; maps (B, C_i, H_i, W_i), finest first -> (B, N, *size)."""
+    reduced = [reduction(x) for reduction, x in zip(head.reductions, pyramid, strict=True)]
+    finest = reduced[0].shape[-2:]
+    joined = torch.cat([reduced[0], *(F.interpolate(x, size=finest, mode="bilinear") for x in reduced[1:])], dim=1)
+    return F.interpolate(head.output(F.relu(head.norm(head.hidden(joined)))), size=size, mode="bilinear")
 
 
 def build(setting: Setting) -> nn.Module:

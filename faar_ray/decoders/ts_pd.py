@@ -74,7 +74,8 @@ class SpectralLevel(nn.Module):
             filtered = spectra + added + constant * _dc(size, x_TBCHW)
             average = (filtered.sum(0) - filtered) / (len(tasks) - 1)
             added = added + self._strength(tasks, size, x_TBCHW) * (average - filtered)
-        return torch.fft.irfft2(added, s=size) + constant
+        back: Tensor = torch.fft.irfft2(added, s=size)
+        return back + constant
 
     def _strength(self, tasks: Sequence[str], size: Size, like: Tensor) -> Tensor:
         """How far each task is pulled at each frequency, (T, 1, 1, H, X); 0 where it is not primary."""

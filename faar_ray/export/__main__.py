@@ -15,7 +15,7 @@ from faar_ray.export.merged_file import write_merged
 from faar_ray.export.rank_pattern import rank_pattern
 from faar_ray.export.read import load_model, read_adapter_file
 from faar_ray.export.trials import adapter_of
-from faar_ray.tracking.atomic import replacing
+from faar_ray.tracking.atomic import must_be_new, replacing
 
 EXAMPLE = "example: python -m faar_ray.export rho/t003-s0 --merge semseg --out semseg.safetensors"
 
@@ -55,9 +55,10 @@ def export(args: argparse.Namespace) -> str:
     """Write what was asked for; says in one sentence what that was.
 
     Raises:
-        ConfigError: no such trial, a task that it has not, or a path that cannot be merged.
+        ConfigError: the file exists, no such trial, a task that it has not, or a path that cannot be merged.
         DataError: its adapter file is damaged.
     """
+    must_be_new(args.out)
     source = adapter_of(args.trial, tracking_uri=args.tracking_uri)
     file = read_adapter_file(source)
     if args.adapter:

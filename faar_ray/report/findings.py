@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from statistics import fmean, stdev
 from typing import Any
 
+import pyarrow as pa
 from scipy import stats
 
 from faar_ray.records import TrialResult
@@ -21,6 +22,7 @@ from faar_ray.report.noise import Difference
 from faar_ray.report.wording import plus_minus
 
 METHOD, INIT_RANK = "method", "pdrs.init_rank"
+READ = ["trial_id", "epoch", "stage", "task", "layer", "rank"]
 HARDLY = 1.0
 """Points of delta_m below which a difference hardly matters."""
 Values = Mapping[int, float]
@@ -65,15 +67,15 @@ def paired(a: Values, b: Values) -> Difference:
     return mean_of({seed: a[seed] - b[seed] for seed in sorted(a.keys() & b.keys())})
 
 
-def findings(results: Sequence[TrialResult], trace: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+def findings(results: Sequence[TrialResult], traces: Iterable[pa.Table]) -> Iterator[str]:
     """A sentence for each key finding that the rows can speak to.
 
     Args:
         results: all trials; `method` must be among their parameters.
-        trace: rows of the rank trace (`trial_id`, `epoch`, `stage`, `task`, `layer`, `rank`).
+        traces: rank traces of these trials.
     """
     rows = _Rows(results)
-    yield from _depth_and_task(rows, trace)
+    yield from _depth_and_task(rows, [row for trace in traces for row in trace.select(READ).to_pylist()])
     yield from _dora_and_lora(rows)
     yield from _initial_rank(rows)
     yield from _consensus(rows)

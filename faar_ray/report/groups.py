@@ -96,8 +96,8 @@ def _dominates(other: Sequence[float], row: Sequence[float]) -> bool:
 def names_of(params: Mapping[str, Mapping[str, Any]], *, whole: bool = False) -> dict[str, str]:
     """A short, unique name per key: `rho_shared 0.8, init_rank 16`, with as many digits as it takes.
 
-    A parameter that is the same wherever it is set is left out unless `whole`; a dotted key is cut to its last part unless two
-    would agree.
+    A parameter that is the same wherever it is set is left out unless `whole`; a dotted key is cut to its last part
+    unless two would agree.
     """
     keys = list(dict.fromkeys(k for p in params.values() for k in p))
     varying = [k for k in keys if whole or len({repr(p[k]) for p in params.values() if k in p}) > 1] or keys

@@ -14,7 +14,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from faar_ray.records import TrialResult
 from faar_ray.report.answer import Answer
+from faar_ray.report.findings import findings, intervals
 from faar_ray.report.history import History
+from faar_ray.report.noise import Difference
 from faar_ray.report.protocol import protocol, reference_values
 from faar_ray.report.source import Search
 from faar_ray.report.table import ADAPTERS, TRAINABLE, Row
@@ -56,7 +58,7 @@ def render(search: Search, found: Answer, history: History, plots: Sequence[Pict
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"label": label, "number": number, "measure": measure, "typeset": typeset}
+    environment.filters |= {"label": label, "number": number, "measure": measure, "typeset": typeset, "spread": spread}
     parameters = list(dict.fromkeys(k for r in search.results for k in r.params if r.role == "trial"))
     return environment.get_template("template.html").render(
         name=search.name,
@@ -69,6 +71,8 @@ def render(search: Search, found: Answer, history: History, plots: Sequence[Pict
         parameters=parameters,
         trials=[cells(r, parameters, found) for r in ordered(search.results)],
         references=reference_values(search.results),
+        intervals=intervals(search.results, found.quality.name) if search.listed else [],
+        findings=list(findings(search.results, search.traces.values())) if search.listed else [],
         protocol=list(protocol(search.base, search.results)),
         environment=packages(history.environment),
         missing=history.missing,
@@ -128,6 +132,11 @@ def cells(result: TrialResult, parameters: Sequence[str], found: Answer) -> dict
         "trainable": number(result.metrics.get(TRAINABLE), whole=True),
         "rank": measure(result.metrics.get("rank/mean")),
     }
+
+
+def spread(found: Difference) -> str:
+    """A mean with the half width of its interval, for a cell."""
+    return "" if math.isnan(found.value) else plus_minus(found.value, found.half).replace("-", MINUS)
 
 
 def number(value: Any, *, whole: bool = False) -> str:

@@ -35,6 +35,15 @@ class Search:
     """Rank trace per trial id."""
 
     @property
+    def listed(self) -> bool:
+        """Whether the configurations were a list, each on several seeds."""
+        try:
+            search = yaml.safe_load(self.space_yaml)["search"]
+            return search["sampler"] in ("grid", "points") and search["seeds"] > 1
+        except (yaml.YAMLError, KeyError, TypeError):
+            return False
+
+    @property
     def base(self) -> TrialConfig | None:
         """The config beneath all trials; None where this version of the package cannot read it."""
         try:

@@ -7,6 +7,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from faar_ray.errors import ConfigError
+
+
+def must_be_new(path: Path, option: str = "--out") -> None:
+    """Refuse to write over what is there.
+
+    Raises:
+        ConfigError: naming the path.
+    """
+    if path.exists():
+        raise ConfigError(f"{option}: {path} exists and is not written over; give another path or remove it")
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:

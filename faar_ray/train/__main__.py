@@ -26,7 +26,7 @@ EXAMPLE = "example: python -m faar_ray.train faar.yaml pdrs.rho_shared=0.8 optim
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
-    args = _parser().parse_args(argv)
+    args = _parser().parse_intermixed_args(argv)
     try:
         file = read_trial(args.config, args.overrides)
         if args.dry_run:

@@ -2,19 +2,42 @@
 
 from __future__ import annotations
 
+import torch
+
 from faar_ray.config import TrialConfig
 from faar_ray.data import check_labels
+from faar_ray.errors import ConfigError
 
 
 def preflight(config: TrialConfig) -> None:
     """Look whether data set, tasks and backbone exist; builds and loads nothing.
 
     Raises:
-        ConfigError: a backbone that is not there.
+        ConfigError: a backbone that is not there, or no C++ compiler where `optim.compile` needs one.
         DataError: a data set, a task's labels or a checkpoint that is not there.
     """
     check_labels(config.data)
+    if config.optim.compile and not torch.cuda.is_available():
+        check_compiler()
     if config.backbone.name != "swin_micro" or config.backbone.checkpoint is not None:
         from faar_ray.models.backbone import check_backbone  # timm takes seconds to import
 
         check_backbone(config.backbone)
+
+
+def check_compiler() -> None:
+    """On a CPU torch.compile builds with a C++ compiler.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    from torch._inductor.cpp_builder import get_cpp_compiler
+    from torch._inductor.exc import InvalidCxxCompiler
+
+    try:
+        get_cpp_compiler()
+    except InvalidCxxCompiler:
+        raise ConfigError(
+            "optim.compile: must be false here: torch.compile needs a C++ compiler on a CPU, and none was found "
+            "(install g++, or name one in the environment variable CXX)"
+        ) from None

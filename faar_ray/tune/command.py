@@ -26,10 +26,10 @@ def search_and_answer(space: SearchSpace, options: argparse.Namespace, console: 
     shown = list(dict.fromkeys([space.scheduler.metric, *(objective.name for objective in space.objectives)]))
     with Progress(console, space.name, shown, space.budget.trials, verbosity) as progress:
         found = run_search(space, space.name, progress, resume=options.resume, address=options.address)
-    if found.results:
+    if found.results and space.search.listed and space.search.seeds > 1:
+        show_list(console, found.answer, found.results, read_rank_trace(found.folder / "rank_trace"))
+    elif found.results:
         show_answer(console, found.answer)
-        if space.search.listed and space.search.seeds > 1:
-            show_list(console, found.results, read_rank_trace(found.folder / "rank_trace").to_pylist())
     _say_next(found, options, console)
     if options.json:
         configs = {result.trial_id: config_of(space, result) for result in found.best}

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -72,19 +73,23 @@ def answer_table(found: Answer) -> Table:
     return table
 
 
-def show_list(console: Console, results: Sequence[TrialResult], trace: Sequence[Mapping[str, Any]]) -> None:
-    """Every listed configuration with its 95% interval, and what that says of FAAR's key findings."""
+def show_list(console: Console, found: Answer, results: Sequence[TrialResult], trace: pa.Table) -> None:
+    """Every listed configuration with its 95% interval, the answer, and which of FAAR's key findings hold."""
     table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold", title="mean and 95% interval over seeds")
     table.add_column("configuration", overflow="fold")
     for title in ("delta_m val", "delta_m test", "trainable", "seeds"):
         table.add_column(title, justify="right", no_wrap=True)
     for row in intervals(results):
-        val, test = (plus_minus(found.value, found.half) for found in (row.val, row.test))
+        val, test = (plus_minus(of.value, of.half) for of in (row.val, row.test))
         table.add_row(row.name, val, test, count(row.params), str(len(row.seeds)))
     console.print()
     console.print(table)
-    for sentence in findings(results, trace):
+    for sentence in found.sentences:
         console.print(Text(sentence))
+    if key := list(findings(results, [trace])):
+        console.print(Text("\nKey findings of the FAAR paper, on these data:", "bold"))
+        for sentence in key:
+            console.print(Text(f"- {sentence}"))
 
 
 def _cells(row: Row, quality: str) -> list[str]:

@@ -49,6 +49,9 @@ def image() -> torch.Tensor:
 def test_an_exported_adapter_gives_the_trained_model_back(trial: Trial, tmp_path: Path) -> None:
     out = tmp_path / "a.safetensors"
     assert main(["rho/t000-s0", "--adapter", "--out", str(out)]) == 0
+    written = out.stat().st_mtime_ns
+    assert main(["rho/t000-s0", "--rank-pattern", "--out", str(out)]) == 2
+    assert out.stat().st_mtime_ns == written
     again = load_model(read_adapter_file(out), out)
     assert [a.rank for a in adapter_list(again)] == [a.rank for a in adapter_list(trial[1])]
     for task, predicted in again(image()).items():

@@ -10,9 +10,11 @@ import pytest
 from mlflow import MlflowClient
 
 from faar_ray.errors import DataError
+from faar_ray.records import TrialResult
 from faar_ray.report import build_report
 from faar_ray.report.__main__ import main
 from faar_ray.report.page import measure, number, typeset
+from faar_ray.report.results import write_results
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
 
@@ -203,3 +205,20 @@ def test_cells_are_set_with_true_minus_signs() -> None:
     assert number(362_477, whole=True) == "362\u202f477"
     assert [measure(-0.8), measure(17.3), measure(0.0123), measure(None)] == ["\u22120.80", "17.30", "0.0123", ""]
     assert typeset("t000-s0: delta_m -3.1, 1e-3") == "t000-s0: delta_m \u22123.1, 1e-3"
+
+
+def test_a_list_of_configurations_is_told_row_by_row_with_findings(copy: Path) -> None:
+    space = (copy / "space.yaml").read_text()
+    (copy / "space.yaml").write_text(space + "search: {sampler: points, seeds: 5}\n")
+    levels = {"cw_sp": -4.0, "ts_pd": -3.0, "full_ft": -5.0}
+    write_results(copy / "results.parquet", [row(m, level, seed) for m, level in levels.items() for seed in range(5)])
+    text = Page((build_report(copy) / "index.html").read_text()).text
+    assert "Every row, mean and 95% interval" in text
+    assert re.search(r"ts_pd\s*\u22123\.\d+ ± 0\.\d+", text)
+    assert "XT-Cons adds on top of CW-SP: holds" in text
+
+
+def row(method: str, level: float, seed: int) -> TrialResult:
+    metrics = {"delta_m": level + 0.1 * seed, "trainable_params": 1e5, "params/adapters": 5e4}
+    trial = f"{method}-s{seed}"
+    return TrialResult(trial, method, seed, "trial", "COMPLETE", {"method": method}, metrics, 1.0, 6, "")

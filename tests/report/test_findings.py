@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from scipy import stats
 
@@ -45,7 +46,7 @@ def trace(results: list[TrialResult], rank: Any) -> list[dict[str, Any]]:
 
 
 def said(results: list[TrialResult], rows: list[dict[str, Any]] | None = None) -> dict[str, str]:
-    return dict(sentence.split(": ", 1) for sentence in findings(results, rows or []))
+    return dict(sentence.split(": ", 1) for sentence in findings(results, [pa.Table.from_pylist(rows)] if rows else []))
 
 
 def test_an_interval_is_students_over_the_seeds() -> None:

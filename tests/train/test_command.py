@@ -42,6 +42,11 @@ def test_dry_run_counts_by_part_and_trains_nothing(config: Path, capsys: pytest.
     assert list(config.parent.iterdir()) == [config]
 
 
+def test_overrides_may_follow_options(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(config), "--dry-run", "method=dora", "--json", "pdrs.init_rank=2"]) == 0
+    assert json.loads(capsys.readouterr().out)["method"] == "dora"
+
+
 def test_a_trial_leaves_its_folder_its_trace_and_a_finished_run(
     config: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from faar_ray.errors import ConfigError, DataError
 from faar_ray.records import EpochRecord
 from faar_ray.train.checkpoint import checkpoint_path
 from faar_ray.train.fit import NonFiniteLoss, fit, read_test
+from faar_ray.train.preflight import check_compiler
 
 SMALL: dict[str, Any] = {
     "data": {"train_images": 48, "val_images": 24, "test_images": 24, "image_size": 32},
@@ -177,3 +180,37 @@ def test_single_task_is_full_training_of_one_task(tmp_path: Path) -> None:
     records = list(fit(config, tmp_path, trial_id="ref", trace=tmp_path / "t.parquet"))
     assert records[0].ranks == ()
     assert "val/normals/mean_angle" in records[0].metrics
+
+
+def close(ours: list[EpochRecord], theirs: list[EpochRecord]) -> None:
+    """The same ranks, and losses as near as another order of sums leaves them."""
+    for a, b in zip(ours, theirs, strict=True):
+        assert [row.rank for row in a.ranks] == [row.rank for row in b.ranks]
+        assert a.metrics["train/loss"] == pytest.approx(b.metrics["train/loss"], rel=1e-2)
+
+
+def test_a_compiled_run_trains_as_a_plain_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the tracing half of torch.compile, with drop-path off; a shrink after each epoch."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    short = {"optim.epochs": 2, "backbone.drop_path": 0.0}
+    close(run(tmp_path / "a", **short, **{"optim.compile": True}), run(tmp_path / "b", **short))
+
+
+@pytest.mark.slow
+def test_a_run_compiled_by_inductor_trains_as_a_plain_one(tmp_path: Path) -> None:
+    if shutil.which("g++") is None:
+        pytest.skip("needs g++")
+    short = {"optim.epochs": 2, "backbone.drop_path": 0.0}
+    close(run(tmp_path / "a", **short, **{"optim.compile": True}), run(tmp_path / "b", **short))
+
+
+def test_without_a_compiler_a_compiled_run_is_refused_before_it_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    from torch._inductor import cpp_builder
+    from torch._inductor.exc import InvalidCxxCompiler
+
+    def none() -> str:
+        raise InvalidCxxCompiler
+
+    monkeypatch.setattr(cpp_builder, "get_cpp_compiler", none)
+    with pytest.raises(ConfigError, match=r"optim\.compile: must be false here"):
+        check_compiler()

@@ -11,7 +11,9 @@ import pytest
 from pydantic import ValidationError
 from rich.console import Console
 
+from faar_ray.report.answer import answer
 from faar_ray.report.groups import complete_configs
+from faar_ray.tracking.rank_trace import SCHEMA
 from faar_ray.tune.dry_run import samples
 from faar_ray.tune.outcome import show_list
 from faar_ray.tune.points import grid
@@ -48,9 +50,10 @@ def test_a_grid_is_every_combination_once_per_seed_seeds_outermost(space: Space,
 
 
 def test_a_list_ends_with_an_interval_for_every_row(space: Space, driver: Drive) -> None:
-    results = driver(of_grid(space)).run().proposer.results()
+    searched = of_grid(space)
+    results = driver(searched).run().proposer.results()
     console = Console(file=io.StringIO(), width=120)
-    show_list(console, results, [])
+    show_list(console, answer(results, searched.objectives), results, SCHEMA.empty_table())
     text = console.file.getvalue()  # type: ignore[attr-defined]
     assert "mean and 95% interval" in text
     assert "lora, rho_shared 0.5" in text

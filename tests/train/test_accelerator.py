@@ -1,0 +1,80 @@
+"""The same steps on an accelerator: near those of the CPU in fp32 and in bf16, compiled or not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from faar_ray.config import TrialConfig
+from faar_ray.models import MultiTaskModel, adapter_list, build_model
+from faar_ray.train.fit import fit
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no accelerator that torch.cuda sees"),
+]
+PATHS = ("own", "shared")
+
+
+def moved(path: str, **dotted: Any) -> MultiTaskModel:
+    """Away from its start, under a prefix."""
+    raw = {"backbone": {"pretrained": False}, "pdrs": {"init_rank": 6}, "placement": {"task_path": path}}
+    model = build_model(TrialConfig.resolve(raw, **dotted)).eval()
+    torch.manual_seed(0)
+    for i, adapter in enumerate(adapter_list(model)):
+        torch.nn.init.normal_(adapter.B_RO, std=0.05)
+        adapter.active = 1 + i % 6
+    return model
+
+
+def step(model: MultiTaskModel, forward: Any = None) -> dict[str, Tensor]:
+    """Predictions and gradients of one step, on the CPU."""
+    device = next(model.parameters()).device
+    image = torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(0)).to(device)
+    model.zero_grad(set_to_none=True)
+    predictions = (forward or model)(image)
+    torch.stack([p.float().square().mean() for p in predictions.values()]).sum().backward()
+    found = {task: p.detach() for task, p in predictions.items()}
+    found |= {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    return {name: tensor.float().cpu() for name, tensor in found.items()}
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_fp32_is_near_the_cpu(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", False)
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    expected = step(moved(path))
+    found = step(moved(path).cuda())
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_bf16_is_near_fp32(path: str) -> None:
+    expected = step(moved(path))
+    model = moved(path).cuda()
+    with torch.autocast("cuda", dtype=torch.bfloat16):
+        found = step(model)
+    ours, theirs = (torch.cat([of[name].flatten() for name in expected]) for of in (found, expected))
+    assert torch.cosine_similarity(ours, theirs, dim=0) > 0.98
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_compiled_is_near_plain(path: str) -> None:
+    model = moved(path).cuda()
+    torch.compiler.reset()
+    expected, found = step(model), step(model, torch.compile(model))
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-2, atol=1e-3)
+
+
+def test_a_trial_shrinks_and_learns(tmp_path: Path) -> None:
+    raw = {"data": {"train_images": 48, "val_images": 24}, "pdrs": {"init_rank": 6, "rho_shared": 0.7}}
+    config = TrialConfig.resolve(raw, **{"optim.epochs": 3, "optim.batch_size": 16})
+    first, *_, last = fit(config, tmp_path, trial_id="t", trace=tmp_path / "t.parquet")
+    assert last.metrics["train/loss"] < first.metrics["train/loss"]
+    assert last.metrics["rank/mean"] < 6
