@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from faar_ray.errors import DataError
 from faar_ray.records import TrialResult
 from faar_ray.tracking.atomic import replacing
+from faar_ray.tracking.parquet import read_table
 
 HEAD = {
     "trial_id": pa.string(),
@@ -57,12 +58,7 @@ def read_results(path: Path) -> list[TrialResult]:
     Raises:
         DataError: naming the file, where it is missing, broken or something else.
     """
-    try:
-        table = pq.read_table(path, partitioning=None)
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such results file") from None
-    except (pa.ArrowException, OSError) as fault:
-        raise DataError(f"{path}: not a readable Parquet file ({fault})") from None
+    table = read_table(path, "results file")
     notes = (table.schema.metadata or {}).get(COLUMNS)
     if notes is None or not {*HEAD, *TAIL} <= set(table.column_names):
         raise DataError(f"{path}: not a results file of faar_ray.tune")

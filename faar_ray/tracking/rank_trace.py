@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from faar_ray.errors import DataError
 from faar_ray.records import RankRecord
 from faar_ray.tracking.atomic import replacing
+from faar_ray.tracking.parquet import read_table
 
 SCHEMA = pa.schema(
     [
@@ -54,13 +55,7 @@ def read_rank_trace(path: Path) -> pa.Table:
 
 
 def _read_file(path: Path) -> pa.Table:
-    try:
-        # partitioning=None: the folder's name must not become a column
-        table = pq.read_table(path, partitioning=None)
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such rank trace") from None
-    except (pa.ArrowException, OSError) as fault:
-        raise DataError(f"{path}: not a readable Parquet file ({fault})") from None
+    table = read_table(path, "rank trace")
     lacking = [name for name in SCHEMA.names if name not in table.column_names]
     if lacking:
         raise DataError(f"{path}: not a rank trace: column {', '.join(lacking)} is missing")

@@ -78,8 +78,10 @@ def dry_run(file: TrialFile, *, as_json: bool) -> None:
         table.add_row(part, f"{count:,}")
     table.add_section()
     table.add_row("all", f"{counted['trainable_params']:,}")
-    table.caption = f"of {counted['total_params']:,}; tasks {', '.join(config.data.tasks)}; nothing was trained"
-    Console().print(table)
+    console = Console()
+    console.print(table)
+    tasks = ", ".join(config.data.tasks)
+    console.print(f"of {counted['total_params']:,} in all; tasks {tasks}; nothing was trained", soft_wrap=True)
 
 
 def train(file: TrialFile, name: str, *, resume: bool, as_json: bool) -> None:
