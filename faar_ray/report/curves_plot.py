@@ -1,12 +1,14 @@
-"""Learning curves: quality by epoch, a line per trial."""
+"""Learning curves: quality by epoch, a line per trial, or per configuration where there are many."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from faar_ray.records import TrialResult
@@ -16,6 +18,9 @@ from faar_ray.report.table import Row
 from faar_ray.report.wording import axis
 
 DASHES = ("-", "--", ":", "-.")
+MOST_LINES = 24
+"""More trials than this are drawn as the mean of each configuration."""
+OTHER = "#b4b9c1"
 
 
 def plot_curves(
@@ -33,16 +38,27 @@ def plot_curves(
     figure = Figure(figsize=(8.6, 4.4), layout="constrained")
     ax = figure.subplots()
     bare(ax)
-    seeds = sorted({r.seed for r in drawn})
-    for r in sorted(drawn, key=lambda r: r.state == "COMPLETE"):
-        _line(ax, r, curves[r.trial_id], hues.get(r.config_id, "#b4b9c1"), DASHES[seeds.index(r.seed) % len(DASHES)])
+    handles, names = _means(ax, drawn, curves, hues) if len(drawn) > MOST_LINES else _each(ax, drawn, curves, hues)
     _focus(ax, [curves[r.trial_id] for r in drawn if r.state == "COMPLETE"])
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set_xlabel("epoch", fontsize=9, color=INK)
     ax.set_ylabel(axis(quality), fontsize=9, color=INK)
     shown = [row for row in rows if any(r.config_id == row.config_id for r in drawn)]
-    handles = [ax.plot([], [], color=hues[row.config_id], linewidth=2)[0] for row in shown]
-    names = [row.name for row in shown]
+    handles = [*(ax.plot([], [], color=hues[row.config_id], linewidth=2)[0] for row in shown), *handles]
+    names = [*(row.name for row in shown), *names]
+    figure.legend(handles, names, loc="outside right upper", frameon=False, fontsize=8, labelcolor=INK)
+    save(figure, out)
+    return True
+
+
+def _each(
+    ax: Axes, drawn: Sequence[TrialResult], curves: Mapping[str, Curve], hues: Mapping[str, str]
+) -> tuple[list[Line2D], list[str]]:
+    """A line per trial, dashed by seed; gives what the legend says beside the configurations."""
+    seeds = sorted({r.seed for r in drawn})
+    for r in sorted(drawn, key=lambda r: r.state == "COMPLETE"):
+        _line(ax, r, curves[r.trial_id], hues.get(r.config_id, OTHER), DASHES[seeds.index(r.seed) % len(DASHES)])
+    handles, names = [], []
     if any(r.state == "PRUNED" for r in drawn):
         handles.append(ax.plot([], [], color=MUTED, marker="x", markersize=5, linewidth=1)[0])
         names.append("stopped early")
@@ -50,9 +66,22 @@ def plot_curves(
         for i, seed in enumerate(seeds[: len(DASHES)]):
             handles.append(ax.plot([], [], color=MUTED, linestyle=DASHES[i], linewidth=1.3)[0])
             names.append(f"seed {seed}")
-    figure.legend(handles, names, loc="outside right upper", frameon=False, fontsize=8, labelcolor=INK)
-    save(figure, out)
-    return True
+    return handles, names
+
+
+def _means(
+    ax: Axes, drawn: Sequence[TrialResult], curves: Mapping[str, Curve], hues: Mapping[str, str]
+) -> tuple[list[Line2D], list[str]]:
+    """A line per configuration, the mean over its complete trials."""
+    groups: dict[str, list[Curve]] = {}
+    for r in drawn:
+        if r.state == "COMPLETE":
+            groups.setdefault(r.config_id, []).append(curves[r.trial_id])
+    for config_id, group in groups.items():
+        epochs = [epoch for epoch, _ in group[0]]
+        values = [fmean(dict(curve)[e] for curve in group if e in dict(curve)) for e in epochs]
+        ax.plot(epochs, values, color=hues.get(config_id, OTHER), linewidth=1.8)
+    return [ax.plot([], [], color="none")[0]], ["(means over seeds)"]
 
 
 def _line(ax: Axes, result: TrialResult, curve: Curve, colour: str, dash: str) -> None:

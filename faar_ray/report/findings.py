@@ -150,13 +150,13 @@ def _initial_rank(rows: _Rows) -> Iterator[str]:
     found = {ranks: gap for ranks, gap in pairs.items() if gap.dof}
     if not found:
         return
-    (small, large), widest = max(found.items(), key=lambda pair: abs(pair[1].value))
+    (small, large), widest = max(found.items(), key=lambda pair: abs(pair[1].value) + pair[1].half)
     inside = all(abs(gap.value) + gap.half <= HARDLY for gap in found.values())
     outside = any(abs(gap.value) - gap.half > HARDLY for gap in found.values())
     verdict = "holds" if inside else "does not hold" if outside else "is open"
     yield (
-        f"The initial rank hardly matters (under {HARDLY:g} delta_m): {verdict}. The widest gap is {_said(widest)} "
-        f"delta_m, {large} against {small}."
+        f"The initial rank hardly matters (under {HARDLY:g} delta_m): {verdict}. The gap that may be widest is "
+        f"{_said(widest)} delta_m, {large} against {small}."
     )
 
 

@@ -10,6 +10,8 @@ from faar_ray.records import Role
 from faar_ray.report.groups import Config, Objective, is_cost, pareto_front
 from faar_ray.report.noise import Difference, Noise, SeedModel
 
+SAME_COST = 1.01
+"""Within this factor two costs are the same."""
 ADAPTERS, TRAINABLE = "params/adapters", "trainable_params"
 
 
@@ -80,11 +82,13 @@ def table(configs: Sequence[Config], goals: Sequence[Objective], quality: Object
 def cost_metric(configs: Sequence[Config], goals: Sequence[Objective], quality: Objective) -> str:
     """What a configuration costs: the first counted objective; adapter parameters in place of trainable ones.
 
-    Empty where not every configuration has one.
+    Where a searched configuration trains without adapters (full fine-tuning), it is all trainable parameters. Empty where not
+    every configuration has one.
     """
     counted = [g.name for g in goals if is_cost(g.name) and g != quality and g.goal == "minimize"]
     if not counted or counted[0] == TRAINABLE:
-        counted = [ADAPTERS, *counted, TRAINABLE]
+        all_adapt = all(c.mean(ADAPTERS) != 0 for c in configs if c.role == "trial")
+        counted = [*([ADAPTERS] if all_adapt else []), *counted, TRAINABLE]
     return next((n for n in counted if configs and all(finite(c.mean(n)) for c in configs)), "")
 
 
@@ -106,10 +110,14 @@ def _versus(config_id: str, best: str, sign: float, model: SeedModel) -> Differe
 
 
 def _cheapest_tied(ranked: Sequence[Config], versus: Mapping[str, Difference], cost: str, noise: Noise) -> str | None:
-    """Of those that cannot be told apart from the best, the cheapest; the best where noise or cost is unknown."""
+    """Of those that cannot be told apart from the best, the cheapest; the best where noise or cost is unknown.
+
+    Of several that cost about the same, the best by the numbers.
+    """
     if not ranked:
         return None
     if not noise.dof or not cost:
         return ranked[0].config_id
     tied = [c for c in ranked if not versus[c.config_id].told_apart]
-    return min(tied, key=lambda c: c.mean(cost) or 0.0).config_id
+    least = min(c.mean(cost) or 0.0 for c in tied)
+    return next(c.config_id for c in tied if (c.mean(cost) or 0.0) <= SAME_COST * least)

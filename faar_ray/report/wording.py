@@ -95,7 +95,8 @@ def saving(row: Row, other: Row, cost_name: str) -> tuple[float, str] | None:
 
 def _recommendation(found: Findings) -> str:
     best, pick = found.searched[0], next(row for row in found.searched if row.recommended)
-    what = f"{found.quality.name} {pick.values[found.quality.name]:.3g}"
+    value = pick.values[found.quality.name]
+    what = f"{found.quality.name} {value:.2f}" if 0 < abs(value) < 1 else f"{found.quality.name} {value:.3g}"
     if pick.cost is not None:
         what += f", {count(pick.cost)} {label(found.cost_name)}"
     if len(found.searched) == 1:

@@ -121,6 +121,26 @@ def test_full_fine_tuning_does_not_win_for_having_no_adapters() -> None:
     assert "wins" not in found
 
 
+def test_a_searched_configuration_without_adapters_is_priced_by_all_that_trains() -> None:
+    rows = [trial("1.0", s, -0.1 + 2 * s, 0.0) for s in (0, 1)]
+    for row in rows:
+        row.metrics["trainable_params"] = 3.4e6
+
+    found = answer([*search(), *rows], BOTH)
+
+    assert found.cost_name == "trainable_params"
+    assert found.recommended == "0.95"
+
+
+def test_of_two_that_cost_the_same_but_for_a_trifle_the_better_is_recommended() -> None:
+    rows = [trial(n, s, v + 2 * s + 0.05 * (-1) ** s * i, a) for i, (n, v, a) in enumerate(ALIKE) for s in range(3)]
+
+    assert answer(rows, BOTH).recommended == "0.9"
+
+
+ALIKE = [("0.9", 0.0, 100_000.0), ("0.8", -0.02, 99_990.0)]
+
+
 def test_controls_are_beside_the_front_and_never_on_it() -> None:
     found = answer([*search(), *control(30.0, 1.0)], BOTH)
 

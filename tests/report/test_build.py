@@ -214,7 +214,7 @@ def test_a_list_of_configurations_is_told_row_by_row_with_findings(copy: Path) -
     write_results(copy / "results.parquet", [row(m, level, seed) for m, level in levels.items() for seed in range(5)])
     text = Page((build_report(copy) / "index.html").read_text()).text
     assert "Every row, mean and 95% interval" in text
-    assert re.search(r"ts_pd\s*\u22123\.\d+ ± 0\.\d+", text)
+    assert re.search(r"ts_pd\s*\u22122\.8 ± 0\.\d+", text)
     assert "XT-Cons adds on top of CW-SP: holds" in text
 
 
