@@ -62,11 +62,11 @@ def answer_table(found: Answer) -> Table:
     """Configurations from best to worst, controls beside; the front and the recommended one are marked."""
     quality = found.quality.name
     table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold")
-    table.add_column("\nconfiguration", overflow="fold", min_width=min(30, max(len(row.name) for row in found.rows)))
+    table.add_column("\nconfiguration", overflow="fold", min_width=min(20, max(len(row.name) for row in found.rows)))
     cost = label(found.cost_name).replace(" ", "\n", 1)
     for title in (f"{quality}\nval", "against\nbest", cost, f"{quality}\ntest", "\nseeds"):
         table.add_column(title, justify="right", no_wrap=True)
-    table.add_column("")
+    table.add_column("", no_wrap=True, min_width=max(len(_mark(row)) for row in found.rows))
     for row in found.rows:
         style = "bold" if row.recommended else "dim" if row.role != "trial" else ""
         table.add_row(*(Text(cell, style) for cell in _cells(row, quality)))
@@ -93,7 +93,6 @@ def show_list(console: Console, found: Answer, results: Sequence[TrialResult], t
 
 
 def _cells(row: Row, quality: str) -> list[str]:
-    mark = "take this" if row.recommended else "front" if row.on_front else row.role if row.role == "control" else ""
     return [
         row.name,
         plus_minus(row.values[quality], row.error) if row.error == row.error else f"{row.values[quality]:.2f}",
@@ -101,5 +100,9 @@ def _cells(row: Row, quality: str) -> list[str]:
         "" if row.cost is None else count(row.cost),
         "" if row.test is None else f"{row.test:.2f}",
         ",".join(map(str, row.seeds)),
-        mark,
+        _mark(row),
     ]
+
+
+def _mark(row: Row) -> str:
+    return "take this" if row.recommended else "front" if row.on_front else row.role if row.role == "control" else ""
