@@ -269,12 +269,17 @@ class TrialConfig(Section):
 
     @classmethod
     def resolve(cls, raw: Mapping[str, Any] | None = None, /, **dotted: Any) -> Self:
-        """Build from a nested mapping and dotted overrides (`**{"pdrs.beta": 0.9}`), presets beneath both.
+        """Build from a nested mapping and dotted overrides (`**{"pdrs.beta": 0.9}`).
+
+        The preset of `raw`'s method lies beneath it. A method among the overrides (a control's, a sample's) brings
+        its preset over `raw`: what is named `decoder_only` has no adapters, whatever the base has.
 
         Raises:
             pydantic.ValidationError: with every fault.
         """
-        return cls.model_validate(with_dotted(raw or {}, dotted))
+        method = dotted.get("method")
+        preset = PRESETS.get(method, {}) if isinstance(method, str) else {}
+        return cls.model_validate(with_dotted(merged(raw or {}, preset), dotted))
 
     def dotted(self) -> dict[str, Any]:
         """All keys as one flat mapping, `pdrs.beta` -> 0.98."""

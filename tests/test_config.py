@@ -183,3 +183,11 @@ def test_every_key_has_a_description() -> None:
         assert section["description"]
         for key, field in section["properties"].items():
             assert field.get("description"), key
+
+
+def test_a_method_among_the_overrides_brings_its_preset_over_the_base() -> None:
+    base = {"adapter": {"kind": "dora", "scale": 2.0}, "decoder": {"kind": "ts_pd", "expansion": 2}}
+    control = TrialConfig.resolve(base, method="decoder_only", **{"decoder.width": 9})
+    assert (control.adapter.kind, control.ranks.kind, control.backbone.trainable) == ("none", "fixed", "none")
+    assert (control.decoder.kind, control.decoder.expansion, control.decoder.width) == ("ts_pd", 2, 9)
+    assert TrialConfig.resolve({"method": "decoder_only", **base, "ranks": {"kind": "fixed"}}).adapter.kind == "dora"
