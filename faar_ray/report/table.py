@@ -82,8 +82,8 @@ def table(configs: Sequence[Config], goals: Sequence[Objective], quality: Object
 def cost_metric(configs: Sequence[Config], goals: Sequence[Objective], quality: Objective) -> str:
     """What a configuration costs: the first counted objective; adapter parameters in place of trainable ones.
 
-    Where a searched configuration trains without adapters (full fine-tuning), it is all trainable parameters. Empty where not
-    every configuration has one.
+    Where a searched configuration trains without adapters (full fine-tuning), it is all trainable parameters. Empty
+    where not every configuration has one.
     """
     counted = [g.name for g in goals if is_cost(g.name) and g != quality and g.goal == "minimize"]
     if not counted or counted[0] == TRAINABLE:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from faar_ray.config import TrialConfig
 from faar_ray.data import load_dataset
 from faar_ray.errors import ConfigError
-from faar_ray.models import adapter_list, build_model, parameters_by_part, trained_state
+from faar_ray.models import MultiTaskModel, adapter_list, build_model, parameters_by_part, trained_state
 from faar_ray.ranks import build_policy, shrink
 from faar_ray.records import EpochRecord
 from faar_ray.seeding import seed_of
@@ -25,6 +28,13 @@ from faar_ray.train.optimizer import build_optimizer, build_scheduler
 from faar_ray.train.runtime import Runtime
 
 
+def compiled(model: MultiTaskModel) -> Callable[[Tensor], dict[str, Tensor]]:
+    """The model under torch.compile; the Fourier transforms of TS-PD stay as they are, which needs no warning."""
+    warnings.filterwarnings("ignore", message="Torchinductor does not support code generation for complex")
+    forward: Callable[[Tensor], dict[str, Tensor]] = torch.compile(model)
+    return forward
+
+
 class Trial:
     """Everything that changes while a trial trains, and the data it trains on."""
 
@@ -33,7 +43,7 @@ class Trial:
         self.train_data = load_dataset(config.data, "train")
         self.val_data = load_dataset(config.data, "val")
         self.model = build_model(config).to(runtime.device)
-        self.forward = torch.compile(self.model) if config.optim.compile else self.model
+        self.forward = compiled(self.model) if config.optim.compile else self.model
         """What training calls; evaluation calls the model itself."""
         self.adapters = adapter_list(self.model)
         self.policy = build_policy(config, self.adapters)

@@ -200,7 +200,7 @@ def test_a_compiled_run_trains_as_a_plain_one(tmp_path: Path, monkeypatch: pytes
 def test_a_run_compiled_by_inductor_trains_as_a_plain_one(tmp_path: Path) -> None:
     if shutil.which("g++") is None:
         pytest.skip("needs g++")
-    short = {"optim.epochs": 2, "backbone.drop_path": 0.0}
+    short = {"optim.epochs": 1, "backbone.drop_path": 0.0}
     close(run(tmp_path / "a", **short, **{"optim.compile": True}), run(tmp_path / "b", **short))
 
 
