@@ -281,6 +281,11 @@ class TrialConfig(Section):
         preset = PRESETS.get(method, {}) if isinstance(method, str) else {}
         return cls.model_validate(with_dotted(merged(raw or {}, preset), dotted))
 
+    def without_weights(self) -> Self:
+        """The same with a backbone as it is initialised: to count, or to fill from elsewhere."""
+        bare = self.backbone.model_copy(update={"pretrained": False, "checkpoint": None})
+        return self.model_copy(update={"backbone": bare})
+
     def dotted(self) -> dict[str, Any]:
         """All keys as one flat mapping, `pdrs.beta` -> 0.98."""
         return dict(_flatten(self.model_dump(mode="json")))

@@ -25,7 +25,7 @@ from faar_ray.errors import ConfigError, DataError, FaarRayError
 from faar_ray.export.read import load_model, read_adapter_file
 from faar_ray.export.trials import adapter_of
 from faar_ray.models import MultiTaskModel
-from faar_ray.tracking.atomic import must_be_new, replacing
+from faar_ray.tracking.atomic import must_be_new, replacing, writing
 
 EXAMPLE = "example: python -m faar_ray.predict rho/t003-s0 street.jpg --out pictures"
 
@@ -41,14 +41,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--tracking-uri", default="sqlite:///mlflow.db", help="where MLflow run ids are looked up")
     args = parser.parse_args(argv)
     try:
-        for path in predict(args.trial, args.images, args.out, tracking_uri=args.tracking_uri):
-            print(path)
+        with writing(args.out):
+            for path in predict(args.trial, args.images, args.out, tracking_uri=args.tracking_uri):
+                print(path)
     except FaarRayError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
-    except OSError as error:
-        print(f"error: --out: {args.out} cannot be written ({error.strerror})", file=sys.stderr)
-        return ConfigError.exit_code
     return 0
 
 

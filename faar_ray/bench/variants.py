@@ -74,7 +74,7 @@ class Floor(nn.Module):
 
 def plain_head(head: HRNetHead, pyramid: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
     """The head's function by conv2d and interpolate alone; maps (B, C_i, H_i, W_i), finest first -> (B, N, *size)."""
-    reduced = [reduction(x) for reduction, x in zip(head.reductions, pyramid, strict=True)]
+    reduced = head.reduce(pyramid)
     finest = reduced[0].shape[-2:]
     joined = torch.cat([reduced[0], *(F.interpolate(x, size=finest, mode="bilinear") for x in reduced[1:])], dim=1)
     return F.interpolate(head.output(F.relu(head.norm(head.hidden(joined)))), size=size, mode="bilinear")

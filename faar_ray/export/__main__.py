@@ -10,12 +10,12 @@ from pathlib import Path
 
 import yaml
 
-from faar_ray.errors import ConfigError, FaarRayError
+from faar_ray.errors import FaarRayError
 from faar_ray.export.merged_file import write_merged
 from faar_ray.export.rank_pattern import rank_pattern
 from faar_ray.export.read import load_model, read_adapter_file
 from faar_ray.export.trials import adapter_of
-from faar_ray.tracking.atomic import must_be_new, replacing
+from faar_ray.tracking.atomic import must_be_new, replacing, writing
 
 EXAMPLE = "example: python -m faar_ray.export rho/t003-s0 --merge semseg --out semseg.safetensors"
 
@@ -24,13 +24,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     args = _parser().parse_args(argv)
     try:
-        print(export(args))
+        with writing(args.out):
+            print(export(args))
     except FaarRayError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
-    except OSError as error:
-        print(f"error: --out: {args.out} cannot be written ({error.strerror})", file=sys.stderr)
-        return ConfigError.exit_code
     return 0
 
 

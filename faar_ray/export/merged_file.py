@@ -40,7 +40,6 @@ def read_merged(path: Path) -> MultiTaskModel:
     if metadata.get("format") != FORMAT:
         raise DataError(f"{path}: must be a merged model ({FORMAT}), got format {metadata.get('format')!r}")
     config = TrialConfig.model_validate_json(metadata["config"])
-    bare = config.backbone.model_copy(update={"pretrained": False, "checkpoint": None})
-    model = merge(build_model(config.model_copy(update={"backbone": bare})), metadata["task"])
+    model = merge(build_model(config.without_weights()), metadata["task"])
     fill(model, tensors, set(model.state_dict()), path)
     return model.eval()

@@ -14,7 +14,7 @@ from torch import Tensor
 from faar_ray.config import TrialConfig
 from faar_ray.errors import DataError
 from faar_ray.export.adapter_file import FORMAT, site_name
-from faar_ray.models import MultiTaskModel, adapter_list, build_model
+from faar_ray.models import MultiTaskModel, adapter_list, build_model, trained_state
 from faar_ray.ranks import shrink
 
 
@@ -71,8 +71,7 @@ def load_model(file: AdapterFile, source: Path) -> MultiTaskModel:
         if rank is None:
             raise DataError(f"{source}: has no rank for {site_name(adapter.site)}")
         shrink(adapter, torch.arange(rank))
-    trained = {name for name, p in model.named_parameters(remove_duplicate=False) if p.requires_grad}
-    fill(model, file.tensors, trained, source)
+    fill(model, file.tensors, set(trained_state(model)), source)
     return model.eval()
 
 

@@ -13,7 +13,7 @@ from timm.models.swin_transformer import PatchMerging, SwinTransformer
 from torch import Tensor, nn
 
 from faar_ray.models.task_block import TaskBlock, run_shared
-from faar_ray.models.token_layout import Layout, reorder
+from faar_ray.models.token_layout import Layout, as_grid, reorder
 
 
 @dataclass(frozen=True)
@@ -48,14 +48,14 @@ def swin_levels(backbone: SwinTransformer, image_B3HW: Tensor, *, merged: bool) 
     for stage, following in zip(stages, [*stages[1:], None], strict=True):
         x, streams, layout = _run_blocks(stage.blocks, x, layout)
         if following is None or not merged:
-            levels.append(Level(_grid(x[None] if streams is None else streams, layout)))
+            levels.append(Level(as_grid(x[None] if streams is None else streams, layout)))
         elif streams is not None:
             levels.append(_merged_level(following.downsample, streams, layout))
         if following is not None:
             x, layout = _neighbours(following.downsample, x, layout)
             x = following.downsample.reduction(x)
             if merged and streams is None:
-                levels.append(Level(_grid(x[None], layout)))
+                levels.append(Level(as_grid(x[None], layout)))
     return levels
 
 
@@ -75,22 +75,16 @@ def _merged_level(merging: PatchMerging, streams: Tensor, layout: Layout) -> Lev
     x, coarser = _neighbours(merging, streams, layout)
     plain = type(merging.reduction) is nn.Linear and merging.reduction.bias is None
     if plain and not merging.reduction.weight.requires_grad:
-        return Level(_grid(x, coarser), merging.reduction)
-    return Level(_grid(merging.reduction(x), coarser))
+        return Level(as_grid(x, coarser), merging.reduction)
+    return Level(as_grid(merging.reduction(x), coarser))
 
 
 def _neighbours(merging: PatchMerging, x: Tensor, layout: Layout) -> tuple[Tensor, Layout]:
     """2x2 neighbours side by side and normalised, (..., L, C) -> (..., L / 4, 4C), odd sides padded as timm does."""
     if layout.height % 2 or layout.width % 2:
-        padded = F.pad(_grid(x, layout), (0, 0, 0, layout.width % 2, 0, layout.height % 2))
+        padded = F.pad(as_grid(x, layout), (0, 0, 0, layout.width % 2, 0, layout.height % 2))
         layout = Layout(*padded.shape[-3:-1])
         x = padded.flatten(-3, -2)
     x = reorder(x, layout, layout.merging())
     normed: Tensor = merging.norm(x.reshape(*x.shape[:-2], -1, 4 * x.shape[-1]))
     return normed, Layout(layout.height // 2, layout.width // 2)
-
-
-def _grid(x: Tensor, layout: Layout) -> Tensor:
-    """(..., L, C) -> (..., H, W, C)."""
-    grid: Tensor = reorder(x, layout, layout.plain()).unflatten(-2, (layout.height, layout.width))
-    return grid

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from faar_ray.adapters import TaskLinears
 from faar_ray.config import LayerName
-from faar_ray.models.token_layout import Layout, reorder
+from faar_ray.models.token_layout import Layout, as_grid, reorder
 from faar_ray.models.window_attention import attend
 
 ORDER: tuple[LayerName, ...] = ("qkv", "proj", "fc1", "fc2")
@@ -54,7 +54,7 @@ class TaskBlock(nn.Module):
         plain = Layout(*x_BHWC.shape[1:3])
         layout = plain.windows(self.block)
         found = self.run(reorder(x_BHWC.flatten(1, 2), plain, layout), layout)
-        shared, streams = (x if x is None else _grid(x, layout) for x in found)
+        shared, streams = (x if x is None else as_grid(x, layout) for x in found)
         assert streams is not None
         return shared, streams
 
@@ -86,11 +86,6 @@ class TaskBlock(nn.Module):
         else:
             out = own.beside(module, x) if carried else own(x)
         return out
-
-
-def _grid(x: Tensor, layout: Layout) -> Tensor:
-    grid: Tensor = reorder(x, layout, layout.plain()).unflatten(-2, (layout.height, layout.width))
-    return grid
 
 
 def _added(x: Tensor, y: Tensor, drop_path: nn.Module) -> Tensor:

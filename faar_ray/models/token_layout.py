@@ -66,6 +66,12 @@ def reorder(x: Tensor, source: Layout, target: Layout) -> Tensor:
     return moved
 
 
+def as_grid(x: Tensor, layout: Layout) -> Tensor:
+    """(..., L, C) -> (..., H, W, C)."""
+    grid: Tensor = reorder(x, layout, layout.plain()).unflatten(-2, (layout.height, layout.width))
+    return grid
+
+
 @lru_cache(maxsize=256)
 def permutation(source: Layout, target: Layout, device: torch.device) -> tuple[Tensor | None, Tensor | None]:
     """Where each token of `target` lies in `source`, and the inverse; None for both where nothing moves."""

@@ -21,6 +21,19 @@ def must_be_new(path: Path, option: str = "--out") -> None:
 
 
 @contextmanager
+def writing(path: Path, option: str = "--out") -> Iterator[None]:
+    """Tell what the system refuses in the block as a fault of the given path.
+
+    Raises:
+        ConfigError: naming the path and the reason.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise ConfigError(f"{option}: {path} cannot be written ({error.strerror})") from error
+
+
+@contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Give a temporary path beside `path` to write to; put it in place when the block ends without an error."""
     path.parent.mkdir(parents=True, exist_ok=True)

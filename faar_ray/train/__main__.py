@@ -58,8 +58,7 @@ def _parser() -> argparse.ArgumentParser:
 def dry_run(file: TrialFile, *, as_json: bool) -> None:
     """Print what would be trained, by part; loads no weights."""
     config = file.config
-    without_weights = config.backbone.model_copy(update={"pretrained": False, "checkpoint": None})
-    model = build_model(config.model_copy(update={"backbone": without_weights}))
+    model = build_model(config.without_weights())
     parts = parameters_by_part(model)
     counted: dict[str, Any] = {
         "method": config.method,
