@@ -220,6 +220,12 @@ class OptimConfig(Section):
     weight_decay: Annotated[float, Field(ge=0)] = Field(0.05, description="0 on 1-D tensors and position tables.")
     warmup_steps: Annotated[int, Field(ge=0)] = Field(20, description="Steps of linear warm-up.")
     clip: Positive = Field(5.0, description="Largest gradient norm.")
+    accumulate: Annotated[int, Field(ge=1)] = Field(
+        1, description="Parts that a step's batch is computed in, one after another: less memory, the same step."
+    )
+    precision: Literal["fp32", "bf16", "fp16", "fp64"] = Field(
+        "fp32", description="`bf16`, `fp16`: autocast (fp16 with loss scaling); `fp64` is for checks of exactness."
+    )
     compile: bool = Field(
         False,
         description="Train through torch.compile (masks in place of slices; compiled anew after a shrink); on a CPU it "

@@ -41,11 +41,13 @@ class DenseDataset(Dataset[dict[str, Tensor]]):
 
 
 def batches(
-    dataset: DenseDataset, *, batch_size: int, seed: int, epoch: int, train: bool
+    dataset: DenseDataset, *, batch_size: int, seed: int, epoch: int, train: bool, worker: int = 0, workers: int = 1
 ) -> Iterator[dict[str, Tensor]]:
     """Batches of decoded samples, (B, ...) each; the last one may be smaller.
 
     `train=True`: order and horizontal flips depend on (seed, epoch) and on nothing else. `train=False`: in order.
+    Of several workers each gets every `workers`-th row of the same batches, so that together they see what one sees;
+    a worker's part of the last batch may be empty.
     """
     count = len(dataset)
     order, flipped = torch.arange(count), torch.zeros(count, dtype=torch.bool)
@@ -54,7 +56,7 @@ def batches(
         order = torch.randperm(count, generator=stream)
         flipped = torch.rand(count, generator=stream) < 0.5
     for start in range(0, count, batch_size):
-        rows = order[start : start + batch_size]
+        rows = order[start : start + batch_size][worker::workers]
         compact = {name: values.index_select(0, rows) for name, values in dataset.stored.items()}
         yield decode(flip(compact, flipped[rows]))
 

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from faar_ray.decoders.batch_norm import BatchNorm
 from faar_ray.decoders.upsample import upsampled
 
 
@@ -27,7 +28,7 @@ class HRNetHead(nn.Module):
         pairs = zip(in_channels, reduced, strict=True)
         self.reductions = nn.ModuleList(nn.Conv2d(i, o, kernel_size=1, bias=False) for i, o in pairs)
         self.hidden = nn.Conv2d(joined, expansion * joined, kernel_size=1)
-        self.norm = nn.BatchNorm2d(expansion * joined, momentum=0.1)
+        self.norm = BatchNorm(expansion * joined, momentum=0.1)
         self.output = nn.Conv2d(expansion * joined, out_channels, kernel_size=1)
 
     def forward(self, pyramid: Sequence[Tensor], size: tuple[int, int]) -> Tensor:

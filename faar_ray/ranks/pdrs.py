@@ -29,10 +29,12 @@ class Importance:
     makes late components look useless merely because they are rarely active.
     """
 
-    def __init__(self, rank: int, beta: float, update: str = "active") -> None:
+    def __init__(
+        self, rank: int, beta: float, update: str = "active", device: torch.device | str | None = None
+    ) -> None:
         self.beta, self.update = beta, update
-        self.ema_R = torch.zeros(rank)
-        self.count_R = torch.zeros(rank, dtype=torch.int64)
+        self.ema_R = torch.zeros(rank, device=device)
+        self.count_R = torch.zeros(rank, dtype=torch.int64, device=device)
 
     def observe(self, scores_b: Tensor) -> None:
         """Take the scores of the active prefix, shape (b,) with b <= R."""
@@ -45,13 +47,15 @@ class Importance:
 
     def evidence(self) -> Evidence:
         """Bias-corrected scores s_hat / (1 - beta^count), and which components were ever active."""
-        observed_R = self.count_R > 0
-        correction_R = 1 - torch.pow(torch.tensor(self.beta, dtype=torch.float64), self.count_R)
-        scores_R = (self.ema_R / correction_R.clamp_min(1e-12)).float()
+        ema_R, count_R = self.ema_R.cpu(), self.count_R.cpu()
+        observed_R = count_R > 0
+        correction_R = 1 - torch.pow(torch.tensor(self.beta, dtype=torch.float64), count_R)
+        scores_R = (ema_R / correction_R.clamp_min(1e-12)).float()
         return Evidence(scores_R.where(observed_R, 0.0), observed_R)
 
     def keep(self, index_K: Tensor) -> None:
         """Follow a shrink."""
+        index_K = index_K.to(self.ema_R.device)
         self.ema_R, self.count_R = self.ema_R[index_K].clone(), self.count_R[index_K].clone()
 
 
@@ -61,7 +65,7 @@ class PDRS:
     def __init__(self, adapters: Sequence[LowRankFactors], config: PdrsConfig, *, seed: int, epochs: int) -> None:
         self.adapters, self.config, self.seed = list(adapters), config, seed
         self.masked_epochs = epochs - config.free_epochs
-        self.importance = [Importance(a.rank, config.beta, config.update) for a in self.adapters]
+        self.importance = [Importance(a.rank, config.beta, config.update, a.A_RI.device) for a in self.adapters]
 
     def draw(self, epoch: int, step: int) -> None:
         """Prefix b uniform in 1..r per (seed, step, adapter), from a private stream; all of r in free epochs."""
@@ -73,6 +77,10 @@ class PDRS:
         """Move every adapter's EMA by this step's scores."""
         for adapter, importance in zip(self.adapters, self.importance, strict=True):
             importance.observe(adapter.importance())
+
+    def fingerprint(self) -> Tensor:
+        """All scores."""
+        return torch.cat([importance.ema_R for importance in self.importance])
 
     def end_epoch(self, epoch: int, optimizer: Optimizer | None) -> list[RankRecord]:
         """Shrink to coverage rho, unless the epoch is before `start_epoch` or free."""
@@ -123,4 +131,5 @@ class PDRS:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Undo `state_dict`."""
         for importance, ema_R, count_R in zip(self.importance, state["ema"], state["count"], strict=True):
-            importance.ema_R, importance.count_R = ema_R.clone(), count_R.clone()
+            importance.ema_R = ema_R.to(importance.ema_R, copy=True)
+            importance.count_R = count_R.to(importance.count_R, copy=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+import torch
+from torch import Tensor
 from torch.optim import Optimizer
 
 from faar_ray.adapters import LowRankFactors
@@ -19,6 +21,9 @@ class RankPolicy(Protocol):
 
     def observe(self) -> None:
         """Take note of this step's gradients, unscaled and not yet clipped."""
+
+    def fingerprint(self) -> Tensor:
+        """What decides, as one vector: equal on all workers, or they would shrink differently."""
 
     def end_epoch(self, epoch: int, optimizer: Optimizer | None) -> list[RankRecord]:
         """Shrink, lift all masks, and say what was decided: one record per adapter."""
@@ -41,6 +46,10 @@ class FixedRanks:
 
     def observe(self) -> None:
         """Nothing to note."""
+
+    def fingerprint(self) -> Tensor:
+        """Ranks are fixed."""
+        return torch.zeros(1)
 
     def end_epoch(self, epoch: int, optimizer: Optimizer | None) -> list[RankRecord]:
         """One record per adapter, with no score and nothing decided."""

@@ -97,11 +97,12 @@ class DepthRMSE(MeanSquaredError):
 
     def __init__(self) -> None:
         super().__init__(squared=False)
+        self.set_dtype(torch.float64)
 
     def update(self, prediction_B1HW: Tensor, target_B1HW: Tensor) -> None:
         """Add a batch."""
         valid = target_B1HW != IGNORE
-        super().update(prediction_B1HW[valid], target_B1HW[valid])
+        super().update(prediction_B1HW[valid].double(), target_B1HW[valid].double())
 
     def compute(self) -> dict[str, Tensor]:  # type: ignore[override]
         """`rmse`."""

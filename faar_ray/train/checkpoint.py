@@ -19,7 +19,7 @@ from faar_ray.models import MultiTaskModel, trained_state
 from faar_ray.records import EpochRecord, RankRecord
 from faar_ray.tracking.atomic import replacing
 
-FORMAT = 1
+FORMAT = 2
 log = logging.getLogger(__name__)
 
 

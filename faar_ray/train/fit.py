@@ -8,24 +8,20 @@ from pathlib import Path
 
 import torch
 import yaml
-from torch import Tensor
 
 from faar_ray.config import TrialConfig
 from faar_ray.data import batches, load_dataset
-from faar_ray.errors import DataError, FaarRayError
+from faar_ray.errors import DataError
 from faar_ray.export.adapter_file import write_adapter
 from faar_ray.ranks import rank_metrics
-from faar_ray.records import EpochRecord
-from faar_ray.tasks import TASKS, mean_loss
+from faar_ray.records import EpochRecord, RankRecord
+from faar_ray.tasks import TASKS
 from faar_ray.tracking.atomic import replacing
 from faar_ray.tracking.rank_trace import write_rank_trace
 from faar_ray.train.evaluation import evaluate
 from faar_ray.train.runtime import InProcess, Runtime
+from faar_ray.train.step import train_step
 from faar_ray.train.trial import Trial
-
-
-class NonFiniteLoss(FaarRayError):
-    """Training diverged; trying again gives the same."""
 
 
 def fit(
@@ -55,75 +51,64 @@ def fit(
     Raises:
         NonFiniteLoss: naming step and task.
     """
-    write_config(folder, config)
-    trial = Trial(config, runtime or InProcess())
+    runtime = runtime or InProcess()
+    trial = Trial(config, runtime)
     trial.restore(folder)
-    write_trace(trace, trial_id, trial)
+    if runtime.worker == 0:
+        write_config(folder, config)
+        write_trace(trace, trial_id, trial)
     yield from list(trial.records)
     for epoch in range(len(trial.records), config.optim.epochs):
         started = time.perf_counter()
         losses = train_epoch(trial, epoch)
         trained = time.perf_counter()
-        ranks = trial.policy.end_epoch(epoch, trial.optimizer)
-        if config.optim.compile:  # new shapes each epoch would soon reach the limit of recompilations
-            torch.compiler.reset()
-        metrics = losses | evaluate(trial.model, trial.val_data, config, split="val", references=references)
+        ranks = end_epoch(trial, epoch)
+        metrics = losses | evaluate(trial, trial.val_data, split="val", references=references)
         metrics |= trial.trainable_parameters() | rank_metrics(trial.adapters)
         metrics["time/step_ms"] = 1000 * (trained - started) / trial.steps_per_epoch
         metrics["time/epoch_s"] = time.perf_counter() - started
         trial.records.append(EpochRecord(epoch, metrics, tuple(ranks)))
-        if epoch + 1 == config.optim.epochs:  # before the checkpoint that makes the trial count as finished
+        if epoch + 1 == config.optim.epochs and runtime.worker == 0:  # before the checkpoint that makes the trial count as finished
             write_adapter(folder / "adapter.safetensors", trial.model, config)
         trial.save(folder, keep=keep_checkpoints)
-        write_trace(trace, trial_id, trial)
+        if runtime.worker == 0:
+            write_trace(trace, trial_id, trial)
         yield trial.records[-1]
 
 
 def train_epoch(trial: Trial, epoch: int) -> dict[str, float]:
-    """One pass over the training images: mask, forward, backward, observe, clip, step.
-
-    Returns the mean losses, `train/loss` and `train/loss/<task>`.
-    """
-    config, model, policy = trial.config, trial.model, trial.policy
-    parameters = [p for group in trial.optimizer.param_groups for p in group["params"]]
+    """One pass over the training images; returns the mean losses, `train/loss` and `train/loss/<task>`."""
+    config, runtime = trial.config, trial.runtime
     totals: dict[str, float] = {}
-    model.train()
+    trial.model.train()
     order = batches(
-        trial.train_data, batch_size=config.optim.batch_size, seed=config.seed, epoch=epoch, train=True
-    )  # fmt: skip
+        trial.train_data,
+        batch_size=config.optim.batch_size,
+        seed=config.seed,
+        epoch=epoch,
+        train=True,
+        worker=runtime.worker,
+        workers=runtime.workers,
+    )
     for step, batch in enumerate(order, start=epoch * trial.steps_per_epoch):
-        policy.draw(epoch, step)
-        losses = task_losses(trial, batch)
-        loss = torch.stack([TASKS[task].weight * value for task, value in losses.items()]).sum()
-        check_finite(losses, step)
-        trial.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        policy.observe()
-        torch.nn.utils.clip_grad_norm_(parameters, config.optim.clip)
-        trial.optimizer.step()
-        trial.scheduler.step()
-        for name, value in {"train/loss": loss, **{f"train/loss/{t}": v for t, v in losses.items()}}.items():
+        trial.policy.draw(epoch, step)
+        losses = train_step(trial, batch, step)
+        whole = torch.stack([TASKS[task].weight * value for task, value in losses.items()]).sum()
+        for name, value in {"train/loss": whole, **{f"train/loss/{t}": v for t, v in losses.items()}}.items():
             totals[name] = totals.get(name, 0.0) + value.item()
     trial.optimizer.zero_grad(set_to_none=True)
     return {name: total / trial.steps_per_epoch for name, total in totals.items()}
 
 
-def task_losses(trial: Trial, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """L_t of every task on one batch, normalised over all workers."""
-    device, runtime = trial.runtime.device, trial.runtime
-    predictions = trial.forward(batch["image"].to(device))
-    losses: dict[str, Tensor] = {}
-    for task in trial.config.data.tasks:
-        total, count = TASKS[task].loss(predictions[task].float(), batch[task].to(device))
-        losses[task] = mean_loss(total, runtime.sum(count))
-    return losses
-
-
-def check_finite(losses: Mapping[str, Tensor], step: int) -> None:
-    """Raise NonFiniteLoss where a task's loss is NaN or infinite."""
-    for task, value in losses.items():
-        if not value.isfinite():
-            raise NonFiniteLoss(f"step {step}: the loss of {task} is {value.item()}")
+def end_epoch(trial: Trial, epoch: int) -> list[RankRecord]:
+    """Shrink; all workers must have scored and decided alike."""
+    trial.runtime.agree("importance scores", trial.policy.fingerprint())
+    before = [id(adapter.A_RI) for adapter in trial.adapters]
+    ranks = trial.policy.end_epoch(epoch, trial.optimizer)
+    trial.runtime.agree("ranks", torch.tensor([adapter.rank for adapter in trial.adapters]))
+    if before != [id(adapter.A_RI) for adapter in trial.adapters]:
+        trial.join()
+    return ranks
 
 
 def read_test(config: TrialConfig, folder: Path, references: Mapping[str, float] | None) -> dict[str, float]:
@@ -132,7 +117,7 @@ def read_test(config: TrialConfig, folder: Path, references: Mapping[str, float]
     trial.restore(folder)
     if not trial.records:
         raise DataError(f"{folder}: holds no checkpoint")
-    return evaluate(trial.model, load_dataset(config.data, "test"), config, split="test", references=references)
+    return evaluate(trial, load_dataset(config.data, "test"), split="test", references=references)
 
 
 def write_config(folder: Path, config: TrialConfig) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from faar_ray.train.allocator import keep_freed_memory
+
+Forward = Callable[[Tensor], dict[str, Tensor]]
 
 
 class Runtime(Protocol):
@@ -17,18 +21,62 @@ class Runtime(Protocol):
     def device(self) -> torch.device:
         """Where the model and its batches live."""
 
-    def sum(self, value: Tensor) -> Tensor:
-        """The sum over all workers."""
+    @property
+    def worker(self) -> int:
+        """0-based number of this process; 0 writes all files."""
+
+    @property
+    def workers(self) -> int:
+        """How many train together."""
+
+    def total(self, value: Tensor) -> Tensor:
+        """The sum over all workers, without gradient."""
+
+    def agree(self, what: str, value: Tensor) -> None:
+        """Raise where workers hold different values."""
+
+    def from_first(self, value: Any) -> Any:
+        """Worker 0's value, on every worker."""
+
+    def of_all(self, value: Any) -> list[Any]:
+        """Every worker's value, on every worker."""
+
+    def joined(self, model: nn.Module) -> nn.Module:
+        """What training calls, so that gradients are those of all workers; anew after parameters were replaced."""
+
+    def unsynced(self, joined: nn.Module) -> AbstractContextManager[None]:
+        """In it, backward leaves gradients with this worker: more parts of the step are to come."""
 
 
 class InProcess:
     """One worker: this process."""
+
+    worker, workers = 0, 1
 
     def __init__(self, device: str | torch.device | None = None) -> None:
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         if self.device.type == "cpu":
             keep_freed_memory()
 
-    def sum(self, value: Tensor) -> Tensor:
+    def total(self, value: Tensor) -> Tensor:
         """The value itself."""
         return value
+
+    def agree(self, what: str, value: Tensor) -> None:
+        """Nobody to differ from."""
+
+    def from_first(self, value: Any) -> Any:
+        """The value itself."""
+        return value
+
+    def of_all(self, value: Any) -> list[Any]:
+        """The value alone."""
+        return [value]
+
+    def joined(self, model: nn.Module) -> nn.Module:
+        """The model itself."""
+        return model
+
+    def unsynced(self, joined: nn.Module) -> AbstractContextManager[None]:
+        """Nothing to hold back."""
+        return nullcontext()

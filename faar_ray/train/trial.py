@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from faar_ray.config import TrialConfig
 from faar_ray.data import load_dataset
 from faar_ray.errors import ConfigError
-from faar_ray.models import MultiTaskModel, adapter_list, build_model, parameters_by_part, trained_state
+from faar_ray.models import adapter_list, build_model, parameters_by_part, trained_state
 from faar_ray.ranks import build_policy, shrink
 from faar_ray.records import EpochRecord
 from faar_ray.seeding import seed_of
@@ -28,7 +28,7 @@ from faar_ray.train.optimizer import build_optimizer, build_scheduler
 from faar_ray.train.runtime import Runtime
 
 
-def compiled(model: MultiTaskModel) -> Callable[[Tensor], dict[str, Tensor]]:
+def compiled(model: nn.Module) -> Callable[[Tensor], dict[str, Tensor]]:
     """The model under torch.compile; the Fourier transforms of TS-PD stay as they are, which needs no warning."""
     warnings.filterwarnings("ignore", message="Torchinductor does not support code generation for complex")
     forward: Callable[[Tensor], dict[str, Tensor]] = torch.compile(model)
@@ -42,15 +42,40 @@ class Trial:
         self.config, self.runtime = config, runtime
         self.train_data = load_dataset(config.data, "train")
         self.val_data = load_dataset(config.data, "val")
-        self.model = build_model(config).to(runtime.device)
-        self.forward = compiled(self.model) if config.optim.compile else self.model
-        """What training calls; evaluation calls the model itself."""
+        self.dtype = torch.float64 if config.optim.precision == "fp64" else torch.float32
+        self.model = build_model(config).to(runtime.device, self.dtype)
         self.adapters = adapter_list(self.model)
         self.policy = build_policy(config, self.adapters)
         self.steps_per_epoch = -(-len(self.train_data) // config.optim.batch_size)
+        self._check_last_batch()
+        self.scaler = torch.amp.GradScaler(runtime.device.type, enabled=config.optim.precision == "fp16")
         self._start_optimizer()
+        self.join()
         self.records: list[EpochRecord] = []
-        torch.manual_seed(seed_of(config.seed, "train"))  # library draws from here on: drop-path
+        # library draws from here on: drop-path, different for each worker's images
+        torch.manual_seed(seed_of(config.seed, "train", *([runtime.worker] if runtime.worker else [])))
+
+    def join(self) -> None:
+        """Tie the model to the other workers' (anew after a shrink); evaluation calls the model itself."""
+        if self.config.optim.compile:  # new shapes each epoch would soon reach the limit of recompilations
+            torch.compiler.reset()
+        self.joined = self.runtime.joined(self.model)
+        self.forward = compiled(self.joined) if self.config.optim.compile else self.joined
+
+    def parts(self, step: int) -> int:
+        """In how many parts a step's batch is computed: as configured, but none is empty on any worker."""
+        start = step % self.steps_per_epoch * self.config.optim.batch_size
+        rows = min(self.config.optim.batch_size, len(self.train_data) - start)
+        return min(self.config.optim.accumulate, rows // self.runtime.workers)
+
+    def _check_last_batch(self) -> None:
+        batch, workers = self.config.optim.batch_size, self.runtime.workers
+        smallest = len(self.train_data) % batch or min(batch, len(self.train_data))
+        if smallest < workers:
+            raise ConfigError(
+                f"optim.batch_size: {batch} leaves a batch of {smallest} of {len(self.train_data)} images, fewer than "
+                f"the {workers} workers; choose another size"
+            )
 
     def _start_optimizer(self) -> None:
         self.optimizer = build_optimizer(self.model, self.config.optim)
@@ -72,10 +97,12 @@ class Trial:
             "policy": self.policy.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scheduler": {"last_epoch": self.scheduler.last_epoch, "last_lr": self.scheduler.get_last_lr()},
-            "random": torch.get_rng_state(),
+            "scaler": self.scaler.state_dict(),
+            "random": self.runtime.of_all(random_states()),
             "records": records_to_plain(self.records),
         }
-        save_checkpoint(folder, self.records[-1].epoch, state, keep=keep)
+        if self.runtime.worker == 0:
+            save_checkpoint(folder, self.records[-1].epoch, state, keep=keep)
 
     def restore(self, folder: Path) -> None:
         """Go back to the last good checkpoint of a folder, if there is one.
@@ -83,7 +110,8 @@ class Trial:
         Raises:
             ConfigError: the checkpoint is of another config.
         """
-        if (state := last_good_checkpoint(folder)) is None:
+        state = self.runtime.from_first(last_good_checkpoint(folder) if self.runtime.worker == 0 else None)
+        if state is None:
             return
         saved = TrialConfig.resolve(state["config"])
         if saved != self.config:
@@ -100,5 +128,19 @@ class Trial:
         self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.last_epoch = state["scheduler"]["last_epoch"]
         self.scheduler._last_lr = state["scheduler"]["last_lr"]
-        torch.set_rng_state(state["random"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.join()
+        set_random_states(state["random"][min(self.runtime.worker, len(state["random"]) - 1)])
         self.records = records_from_plain(state["records"])
+
+
+def random_states() -> list[torch.Tensor]:
+    """Of torch's global generators: CPU, then the current accelerator if any."""
+    return [torch.get_rng_state(), *([torch.cuda.get_rng_state()] if torch.cuda.is_available() else [])]
+
+
+def set_random_states(states: list[torch.Tensor]) -> None:
+    """Undo `random_states`, as far as there are generators."""
+    torch.set_rng_state(states[0])
+    if torch.cuda.is_available() and len(states) > 1:
+        torch.cuda.set_rng_state(states[1])

@@ -18,8 +18,9 @@ from faar_ray.config import TrialConfig
 from faar_ray.errors import ConfigError, DataError
 from faar_ray.records import EpochRecord
 from faar_ray.train.checkpoint import checkpoint_path
-from faar_ray.train.fit import NonFiniteLoss, fit, read_test
+from faar_ray.train.fit import fit, read_test
 from faar_ray.train.preflight import check_compiler
+from faar_ray.train.step import NonFiniteLoss
 
 SMALL: dict[str, Any] = {
     "data": {"train_images": 48, "val_images": 24, "test_images": 24, "image_size": 32},

@@ -1,0 +1,89 @@
+"""One optimizer step: mask, forward, backward, unscale, observe, clip, step; in parts, over workers, mixed precision."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import nullcontext
+
+import torch
+from torch import Tensor
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+
+from faar_ray.errors import FaarRayError
+from faar_ray.tasks import TASKS
+from faar_ray.train.trial import Trial
+
+AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+Batch = Mapping[str, Tensor]
+
+
+class NonFiniteLoss(FaarRayError):
+    """Training diverged; trying again gives the same."""
+
+
+def train_step(trial: Trial, batch: Batch, step: int) -> dict[str, Tensor]:
+    """Train on this worker's part of a step's batch; returns L_t of every task over the whole step.
+
+    One prefix mask holds for the whole step, and scores are those of its whole gradient. Where a gradient is not
+    finite (fp16 overflows while its loss scale settles) importance does not move.
+
+    Raises:
+        NonFiniteLoss: naming step and task.
+    """
+    batch = {name: _placed(trial, values) for name, values in batch.items()}
+    counts = counts_of(trial, batch)
+    trial.optimizer.zero_grad(set_to_none=True)
+    losses = trial.runtime.total(accumulated(trial, batch, counts, trial.parts(step)))
+    found = dict(zip(counts, losses, strict=True))
+    for task, value in found.items():
+        if not value.isfinite():
+            raise NonFiniteLoss(f"step {step}: the loss of {task} is {value.item()}")
+    update(trial)
+    return found
+
+
+def update(trial: Trial) -> None:
+    """From the step's gradients to new parameters, in the order that AMP needs."""
+    trial.scaler.unscale_(trial.optimizer)
+    parameters = [p for group in trial.optimizer.param_groups for p in group["params"] if p.grad is not None]
+    norm = get_total_norm([p.grad for p in parameters if p.grad is not None])
+    if norm.isfinite():
+        trial.policy.observe()
+    clip_grads_with_norm_(parameters, trial.config.optim.clip, norm)
+    trial.scaler.step(trial.optimizer)
+    trial.scaler.update()
+    trial.scheduler.step()
+
+
+def counts_of(trial: Trial, batch: Batch) -> dict[str, Tensor]:
+    """What each task's loss counts in the labels of the whole step, over all workers."""
+    tasks = trial.config.data.tasks
+    counts_T2 = torch.stack([TASKS[task].loss.counts(batch[task]) for task in tasks])
+    return dict(zip(tasks, trial.runtime.total(counts_T2), strict=True))
+
+
+def accumulated(trial: Trial, batch: Batch, counts: Mapping[str, Tensor], parts: int) -> Tensor:
+    """Backward through the batch in parts; this worker's share of every task's loss, (T,)."""
+    shares: list[Tensor] = []
+    for i, rows in enumerate(torch.arange(len(batch["image"])).tensor_split(parts)):
+        last = i + 1 == parts
+        with nullcontext() if last else trial.runtime.unsynced(trial.joined):
+            part = batch if parts == 1 else {name: values[rows] for name, values in batch.items()}
+            of_part = shares_of(trial, part, counts)
+            loss = torch.stack([TASKS[task].weight * share for task, share in of_part.items()]).sum()
+            trial.scaler.scale(loss * trial.runtime.workers).backward()
+        shares.append(torch.stack(list(of_part.values())).detach())
+    return torch.stack(shares).sum(0)
+
+
+def shares_of(trial: Trial, batch: Batch, counts: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """This batch's share of every task's loss."""
+    kind = AUTOCAST.get(trial.config.optim.precision)
+    with torch.autocast(trial.runtime.device.type, dtype=kind, enabled=kind is not None):
+        predictions = trial.forward(batch["image"])
+    full = predictions if kind is None else {task: y.float() for task, y in predictions.items()}
+    return {task: TASKS[task].loss.share(full[task], batch[task], counts[task]) for task in counts}
+
+
+def _placed(trial: Trial, values: Tensor) -> Tensor:
+    return values.to(trial.runtime.device, trial.dtype if values.is_floating_point() else None)

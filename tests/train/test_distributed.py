@@ -1,0 +1,85 @@
+"""Two workers on half a batch each are one process on the whole batch: weights, ranks, metrics, over shrinks."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch import Tensor
+
+from faar_ray.config import TrialConfig
+from faar_ray.records import EpochRecord
+from faar_ray.train.checkpoint import checkpoint_path
+from faar_ray.train.distributed import Disagreement, Distributed
+from faar_ray.train.fit import fit
+
+RAW: dict[str, Any] = {
+    # 46 images in batches of 12: the last one holds 10; human parts are missing from some images
+    "data": {"tasks": ["semseg", "human_parts", "saliency", "normals", "depth"], "image_size": 32,
+             "train_images": 46, "val_images": 21, "test_images": 8},
+    "backbone": {"pretrained": False},
+    "pdrs": {"init_rank": 6, "rho_shared": 0.7, "beta": 0.9},
+    "optim": {"epochs": 3, "batch_size": 12, "lr": 5e-3, "decoder_lr": 6e-3, "warmup_steps": 2},
+}  # fmt: skip
+REFERENCES = {"semseg": 30.0, "human_parts": 20.0, "saliency": 40.0, "normals": 30.0, "depth": 1.0}
+Found = tuple[list[EpochRecord], dict[str, Tensor]]
+
+
+def worker(rank: int, workers: int, folder: Path, dotted: dict[str, Any], epochs: int | None) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", f"file://{folder}/store{epochs}", rank=rank, world_size=workers)
+    records = train(folder, dotted, epochs, Distributed(torch.device("cpu")))
+    if rank == 0:
+        (folder / "records.pkl").write_bytes(pickle.dumps(records))
+    dist.destroy_process_group()
+
+
+def train(folder: Path, dotted: dict[str, Any], epochs: int | None, runtime: Any = None) -> list[EpochRecord]:
+    config = TrialConfig.resolve(RAW, **dotted)
+    records = []
+    for record in fit(config, folder, trial_id="t", trace=folder / "t.parquet", references=REFERENCES, runtime=runtime):
+        records.append(record)
+        if len(records) == epochs:
+            break
+    return records
+
+
+def run(folder: Path, workers: int, dotted: dict[str, Any], epochs: int | None = None) -> Found:
+    folder.mkdir(exist_ok=True)
+    if workers == 1:
+        records = train(folder, dotted, epochs)
+    else:
+        mp.spawn(worker, (workers, folder, dotted, epochs), nprocs=workers)
+        records = pickle.loads((folder / "records.pkl").read_bytes())
+    last = torch.load(checkpoint_path(folder, records[-1].epoch), weights_only=True)
+    return records, last["model"]
+
+
+def compare(ours: Found, theirs: Found, *, rtol: float, atol: float) -> None:
+    for a, b in zip(ours[0], theirs[0], strict=True):
+        assert [row.rank for row in a.ranks] == [row.rank for row in b.ranks]
+        values = {name: value for name, value in b.metrics.items() if not name.startswith("time/")}
+        assert {name: a.metrics[name] for name in values} == pytest.approx(values, rel=rtol, abs=atol)
+    assert ours[1].keys() == theirs[1].keys()
+    for name, tensor in theirs[1].items():
+        torch.testing.assert_close(ours[1][name], tensor, rtol=rtol, atol=atol, msg=lambda text, name=name: f"{name}: {text}")
+
+
+@pytest.mark.parametrize("method", ["faar", "pdrs_lora"])
+def test_in_fp64_two_workers_equal_one(method: str, tmp_path: Path) -> None:
+    exact = {"method": method, "optim.precision": "fp64"}
+    one, two = (run(tmp_path / str(workers), workers, exact) for workers in (1, 2))
+    assert one[0][-1].metrics["rank/mean"] < one[0][0].ranks[0].rank_before
+    compare(two, one, rtol=1e-8, atol=1e-8)
+
+
+def test_in_fp32_two_workers_have_the_ranks_of_one_and_metrics_nearby(tmp_path: Path) -> None:
+    tame = {"optim.lr": 5e-4, "optim.decoder_lr": 1e-3, "optim.epochs": 2}
+    one, two = (run(tmp_path / str(workers), workers, tame) for workers in (1, 2))
+    assert [[row.rank for row in record.ranks] for record in two[0]] == [[r.rank for r in rec.ranks] for rec in one[0]]
+    assert two[0][-1].metrics["delta_m"] == pytest.approx(one[0][-1].metrics["delta_m"], rel=1e-3)
