@@ -68,7 +68,9 @@ def fit(
         metrics["time/step_ms"] = 1000 * (trained - started) / trial.steps_per_epoch
         metrics["time/epoch_s"] = time.perf_counter() - started
         trial.records.append(EpochRecord(epoch, metrics, tuple(ranks)))
-        if epoch + 1 == config.optim.epochs and runtime.worker == 0:  # before the checkpoint that makes the trial count as finished
+        if (
+            epoch + 1 == config.optim.epochs and runtime.worker == 0
+        ):  # before the checkpoint that makes the trial count as finished
             write_adapter(folder / "adapter.safetensors", trial.model, config)
         trial.save(folder, keep=keep_checkpoints)
         if runtime.worker == 0:

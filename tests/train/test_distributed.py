@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import Tensor
+from torch.multiprocessing.spawn import spawn
 
 from faar_ray.config import TrialConfig
 from faar_ray.records import EpochRecord
@@ -54,7 +54,7 @@ def run(folder: Path, workers: int, dotted: dict[str, Any], epochs: int | None =
     if workers == 1:
         records = train(folder, dotted, epochs)
     else:
-        mp.spawn(worker, (workers, folder, dotted, epochs), nprocs=workers)
+        spawn(worker, (workers, folder, dotted, epochs), nprocs=workers)
         records = pickle.loads((folder / "records.pkl").read_bytes())
     last = torch.load(checkpoint_path(folder, records[-1].epoch), weights_only=True)
     return records, last["model"]
@@ -67,7 +67,7 @@ def compare(ours: Found, theirs: Found, *, rtol: float, atol: float) -> None:
         assert {name: a.metrics[name] for name in values} == pytest.approx(values, rel=rtol, abs=atol)
     assert ours[1].keys() == theirs[1].keys()
     for name, tensor in theirs[1].items():
-        torch.testing.assert_close(ours[1][name], tensor, rtol=rtol, atol=atol, msg=lambda text, name=name: f"{name}: {text}")
+        torch.testing.assert_close(ours[1][name], tensor, rtol=rtol, atol=atol)
 
 
 @pytest.mark.parametrize("method", ["faar", "pdrs_lora"])
