@@ -25,6 +25,7 @@ from faar_ray.train.checkpoint import (
     save_checkpoint,
 )
 from faar_ray.train.optimizer import build_optimizer, build_scheduler
+from faar_ray.train.preflight import check_last_batch
 from faar_ray.train.runtime import Runtime
 
 
@@ -47,7 +48,7 @@ class Trial:
         self.adapters = adapter_list(self.model)
         self.policy = build_policy(config, self.adapters)
         self.steps_per_epoch = -(-len(self.train_data) // config.optim.batch_size)
-        self._check_last_batch()
+        check_last_batch(config, len(self.train_data), runtime.workers)
         self.scaler = torch.amp.GradScaler(runtime.device.type, enabled=config.optim.precision == "fp16")
         self._start_optimizer()
         self.join()
@@ -67,15 +68,6 @@ class Trial:
         start = step % self.steps_per_epoch * self.config.optim.batch_size
         rows = min(self.config.optim.batch_size, len(self.train_data) - start)
         return min(self.config.optim.accumulate, rows // self.runtime.workers)
-
-    def _check_last_batch(self) -> None:
-        batch, workers = self.config.optim.batch_size, self.runtime.workers
-        smallest = len(self.train_data) % batch or min(batch, len(self.train_data))
-        if smallest < workers:
-            raise ConfigError(
-                f"optim.batch_size: {batch} leaves a batch of {smallest} of {len(self.train_data)} images, fewer than "
-                f"the {workers} workers; choose another size"
-            )
 
     def _start_optimizer(self) -> None:
         self.optimizer = build_optimizer(self.model, self.config.optim)
