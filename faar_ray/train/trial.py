@@ -74,6 +74,16 @@ class Trial:
         steps = self.steps_per_epoch * self.config.optim.epochs
         self.scheduler = build_scheduler(self.optimizer, self.config.optim, steps)
 
+    def _apply_learning_rates(self) -> None:
+        """Those of the config at the scheduler's step: a checkpoint's may be another trial's (see `adopt`)."""
+        rates = [
+            base * factor(self.scheduler.last_epoch)
+            for base, factor in zip(self.scheduler.base_lrs, self.scheduler.lr_lambdas, strict=True)
+        ]
+        for group, base, rate in zip(self.optimizer.param_groups, self.scheduler.base_lrs, rates, strict=True):
+            group["initial_lr"], group["lr"] = base, rate
+        self.scheduler._last_lr = list(rates)
+
     def trainable_parameters(self) -> dict[str, float]:
         """`trainable_params`, and of these `params/adapters` (factors and magnitudes)."""
         parts = parameters_by_part(self.model)
@@ -88,7 +98,7 @@ class Trial:
             "model": trained_state(self.model),
             "policy": self.policy.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "scheduler": {"last_epoch": self.scheduler.last_epoch, "last_lr": self.scheduler.get_last_lr()},
+            "steps": self.scheduler.last_epoch,
             "scaler": self.scaler.state_dict(),
             "random": self.runtime.of_all(random_states()),
             "records": records_to_plain(self.records),
@@ -118,8 +128,8 @@ class Trial:
         load_trained_state(self.model, state["model"])
         self.policy.load_state_dict(state["policy"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.scheduler.last_epoch = state["scheduler"]["last_epoch"]
-        self.scheduler._last_lr = state["scheduler"]["last_lr"]
+        self.scheduler.last_epoch = state["steps"]
+        self._apply_learning_rates()
         self.scaler.load_state_dict(state["scaler"])
         self.join()
         set_random_states(state["random"][min(self.runtime.worker, len(state["random"]) - 1)])

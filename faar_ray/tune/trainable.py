@@ -2,13 +2,14 @@
 
 One-worker trials train in the actor itself, and the next trial reuses the actor (about 1 s instead of a new process);
 more workers train under Ray Train, and the actor only passes on their epochs. The trial finds its own checkpoint in its
-folder, so Ray needs none: a retry, a resumed search and a first run are the same call.
+folder: a retry, a resumed search and a first run are the same call.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from ray import tune
 
 from faar_ray.config import TrialConfig
 from faar_ray.errors import FaarRayError
+from faar_ray.train.adopt import adopt, hand_over
 from faar_ray.train.fit import Epochs, fit_spec
 from faar_ray.train.ray_runtime import TrainRun
 
@@ -38,6 +40,7 @@ class TrialActor(tune.Trainable):
         self.spec = config
         self.last = TrialConfig.model_validate(config["config"]).optim.epochs - 1
         self.epochs: Epochs | None = None
+        self.known = 0  # epochs that Tune has seen: of a checkpoint that it gave
         torch.set_num_threads(config["threads"])
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -62,7 +65,7 @@ class TrialActor(tune.Trainable):
     def _epoch(self) -> dict[str, Any]:
         if self.epochs is None:
             self.epochs = start(self.spec)
-        record = next(self.epochs)
+        record = next(record for record in self.epochs if record.epoch >= self.known)
         out: dict[str, Any] = {"trial": self.spec["trial_id"], "epoch": record.epoch, "metrics": dict(record.metrics)}
         if not math.isfinite(record.metrics.get("delta_m", 0.0)):
             return out | {"error": f"delta_m is {record.metrics['delta_m']} after epoch {record.epoch}", "done": True}
@@ -80,7 +83,11 @@ class TrialActor(tune.Trainable):
         raise AssertionError(f"epoch {record.epoch} after the last")
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
-        """Nothing: the trial's own checkpoints are in its folder."""
+        """For Tune's pause and PBT: the trial's newest checkpoint. A retry needs none, the trial has its own."""
+        hand_over(Path(self.spec["folder"]), Path(checkpoint_dir))
 
-    def load_checkpoint(self, checkpoint: dict[str, Any] | None) -> None:
-        """Nothing: see `save_checkpoint`."""
+    def load_checkpoint(self, checkpoint: Any) -> None:
+        """Go on after the epochs of a checkpoint: the trial's own (resume) or another's (PBT)."""
+        self.cleanup()
+        config = TrialConfig.model_validate(self.spec["config"])
+        self.known = adopt(Path(checkpoint), Path(self.spec["folder"]), config)
