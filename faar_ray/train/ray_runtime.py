@@ -7,7 +7,6 @@ The controller says who it is as soon as it starts, so that it can be ended at a
 
 from __future__ import annotations
 
-import asyncio
 import os
 import shutil
 import threading
@@ -30,14 +29,16 @@ from faar_ray.errors import FaarRayError
 from faar_ray.train.checkpoint import records_from_plain
 from faar_ray.train.distributed import Distributed
 from faar_ray.train.fit import Epochs, fit_spec
+from faar_ray.train.mailbox import Letter, Mailbox
 from faar_ray.train.ray_cluster import QUIET, free_groups_of_the_dead
 
+LOST_THE_OTHERS = ("Connection closed by peer", "Connection reset by peer", "DistBackendError", "NCCL error")
+"""What torch.distributed says in a worker when another one has gone."""
 Handle = Any
 """Of a Mailbox: Ray's own annotations do not know its methods."""
 POLL_S = 0.5
 START_S, ABORT_S = 30.0, 5.0
 """How long a controller may take to say who it is, and to end itself, before it is killed."""
-Letter = tuple[str, Any]
 
 
 class TrialFault(FaarRayError):
@@ -46,37 +47,6 @@ class TrialFault(FaarRayError):
 
 class WorkerLost(RuntimeError):
     """A worker died or raised; trying again may help."""
-
-
-class Mailbox:
-    """Between a trial's workers and whoever asked for its epochs; an actor on the latter's machine."""
-
-    def __init__(self) -> None:
-        self._letters: asyncio.Queue[Letter] = asyncio.Queue()
-        self._wanted = 0
-        self._asked = asyncio.Condition()
-
-    async def put(self, letter: Letter) -> None:
-        """From the workers or the controller."""
-        await self._letters.put(letter)
-
-    async def take(self, timeout: float) -> Letter | None:
-        """For the caller; None where nothing came in time."""
-        try:
-            return await asyncio.wait_for(self._letters.get(), timeout)
-        except TimeoutError:
-            return None
-
-    async def want(self, epoch: int) -> None:
-        """The caller asks for this epoch."""
-        async with self._asked:
-            self._wanted = max(self._wanted, epoch)
-            self._asked.notify_all()
-
-    async def until_wanted(self, epoch: int) -> None:
-        """A worker waits here before it trains an epoch."""
-        async with self._asked:
-            await self._asked.wait_for(lambda: self._wanted >= epoch)
 
 
 class _Introduction(ControllerCallback):
@@ -228,9 +198,17 @@ class TrainRun:
 
 
 def _why(fault: BaseException | None) -> str:
-    """What ended the workers, in one line: the first worker's own words where there are any."""
+    """What ended the workers, in one line; a worker that only lost the others is not the one to ask."""
     if isinstance(fault, WorkerGroupError) and fault.worker_failures:
-        rank, cause = min(fault.worker_failures.items())
-        lines = [line for line in str(cause).splitlines() if line.strip()]
-        return f"worker {rank}: {lines[-1].strip() if lines else type(cause).__name__}"
+        said = {rank: _last_line(cause) for rank, cause in sorted(fault.worker_failures.items())}
+        first = {rank: line for rank, line in said.items() if not any(mark in line for mark in LOST_THE_OTHERS)} or said
+        rank, line = next(iter(first.items()))
+        return f"worker {rank} of {len(said)} that failed: {line}"
     return f"the workers ended without a word ({type(fault).__name__}: {fault})" if fault else "the workers ended"
+
+
+def _last_line(cause: BaseException) -> str:
+    if isinstance(cause, RayActorError):
+        return "its process died (killed, or out of memory)"
+    lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
+    return lines[-1] if lines else type(cause).__name__

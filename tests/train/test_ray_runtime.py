@@ -85,7 +85,7 @@ def free_cpus(within: float) -> float:
     deadline = time.monotonic() + within
     while (free := ray.available_resources().get("CPU", 0.0)) < 4 and time.monotonic() < deadline:
         time.sleep(0.1)
-    return free
+    return float(free)
 
 
 def children() -> dict[int, str]:
