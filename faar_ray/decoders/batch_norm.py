@@ -41,6 +41,8 @@ class BatchNorm(nn.BatchNorm2d):
         """(B, C, H, W) -> the same."""
         if not (self.training and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
             return super().forward(x_BCHW)
+        if x_BCHW.dtype in (torch.float16, torch.bfloat16):  # autocast: neither sums nor counts fit
+            return self.forward(x_BCHW.float()).to(x_BCHW)
         axes = (0, 2, 3)
         count = x_BCHW.new_tensor(x_BCHW.numel() // x_BCHW.shape[1])
         dist.all_reduce(count)

@@ -1,0 +1,136 @@
+"""One optimizer step: its order under mixed precision, and its parts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from faar_ray.config import TrialConfig
+from faar_ray.data import batches
+from faar_ray.train.fit import train_epoch
+from faar_ray.train.runtime import InProcess
+from faar_ray.train.step import train_step
+from faar_ray.train.trial import Trial
+
+RAW: dict[str, Any] = {
+    "data": {"tasks": ["semseg", "normals", "depth"], "image_size": 32, "train_images": 20, "val_images": 8,
+             "test_images": 8},
+    "backbone": {"pretrained": False},
+    "pdrs": {"init_rank": 4},
+    "optim": {"epochs": 2, "batch_size": 8, "warmup_steps": 2},
+}  # fmt: skip
+
+
+def trial(**dotted: Any) -> Trial:
+    made = Trial(TrialConfig.resolve(RAW, **dotted), InProcess("cpu"))
+    made.model.train()
+    return made
+
+
+def first_batch(made: Trial) -> dict[str, Tensor]:
+    config = made.config
+    return dict(next(iter(batches(made.train_data, batch_size=config.optim.batch_size, seed=0, epoch=0, train=True))))
+
+
+def observed(made: Trial, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The order of what happens in a step, from here on."""
+    said: list[str] = []
+    for owner, name in (
+        (made.scaler, "unscale_"),
+        (made.policy, "observe"),
+        (made.scaler, "step"),
+        (made.scaler, "update"),
+    ):
+        real = getattr(owner, name)
+
+        def told(*args: Any, real: Any = real, name: str = name) -> Any:
+            said.append(name)
+            return real(*args)
+
+        monkeypatch.setattr(owner, name, told)
+    clip = torch.nn.utils.clip_grads_with_norm_
+
+    def told_clip(*args: Any) -> None:
+        said.append("clip")
+        clip(*args)
+
+    monkeypatch.setattr("faar_ray.train.step.clip_grads_with_norm_", told_clip)
+    return said
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_gradients_are_unscaled_then_scored_then_clipped(precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = trial(**{"optim.precision": precision})
+    made.scaler = torch.amp.GradScaler("cpu", init_scale=8.0, enabled=precision == "fp16")
+    said = observed(made, monkeypatch)
+    made.policy.draw(0, 0)
+    losses = train_step(made, first_batch(made), 0)
+    assert said == ["unscale_", "observe", "clip", "step", "update"]
+    assert all(loss.isfinite() for loss in losses.values())
+
+
+def test_scores_do_not_depend_on_the_loss_scale() -> None:
+    scores = []
+    for scale in (1.0, 64.0):
+        made = trial(**{"optim.precision": "fp16"})
+        made.scaler = torch.amp.GradScaler("cpu", init_scale=scale)
+        torch.manual_seed(0)
+        for adapter in made.adapters:
+            nn.init.normal_(adapter.B_RO, std=0.05)
+        made.policy.draw(0, 0)
+        train_step(made, first_batch(made), 0)
+        scores.append(made.policy.fingerprint())
+    assert scores[0].abs().max() > 0
+    torch.testing.assert_close(scores[1], scores[0], rtol=2e-2, atol=1e-4)
+
+
+def test_an_overflow_moves_neither_importance_nor_weights_and_halves_the_scale(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = trial(**{"optim.precision": "fp16"})
+    made.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**40)
+    said = observed(made, monkeypatch)
+    before = {name: p.detach().clone() for name, p in made.model.named_parameters()}
+    made.policy.draw(0, 0)
+    train_step(made, first_batch(made), 0)
+    assert said == ["unscale_", "clip", "step", "update"]
+    assert not made.policy.fingerprint().any()
+    assert all(torch.equal(p, before[name]) for name, p in made.model.named_parameters())
+    assert made.scaler.get_scale() == 2.0**39
+
+
+def test_a_step_in_parts_is_the_step_in_one_under_one_mask() -> None:
+    """Batch statistics aside, which are those of each part."""
+    found = []
+    for parts in (1, 3):
+        made = trial(**{"optim.precision": "fp64", "optim.accumulate": parts})
+        for module in made.model.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eval()
+        made.policy.draw(0, 0)
+        losses = train_step(made, first_batch(made), 0)
+        weights = {name: p.detach() for name, p in made.model.named_parameters() if p.requires_grad}
+        found.append((losses, weights, made.policy.fingerprint()))
+    torch.testing.assert_close(found[1], found[0], rtol=1e-9, atol=1e-11)
+
+
+def test_parts_draw_one_mask_for_each_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = trial(**{"optim.accumulate": 2})
+    draws: list[int] = []
+    forwards: list[int] = []
+    draw, forward = made.policy.draw, made.forward
+
+    def told_draw(epoch: int, step: int) -> None:
+        draws.append(step)
+        draw(epoch, step)
+
+    def told_forward(image: Tensor) -> dict[str, Tensor]:
+        forwards.append(len(image))
+        return forward(image)
+
+    monkeypatch.setattr(made.policy, "draw", told_draw)
+    monkeypatch.setattr(made, "forward", told_forward)
+    train_epoch(made, 0)
+    assert draws == [0, 1, 2]
+    assert forwards == [4, 4, 4, 4, 2, 2]  # 20 images in batches of 8
