@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from rich.console import Console, Group, RenderableType
@@ -50,6 +50,8 @@ class Progress:
         self.begun = time.monotonic()
         self.lines: dict[str, Line] = {}
         self.phase_text = ""
+        self.backlog: Callable[[], int] = lambda: 0
+        """Writes that wait for MLflow."""
         self._live: Live | None = None
 
     def __enter__(self) -> Progress:
@@ -149,6 +151,7 @@ class Progress:
         running = sum(1 for line in self.lines.values() if line.state == "running")
         hidden = len(self.lines) - len(self._visible())
         parts = [f"{len(ended)} of {self.trials} trials", f"{running} running", clock(time.monotonic() - self.begun)]
+        parts += [f"{waiting} writes wait for MLflow" for waiting in [self.backlog()] if waiting]
         parts += [f"{hidden} more above"] * (hidden > 0) + [self.phase_text] * bool(self.phase_text)
         return Text.assemble((self.name, "bold"), "  ", "  ·  ".join(parts))
 
