@@ -95,11 +95,21 @@ class Progress:
         line = self.lines[job.trial_id]
         line.state, line.epochs, line.metrics = result.state.lower(), result.epochs, result.metrics
         line.seconds, line.reason = result.seconds, result.reason
+        if result.state == "FAIL":
+            self._say_failure(f"{job.trial_id:<16} failed in {clock(line.seconds)}: {result.reason}")
+            return
         state = "from the cache" if job.cached else f"{line.state} in {clock(line.seconds)}"
         self._say_of(job, "  ".join(part for part in (state, self._values(line), result.reason) if part))
 
     def _say_of(self, job: Job, text: str) -> None:
         self._say(f"{job.trial_id:<16} {text}  [{parameters(job)}]")
+
+    def _say_failure(self, text: str) -> None:
+        """With its reason wherever it may be read: the table has no room for it, and -q no lines."""
+        if self._live is None and self.verbosity >= 0:
+            self._say(text)
+        else:
+            self.note(text)
 
     def _say(self, text: str) -> None:
         if self._live is None and self.verbosity >= 0:
