@@ -1,4 +1,4 @@
-"""Writes to a place that comes and goes: order, repetition, what is told, and a real database that is locked or moved."""
+"""Writes to a place that comes and goes: order, repetition, what is told; a real database locked or moved."""
 
 from __future__ import annotations
 

@@ -124,8 +124,8 @@ def test_a_database_that_stays_away_is_told_and_completed_by_resume(
     config: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     torch.set_num_threads(1)
-    monkeypatch.setattr("faar_ray.train.session.PATIENCE", 0.5)
     with monkeypatch.context() as patch:
+        patch.setattr("faar_ray.train.session.PATIENCE", 0.5)
         patch.setattr("faar_ray.train.session.fit", unplugged(config.parent, fit, back=False))
         assert main([str(config)]) == 0
     assert "--resume makes them" in capsys.readouterr().out.replace("\n", " ")
