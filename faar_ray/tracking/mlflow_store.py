@@ -40,7 +40,13 @@ def absolute_uri(uri: str) -> str:
 
 def database_folder(uri: str) -> Path | None:
     """Folder of a (made absolute) sqlite database; None for anything else."""
-    return Path(uri.removeprefix(SQLITE).partition("?")[0]).parent if uri.startswith(SQLITE) else None
+    file = database_file(uri)
+    return None if file is None else file.parent
+
+
+def database_file(uri: str) -> Path | None:
+    """A (made absolute) sqlite database; None for anything else."""
+    return Path(uri.removeprefix(SQLITE).partition("?")[0]) if uri.startswith(SQLITE) else None
 
 
 def artifact_location(uri: str, experiment: str) -> str | None:
@@ -63,7 +69,7 @@ def hushed() -> Iterator[None]:
     loggers = [logging.getLogger(name) for name in ("mlflow", "mlflow.store.db.utils", "alembic", "alembic.runtime")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
-        logger.setLevel(logging.WARNING)
+        logger.setLevel(max(logger.level, logging.WARNING))
     try:
         yield
     finally:

@@ -2,33 +2,34 @@
 
 Runs are addressed by id through `MlflowClient`; MLflow's global "active run" is never used. A local database keeps its
 artifacts in `mlartifacts/` beside it, so that a plain `mlflow ui` in that folder shows everything.
+
+Every write may be repeated: what MLflow has already (an answer may have been lost) is not written twice.
 """
 
 from __future__ import annotations
 
+import errno
+import logging
 import math
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal, TypeVar
 
 import yaml
-
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # both are read when mlflow is imported
-os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
-from sqlalchemy.exc import SQLAlchemyError
 
 from faar_ray.config import TrialConfig, config_id
 from faar_ray.errors import ConfigError
-from faar_ray.records import Role, State
+from faar_ray.records import Role, State, TrialResult
 from faar_ray.tracking.environment import environment
-from faar_ray.tracking.mlflow_store import absolute_uri, artifact_location, hushed, metric_name
+from faar_ray.tracking.mlflow_faults import is_gone, needed
+from faar_ray.tracking.mlflow_store import absolute_uri, artifact_location, database_file, hushed, metric_name
 
 T = TypeVar("T")
 PARENT_TAG = "mlflow.parentRunId"
@@ -36,6 +37,23 @@ STATUS: dict[State, str] = {"COMPLETE": "FINISHED", "PRUNED": "KILLED", "FAIL": 
 EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}  # the UI opens on runs, not on GenAI traces
 METRICS_PER_BATCH, PARAMS_PER_BATCH = 1000, 100  # MLflow's limits
 LONGEST_PARAM, LONGEST_TAG = 6000, 5000
+logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # prints a stack for what it raises as well
+
+
+@dataclass(frozen=True, slots=True)
+class Child:
+    """A trial's run, as one search of MLflow gives it."""
+
+    run_id: str
+    status: str
+    tags: Mapping[str, str]
+    metrics: frozenset[str]
+
+    def holds(self, result: TrialResult) -> bool:
+        """Whether the run was closed with all that the result tells."""
+        told = (self.status, self.tags.get("faar_ray.state"), self.tags.get("faar_ray.epochs"))
+        names = {metric_name(name) for name, value in result.metrics.items() if math.isfinite(value)}
+        return told == (STATUS[result.state], result.state, str(result.epochs)) and names <= self.metrics
 
 
 class Tracker:
@@ -52,16 +70,28 @@ class Tracker:
     def __init__(self, uri: str, experiment: str) -> None:
         self.uri = absolute_uri(uri)
         self.parent = ""
-        self._last_epoch: dict[str, int] = {}
-        with hushed():
-            try:
-                self._client = MlflowClient(self.uri)
-                self.experiment_id = self._experiment(experiment)
-            except MlflowException as fault:
-                raise ConfigError(f"tracking.uri: MLflow cannot use {self.uri!r}: {fault.message}") from fault
-            except SQLAlchemyError as fault:
-                cause = getattr(fault, "orig", None) or fault
-                raise ConfigError(f"tracking.uri: MLflow cannot use {self.uri!r}: {cause}") from fault
+        self._logged: dict[str, set[tuple[str, int]]] = {}
+        """run id -> (metric, step) pairs that it has; asked of MLflow where not known."""
+        self._unsure: set[str] = set()
+        """Trial ids whose run may exist although making it failed."""
+        self._file: Path | None = None
+        if (file := database_file(self.uri)) is not None:  # no connection outlives a database that comes and goes
+            os.environ.setdefault("MLFLOW_SQLALCHEMYSTORE_POOLCLASS", "NullPool")
+        with hushed(), needed(self.uri):
+            self._mlflow = MlflowClient(self.uri)
+            self.experiment_id = self._experiment(experiment)
+        self._file = file
+
+    @property
+    def _client(self) -> MlflowClient:
+        """MLflow's own client.
+
+        Raises:
+            FileNotFoundError: the sqlite file is away; sqlite would make an empty one in its place.
+        """
+        if self._file is not None and not self._file.exists():
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self._file))
+        return self._mlflow
 
     def start_search(self, name: str, space_yaml: str, tags: Mapping[str, str], *, seed: int | None = None) -> str:
         """Open the parent run with its search space and environment; give its run id."""
@@ -71,10 +101,11 @@ class Tracker:
         self._client.log_dict(run, environment(seed), "environment.json")
         return run
 
-    def resume_search(self, run_id: str) -> None:
-        """Go on with a parent run: its status is RUNNING again."""
-        self._reopen(run_id)
-        self.parent = run_id
+    def resume_search(self, run_id: str) -> bool:
+        """Go on with a parent run: its status is RUNNING again; False where MLflow does not know it (any more)."""
+        found = self._reopen(run_id)
+        self.parent = run_id if found else ""
+        return found
 
     def start_trial(
         self, trial_id: str, config: TrialConfig, params: Mapping[str, Any], role: Role, run_id: str | None = None
@@ -86,30 +117,42 @@ class Tracker:
             config: kept whole, as the artifact `config.yaml`.
             params: the searched keys only, so that parallel coordinates stay readable.
             role: tag `faar_ray.role`.
-            run_id: of the run to continue.
+            run_id: of the run to continue; one that MLflow does not know any more is made anew.
         """
-        if run_id is not None:
-            self._reopen(run_id)
-            return run_id
-        tags = {
-            "faar_ray.role": role,
-            "faar_ray.trial_id": trial_id,
-            "faar_ray.config_id": config_id(config),
-            "faar_ray.seed": str(config.seed),
-        }
-        run = self._create(trial_id, tags | {PARENT_TAG: self.parent} if self.parent else tags)
+        run = run_id if run_id is not None and self._reopen(run_id) else self._child(trial_id, config, role)
         pairs = [Param(metric_name(key), str(value)[:LONGEST_PARAM]) for key, value in params.items()]
         for chunk in _chunks(pairs, PARAMS_PER_BATCH):
             self._client.log_batch(run, params=chunk)
         self._client.log_text(run, yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False), "config.yaml")
         return run
 
-    def log_epoch(self, run_id: str, epoch: int, metrics: Mapping[str, float]) -> None:
-        """Log one epoch (step = epoch) in one batch; an epoch that the run already has is skipped."""
-        if epoch <= self._last_logged(run_id):
-            return
-        self._log(run_id, epoch, metrics)
-        self._last_epoch[run_id] = epoch
+    def _child(self, trial_id: str, config: TrialConfig, role: Role) -> str:
+        if trial_id in self._unsure and (run := self.runs_of(self.parent).get(trial_id)) is not None:
+            return run
+        tags = {
+            "faar_ray.role": role,
+            "faar_ray.trial_id": trial_id,
+            "faar_ray.config_id": config_id(config),
+            "faar_ray.seed": str(config.seed),
+        }
+        if self.parent:
+            self._unsure.add(trial_id)
+            tags[PARENT_TAG] = self.parent
+        run = self._create(trial_id, tags)
+        self._unsure.discard(trial_id)
+        self._logged[run] = set()
+        return run
+
+    def log_epoch(self, run_id: str, epoch: int, metrics: Mapping[str, float], at: float | None = None) -> None:
+        """Log one epoch (step = epoch) in one batch; what the run already has of it is skipped.
+
+        Args:
+            run_id: the child.
+            epoch: 0-based.
+            metrics: its values; those that are not finite are left out.
+            at: Unix time when it ended; now by default.
+        """
+        self._log(run_id, epoch, metrics, at)
 
     def log_rank_trace(self, run_id: str, trace: Path, title: str) -> None:
         """Log a trace file as `rank_trace.parquet` and its heat map as `rank_trace.png` (none without rows)."""
@@ -131,8 +174,12 @@ class Tracker:
         self._client.log_batch(run_id, tags=[RunTag(key, value[:LONGEST_TAG]) for key, value in tags.items()])
 
     def log_final(self, run_id: str, metrics: Mapping[str, float]) -> None:
-        """Log metrics (`test/...`) at the last epoch's step; the run's state stays."""
-        self._log(run_id, max(0, self._last_logged(run_id)), metrics)
+        """Log metrics (`test/...`) at the last epoch's step, those that the run lacks; its state stays."""
+        if run_id not in self._logged:  # one call instead of one per metric
+            held = self._client.get_run(run_id).data.metrics
+            metrics = {name: value for name, value in metrics.items() if metric_name(name) not in held}
+        if metrics:
+            self._log(run_id, max(0, self._last_step(run_id)), metrics)
 
     def end_trial(
         self,
@@ -142,6 +189,7 @@ class Tracker:
         metrics: Mapping[str, float] | None = None,
         artifacts: Sequence[Path] = (),
         reason: str = "",
+        epochs: int | None = None,
     ) -> None:
         """Close a child run: COMPLETE -> FINISHED, PRUNED -> KILLED, FAIL -> FAILED.
 
@@ -151,14 +199,15 @@ class Tracker:
             metrics: final ones (`test/...`), logged at the last epoch's step.
             artifacts: files, logged under their own names; those that do not exist are left out.
             reason: why it was stopped or failed; the tag `faar_ray.reason`.
+            epochs: how many it finished, all of which are logged; the tag `faar_ray.epochs`.
         """
         if state == "RUNNING":
             raise ValueError("a trial cannot end RUNNING")
-        self._log(run_id, max(0, self._last_logged(run_id)), metrics or {})
+        self.log_final(run_id, metrics or {})
         for path in artifacts:
             if path.is_file():
                 self._client.log_artifact(run_id, str(path))
-        self._close(run_id, state, reason)
+        self._close(run_id, state, reason, {} if epochs is None else {"faar_ray.epochs": str(epochs)})
 
     def end_search(
         self,
@@ -177,9 +226,14 @@ class Tracker:
         """Child runs of a parent, `{trial_id: run_id}`; the newest where a trial has several."""
         return {run.data.tags["faar_ray.trial_id"]: run.info.run_id for run in self._children(parent)}
 
-    def running(self, parent: str) -> set[str]:
-        """Trial ids of children whose run is open."""
-        return {run.data.tags["faar_ray.trial_id"] for run in self._children(parent) if run.info.status == "RUNNING"}
+    def children(self, parent: str) -> dict[str, Child]:
+        """Child runs of a parent by trial id, and what MLflow holds of each."""
+        return {
+            run.data.tags["faar_ray.trial_id"]: Child(
+                run.info.run_id, run.info.status, run.data.tags, frozenset(run.data.metrics)
+            )
+            for run in self._children(parent)
+        }
 
     def close_running(self, parent: str, state: State, reason: str = "the search ended") -> list[str]:
         """Close children that were left RUNNING (a killed driver); give their trial ids."""
@@ -204,29 +258,51 @@ class Tracker:
             short = {key: str(value)[:LONGEST_TAG] for key, value in tags.items()}
             return str(self._client.create_run(self.experiment_id, tags=short, run_name=name).info.run_id)
 
-    def _reopen(self, run_id: str) -> None:
-        self._client.update_run(run_id, status="RUNNING")
+    def _reopen(self, run_id: str) -> bool:
+        """Make a run RUNNING again, without why it was stopped; False where MLflow does not know it."""
+        if not self._known_to_mlflow(self._client.update_run, run_id, "RUNNING"):
+            return False
+        self._known_to_mlflow(self._client.delete_tag, run_id, "faar_ray.reason")
+        return True
 
-    def _close(self, run_id: str, state: State, reason: str) -> None:
-        tags = [RunTag("faar_ray.state", state)]
-        if reason:
-            tags.append(RunTag("faar_ray.reason", reason[:LONGEST_TAG]))
-        self._client.log_batch(run_id, tags=tags)
+    @staticmethod
+    def _known_to_mlflow(call: Callable[[str, str], object], run_id: str, value: str) -> bool:
+        try:
+            call(run_id, value)
+        except MlflowException as fault:
+            if not is_gone(fault):
+                raise
+            return False
+        return True
+
+    def _close(self, run_id: str, state: State, reason: str, more: Mapping[str, str] | None = None) -> None:
+        told = {"faar_ray.state": state, **(more or {})} | ({"faar_ray.reason": reason} if reason else {})
+        self.tag(run_id, told)
         self._client.set_terminated(run_id, STATUS[state])
 
-    def _log(self, run_id: str, step: int, metrics: Mapping[str, float]) -> None:
-        now = int(time.time() * 1000)
-        rows = [Metric(metric_name(k), float(v), now, step) for k, v in metrics.items() if math.isfinite(v)]
-        for chunk in _chunks(rows, METRICS_PER_BATCH):
-            self._client.log_batch(run_id, metrics=chunk)
+    def _log(self, run_id: str, step: int, metrics: Mapping[str, float], at: float | None = None) -> None:
+        when, known = int(1000 * (at or time.time())), self._known(run_id)
+        rows = [Metric(metric_name(k), float(v), when, step) for k, v in metrics.items() if math.isfinite(v)]
+        rows = [row for row in rows if (row.key, step) not in known]
+        try:
+            for chunk in _chunks(rows, METRICS_PER_BATCH):
+                self._client.log_batch(run_id, metrics=chunk)
+                known.update((row.key, step) for row in chunk)
+        except BaseException:  # it may be written although its answer was lost
+            self._logged.pop(run_id, None)
+            raise
 
-    def _last_logged(self, run_id: str) -> int:
-        """Last epoch of a run, -1 for none; asked of the database once, then remembered."""
-        if run_id not in self._last_epoch:
+    def _known(self, run_id: str) -> set[tuple[str, int]]:
+        """What a run has; asked of MLflow once, then remembered."""
+        if run_id not in self._logged:
             names = self._client.get_run(run_id).data.metrics
-            steps = (m.step for name in names for m in self._client.get_metric_history(run_id, name))
-            self._last_epoch[run_id] = max(steps, default=-1)
-        return self._last_epoch[run_id]
+            history = (self._client.get_metric_history(run_id, name) for name in names)
+            self._logged[run_id] = {(metric.key, metric.step) for points in history for metric in points}
+        return self._logged[run_id]
+
+    def _last_step(self, run_id: str) -> int:
+        """Last epoch of a run, -1 for none."""
+        return max((step for _, step in self._known(run_id)), default=-1)
 
     def _children(self, parent: str) -> Iterator[Run]:
         """Child runs, oldest first."""

@@ -7,6 +7,7 @@ import json
 import shlex
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -84,8 +85,8 @@ def dry_run(file: TrialFile, *, as_json: bool) -> None:
 
 def train(file: TrialFile, name: str, *, resume: bool, as_json: bool) -> None:
     """Train to the end, a line per epoch, then a table."""
-    session = Session(file, name, resume=resume)
     console = Console(stderr=as_json)
+    session = Session(file, name, resume=resume, tell=partial(console.print, style="yellow", soft_wrap=True))
     metrics: dict[str, float] = {}
     for record in session.epochs():
         metrics = record.metrics

@@ -17,6 +17,7 @@ from faar_ray.ranks import rank_metrics
 from faar_ray.records import EpochRecord, RankRecord
 from faar_ray.tasks import TASKS
 from faar_ray.tracking.atomic import replacing
+from faar_ray.tracking.epoch_file import write_epochs
 from faar_ray.tracking.rank_trace import write_rank_trace
 from faar_ray.train.evaluation import evaluate
 from faar_ray.train.runtime import InProcess, Runtime
@@ -41,8 +42,9 @@ def fit(
 ) -> Epochs:
     """Train one trial; yields every epoch from 0, those of an earlier, interrupted run first.
 
-    Each record comes after its checkpoint and the whole rank trace are on disk; after the last one the folder
-    holds `adapter.safetensors` too. Who goes on after the last record has the test split read, once.
+    Each record comes after its checkpoint, all epochs' metrics (`epochs.parquet`) and the whole rank trace are on disk;
+    after the last one the folder holds `adapter.safetensors` too. Who goes on after the last record has the test split
+    read, once.
 
     Args:
         config: the trial.
@@ -67,6 +69,7 @@ def fit(
     if runtime.worker == 0:
         write_config(folder, config)
         write_trace(trace, trial_id, trial)
+        write_epochs(folder / "epochs.parquet", trial.records)
     yield from list(trial.records)
     for epoch in range(len(trial.records), config.optim.epochs):
         started = time.perf_counter()
@@ -85,6 +88,7 @@ def fit(
         trial.save(folder, keep=keep_checkpoints)
         if runtime.worker == 0:
             write_trace(trace, trial_id, trial)
+            write_epochs(folder / "epochs.parquet", trial.records)
         yield trial.records[-1]
     if not test:
         return {}

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -11,21 +13,32 @@ import torch
 from faar_ray.errors import ConfigError
 from faar_ray.records import EpochRecord, State
 from faar_ray.tracking.atomic import replacing
+from faar_ray.tracking.mlflow_faults import is_away, needed, reason_of
 from faar_ray.tracking.mlflow_writer import Tracker
+from faar_ray.tracking.outbox import Outbox
+from faar_ray.tracking.trial_run import Ending, TrialFiles, endings
 from faar_ray.train.capacity import capacity, this_machine
 from faar_ray.train.fit import fit_spec
 from faar_ray.train.preflight import preflight
 from faar_ray.trial_file import TrialFile
 
+PATIENCE, HASTE = 120.0, 10.0  # seconds to wait for MLflow at the end, and after Ctrl-C
+
 
 class Session:
     """`<storage.path>/<name>/trials/<trial_id>/`, as a search writes it, and one MLflow run.
+
+    Args:
+        file: the trial.
+        name: of the run and its folder.
+        resume: go on with the folder, which must exist.
+        tell: is told when MLflow goes away and when it is back.
 
     Raises:
         ConfigError: the folder exists and `resume` is off, or the reverse.
     """
 
-    def __init__(self, file: TrialFile, name: str, *, resume: bool) -> None:
+    def __init__(self, file: TrialFile, name: str, *, resume: bool, tell: Callable[[str], None] = print) -> None:
         self.file, self.config = file, file.config
         self.trial_id = f"t000-s{file.seed}"
         self.run_folder = (Path(file.storage.path).expanduser() / name).absolute()
@@ -38,7 +51,9 @@ class Session:
         capacity(file.resources, [this_machine()])
         self._tracker = Tracker(file.tracking.uri, file.tracking.experiment or name)
         self.tracking_uri = self._tracker.uri
-        self.run_id = self._tracker.start_trial(self.trial_id, self.config, {}, "trial", self._known_run())
+        with needed(self.tracking_uri):
+            self.run_id = self._tracker.start_trial(self.trial_id, self.config, {}, "trial", self._known_run())
+        self._outbox = Outbox("MLflow", is_away, reason_of, tell)
         with replacing(self.folder / "run.json") as scratch:
             scratch.write_text(json.dumps({"run_id": self.run_id, "tracking_uri": self.tracking_uri}) + "\n")
 
@@ -50,37 +65,38 @@ class Session:
         return known["run_id"] if known["tracking_uri"] == self.tracking_uri else None
 
     def epochs(self) -> Iterator[EpochRecord]:
-        """Train; every epoch is in MLflow before it is yielded, and the run never stays RUNNING."""
+        """Train; MLflow follows in a thread and is complete at the end, unless it stays away, which is told."""
+        files = TrialFiles(self.run_folder, self.trial_id)
         state: State = "FAIL"
-        reason = ""
+        reason, record, patience = "", None, PATIENCE
         try:
-            for record in self._trained():
-                self._tracker.log_epoch(self.run_id, record.epoch, record.metrics)
+            for record in self._trained(files.trace):
+                log = partial(self._tracker.log_epoch, self.run_id, record.epoch, record.metrics, time.time())
+                self._outbox.put(log)
                 yield record
             state = "COMPLETE"
-            self._tracker.log_rank_trace(self.run_id, self.trace, f"{self.run_folder.name}/{self.trial_id}")
         except (KeyboardInterrupt, GeneratorExit):
-            state, reason = "PRUNED", "interrupted"
+            state, reason, patience = "PRUNED", "interrupted", HASTE
             raise
         except Exception as error:
             reason = f"{type(error).__name__}: {error}"
             raise
         finally:
-            self._tracker.end_trial(self.run_id, state, artifacts=[self.folder / "adapter.safetensors"], reason=reason)
+            ending = Ending(state, record.epoch + 1 if record else 0, record.metrics if record else {}, reason)
+            for write in endings(self._tracker, self.run_id, files, f"{self.run_folder.name}/{self.trial_id}", ending):
+                self._outbox.put(write)
+            if left := self._outbox.close(patience):
+                tell = self._outbox.tell
+                tell(f"MLflow did not come back and lacks the last writes ({left}); --resume makes them")
 
-    @property
-    def trace(self) -> Path:
-        """The rank trace."""
-        return self.run_folder / "rank_trace" / f"{self.trial_id}.parquet"
-
-    def _trained(self) -> Iterator[EpochRecord]:
+    def _trained(self, trace: Path) -> Iterator[EpochRecord]:
         """In this process, or on several workers under Ray Train."""
         need = self.file.resources
         spec = {
             "trial_id": self.trial_id,
             "config": self.config.model_dump(mode="json"),
             "folder": str(self.folder),
-            "trace": str(self.trace),
+            "trace": str(trace),
             "references": self.file.references,
             "test_references": None,
             "test": False,

@@ -14,6 +14,7 @@ from faar_ray.errors import FaarRayError, TooManyFailures
 from faar_ray.records import State, TrialResult
 from faar_ray.tune import journal
 from faar_ray.tune.duration import clock
+from faar_ray.tune.failures import described
 from faar_ray.tune.jobs import Job, Running
 from faar_ray.tune.proposer import Proposer
 from faar_ray.tune.references import References
@@ -193,7 +194,8 @@ class Book:
         state: State = "COMPLETE" if epochs >= job.config.optim.epochs else "PRUNED"
         reason = running.error or (running.stop_reason if state == "PRUNED" else "")
         if running.error or (state == "PRUNED" and not reason):
-            state, reason = "FAIL", reason or f"it ended by itself after {epochs} of {job.config.optim.epochs} epochs"
+            reason = reason or f"it ended by itself after {epochs} of {job.config.optim.epochs} epochs"
+            state, reason = "FAIL", described(reason, job.trial_id, job.params)
         took = running.seconds_before + self.now() - running.started
         return TrialResult(
             job.trial_id,
@@ -219,8 +221,8 @@ class Book:
         self.failures += 1
         allowed = self.space.failure.max_failures
         if self.failures > allowed and self.fatal is None:
-            last = f"the last, {result.trial_id}: {result.reason}"
-            self.fatal = TooManyFailures(f"{self.failures} trials failed, failure.max_failures is {allowed}; {last}")
+            told = f"{self.failures} trials failed, failure.max_failures is {allowed}; the last: {result.reason}"
+            self.fatal = TooManyFailures(told)
 
     def _keep_time(self) -> None:
         self.proposer.study.set_user_attr(ELAPSED, round(self.elapsed(), 1))

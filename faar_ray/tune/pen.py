@@ -1,18 +1,28 @@
-"""MLflow's only writer: a thread that works off what the search reports, so that no slow database stops a trial."""
+"""MLflow's only writer: a thread that works off what the search reports, so that no slow database stops a trial.
+
+The run's folder is the truth and MLflow a view of it: while MLflow is away writes wait, in order; a trial's run is
+closed only after everything that its folder holds is in it; what is missing at the search's end, `--resume` completes.
+"""
 
 from __future__ import annotations
 
-import queue
+import dataclasses
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
 from faar_ray.records import State, TrialResult
+from faar_ray.tracking.mlflow_faults import is_away, needed, reason_of
 from faar_ray.tracking.mlflow_writer import Tracker
+from faar_ray.tracking.outbox import Outbox
+from faar_ray.tracking.trial_run import Ending, TrialFiles, endings
 from faar_ray.tune.jobs import Job
 
 Note = Callable[[str], None]
+PATIENCE, HASTE = 120.0, 10.0  # seconds to wait for MLflow at the end of a search, and after Ctrl-C
+MOST_WAITING = 10_000  # writes; epochs beyond are taken from the disk when their trial's run is closed
 
 
 class Pen:
@@ -21,20 +31,18 @@ class Pen:
     Args:
         open_tracker: opens MLflow with the search's parent run; called in the thread, at once.
         folder: of the run.
-        complain: is told the first failure of a write, once.
+        note: is told when MLflow goes away, when it is back, and what was completed.
     """
 
-    def __init__(self, open_tracker: Callable[[], Tracker], folder: Path, complain: Note) -> None:
-        self.folder, self.complain = folder, complain
+    def __init__(self, open_tracker: Callable[[], Tracker], folder: Path, note: Note) -> None:
+        self.folder, self.note = folder, note
         self.runs: dict[str, str] = {}
         """trial id -> run id, once written."""
-        self.failures = 0
         self._open, self._opened = open_tracker, threading.Event()
         self._tracker: Tracker | None = None
         self._fault: BaseException | None = None
-        self._queue: queue.Queue[Callable[[], None] | None] = queue.Queue()
-        self._thread = threading.Thread(target=self._work, name="mlflow", daemon=True)
-        self._thread.start()
+        self._outbox = Outbox("MLflow", is_away, reason_of, note)
+        self._outbox.put(self._begin)
 
     @property
     def tracker(self) -> Tracker:
@@ -49,26 +57,32 @@ class Pen:
         assert self._tracker is not None
         return self._tracker
 
+    def backlog(self) -> int:
+        """Writes that wait because MLflow is away; 0 while it is not."""
+        return self._outbox.waiting if self._outbox.away else 0
+
     def started(self, job: Job) -> None:
         """Open the trial's run, or go on with it."""
-        self._queue.put(lambda: self._start(job))
+        self._outbox.put(lambda: self._start(job))
 
     def epoch(self, job: Job, epoch: int, metrics: Mapping[str, float]) -> None:
         """Log an epoch in one batch; one that is there already is skipped."""
-        self._queue.put(lambda: self.tracker.log_epoch(self.runs[job.trial_id], epoch, metrics))
+        if self._outbox.waiting < MOST_WAITING:
+            at, values = time.time(), dict(metrics)
+            self._outbox.put(lambda: self.tracker.log_epoch(self.runs[job.trial_id], epoch, values, at))
 
     def ended(self, job: Job, result: TrialResult) -> None:
-        """Log the rank trace and its picture, and close the run."""
-        self._queue.put(lambda: self._trace(job))
-        self._queue.put(lambda: self._end(job, result))
+        """Log what is missing, the rank trace and its picture, and close the run."""
+        self._outbox.put(lambda: self._finish(job, result))
 
     def tested(self, trial_id: str, metrics: Mapping[str, float]) -> None:
         """Log what the test split gave."""
-        self._queue.put(lambda: self.tracker.log_final(self.runs[trial_id], metrics))
+        self._outbox.put(lambda: self.tracker.log_final(self.runs[trial_id], metrics))
 
     def reconcile(self, ended: Sequence[tuple[Job, TrialResult]]) -> None:
-        """Complete what a killed driver had not written of trials that had ended."""
-        self._queue.put(lambda: self._reconcile(ended))
+        """Complete from the disk, and tell, what a driver before had not written of trials that had ended."""
+        if ended:
+            self._outbox.put(lambda: self._reconcile(ended))
 
     def run_id(self, trial_id: str) -> str:
         """MLflow run of a trial, "" while it is not known."""
@@ -76,17 +90,35 @@ class Pen:
 
     def close_running(self, state: State, reason: str) -> None:
         """Close runs that are still open."""
-        self._queue.put(lambda: _nothing(self.tracker.close_running(self.tracker.parent, state, reason)))
+        self._outbox.put(lambda: _nothing(self.tracker.close_running(self.tracker.parent, state, reason)))
 
-    def drain(self) -> None:
-        """Wait until all is written."""
-        self._queue.join()
+    def settle(self) -> None:
+        """Wait until all is written, or MLflow is known to be away."""
+        self._outbox.settle()
 
-    def end_search(self, state: Literal["FINISHED", "FAILED", "KILLED"], report: Path | None = None) -> None:
-        """Close the parent run, write the rest and stop."""
-        self._queue.put(lambda: self.tracker.end_search(state, report))
-        self._queue.put(None)
-        self._thread.join()
+    def end_search(
+        self, state: Literal["FINISHED", "FAILED", "KILLED"], report: Path | None = None, patience: float = PATIENCE
+    ) -> int:
+        """Close the parent run, write the rest and stop; how many writes could not be made.
+
+        Args:
+            state: how the search ended.
+            report: folder that is logged.
+            patience: seconds to wait for MLflow while it is away.
+        """
+        self._outbox.put(lambda: self.tracker.end_search(state, report))
+        return self._outbox.close(patience)
+
+    def _begin(self) -> None:
+        try:
+            tracker = self._open()
+            with needed(tracker.uri):
+                self.runs = tracker.runs_of(tracker.parent)
+            self._tracker = tracker
+        except BaseException as fault:  # whoever waits for the tracker gets it
+            self._fault = fault
+            self._outbox.abandon()
+        self._opened.set()
 
     def _start(self, job: Job) -> None:
         before = self.runs.get(job.trial_id)
@@ -96,54 +128,33 @@ class Pen:
             self.tracker.tag(run, {"faar_ray.cached": "true"})
 
     def _reconcile(self, ended: Sequence[tuple[Job, TrialResult]]) -> None:
-        still_open = self.tracker.running(self.tracker.parent)
-        for job, result in ended:
-            if job.trial_id not in self.runs or job.trial_id in still_open:
-                self._start(job)
-                self.tracker.log_epoch(self.runs[job.trial_id], result.epochs - 1, result.metrics)
-                self._trace(job)
-                self._end(job, result)
+        """May be repeated at any point: a trial that is complete by now is not touched again."""
+        held = self.tracker.children(self.tracker.parent)
+        lacking = [
+            (job, result) for job, result in ended if job.trial_id not in held or not held[job.trial_id].holds(result)
+        ]
+        for job, result in lacking:
+            self._complete(job, result)
+        if lacking:
+            names = ", ".join(job.trial_id for job, _ in lacking[:8]) + ", ..." * (len(lacking) > 8)
+            self.note(f"MLflow lacked something of {len(lacking)} ended trials ({names}); completed from the disk")
 
-    def _trace(self, job: Job) -> None:
-        trace = self.folder / "rank_trace" / f"{job.trial_id}.parquet"
-        if trace.is_file():
-            self.tracker.log_rank_trace(self.runs[job.trial_id], trace, _title(job))
+    def _complete(self, job: Job, result: TrialResult) -> None:
+        trained_here = TrialFiles(self.folder, job.trial_id).folder.exists()
+        job = dataclasses.replace(job, cached=job.role == "reference" and not trained_here)
+        self._outbox.attempt(lambda: self._start(job))
+        if job.trial_id in self.runs:
+            self._finish(job, result)
 
-    def _end(self, job: Job, result: TrialResult) -> None:
-        run, adapter = self.runs[job.trial_id], self.folder / "trials" / job.trial_id / "adapter.safetensors"
-        if job.cached:
-            self.tracker.log_epoch(run, result.epochs - 1, result.metrics)
-        self.tracker.end_trial(run, result.state, artifacts=[adapter], reason=result.reason)
-
-    def _work(self) -> None:
-        try:
-            self._tracker = self._open()
-            self.runs = self._tracker.runs_of(self._tracker.parent)
-        except BaseException as fault:  # whoever waits for the tracker gets it
-            self._fault = fault
-        self._opened.set()
-        while (task := self._queue.get()) is not None:
-            if self._fault is None:
-                self._write(task)
-            self._queue.task_done()
-        self._queue.task_done()
-
-    def _write(self, task: Callable[[], None]) -> None:
-        try:
-            task()
-        except Exception as fault:  # a view must not stop the search, whatever is wrong with it
-            self.failures += 1
-            if self.failures == 1:
-                self.complain(f"MLflow cannot be written ({_first_line(fault)}); the search goes on without it")
+    def _finish(self, job: Job, result: TrialResult) -> None:
+        run, files = self.runs[job.trial_id], TrialFiles(self.folder, job.trial_id)
+        for write in endings(self.tracker, run, files, _title(job), Ending.of(result)):
+            self._outbox.attempt(write)
 
 
 def _title(job: Job) -> str:
     said = [f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in job.params.items()]
     return f"{job.trial_id}: {', '.join(said)}" if said else job.trial_id
-
-
-def _first_line(fault: Exception) -> str:
-    return (str(fault).strip().splitlines() or [type(fault).__name__])[0]
 
 
 def _nothing(_: object) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from rich.console import Console, Group, RenderableType
@@ -50,6 +50,8 @@ class Progress:
         self.begun = time.monotonic()
         self.lines: dict[str, Line] = {}
         self.phase_text = ""
+        self.backlog: Callable[[], int] = lambda: 0
+        """Writes that wait for MLflow."""
         self._live: Live | None = None
 
     def __enter__(self) -> Progress:
@@ -93,11 +95,21 @@ class Progress:
         line = self.lines[job.trial_id]
         line.state, line.epochs, line.metrics = result.state.lower(), result.epochs, result.metrics
         line.seconds, line.reason = result.seconds, result.reason
+        if result.state == "FAIL":
+            self._say_failure(f"{job.trial_id:<16} failed in {clock(line.seconds)}: {result.reason}")
+            return
         state = "from the cache" if job.cached else f"{line.state} in {clock(line.seconds)}"
         self._say_of(job, "  ".join(part for part in (state, self._values(line), result.reason) if part))
 
     def _say_of(self, job: Job, text: str) -> None:
         self._say(f"{job.trial_id:<16} {text}  [{parameters(job)}]")
+
+    def _say_failure(self, text: str) -> None:
+        """With its reason wherever it may be read: the table has no room for it, and -q no lines."""
+        if self._live is None and self.verbosity >= 0:
+            self._say(text)
+        else:
+            self.note(text)
 
     def _say(self, text: str) -> None:
         if self._live is None and self.verbosity >= 0:
@@ -149,6 +161,7 @@ class Progress:
         running = sum(1 for line in self.lines.values() if line.state == "running")
         hidden = len(self.lines) - len(self._visible())
         parts = [f"{len(ended)} of {self.trials} trials", f"{running} running", clock(time.monotonic() - self.begun)]
+        parts += [f"{waiting} writes wait for MLflow" for waiting in [self.backlog()] if waiting]
         parts += [f"{hidden} more above"] * (hidden > 0) + [self.phase_text] * bool(self.phase_text)
         return Text.assemble((self.name, "bold"), "  ", "  ·  ".join(parts))
 

@@ -18,6 +18,7 @@ from optuna.trial import FrozenTrial, TrialState
 from faar_ray.config import TrialConfig, config_id
 from faar_ray.records import TrialResult
 from faar_ray.tune import journal
+from faar_ray.tune.failures import described
 from faar_ray.tune.jobs import Job
 from faar_ray.tune.points import asked, planned
 from faar_ray.tune.replicates import leading
@@ -187,7 +188,8 @@ class Proposer:
         bad = [f"{name} is {value}" for name, value in values.items() if not math.isfinite(value)]
         if not bad:
             return result
-        return dataclasses.replace(result, state="FAIL", reason=f"objective {', '.join(bad)}")
+        reason = described(f"objective {', '.join(bad)}", result.trial_id, result.params)
+        return dataclasses.replace(result, state="FAIL", reason=reason)
 
     def _close(self, result: TrialResult, trial: optuna.Trial) -> None:
         if result.state != "FAIL":

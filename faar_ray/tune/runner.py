@@ -17,6 +17,7 @@ from faar_ray.errors import FaarRayError, NothingFeasible
 from faar_ray.records import TrialResult
 from faar_ray.report.answer import Answer, answer
 from faar_ray.report.results import write_results
+from faar_ray.tracking.mlflow_faults import needed
 from faar_ray.tracking.mlflow_writer import Tracker
 from faar_ray.train.capacity import capacity
 from faar_ray.train.ray_cluster import connected
@@ -26,7 +27,7 @@ from faar_ray.tune.datasets import make_data
 from faar_ray.tune.jobs import Job, Surroundings
 from faar_ray.tune.journal import open_journal, tests
 from faar_ray.tune.outcome import best_of
-from faar_ray.tune.pen import Pen
+from faar_ray.tune.pen import HASTE, Pen
 from faar_ray.tune.progress import Progress
 from faar_ray.tune.proposer import Proposer
 from faar_ray.tune.references import References
@@ -51,6 +52,8 @@ class Outcome:
     """Which budget ended it, "" for none but the number of trials."""
     fault: FaarRayError | None
     """Too many failures, nothing feasible, a failed reference."""
+    unwritten: int = 0
+    """Writes that MLflow was too long away for; `--resume` makes them."""
 
 
 def run_search(space: SearchSpace, name: str, progress: Progress, *, resume: bool, address: str | None) -> Outcome:
@@ -63,6 +66,7 @@ def run_search(space: SearchSpace, name: str, progress: Progress, *, resume: boo
     with holding(run_folder.folder_of(space, name), space, fresh=not resume) as folder:
         proposer = Proposer(space, open_journal(folder.study_log, space.name, space.objectives))
         pen = Pen(functools.partial(open_tracker, space, name, folder), folder.path, progress.note)
+        progress.backlog = pen.backlog
         with closing(pen, folder, proposer):
             references = References(space, proposer.results())
             pen.reconcile([(job_of(space, result), result) for result in proposer.results()])
@@ -92,20 +96,23 @@ def train(space: SearchSpace, book: Book, folder: RunFolder, pen: Pen, progress:
 
 
 def conclude(space: SearchSpace, folder: RunFolder, proposer: Proposer, book: Book, pen: Pen) -> Outcome:
-    """Results, report and answer of a search that came to its end."""
+    """Results, report and answer of a search that came to its end; MLflow has the last word, and may be late."""
+    uri, parent = pen.tracker.uri, pen.tracker.parent
     for trial_id, metrics in tests(proposer.study).items():
         pen.tested(trial_id, metrics)
-    pen.drain()
+    pen.settle()
     results = write_down(folder, proposer, pen)
     fit_for_use = [result for result in results if result.role != "trial" or proposer.feasible(result)]
     complete = [result for result in fit_for_use if result.role == "trial" and result.state == "COMPLETE"]
     fault = book.fatal or (None if complete else nothing_feasible(space, results))
     report = build_report(folder.path, pen)
-    pen.end_search("FAILED" if book.fatal else "FINISHED", report)
+    unwritten = pen.end_search("FAILED" if book.fatal else "FINISHED", report)
+    if not all(result.run_id for result in results):  # runs that were made at last
+        write_down(folder, proposer, pen)
     best = best_of(complete, space.objectives)
     found = answer(fit_for_use, space.objectives)
-    uri, parent = pen.tracker.uri, pen.tracker.parent
-    return Outcome(folder.path, uri, parent, proposer.counts(), results, best, found, book.limit, fault)
+    counts = proposer.counts()
+    return Outcome(folder.path, uri, parent, counts, results, best, found, book.limit, fault, unwritten)
 
 
 def write_down(folder: RunFolder, proposer: Proposer, pen: Pen) -> list[TrialResult]:
@@ -122,7 +129,7 @@ def build_report(folder: Path, pen: Pen) -> Path | None:
 
         build(folder)
     except Exception as fault:
-        pen.complain(f"the report could not be made ({type(fault).__name__}: {fault})")
+        pen.note(f"the report could not be made ({type(fault).__name__}: {fault})")
         return None
     return folder / "report"
 
@@ -139,12 +146,10 @@ def open_tracker(space: SearchSpace, name: str, folder: RunFolder) -> Tracker:
     """MLflow with the search's parent run open: the one of `run.json`, else a new one."""
     tracker = Tracker(space.tracking.uri, space.tracking.experiment or space.name)
     before = run_folder.read_run(folder)
-    try:
-        if before.get("tracking_uri") != tracker.uri:
-            raise KeyError
-        tracker.resume_search(before["parent_run_id"])
-    except Exception:  # no run yet, or its database is gone: a new view of the same journal
-        tracker.start_search(name, run_folder.as_yaml(space), {}, seed=space.search.seed)
+    known = before.get("parent_run_id") if before.get("tracking_uri") == tracker.uri else None
+    with needed(tracker.uri):
+        if known is None or not tracker.resume_search(known):  # the latter: a new view of the same journal
+            tracker.start_search(name, run_folder.as_yaml(space), {}, seed=space.search.seed)
     objectives = [objective.model_dump() for objective in space.objectives]
     facts = {"name": name, "tracking_uri": tracker.uri, "parent_run_id": tracker.parent, "objectives": objectives}
     run_folder.write_run(folder, facts)
@@ -174,7 +179,8 @@ def closing(pen: Pen, folder: RunFolder, proposer: Proposer) -> Iterator[None]:
         interrupted = isinstance(fault, KeyboardInterrupt)
         reason = "interrupted; --resume goes on" if interrupted else f"{type(fault).__name__}: {fault}"
         pen.close_running("PRUNED" if interrupted else "FAIL", reason)
-        pen.end_search("KILLED" if interrupted else "FAILED")
         with contextlib.suppress(Exception):
             write_down(folder, proposer, pen)
+        if left := pen.end_search("KILLED" if interrupted else "FAILED", patience=HASTE):
+            pen.note(f"MLflow is away and lacks the last writes ({left}); --resume makes them")
         raise

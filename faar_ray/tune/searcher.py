@@ -13,6 +13,7 @@ from ray.tune.search import Searcher
 
 from faar_ray.train.ray_cluster import free_groups_of_the_dead
 from faar_ray.tune.book import Book
+from faar_ray.tune.failures import reason_of_failure
 from faar_ray.tune.jobs import Job
 
 FINISHED: Any = Searcher.FINISHED  # a marker that Ray's annotations do not know
@@ -94,7 +95,6 @@ class BookCallback(Callback):
 
 
 def failure_of(trial: Trial) -> str:
-    """Last line of what Ray wrote about a trial's failure, for people."""
+    """What Ray wrote about a trial's failures, for people."""
     path = trial.error_file
-    lines = [line for line in Path(path).read_text().splitlines() if line.strip()] if path else []
-    return lines[-1].strip() if lines else "the trial's process ended without a word (killed, or out of memory)"
+    return reason_of_failure(Path(path).read_text() if path else "", trial.num_failures)

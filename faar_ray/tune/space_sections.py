@@ -119,7 +119,11 @@ class WarmStart(Section):
 class Failure(Section):
     """How many failures are borne."""
 
-    max_retries: Annotated[int, Field(ge=0)] = Field(2, description="Times that one trial is tried again.")
+    max_retries: Annotated[int, Field(ge=0)] = Field(
+        2,
+        description="Times that one trial is tried again after its process died, raised or ran out of memory; a fault "
+        "of its config or data and a loss that is not finite are not tried again.",
+    )
     max_failures: Annotated[int, Field(ge=0)] = Field(5, description="Failed trials that end the search (exit 3).")
 
 

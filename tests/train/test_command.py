@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,10 @@ import torch
 import yaml
 from mlflow import MlflowClient
 
+from faar_ray.records import EpochRecord
 from faar_ray.tracking.rank_trace import read_rank_trace
 from faar_ray.train.__main__ import main
+from faar_ray.train.fit import fit
 
 TRIAL: dict[str, Any] = {
     "method": "faar",
@@ -96,3 +100,51 @@ def test_a_diverged_run_is_failed_in_mlflow_with_its_reason(config: Path, capsys
     (run,) = client.search_runs([e.experiment_id for e in client.search_experiments() if e.name == "mine"])
     assert run.info.status == "FAILED"
     assert "the loss of" in run.data.tags["faar_ray.reason"]
+
+
+def test_a_database_that_is_away_for_a_while_stops_no_training(
+    config: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.set_num_threads(1)
+    monkeypatch.setattr("faar_ray.train.session.fit", unplugged(config.parent, fit))
+    assert main([str(config)]) == 0
+    said = capsys.readouterr().out
+    assert "MLflow is away (No such file" in said
+    assert "MLflow is back after" in said
+    client = MlflowClient(f"sqlite:///{config.parent / 'mlflow.db'}")
+    (run,) = client.search_runs([e.experiment_id for e in client.search_experiments() if e.name == "mine"])
+    assert run.info.status == "FINISHED"
+    assert [point.step for point in client.get_metric_history(run.info.run_id, "delta_m")] == [0, 1]
+    assert {"rank_trace.parquet", "rank_trace.png", "adapter.safetensors", "config.yaml"} == {
+        entry.path for entry in client.list_artifacts(run.info.run_id)
+    }
+
+
+def test_a_database_that_stays_away_is_told_and_completed_by_resume(
+    config: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.set_num_threads(1)
+    with monkeypatch.context() as patch:
+        patch.setattr("faar_ray.train.session.PATIENCE", 0.5)
+        patch.setattr("faar_ray.train.session.fit", unplugged(config.parent, fit, back=False))
+        assert main([str(config)]) == 0
+    assert "--resume makes them" in capsys.readouterr().out.replace("\n", " ")
+    (config.parent / "unplugged.db").rename(config.parent / "mlflow.db")
+    assert main([str(config), "--resume"]) == 0
+    client = MlflowClient(f"sqlite:///{config.parent / 'mlflow.db'}")
+    (run,) = client.search_runs([e.experiment_id for e in client.search_experiments() if e.name == "mine"])
+    assert run.info.status == "FINISHED"
+    assert [point.step for point in client.get_metric_history(run.info.run_id, "delta_m")] == [0, 1]
+
+
+def unplugged(folder: Path, train: Callable[..., Iterator[EpochRecord]], back: bool = True) -> Any:
+    """`fit` during which the database is away, and back before the end."""
+
+    def training(*arguments: Any, **options: Any) -> Iterator[EpochRecord]:
+        (folder / "mlflow.db").rename(folder / "unplugged.db")
+        yield from train(*arguments, **options)
+        time.sleep(0.5)
+        if back:
+            (folder / "unplugged.db").rename(folder / "mlflow.db")
+
+    return training

@@ -37,7 +37,10 @@ def test_states_are_told_as_they_were(space: Space, driver: Drive, tmp_path: Pat
     assert (stopped.state, stopped.values) == (TrialState.PRUNED, None)
     assert stopped.user_attrs["epoch/0000"] == 1.0
     assert "best there 5" in stopped.user_attrs["reason"]
-    assert (failed.state, failed.user_attrs["reason"]) == (TrialState.FAIL, "it broke")
+    assert (failed.state, failed.user_attrs["reason"]) == (
+        TrialState.FAIL,
+        "it broke [t002-s0: pdrs.rho_shared 0.868263]",
+    )
 
 
 def test_with_one_objective_optuna_holds_the_intermediate_values(space: Space, driver: Drive, tmp_path: Path) -> None:
@@ -62,7 +65,10 @@ def test_an_objective_that_is_no_number_is_a_failure_with_its_reason(space: Spac
         return {"delta_m": 1.0, "trainable_params": math.nan}
 
     (result,) = driver(space(budget={"trials": 1}), train=train).run().proposer.results()
-    assert (result.state, result.reason) == ("FAIL", "objective trainable_params is nan")
+    assert (result.state, result.reason) == (
+        "FAIL",
+        "objective trainable_params is nan [t000-s0: pdrs.rho_shared 0.95]",
+    )
 
 
 def test_the_prior_comes_first_and_warm_starts_after_it(space: Space, driver: Drive) -> None:
