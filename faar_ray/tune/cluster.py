@@ -13,10 +13,12 @@ from typing import Any
 import ray
 from ray import tune
 
+import faar_ray
 from faar_ray.errors import ConfigError
 from faar_ray.sections import Resources
 from faar_ray.tune.book import Book
 from faar_ray.tune.capacity import Node, this_machine
+from faar_ray.tune.node_loss import OrphanSweeper
 from faar_ray.tune.searcher import BookCallback, BookScheduler, BookSearcher, Spec
 from faar_ray.tune.trainable import TrialActor
 
@@ -51,7 +53,7 @@ def connected(address: str | None) -> Iterator[list[Node]]:
         options |= {"address": "local", "num_cpus": int(here.cpus), "include_dashboard": False}
         options |= {"object_store_memory": OBJECT_STORE}
     else:
-        options |= {"address": address}
+        options |= {"address": address, "runtime_env": {"py_modules": [faar_ray]}}  # the driver's code, on every node
     on_term = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(**options)
@@ -90,7 +92,7 @@ def work_off(book: Book, spec: Spec, need: Resources, max_retries: int, scratch:
         num_samples=-1,
         search_alg=BookSearcher(book, spec),
         scheduler=BookScheduler(book),
-        callbacks=[BookCallback(book)],
+        callbacks=[BookCallback(book), OrphanSweeper()],
         storage_path=str(scratch),
         max_failures=max_retries,
         reuse_actors=True,

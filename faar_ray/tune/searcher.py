@@ -13,6 +13,7 @@ from ray.tune.search import Searcher
 
 from faar_ray.tune.book import Book
 from faar_ray.tune.jobs import Job
+from faar_ray.tune.node_loss import forgive_node_loss
 
 FINISHED: Any = Searcher.FINISHED  # a marker that Ray's annotations do not know
 Spec = Callable[[Job], dict[str, Any]]
@@ -58,6 +59,10 @@ class BookScheduler(FIFOScheduler):
         metrics = {key.removeprefix("metrics/"): value for key, value in result.items() if key.startswith("metrics/")}
         stop = self.book.verdict(trial.config["trial_id"], result["epoch"], metrics)
         return str(FIFOScheduler.STOP if stop else FIFOScheduler.CONTINUE)
+
+    def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
+        """A trial that goes on after an error (or ends with it): a lost machine takes no retry away."""
+        forgive_node_loss(trial)
 
 
 class BookCallback(Callback):

@@ -1,0 +1,81 @@
+"""What a lost machine leaves: trials that did nothing wrong, and placement groups that nobody will free.
+
+Ray counts every dead actor as its trial's failure unless the machine announced its end; and it keeps the placement
+group of a dead actor until the driver ends, so the workers' CPUs of a killed trial would be lost to the search.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import cloudpickle
+import ray
+from ray._private import state
+from ray.core.generated.gcs_pb2 import ActorTableData, PlacementGroupTableData
+from ray.exceptions import RayActorError, RayTaskError
+from ray.tune import Callback
+from ray.tune.experiment import Trial
+from ray.util.placement_group import PlacementGroup, remove_placement_group
+
+MOST_NODES = 5
+"""How many machines may die under one trial before that is held against the trial: it may be what kills them."""
+SWEEP_S = 2.0
+
+
+def forgive_node_loss(trial: Trial) -> None:
+    """Take back the failure that Ray just counted, where the trial's machine died under it."""
+    forgiven = getattr(trial, "nodes_lost", 0)
+    if forgiven < MOST_NODES and _died_with_its_node(_last_error(trial)):
+        trial.nodes_lost = forgiven + 1
+        trial.max_failures += 1
+
+
+def _last_error(trial: Trial) -> BaseException | None:
+    path = trial.pickled_error_file
+    try:
+        error = cloudpickle.loads(Path(path).read_bytes()) if path else None
+    except (OSError, EOFError, ValueError):
+        return None
+    return error.as_instanceof_cause() if isinstance(error, RayTaskError) else error
+
+
+def _died_with_its_node(error: BaseException | None) -> bool:
+    if not isinstance(error, RayActorError) or not error.actor_id:
+        return False
+    raw = state.state._connect_and_get_accessor().get_actor_info(ray.ActorID.from_hex(error.actor_id))
+    if raw is None:
+        return False
+    home = ActorTableData.FromString(raw).address.node_id.hex()
+    return any(node["NodeID"] == home and not node["Alive"] for node in ray.nodes())
+
+
+class OrphanSweeper(Callback):
+    """Frees placement groups of this driver's actors that are dead, every `SWEEP_S` seconds at most."""
+
+    def __init__(self) -> None:
+        self._next = 0.0
+
+    def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
+        """Look, if it is time."""
+        if time.monotonic() >= self._next:
+            self._next = time.monotonic() + SWEEP_S
+            for orphan in orphans():
+                remove_placement_group(orphan)
+
+
+def orphans() -> list[PlacementGroup]:
+    """Placement groups of this driver's dead actors that still hold resources."""
+    accessor = state.state._connect_and_get_accessor()
+    job = ray.get_runtime_context().get_job_id()
+    found = []
+    for raw in accessor.get_placement_group_table():
+        group = PlacementGroupTableData.FromString(raw)
+        removed = group.state == PlacementGroupTableData.REMOVED
+        if removed or not group.creator_actor_id or group.creator_job_id.hex() != job:
+            continue
+        info = accessor.get_actor_info(ray.ActorID(group.creator_actor_id))
+        if info is not None and ActorTableData.FromString(info).state == ActorTableData.DEAD:
+            found.append(PlacementGroup(ray.PlacementGroupID(group.placement_group_id)))
+    return found
