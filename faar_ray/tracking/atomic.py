@@ -46,7 +46,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def leftovers(folder: Path, name: str = "*") -> list[Path]:
-    """Temporary files beside `folder/<name>` that a killed writer left; the caller knows that no other writer is alive."""
+    """Temporary files beside `folder/<name>` that a killed writer left: the caller knows of no living one."""
     return sorted(folder.glob(f".{name}.*.tmp"))
 
 

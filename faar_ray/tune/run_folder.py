@@ -95,8 +95,8 @@ def hold(path: Path, space: SearchSpace) -> RunFolder:
     shutil.rmtree(folder.ray, ignore_errors=True)
     for part in ("trials", "rank_trace"):
         (path / part).mkdir(exist_ok=True)
-    for part in (path, path / "rank_trace"):  # of a killed driver or trial; a trial clears its own folder
-        clear_leftovers(part)
+    for place in (path, path / "rank_trace"):  # of a killed driver or trial; a trial clears its own folder
+        clear_leftovers(place)
     with replacing(folder.space_file) as scratch:
         scratch.write_text(as_yaml(space))
     return folder

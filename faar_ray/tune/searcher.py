@@ -13,7 +13,7 @@ from ray.tune.search import Searcher
 
 from faar_ray.tune.book import Book
 from faar_ray.tune.jobs import Job
-from faar_ray.tune.node_loss import forgive_node_loss
+from faar_ray.tune.node_loss import PatientTrial
 
 FINISHED: Any = Searcher.FINISHED  # a marker that Ray's annotations do not know
 Spec = Callable[[Job], dict[str, Any]]
@@ -54,15 +54,16 @@ class BookScheduler(FIFOScheduler):
         super().__init__()  # type: ignore[no-untyped-call]
         self.book = book
 
+    def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
+        """Ray makes its trials itself; from here on this one forgives the death of its machine."""
+        trial.__class__ = PatientTrial
+        super().on_trial_add(tune_controller, trial)
+
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         """Ask the book about a finished epoch (Ray asks nothing about a trial's last one)."""
         metrics = {key.removeprefix("metrics/"): value for key, value in result.items() if key.startswith("metrics/")}
         stop = self.book.verdict(trial.config["trial_id"], result["epoch"], metrics)
         return str(FIFOScheduler.STOP if stop else FIFOScheduler.CONTINUE)
-
-    def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
-        """A trial that goes on after an error (or ends with it): a lost machine takes no retry away."""
-        forgive_node_loss(trial)
 
 
 class BookCallback(Callback):
