@@ -18,10 +18,10 @@ STORE = 80_000_000
 HEALTH = {
     "RAY_health_check_initial_delay_ms": "1000",
     "RAY_health_check_period_ms": "1000",
-    "RAY_health_check_timeout_ms": "2000",
+    "RAY_health_check_timeout_ms": "10000",
     "RAY_health_check_failure_threshold": "3",
 }
-"""A dead node is known to be dead after about 3 s instead of Ray's 12."""
+"""A dead node refuses connections and is known to be dead after about 3 s instead of Ray's 12; a busy one has 30 s."""
 
 
 class LocalCluster:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import tempfile
 import time
@@ -41,7 +42,8 @@ def run(args: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory(prefix="faults-", ignore_cleanup_errors=True) as scratch:
         folder = Path(scratch) if args.out is None else args.out.absolute()
         folder.mkdir(parents=True, exist_ok=True)
-        kills = campaign(folder, args.kills, args.seed, args.workers, console.print)
+        say = functools.partial(console.print, soft_wrap=True)
+        kills = campaign(folder, args.kills, args.seed, args.workers, say)
     passed = all(kill.passed(exactly=args.workers == 1) for kill in kills)
     took = round(time.monotonic() - started)
     found = {"seed": args.seed, "workers": args.workers, "seconds": took, "passed": passed, "rows": rows(kills)}

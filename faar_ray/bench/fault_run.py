@@ -129,6 +129,12 @@ class Arena:
         """Every living process of this arena's drivers."""
         return [process for process in psutil.process_iter() if _environ(process).get(MARK) == self.mark]
 
+    def end_all(self) -> None:
+        """Kill what is still there of a search that was given up, or that leaked."""
+        for process in self.processes():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+
     def leaks(self, name: str, cluster: LocalCluster | None = None) -> list[str]:
         """What a search that is over left behind."""
         found = [f"temporary file {path.name}" for path in self.run(name).rglob(".*.tmp")]

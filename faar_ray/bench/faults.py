@@ -72,6 +72,7 @@ def measure(folder: Path, workers: int, say: Say = lambda text: None) -> Undistu
         arena.finish(arena.start("whole"), "whole")
     finally:
         watch.close()
+        arena.end_all()
     facts = arena.facts("whole")
     steps = [b.at - a.at for a, b in zip(watch.written, watch.written[1:], strict=False) if a.trial == b.trial]
     shrinks: dict[str, list[int]] = {name: [] for name in facts.rows}
@@ -98,13 +99,12 @@ def strike_once(
             driver = arena.start(name, "--resume", *address)
         arena.finish(driver, name, LIMIT_S)
         _compare(kill, arena.facts(name), watch, at, whole)
+        kill.leaked = arena.leaks(name, cluster)
     except Lost as fault:
         kill.fault = str(fault)
     finally:
         watch.close()
-    kill.leaked = arena.leaks(name, cluster)
-    for process in arena.processes():
-        process.kill()
+        arena.end_all()
     return kill
 
 
