@@ -21,8 +21,8 @@ FolderName = Annotated[
 class Resources(Section):
     """What one trial needs."""
 
-    workers: Literal[1] = Field(
-        1, description="Workers of a trial.", json_schema_extra={"why": "several workers are not supported yet"}
+    workers: Count = Field(
+        1, description="Workers of a trial, each on its part of every batch; 2 or more run under Ray Train."
     )
     cpus_per_worker: Count = Field(1, description="CPUs, and torch threads, of a worker.")
     gpus_per_worker: Annotated[float, Field(ge=0)] = Field(0, description="GPUs of a worker; a fraction shares one.")

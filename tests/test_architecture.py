@@ -31,7 +31,7 @@ NEVERS = [
     ({"report"}, {"train", "models"}),
 ]
 HOMES = {
-    "ray": {"tune", "train/ray_runtime.py", "bench"},
+    "ray": {"tune", "train/ray_runtime.py", "train/ray_cluster.py", "bench"},
     "mlflow": {"tracking", "report"},
     "optuna": {"tune", "report", "bench"},
     "timm": {"models", "bench"},

@@ -11,7 +11,7 @@ from typing import Any
 import psutil
 from ray.cluster_utils import Cluster
 
-from faar_ray.tune.cluster import QUIET
+from faar_ray.train.ray_cluster import QUIET
 
 STORE = 80_000_000
 """Bytes of a node's object store; only small dicts travel."""

@@ -53,6 +53,13 @@ class Importance:
         scores_R = (ema_R / correction_R.clamp_min(1e-12)).float()
         return Evidence(scores_R.where(observed_R, 0.0), observed_R)
 
+    def change_beta(self, before: float) -> None:
+        """Keep s_hat / (1 - beta^count) as it was under the beta before."""
+        was_R, is_R = (
+            1 - torch.pow(torch.tensor(beta, dtype=torch.float64), self.count_R.cpu()) for beta in (before, self.beta)
+        )
+        self.ema_R *= (is_R / was_R.clamp_min(1e-12)).to(self.ema_R)
+
     def keep(self, index_K: Tensor) -> None:
         """Follow a shrink."""
         index_K = index_K.to(self.ema_R.device)
@@ -126,10 +133,16 @@ class PDRS:
 
     def state_dict(self) -> dict[str, Any]:
         """EMA and counts of every adapter; masks need no state, being a function of (seed, step, adapter)."""
-        return {"ema": [i.ema_R for i in self.importance], "count": [i.count_R for i in self.importance]}
+        return {
+            "beta": self.config.beta,
+            "ema": [i.ema_R for i in self.importance],
+            "count": [i.count_R for i in self.importance],
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Undo `state_dict`."""
+        """Undo `state_dict`; where beta has changed since, bias-corrected scores stay what they were."""
         for importance, ema_R, count_R in zip(self.importance, state["ema"], state["count"], strict=True):
             importance.ema_R = ema_R.to(importance.ema_R, copy=True)
             importance.count_R = count_R.to(importance.count_R, copy=True)
+            if state["beta"] != importance.beta:
+                importance.change_beta(state["beta"])

@@ -1,1 +1,1 @@
-"""Training: `fit.fit` is the one loop, `fit.read_test` reads the test split."""
+"""Training: `fit.fit` is the one loop; `ray_runtime` runs it on several workers."""

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 from rich.table import Table
 
@@ -85,7 +84,6 @@ def dry_run(file: TrialFile, *, as_json: bool) -> None:
 
 def train(file: TrialFile, name: str, *, resume: bool, as_json: bool) -> None:
     """Train to the end, a line per epoch, then a table."""
-    torch.set_num_threads(file.resources.cpus_per_worker)
     session = Session(file, name, resume=resume)
     console = Console(stderr=as_json)
     metrics: dict[str, float] = {}

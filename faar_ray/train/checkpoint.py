@@ -33,9 +33,29 @@ def save_checkpoint(folder: Path, epoch: int, state: dict[str, Any], *, keep: in
     path = checkpoint_path(folder, epoch)
     with replacing(path) as scratch:
         torch.save({"format": FORMAT, **state}, scratch)
-    for old in sorted(path.parent.glob("epoch_*.pt"))[:-keep]:
-        old.unlink()
+    for old in checkpoints_of(folder)[:-keep]:
+        old.unlink(missing_ok=True)  # a process that was thought dead may have removed it
     return path
+
+
+def checkpoints_of(folder: Path) -> list[Path]:
+    """A trial's checkpoints, oldest first."""
+    return sorted((folder / "checkpoints").glob("epoch_*.pt"))
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """One checkpoint's state.
+
+    Raises:
+        DataError: it is damaged, or of another format.
+    """
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise DataError(f"{path}: damaged ({str(error).splitlines()[0]})") from error
+    if state.get("format") != FORMAT:
+        raise DataError(f"{path}: format {state.get('format')} is not {FORMAT}")
+    return state
 
 
 def last_good_checkpoint(folder: Path) -> dict[str, Any] | None:
@@ -44,16 +64,12 @@ def last_good_checkpoint(folder: Path) -> dict[str, Any] | None:
     Raises:
         DataError: there are checkpoints, but none can be read.
     """
-    paths = sorted((folder / "checkpoints").glob("epoch_*.pt"), reverse=True)
-    for path in paths:
+    paths = checkpoints_of(folder)
+    for path in reversed(paths):
         try:
-            state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:
-            log.warning("%s: damaged (%s); the one before it is used", path, str(error).splitlines()[0])
-            continue
-        if state.get("format") == FORMAT:
-            return state
-        log.warning("%s: format %s is not %s; the one before it is used", path, state.get("format"), FORMAT)
+            return read_checkpoint(path)
+        except DataError as fault:
+            log.warning("%s; the one before it is used", fault)
     if paths:
         raise DataError(f"{folder / 'checkpoints'}: none of {len(paths)} checkpoints can be read")
     return None

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
 
 from faar_ray.config import TrialConfig
 from faar_ray.data import batches, load_dataset
-from faar_ray.errors import DataError
 from faar_ray.export.adapter_file import write_adapter
 from faar_ray.ranks import rank_metrics
 from faar_ray.records import EpochRecord, RankRecord
@@ -23,6 +23,9 @@ from faar_ray.train.runtime import InProcess, Runtime
 from faar_ray.train.step import train_step
 from faar_ray.train.trial import Trial
 
+Epochs = Generator[EpochRecord, None, dict[str, float]]
+"""The epochs of a trial; what it returns at its end are the test split's metrics."""
+
 
 def fit(
     config: TrialConfig,
@@ -31,13 +34,15 @@ def fit(
     trial_id: str,
     trace: Path,
     references: Mapping[str, float] | None = None,
+    test_references: Mapping[str, float] | None = None,
+    test: bool = False,
     keep_checkpoints: int = 2,
     runtime: Runtime | None = None,
-) -> Iterator[EpochRecord]:
+) -> Epochs:
     """Train one trial; yields every epoch from 0, those of an earlier, interrupted run first.
 
     Each record comes after its checkpoint and the whole rank trace are on disk; after the last one the folder
-    holds `adapter.safetensors` too.
+    holds `adapter.safetensors` too. Who goes on after the last record has the test split read, once.
 
     Args:
         config: the trial.
@@ -45,8 +50,13 @@ def fit(
         trial_id: name in the rank trace.
         trace: Parquet file of the rank trace.
         references: single-task metric of each task; with it records hold `delta_m`.
+        test_references: the same on the test split, for `test/delta_m`.
+        test: whether to read the test split at the end.
         keep_checkpoints: how many stay on disk.
         runtime: one process by default.
+
+    Returns:
+        `test/<task>/<metric>` of every task, and `test/delta_m`; empty without `test`.
 
     Raises:
         NonFiniteLoss: naming step and task.
@@ -77,6 +87,24 @@ def fit(
         if runtime.worker == 0:
             write_trace(trace, trial_id, trial)
         yield trial.records[-1]
+    if not test:
+        return {}
+    return evaluate(trial, load_dataset(config.data, "test"), split="test", references=test_references)
+
+
+def fit_spec(spec: Mapping[str, Any], runtime: Runtime | None = None) -> Epochs:
+    """`fit` of a trial given as plain values, as they travel between processes."""
+    return fit(
+        TrialConfig.model_validate(spec["config"]),
+        Path(spec["folder"]),
+        trial_id=spec["trial_id"],
+        trace=Path(spec["trace"]),
+        references=spec["references"],
+        test_references=spec["test_references"],
+        test=spec["test"],
+        keep_checkpoints=spec["keep_checkpoints"],
+        runtime=runtime,
+    )
 
 
 def train_epoch(trial: Trial, epoch: int) -> dict[str, float]:
@@ -112,15 +140,6 @@ def end_epoch(trial: Trial, epoch: int) -> list[RankRecord]:
     if before != [id(adapter.A_RI) for adapter in trial.adapters]:
         trial.join()
     return ranks
-
-
-def read_test(config: TrialConfig, folder: Path, references: Mapping[str, float] | None) -> dict[str, float]:
-    """Metrics of a trained trial on the test split: `test/<task>/<metric>`, and `test/delta_m` with references."""
-    trial = Trial(config, InProcess())
-    trial.restore(folder)
-    if not trial.records:
-        raise DataError(f"{folder}: holds no checkpoint")
-    return evaluate(trial, load_dataset(config.data, "test"), split="test", references=references)
 
 
 def clear_leftovers_of(folder: Path, trace: Path) -> None:

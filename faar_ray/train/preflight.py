@@ -5,24 +5,45 @@ from __future__ import annotations
 import torch
 
 from faar_ray.config import TrialConfig
-from faar_ray.data import check_labels
+from faar_ray.data import check_labels, load_dataset
 from faar_ray.errors import ConfigError
 
 
-def preflight(config: TrialConfig) -> None:
+def preflight(config: TrialConfig, workers: int = 1) -> None:
     """Look whether data set, tasks and backbone exist; builds and loads nothing.
 
     Raises:
-        ConfigError: a backbone that is not there, or no C++ compiler where `optim.compile` needs one.
+        ConfigError: a backbone that is not there, no C++ compiler where `optim.compile` needs one, or a last batch
+            with fewer images than workers.
         DataError: a data set, a task's labels or a checkpoint that is not there.
     """
     check_labels(config.data)
+    if workers > 1:
+        data = config.data
+        check_last_batch(
+            config, data.train_images if data.name == "scenes" else len(load_dataset(data, "train")), workers
+        )
     if config.optim.compile and not torch.cuda.is_available():
         check_compiler()
     if config.backbone.name != "swin_micro" or config.backbone.checkpoint is not None:
         from faar_ray.models.backbone import check_backbone  # timm takes seconds to import
 
         check_backbone(config.backbone)
+
+
+def check_last_batch(config: TrialConfig, images: int, workers: int) -> None:
+    """Every worker must have an image of every batch.
+
+    Raises:
+        ConfigError: the last batch has too few.
+    """
+    batch = config.optim.batch_size
+    smallest = images % batch or min(batch, images)
+    if smallest < workers:
+        raise ConfigError(
+            f"optim.batch_size: {batch} leaves a batch of {smallest} of {images} images, fewer than "
+            f"resources.workers {workers}; choose another size"
+        )
 
 
 def check_compiler() -> None:

@@ -6,11 +6,14 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import torch
+
 from faar_ray.errors import ConfigError
 from faar_ray.records import EpochRecord, State
 from faar_ray.tracking.atomic import replacing
 from faar_ray.tracking.mlflow_writer import Tracker
-from faar_ray.train.fit import fit
+from faar_ray.train.capacity import capacity, this_machine
+from faar_ray.train.fit import fit_spec
 from faar_ray.train.preflight import preflight
 from faar_ray.trial_file import TrialFile
 
@@ -31,7 +34,8 @@ class Session:
             raise ConfigError(f"name: {self.folder} exists; go on with it by --resume, or give another name=NAME")
         if resume and not self.folder.exists():
             raise ConfigError(f"--resume: there is no {self.folder}; start without --resume")
-        preflight(self.config)
+        preflight(self.config, file.resources.workers)
+        capacity(file.resources, [this_machine()])
         self._tracker = Tracker(file.tracking.uri, file.tracking.experiment or name)
         self.tracking_uri = self._tracker.uri
         self.run_id = self._tracker.start_trial(self.trial_id, self.config, {}, "trial", self._known_run())
@@ -47,22 +51,14 @@ class Session:
 
     def epochs(self) -> Iterator[EpochRecord]:
         """Train; every epoch is in MLflow before it is yielded, and the run never stays RUNNING."""
-        trace = self.run_folder / "rank_trace" / f"{self.trial_id}.parquet"
         state: State = "FAIL"
         reason = ""
         try:
-            for record in fit(
-                self.config,
-                self.folder,
-                trial_id=self.trial_id,
-                trace=trace,
-                references=self.file.references,
-                keep_checkpoints=self.file.storage.keep_checkpoints,
-            ):
+            for record in self._trained():
                 self._tracker.log_epoch(self.run_id, record.epoch, record.metrics)
                 yield record
             state = "COMPLETE"
-            self._tracker.log_rank_trace(self.run_id, trace, f"{self.run_folder.name}/{self.trial_id}")
+            self._tracker.log_rank_trace(self.run_id, self.trace, f"{self.run_folder.name}/{self.trial_id}")
         except (KeyboardInterrupt, GeneratorExit):
             state, reason = "PRUNED", "interrupted"
             raise
@@ -71,3 +67,34 @@ class Session:
             raise
         finally:
             self._tracker.end_trial(self.run_id, state, artifacts=[self.folder / "adapter.safetensors"], reason=reason)
+
+    @property
+    def trace(self) -> Path:
+        """The rank trace."""
+        return self.run_folder / "rank_trace" / f"{self.trial_id}.parquet"
+
+    def _trained(self) -> Iterator[EpochRecord]:
+        """In this process, or on several workers under Ray Train."""
+        need = self.file.resources
+        spec = {
+            "trial_id": self.trial_id,
+            "config": self.config.model_dump(mode="json"),
+            "folder": str(self.folder),
+            "trace": str(self.trace),
+            "references": self.file.references,
+            "test_references": None,
+            "test": False,
+            "workers": need.workers,
+            "threads": need.cpus_per_worker,
+            "gpus_per_worker": need.gpus_per_worker,
+            "keep_checkpoints": self.file.storage.keep_checkpoints,
+        }
+        if need.workers == 1:
+            torch.set_num_threads(need.cpus_per_worker)
+            yield from fit_spec(spec)
+            return
+        from faar_ray.train.ray_cluster import connected  # seconds to import
+        from faar_ray.train.ray_runtime import TrainRun
+
+        with connected(None):
+            yield from TrainRun(spec).epochs()

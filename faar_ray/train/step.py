@@ -1,4 +1,4 @@
-"""One optimizer step: mask, forward, backward, unscale, observe, clip, step; in parts, over workers, mixed precision."""
+"""One optimizer step: forward, backward, unscale, observe, clip, step; in parts, over workers, mixed precision."""
 
 from __future__ import annotations
 

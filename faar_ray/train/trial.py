@@ -25,6 +25,7 @@ from faar_ray.train.checkpoint import (
     save_checkpoint,
 )
 from faar_ray.train.optimizer import build_optimizer, build_scheduler
+from faar_ray.train.preflight import check_last_batch
 from faar_ray.train.runtime import Runtime
 
 
@@ -47,7 +48,7 @@ class Trial:
         self.adapters = adapter_list(self.model)
         self.policy = build_policy(config, self.adapters)
         self.steps_per_epoch = -(-len(self.train_data) // config.optim.batch_size)
-        self._check_last_batch()
+        check_last_batch(config, len(self.train_data), runtime.workers)
         self.scaler = torch.amp.GradScaler(runtime.device.type, enabled=config.optim.precision == "fp16")
         self._start_optimizer()
         self.join()
@@ -68,19 +69,20 @@ class Trial:
         rows = min(self.config.optim.batch_size, len(self.train_data) - start)
         return min(self.config.optim.accumulate, rows // self.runtime.workers)
 
-    def _check_last_batch(self) -> None:
-        batch, workers = self.config.optim.batch_size, self.runtime.workers
-        smallest = len(self.train_data) % batch or min(batch, len(self.train_data))
-        if smallest < workers:
-            raise ConfigError(
-                f"optim.batch_size: {batch} leaves a batch of {smallest} of {len(self.train_data)} images, fewer than "
-                f"the {workers} workers; choose another size"
-            )
-
     def _start_optimizer(self) -> None:
         self.optimizer = build_optimizer(self.model, self.config.optim)
         steps = self.steps_per_epoch * self.config.optim.epochs
         self.scheduler = build_scheduler(self.optimizer, self.config.optim, steps)
+
+    def _apply_learning_rates(self) -> None:
+        """Those of the config at the scheduler's step: a checkpoint's may be another trial's (see `adopt`)."""
+        rates = [
+            base * factor(self.scheduler.last_epoch)
+            for base, factor in zip(self.scheduler.base_lrs, self.scheduler.lr_lambdas, strict=True)
+        ]
+        for group, base, rate in zip(self.optimizer.param_groups, self.scheduler.base_lrs, rates, strict=True):
+            group["initial_lr"], group["lr"] = base, rate
+        self.scheduler._last_lr = list(rates)
 
     def trainable_parameters(self) -> dict[str, float]:
         """`trainable_params`, and of these `params/adapters` (factors and magnitudes)."""
@@ -96,7 +98,7 @@ class Trial:
             "model": trained_state(self.model),
             "policy": self.policy.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "scheduler": {"last_epoch": self.scheduler.last_epoch, "last_lr": self.scheduler.get_last_lr()},
+            "steps": self.scheduler.last_epoch,
             "scaler": self.scaler.state_dict(),
             "random": self.runtime.of_all(random_states()),
             "records": records_to_plain(self.records),
@@ -126,8 +128,8 @@ class Trial:
         load_trained_state(self.model, state["model"])
         self.policy.load_state_dict(state["policy"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.scheduler.last_epoch = state["scheduler"]["last_epoch"]
-        self.scheduler._last_lr = state["scheduler"]["last_lr"]
+        self.scheduler.last_epoch = state["steps"]
+        self._apply_learning_rates()
         self.scaler.load_state_dict(state["scaler"])
         self.join()
         set_random_states(state["random"][min(self.runtime.worker, len(state["random"]) - 1)])

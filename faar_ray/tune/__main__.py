@@ -71,12 +71,12 @@ def _run(options: argparse.Namespace) -> int:
 
     named = [] if options.name is None else [f"name={json.dumps(options.name)}"]
     space = read_space(options.space, [*options.overrides, *named])
+    from faar_ray.train.capacity import capacity, this_machine
     from faar_ray.train.preflight import preflight
-    from faar_ray.tune.capacity import capacity, this_machine
     from faar_ray.tune.run_folder import check_name, folder_of
 
     for over in ({}, *space.controls):
-        preflight(space.trial_config(over))
+        preflight(space.trial_config(over), space.resources.workers)
     room = capacity(space.resources, [this_machine()]) if options.address is None else None
     console = Console(stderr=options.json, highlight=False)
     if options.dry_run:

@@ -9,7 +9,7 @@ import torch
 
 from faar_ray.config import DataConfig
 from faar_ray.data.scene_cache import make_shards, shard_paths
-from faar_ray.tune.capacity import this_machine
+from faar_ray.train.capacity import this_machine
 from faar_ray.tune.space import SearchSpace
 
 SPLITS = ("train", "val", "test")

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.text import Text
 
 from faar_ray.config import config_id
-from faar_ray.tune.capacity import Capacity
+from faar_ray.train.capacity import Capacity
 from faar_ray.tune.parameter import Scalar
 from faar_ray.tune.points import asked, planned
 from faar_ray.tune.run_folder import as_yaml

@@ -9,6 +9,7 @@ from typing import Any
 
 from faar_ray.config import TrialConfig
 from faar_ray.records import Role
+from faar_ray.sections import Resources
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,7 @@ class Surroundings:
 
     folder: Path
     """Of the run."""
-    threads: int
+    resources: Resources
     keep_checkpoints: int
 
     def spec(self, job: Job, val: Mapping[str, float], test: Mapping[str, float]) -> dict[str, Any]:
@@ -57,7 +58,10 @@ class Surroundings:
             "trace": str(self.folder / "rank_trace" / f"{job.trial_id}.parquet"),
             "references": dict(val) or None,
             "test_references": dict(test) or None,
-            "threads": self.threads,
+            "test": True,
+            "workers": self.resources.workers,
+            "threads": self.resources.cpus_per_worker,
+            "gpus_per_worker": self.resources.gpus_per_worker,
             "keep_checkpoints": self.keep_checkpoints,
         }
 

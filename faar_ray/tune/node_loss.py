@@ -15,7 +15,8 @@ from ray.core.generated import gcs_pb2
 from ray.exceptions import RayActorError, RayTaskError
 from ray.tune import Callback
 from ray.tune.experiment import Trial
-from ray.util.placement_group import PlacementGroup, remove_placement_group
+
+from faar_ray.train.ray_cluster import free_groups_of_the_dead
 
 MOST_NODES = 5
 """How many machines may die under one trial before that is held against the trial: it may be what kills them."""
@@ -48,7 +49,9 @@ def _died_with_its_node(error: BaseException | None) -> bool:
 
 
 class OrphanSweeper(Callback):
-    """Frees placement groups of this driver's actors that are dead, every `SWEEP_S` seconds at most."""
+    """Frees placement groups of dead actors every `SWEEP_S` seconds at most: an actor that another one made (the
+    controller of several workers) dies a little after the trial whose failure Ray Tune has noticed.
+    """
 
     def __init__(self) -> None:
         self._next = 0.0
@@ -57,21 +60,4 @@ class OrphanSweeper(Callback):
         """Look, if it is time."""
         if time.monotonic() >= self._next:
             self._next = time.monotonic() + SWEEP_S
-            for orphan in orphans():
-                remove_placement_group(orphan)
-
-
-def orphans() -> list[PlacementGroup]:
-    """Placement groups of this driver's dead actors that still hold resources."""
-    accessor = state.state._connect_and_get_accessor()
-    job = ray.get_runtime_context().get_job_id()
-    found = []
-    for raw in accessor.get_placement_group_table():
-        group = TABLES.PlacementGroupTableData.FromString(raw)
-        removed = group.state == TABLES.PlacementGroupTableData.REMOVED
-        if removed or not group.creator_actor_id or group.creator_job_id.hex() != job:
-            continue
-        info = accessor.get_actor_info(ray.ActorID(group.creator_actor_id))
-        if info is not None and TABLES.ActorTableData.FromString(info).state == TABLES.ActorTableData.DEAD:
-            found.append(PlacementGroup(ray.PlacementGroupID(group.placement_group_id)))
-    return found
+            free_groups_of_the_dead()

@@ -18,9 +18,10 @@ from faar_ray.records import TrialResult
 from faar_ray.report.answer import Answer, answer
 from faar_ray.report.results import write_results
 from faar_ray.tracking.mlflow_writer import Tracker
+from faar_ray.train.capacity import capacity
+from faar_ray.train.ray_cluster import connected
 from faar_ray.tune import cluster, run_folder
 from faar_ray.tune.book import Book
-from faar_ray.tune.capacity import capacity
 from faar_ray.tune.datasets import make_data
 from faar_ray.tune.jobs import Job, Surroundings
 from faar_ray.tune.journal import open_journal, tests
@@ -75,14 +76,14 @@ def run_search(space: SearchSpace, name: str, progress: Progress, *, resume: boo
 
 def train(space: SearchSpace, book: Book, folder: RunFolder, pen: Pen, progress: Progress, address: str | None) -> None:
     """References, trials and controls, under Ray."""
-    around = Surroundings(folder.path, space.resources.cpus_per_worker, space.storage.keep_checkpoints)
+    around = Surroundings(folder.path, space.resources, space.storage.keep_checkpoints)
 
     def spec(job: Job) -> dict[str, object]:
         alone = job.role == "reference"
         return around.spec(job, {} if alone else book.references.val, {} if alone else book.references.test)
 
     progress.phase("starting Ray")
-    with cluster.connected(address) as nodes:
+    with connected(address) as nodes:
         book.concurrent = capacity(space.resources, nodes).concurrent
         make_data(space, progress.phase)
         progress.phase("opening MLflow")

@@ -1,14 +1,14 @@
 """A trial inside a Tune actor: one step is one epoch of `train.fit`.
 
-One-worker trials train in the actor itself, and the next trial reuses the actor (about 1 s instead of a new process).
-The trial finds its own checkpoint in its folder, so Ray needs none: a retry, a resumed search and a first run are the
-same call. `epochs_of` is the seam: a runtime with many workers gives the same generator of epochs.
+One-worker trials train in the actor itself, and the next trial reuses the actor (about 1 s instead of a new process);
+more workers train under Ray Train, and the actor only passes on their epochs. The trial finds its own checkpoint in its
+folder: a retry, a resumed search and a first run are the same call.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,20 +17,14 @@ from ray import tune
 
 from faar_ray.config import TrialConfig
 from faar_ray.errors import FaarRayError
-from faar_ray.records import EpochRecord
-from faar_ray.train.fit import fit, read_test
+from faar_ray.train.adopt import adopt, hand_over
+from faar_ray.train.fit import Epochs, fit_spec
+from faar_ray.train.ray_runtime import TrainRun
 
 
-def epochs_of(spec: Mapping[str, Any]) -> Iterator[EpochRecord]:
-    """The epochs of a trial, recorded ones first (at once), then trained ones."""
-    return fit(
-        TrialConfig.model_validate(spec["config"]),
-        Path(spec["folder"]),
-        trial_id=spec["trial_id"],
-        trace=Path(spec["trace"]),
-        references=spec["references"],
-        keep_checkpoints=spec["keep_checkpoints"],
-    )
+def start(spec: Mapping[str, Any]) -> Epochs:
+    """The epochs of a trial, recorded ones first (at once), then trained ones; then the test split's metrics."""
+    return fit_spec(spec) if spec["workers"] == 1 else TrainRun(spec).epochs()
 
 
 class TrialActor(tune.Trainable):
@@ -45,7 +39,8 @@ class TrialActor(tune.Trainable):
         """Take a new trial; it starts with the first step."""
         self.spec = config
         self.last = TrialConfig.model_validate(config["config"]).optim.epochs - 1
-        self.epochs: Iterator[EpochRecord] | None = None
+        self.epochs: Epochs | None = None
+        self.known = 0  # epochs that Tune has seen: of a checkpoint that it gave
         torch.set_num_threads(config["threads"])
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -55,8 +50,8 @@ class TrialActor(tune.Trainable):
         return True
 
     def cleanup(self) -> None:
-        """Close the training loop."""
-        if isinstance(self.epochs, Generator):
+        """Close the training loop; workers are freed."""
+        if self.epochs is not None:
             self.epochs.close()
         self.epochs = None
 
@@ -69,24 +64,30 @@ class TrialActor(tune.Trainable):
 
     def _epoch(self) -> dict[str, Any]:
         if self.epochs is None:
-            self.epochs = epochs_of(self.spec)
-        record = next(self.epochs)
+            self.epochs = start(self.spec)
+        record = next(record for record in self.epochs if record.epoch >= self.known)
         out: dict[str, Any] = {"trial": self.spec["trial_id"], "epoch": record.epoch, "metrics": dict(record.metrics)}
         if not math.isfinite(record.metrics.get("delta_m", 0.0)):
             return out | {"error": f"delta_m is {record.metrics['delta_m']} after epoch {record.epoch}", "done": True}
         if record.epoch < self.last:
             return out | {"done": False}
-        for _ in self.epochs:  # lets fit() write what it writes at the very end
-            pass
         return out | {"test": self._test(), "done": True}
 
     def _test(self) -> dict[str, float]:
-        """The test split, read once, while model code and data are at hand; the search never looks at it."""
-        config = TrialConfig.model_validate(self.spec["config"])
-        return read_test(config, Path(self.spec["folder"]), self.spec["test_references"])
+        """The test split, read once; the search never looks at it."""
+        assert self.epochs is not None
+        try:
+            record = next(self.epochs)
+        except StopIteration as end:
+            return dict(end.value)
+        raise AssertionError(f"epoch {record.epoch} after the last")
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
-        """Nothing: the trial's own checkpoints are in its folder."""
+        """For Tune's pause and PBT: the trial's newest checkpoint. A retry needs none, the trial has its own."""
+        hand_over(Path(self.spec["folder"]), Path(checkpoint_dir))
 
-    def load_checkpoint(self, checkpoint: dict[str, Any] | None) -> None:
-        """Nothing: see `save_checkpoint`."""
+    def load_checkpoint(self, checkpoint: Any) -> None:
+        """Go on after the epochs of a checkpoint: the trial's own (resume) or another's (PBT)."""
+        self.cleanup()
+        config = TrialConfig.model_validate(self.spec["config"])
+        self.known = adopt(Path(checkpoint), Path(self.spec["folder"]), config)

@@ -38,18 +38,19 @@ def this_machine() -> Node:
 
 
 def capacity(need: Resources, nodes: Sequence[Node]) -> Capacity:
-    """How many trials of `need` fit on the nodes at once.
+    """How many trials of `need` fit on the nodes at once; a worker is on one machine, a trial may be on several.
 
     Raises:
         ConfigError: not even one fits, naming the shortfall.
     """
-    fits = [_on_one(need, node) for node in nodes]
-    total = sum(fits)
+    workers = sum(_on_one(need, node) for node in nodes)
+    total = workers // need.workers
     if total == 0:
-        raise ConfigError(_shortfall(need, nodes))
+        raise ConfigError(_shortfall(need, nodes, workers))
     have = _words(sum(node.cpus for node in nodes), sum(node.gpus for node in nodes))
     one = _words(need.cpus_per_worker, need.gpus_per_worker)
-    why = f"a trial needs {one}, there {'is' if have == '1 CPU' else 'are'} {have}"
+    each = one if need.workers == 1 else f"{need.workers} workers of {one}"
+    why = f"a trial needs {each}, there {'is' if have == '1 CPU' else 'are'} {have}"
     if need.max_concurrent == "auto":
         return Capacity(total, why)
     if need.max_concurrent < total:
@@ -59,6 +60,7 @@ def capacity(need: Resources, nodes: Sequence[Node]) -> Capacity:
 
 
 def _on_one(need: Resources, node: Node) -> int:
+    """Workers that fit on a machine."""
     by_cpu = math.floor(node.cpus / need.cpus_per_worker)
     if not need.gpus_per_worker:
         return by_cpu
@@ -68,14 +70,19 @@ def _on_one(need: Resources, node: Node) -> int:
     return min(by_cpu, by_gpu)
 
 
-def _shortfall(need: Resources, nodes: Sequence[Node]) -> str:
+def _shortfall(need: Resources, nodes: Sequence[Node], workers: int) -> str:
     cpus, gpus = max((node.cpus for node in nodes), default=0), max((node.gpus for node in nodes), default=0)
     short = []
     if need.cpus_per_worker > cpus:
         short.append(f"cpus_per_worker: {need.cpus_per_worker} CPUs, {cpus:g} there are")
     if need.gpus_per_worker > gpus:
         short.append(f"gpus_per_worker: {need.gpus_per_worker:g} GPUs, {gpus:g} there are")
+    if not short and 0 < workers < need.workers:
+        one = _words(need.cpus_per_worker, need.gpus_per_worker)
+        short.append(f"workers: {need.workers} of {one} each, {workers} would fit")
     where = "this machine" if len(nodes) == 1 else f"any of {len(nodes)} machines"
+    if workers:
+        where = where.replace("any of", "all of")
     what = "; ".join(short) or "its CPUs and GPUs are on different machines"
     return f"resources: no trial can ever start on {where}: {what}"
 

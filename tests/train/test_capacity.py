@@ -6,7 +6,7 @@ import pytest
 
 from faar_ray.errors import ConfigError
 from faar_ray.sections import Resources
-from faar_ray.tune.capacity import Node, capacity, this_machine
+from faar_ray.train.capacity import Node, capacity, this_machine
 
 
 @pytest.mark.parametrize(

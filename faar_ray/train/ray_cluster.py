@@ -1,0 +1,93 @@
+"""Ray, quiet and started on this machine alone unless an address says otherwise; its ports are behind its token."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import ray
+from ray.core.generated import gcs_pb2
+from ray.util.placement_group import PlacementGroup, remove_placement_group
+
+import faar_ray
+from faar_ray.errors import ConfigError
+from faar_ray.train.capacity import Node, this_machine
+
+QUIET = {
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_DEDUP_LOGS": "0",
+    "RAY_worker_niceness": "0",  # Ray's 15 starves trials wherever anything else runs
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # how long a trial's end goes unnoticed
+    "RAY_TRAIN_METRICS_ENABLED": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+    "TUNE_RESULT_BUFFER_LENGTH": "1",
+}
+
+OBJECT_STORE = 200_000_000  # bytes; only small dicts travel
+
+
+@contextmanager
+def connected(address: str | None) -> Iterator[list[Node]]:
+    """Start Ray here, or connect to a cluster; gives its machines and lets go at the end.
+
+    Raises:
+        ConfigError: nothing answers at the address.
+    """
+    os.environ.update({key: value for key, value in QUIET.items() if key not in os.environ})
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "include_dashboard": None}
+    if address is None:
+        here = this_machine()
+        options |= {"address": "local", "num_cpus": int(here.cpus), "include_dashboard": False}
+        options |= {"object_store_memory": OBJECT_STORE}
+    else:
+        options |= {"address": address, "runtime_env": {"py_modules": [faar_ray]}}  # the driver's code, on every node
+    on_term = signal.getsignal(signal.SIGTERM)
+    try:
+        ray.init(**options)
+    except (ConnectionError, RuntimeError, ValueError) as fault:
+        if address is None:
+            raise
+        raise ConfigError(f"--address: no Ray cluster answers at {address!r} ({fault})") from None
+    signal.signal(signal.SIGTERM, on_term)  # Ray's own prints a stack and leaves runs open
+    for name in ("ray", "ray.tune", "ray.train", "ray.data"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    try:
+        machines = ray.nodes()
+        yield [_node(entry["Resources"]) for entry in machines if entry["Alive"]]
+    finally:
+        ray.shutdown()
+
+
+def _node(resources: Mapping[str, float]) -> Node:
+    return Node(resources.get("CPU", 0), resources.get("GPU", 0))
+
+
+def free_groups_of_the_dead() -> int:
+    """Remove placement groups of this job whose maker is an actor that is no more; gives how many.
+
+    A placement group outlives a killed actor until its job ends: a trial whose process was killed would hold its
+    workers' CPUs and GPUs for the rest of the search (ray-project/ray#54305, #58515).
+    """
+    from ray._private.state import actors, state
+
+    job = ray.get_runtime_context().get_job_id()
+    dead = {name for name, actor in actors().items() if actor["State"] == "DEAD"}
+    left = 0
+    for raw in state._connect_and_get_accessor().get_placement_group_table():
+        group = gcs_pb2.PlacementGroupTableData.FromString(raw)  # type: ignore[attr-defined]
+        if group.state == group.REMOVED or group.creator_job_id.hex() != job:
+            continue
+        if group.creator_actor_id.hex() in dead:
+            remove_placement_group(PlacementGroup(ray.PlacementGroupID(group.placement_group_id)))
+            left += 1
+    return left
