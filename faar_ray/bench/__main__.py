@@ -1,4 +1,4 @@
-"""`python -m faar_ray.bench step`: what a training step costs, against the floor without adapters."""
+"""`python -m faar_ray.bench step|faults`: what a training step costs; what a search loses when it is struck."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from faar_ray.bench import fault_command
 from faar_ray.bench.step import measure
 from faar_ray.bench.variants import VARIANTS, Setting
 from faar_ray.config import Method
@@ -24,6 +25,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     args = _parser().parse_args(argv)
     try:
+        if args.what == "faults":
+            return fault_command.run(args)
         found = run_step(args)
     except FaarRayError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -39,7 +42,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m faar_ray.bench", description="Measure.", epilog=EXAMPLE)
-    step = parser.add_subparsers(dest="what", required=True).add_parser(
+    commands = parser.add_subparsers(dest="what", required=True)
+    fault_command.add_parser(commands, _positive)
+    step = commands.add_parser(
         "step",
         help="a training step against the floor",
         description="Whole steps (forward, backward, AdamW) on random images, four PASCAL tasks, backbone frozen but "

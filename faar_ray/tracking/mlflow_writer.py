@@ -321,3 +321,11 @@ class Tracker:
 def _chunks(rows: Sequence[T], size: int) -> Iterator[Sequence[T]]:
     for start in range(0, len(rows), size):
         yield rows[start : start + size]
+
+
+def open_runs(uri: str) -> list[str]:
+    """Names of all runs that a database or server holds as RUNNING."""
+    with hushed():
+        client = MlflowClient(uri)
+        ids = [experiment.experiment_id for experiment in client.search_experiments()]
+        return [run.info.run_name for run in client.search_runs(ids, "attributes.status = 'RUNNING'")]

@@ -34,7 +34,7 @@ def save_checkpoint(folder: Path, epoch: int, state: dict[str, Any], *, keep: in
     with replacing(path) as scratch:
         torch.save({"format": FORMAT, **state}, scratch)
     for old in checkpoints_of(folder)[:-keep]:
-        old.unlink()
+        old.unlink(missing_ok=True)  # a process that was thought dead may have removed it
     return path
 
 

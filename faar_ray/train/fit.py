@@ -16,7 +16,7 @@ from faar_ray.export.adapter_file import write_adapter
 from faar_ray.ranks import rank_metrics
 from faar_ray.records import EpochRecord, RankRecord
 from faar_ray.tasks import TASKS
-from faar_ray.tracking.atomic import replacing
+from faar_ray.tracking.atomic import clear_leftovers, replacing
 from faar_ray.tracking.epoch_file import write_epochs
 from faar_ray.tracking.rank_trace import write_rank_trace
 from faar_ray.train.evaluation import evaluate
@@ -67,6 +67,7 @@ def fit(
     trial = Trial(config, runtime)
     trial.restore(folder)
     if runtime.worker == 0:
+        clear_leftovers_of(folder, trace)
         write_config(folder, config)
         write_trace(trace, trial_id, trial)
         write_epochs(folder / "epochs.parquet", trial.records)
@@ -143,6 +144,13 @@ def end_epoch(trial: Trial, epoch: int) -> list[RankRecord]:
     if before != [id(adapter.A_RI) for adapter in trial.adapters]:
         trial.join()
     return ranks
+
+
+def clear_leftovers_of(folder: Path, trace: Path) -> None:
+    """Half-written files of a process that was killed in this trial."""
+    for part in (folder, folder / "checkpoints"):
+        clear_leftovers(part)
+    clear_leftovers(trace.parent, trace.name)
 
 
 def write_config(folder: Path, config: TrialConfig) -> None:

@@ -13,6 +13,7 @@ import ray
 from ray.core.generated import gcs_pb2
 from ray.util.placement_group import PlacementGroup, remove_placement_group
 
+import faar_ray
 from faar_ray.errors import ConfigError
 from faar_ray.train.capacity import Node, this_machine
 
@@ -49,7 +50,7 @@ def connected(address: str | None) -> Iterator[list[Node]]:
         options |= {"address": "local", "num_cpus": int(here.cpus), "include_dashboard": False}
         options |= {"object_store_memory": OBJECT_STORE}
     else:
-        options |= {"address": address}
+        options |= {"address": address, "runtime_env": {"py_modules": [faar_ray]}}  # the driver's code, on every node
     on_term = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(**options)

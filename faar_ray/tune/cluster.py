@@ -9,6 +9,7 @@ from ray import tune
 
 from faar_ray.sections import Resources
 from faar_ray.tune.book import Book
+from faar_ray.tune.node_loss import OrphanSweeper
 from faar_ray.tune.searcher import BookCallback, BookScheduler, BookSearcher, Spec
 from faar_ray.tune.trainable import TrialActor
 
@@ -34,7 +35,7 @@ def work_off(book: Book, spec: Spec, need: Resources, max_retries: int, scratch:
         num_samples=-1,
         search_alg=BookSearcher(book, spec),
         scheduler=BookScheduler(book),
-        callbacks=[BookCallback(book)],
+        callbacks=[BookCallback(book), OrphanSweeper()],
         storage_path=str(scratch),
         max_failures=max_retries,
         reuse_actors=True,

@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 
 from faar_ray.errors import ConfigError, DataError
-from faar_ray.tracking.atomic import replacing
+from faar_ray.tracking.atomic import clear_leftovers, replacing
 from faar_ray.tune.space import SearchSpace
 
 MAY_CHANGE = ("budget", "resources", "failure")
@@ -95,6 +95,8 @@ def hold(path: Path, space: SearchSpace) -> RunFolder:
     shutil.rmtree(folder.ray, ignore_errors=True)
     for part in ("trials", "rank_trace"):
         (path / part).mkdir(exist_ok=True)
+    for place in (path, path / "rank_trace"):  # of a killed driver or trial; a trial clears its own folder
+        clear_leftovers(place)
     with replacing(folder.space_file) as scratch:
         scratch.write_text(as_yaml(space))
     return folder

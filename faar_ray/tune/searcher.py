@@ -15,6 +15,7 @@ from faar_ray.train.ray_cluster import free_groups_of_the_dead
 from faar_ray.tune.book import Book
 from faar_ray.tune.failures import reason_of_failure
 from faar_ray.tune.jobs import Job
+from faar_ray.tune.node_loss import PatientTrial
 
 FINISHED: Any = Searcher.FINISHED  # a marker that Ray's annotations do not know
 Spec = Callable[[Job], dict[str, Any]]
@@ -54,6 +55,11 @@ class BookScheduler(FIFOScheduler):
     def __init__(self, book: Book) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.book = book
+
+    def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
+        """Ray makes its trials itself; from here on this one forgives the death of its machine."""
+        trial.__class__ = PatientTrial
+        super().on_trial_add(tune_controller, trial)
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         """Ask the book about a finished epoch (Ray asks nothing about a trial's last one)."""

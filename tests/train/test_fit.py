@@ -133,6 +133,14 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(
     assert str(newest) in caplog.text
 
 
+def test_what_a_killed_process_left_half_written_is_removed(tmp_path: Path) -> None:
+    run(tmp_path, epochs=1)
+    for path in (checkpoint_path(tmp_path, 1), tmp_path / "config.yaml", tmp_path / "t.parquet"):
+        path.with_name(f".{path.name}.4711.tmp").write_bytes(b"half")
+    run(tmp_path, epochs=2)
+    assert sorted(tmp_path.rglob(".*.tmp")) == []
+
+
 def test_no_good_checkpoint_at_all_is_an_error_that_names_the_folder(tmp_path: Path) -> None:
     run(tmp_path, epochs=1)
     checkpoint_path(tmp_path, 0).write_bytes(b"not a checkpoint")

@@ -1,0 +1,49 @@
+"""One undisturbed search that all kills are compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from faar_ray.bench.fault_cluster import LocalCluster
+from faar_ray.bench.fault_run import Arena, Target
+from faar_ray.bench.fault_watch import Trigger
+from faar_ray.bench.faults import Kill, Undisturbed, measure, strike_once
+
+Strike = Callable[..., Kill]
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("faults")
+
+
+@pytest.fixture(scope="session")
+def arena(folder: Path) -> Arena:
+    return Arena(folder)
+
+
+@pytest.fixture(scope="session")
+def whole(folder: Path, own_cache: Path) -> Undisturbed:
+    return measure(folder, workers=1)
+
+
+@pytest.fixture(scope="session")
+def shrunk(whole: Undisturbed) -> tuple[str, int]:
+    """A trial and an epoch, not its last, whose end changed a rank."""
+    return next((trial, at) for trial, epochs in sorted(whole.shrinks.items()) for at in epochs if at < 3)
+
+
+@pytest.fixture
+def strike(arena: Arena, whole: Undisturbed, shrunk: tuple[str, int], request: pytest.FixtureRequest) -> Strike:
+    """Strikes one search, at a moment of the trial that shrinks."""
+
+    def once(target: Target, moment: str, cluster: LocalCluster | None = None) -> Kill:
+        trial, epoch = shrunk
+        late = 0.5 * whole.epoch_s if moment == "first epoch" else 0.0
+        name = f"{target}-{moment.replace(' ', '-')}"
+        return strike_once(arena, name, target, Trigger(moment, trial, epoch, late), whole, cluster)
+
+    return once

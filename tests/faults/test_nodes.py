@@ -1,0 +1,42 @@
+"""A machine is lost: its trial goes on elsewhere, and the loss is not the trial's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from faar_ray.bench.fault_cluster import LocalCluster, local_cluster
+from faar_ray.bench.fault_run import Arena, Target
+from faar_ray.bench.fault_watch import Moment, Trigger
+from faar_ray.bench.faults import Kill, Undisturbed, strike_once
+
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[LocalCluster]:
+    with local_cluster(2) as started:
+        yield started
+
+
+@pytest.mark.parametrize(
+    ("target", "moment"),
+    [("node", "first epoch"), ("raylet", "after a shrink"), ("node", "while writing a checkpoint")],
+)
+def test_a_lost_node_loses_one_epoch_at_most(
+    strike: Callable[..., Kill], cluster: LocalCluster, target: Target, moment: Moment
+) -> None:
+    kill = strike(target, moment, cluster)
+    cluster.replace_dead()
+    assert kill.passed(exactly=True), kill
+
+
+def test_a_lost_node_takes_no_retry_away(
+    folder: Path, whole: Undisturbed, shrunk: tuple[str, int], cluster: LocalCluster
+) -> None:
+    arena = Arena(folder, file="no_retry.yaml", failure={"max_retries": 0, "max_failures": 0})
+    trigger = Trigger("after a shrink", *shrunk, 0.0)
+    kill = strike_once(arena, "no-retry", "node", trigger, whole, cluster)
+    assert kill.passed(exactly=True), kill

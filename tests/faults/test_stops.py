@@ -1,0 +1,34 @@
+"""Ctrl-C and SIGTERM: nothing stays open, and `--resume` ends as if nothing had been."""
+
+from __future__ import annotations
+
+import signal
+import time
+
+import pytest
+
+from faar_ray.bench.fault_run import Arena
+from faar_ray.bench.faults import Undisturbed
+
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_closes_everything_and_names_the_command_that_resumes(
+    arena: Arena, whole: Undisturbed, stop: signal.Signals
+) -> None:
+    name = f"stopped-{stop.name}"
+    driver = arena.start(name)
+    deadline = time.monotonic() + 240
+    while not list(arena.run(name).glob("trials/*/checkpoints/epoch_0001.pt")):
+        assert time.monotonic() < deadline and driver.poll() is None, arena.said(name)
+        time.sleep(0.02)
+    assert len(arena.processes()) > 1
+    driver.send_signal(stop)
+    assert driver.wait(120) == 130, arena.said(name)
+    said = arena.said(name)
+    assert f"python -m faar_ray.tune space.yaml --name {name} --resume" in said
+    assert "Traceback" not in said
+    assert arena.leaks(name) == []
+    arena.finish(arena.start(name, "--resume"), name)
+    assert arena.facts(name).equal(whole.facts)

@@ -1,0 +1,38 @@
+"""kill -9 of a worker of a trial that has two, and of that trial's own process."""
+
+from __future__ import annotations
+
+import pytest
+
+from faar_ray.bench.fault_run import Arena, Target
+from faar_ray.bench.fault_watch import MOMENTS, Moment, Trigger
+from faar_ray.bench.faults import Undisturbed, measure, strike_once
+from faar_ray.errors import ConfigError
+from faar_ray.tune.space import read_space
+
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Arena:
+    arena = Arena(tmp_path_factory.mktemp("pair"), workers=2)
+    try:
+        read_space(arena.space, [])
+    except ConfigError as fault:
+        pytest.skip(f"trials have one worker here: {fault}")
+    return arena
+
+
+@pytest.fixture(scope="module")
+def both(pair: Arena) -> Undisturbed:
+    return measure(pair.folder, workers=2)
+
+
+@pytest.mark.parametrize(("target", "moment"), [*(("worker", moment) for moment in MOMENTS[:3]), ("trial", MOMENTS[0])])
+def test_a_kill_among_two_workers_loses_one_epoch_at_most(
+    pair: Arena, both: Undisturbed, target: Target, moment: Moment
+) -> None:
+    trial, epoch = next((name, at) for name, epochs in sorted(both.shrinks.items()) for at in epochs if at < 3)
+    trigger = Trigger(moment, trial, epoch, 0.5 * both.epoch_s if moment == "first epoch" else 0.0)
+    kill = strike_once(pair, f"{target}-{moment.replace(' ', '-')}", target, trigger, both, None)
+    assert kill.passed(exactly=False), kill
