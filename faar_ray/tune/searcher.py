@@ -11,7 +11,6 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
-from faar_ray.train.ray_cluster import free_groups_of_the_dead
 from faar_ray.tune.book import Book
 from faar_ray.tune.failures import reason_of_failure
 from faar_ray.tune.jobs import Job
@@ -85,17 +84,12 @@ class BookCallback(Callback):
         if "error" in result:
             self.book.failed(name, result["error"])
 
-    def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        """The trial's process died; what its workers held is freed before it is tried again."""
-        free_groups_of_the_dead()
-
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """The trial ended by itself or was stopped."""
         self.book.ended(trial.config["trial_id"])
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """The trial failed more often than it may."""
-        free_groups_of_the_dead()
         self.book.failed(trial.config["trial_id"], failure_of(trial))
         self.book.ended(trial.config["trial_id"])
 
