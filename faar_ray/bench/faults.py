@@ -127,11 +127,16 @@ def _in_progress(run: Path) -> str:
 
 def _compare(kill: Kill, facts: Facts, watch: Watch, at: float, whole: Undisturbed) -> None:
     kill.recovered, kill.equal = facts.same_trials(whole.facts), facts.equal(whole.facts)
-    if after := watch.since(at, kill.trial):
+    if after := watch.since(max(at, _taken_up(watch.run / "trials" / kill.trial)), kill.trial):
         kill.back_s = after[0].at - at
         kill.retrained = kill.epoch + 2 - after[0].epoch  # the one that was cut off, and what was on disk already
     twice = len(watch.written) - len({(note.trial, note.epoch) for note in watch.written})
-    kill.retrained = max(kill.retrained, twice)
+    kill.retrained = max(0, kill.retrained, twice)
+
+
+def _taken_up(folder: Path) -> float:
+    """When a trial was last started or taken up again, on the monotonic clock; an orphan may write until then."""
+    return time.monotonic() - (time.time() - (folder / "config.yaml").stat().st_mtime)
 
 
 def draws(kills: int, seed: int, workers: int) -> Iterator[tuple[random.Random, Target, Moment]]:

@@ -6,7 +6,9 @@ group of a dead actor until the driver ends, so the workers' CPUs of a killed tr
 
 from __future__ import annotations
 
+import socket
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import ray
@@ -21,6 +23,7 @@ from faar_ray.train.ray_cluster import free_groups_of_the_dead
 MOST_NODES = 5
 """How many machines may die under one trial before that is held against the trial: it may be what kills them."""
 SWEEP_S = 2.0
+ANSWER_S = 2.0
 TABLES: Any = gcs_pb2  # generated at import: no checker sees what is in it
 
 
@@ -39,13 +42,27 @@ class PatientTrial(Trial):
 
 
 def _died_with_its_node(error: BaseException | None) -> bool:
+    """Whether the machine of the actor that failed is gone: known to be, or its raylet does not answer.
+
+    A connection that breaks tells of the loss at once, Ray's health check only 10 s and more later.
+    """
     if not isinstance(error, RayActorError) or not error.actor_id:
         return False
     raw = state.state._connect_and_get_accessor().get_actor_info(ray.ActorID.from_hex(error.actor_id))
     if raw is None:
         return False
     home = TABLES.ActorTableData.FromString(raw).address.node_id.hex()
-    return any(node["NodeID"] == home and not node["Alive"] for node in ray.nodes())
+    return any(node["NodeID"] == home and not _answers(node) for node in ray.nodes())
+
+
+def _answers(node: Mapping[str, Any]) -> bool:
+    if not node["Alive"]:
+        return False
+    try:
+        with socket.create_connection((node["NodeManagerAddress"], node["NodeManagerPort"]), timeout=ANSWER_S):
+            return True
+    except OSError:
+        return False
 
 
 class OrphanSweeper(Callback):
