@@ -6,12 +6,12 @@ import json
 from importlib.metadata import version
 from pathlib import Path
 
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from faar_ray.adapters import Site
 from faar_ray.config import TrialConfig
 from faar_ray.models import MultiTaskModel, adapter_list, trained_state
-from faar_ray.tracking.atomic import replacing
+from faar_ray.tracking.atomic import storing
 
 FORMAT = "faar_ray.adapter.1"
 
@@ -31,8 +31,8 @@ def write_adapter(path: Path, model: MultiTaskModel, config: TrialConfig) -> Non
         "ranks": json.dumps(ranks),
         "versions": versions(),
     }
-    with replacing(path) as scratch:
-        save_file(tensors, scratch, metadata=metadata)
+    with storing(path) as scratch:
+        scratch.write_bytes(save(tensors, metadata=metadata))
 
 
 def versions() -> str:

@@ -16,7 +16,8 @@ from faar_ray.export.adapter_file import write_adapter
 from faar_ray.ranks import rank_metrics
 from faar_ray.records import EpochRecord, RankRecord
 from faar_ray.tasks import TASKS
-from faar_ray.tracking.atomic import replacing
+from faar_ray.tracking.atomic import storing
+from faar_ray.tracking.mirror import NO_TWIN, Twin
 from faar_ray.tracking.rank_trace import write_rank_trace
 from faar_ray.train.evaluation import evaluate
 from faar_ray.train.runtime import InProcess, Runtime
@@ -33,6 +34,7 @@ def fit(
     references: Mapping[str, float] | None = None,
     keep_checkpoints: int = 2,
     runtime: Runtime | None = None,
+    twin: Twin = NO_TWIN,
 ) -> Iterator[EpochRecord]:
     """Train one trial; yields every epoch from 0, those of an earlier, interrupted run first.
 
@@ -47,11 +49,15 @@ def fit(
         references: single-task metric of each task; with it records hold `delta_m`.
         keep_checkpoints: how many stay on disk.
         runtime: one process by default.
+        twin: of folder and trace in object storage.
 
     Raises:
+        StorageError: folder, trace or twin cannot be written.
         NonFiniteLoss: naming step and task.
     """
     runtime = runtime or InProcess()
+    if runtime.worker == 0:
+        twin.pull()
     trial = Trial(config, runtime)
     trial.restore(folder)
     if runtime.worker == 0:
@@ -75,6 +81,7 @@ def fit(
         trial.save(folder, keep=keep_checkpoints)
         if runtime.worker == 0:
             write_trace(trace, trial_id, trial)
+            twin.push()
         yield trial.records[-1]
 
 
@@ -124,7 +131,7 @@ def read_test(config: TrialConfig, folder: Path, references: Mapping[str, float]
 
 def write_config(folder: Path, config: TrialConfig) -> None:
     """`config.yaml` of a trial, every key of it."""
-    with replacing(folder / "config.yaml") as scratch:
+    with storing(folder / "config.yaml") as scratch:
         scratch.write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
 
 

@@ -24,6 +24,7 @@ from ray.util.queue import Empty, Queue
 from faar_ray.config import TrialConfig
 from faar_ray.errors import FaarRayError
 from faar_ray.records import EpochRecord
+from faar_ray.tracking.place import place_of_trial
 from faar_ray.train.checkpoint import records_from_plain
 from faar_ray.train.distributed import Distributed
 from faar_ray.train.fit import fit
@@ -54,16 +55,17 @@ class _Messenger(UserCallback, ControllerCallback):
 def work(spec: Mapping[str, Any]) -> None:
     """What each worker does."""
     torch.set_num_threads(spec["threads"])
-    runtime = Distributed(get_device())
+    runtime, place = Distributed(get_device()), place_of_trial(spec)
     try:
         for record in fit(
             TrialConfig.model_validate(spec["config"]),
-            Path(spec["folder"]),
+            place.folder,
             trial_id=spec["trial_id"],
-            trace=Path(spec["trace"]),
+            trace=place.trace,
             references=spec["references"],
             keep_checkpoints=spec["keep_checkpoints"],
             runtime=runtime,
+            twin=place.twin,
         ):
             ray_train.report({"record": asdict(record)})
     except FaarRayError as fault:  # raised on every worker alike; trying again would fail again
@@ -94,7 +96,7 @@ class TrainRun:
             run_config=RunConfig(
                 name=spec["trial_id"],
                 storage_path=str(scratch),
-                callbacks=[_Messenger(self._queue)],
+                callbacks=[_Messenger(self._queue)],  # type: ignore[list-item]
                 failure_config=FailureConfig(max_failures=spec["max_retries"]),
             ),
         )

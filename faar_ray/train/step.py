@@ -1,4 +1,4 @@
-"""One optimizer step: mask, forward, backward, unscale, observe, clip, step; in parts, over workers, mixed precision."""
+"""One optimizer step: mask, forward, backward, unscale, observe, clip, step; in parts, over workers, mixed."""
 
 from __future__ import annotations
 

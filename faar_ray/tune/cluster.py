@@ -81,16 +81,16 @@ def work_off(book: Book, spec: Spec, need: Resources, max_retries: int, scratch:
         spec: what the actor gets for a job.
         need: of one trial.
         max_retries: of a trial whose process died or raised.
-        scratch: folder for Ray's own bookkeeping.
+        scratch: folder for Ray's own bookkeeping, in the run's.
     """
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(book.concurrent)  # else actors start one after another
     tune.run(
         tune.with_resources(TrialActor, {"cpu": need.cpus_per_worker, "gpu": need.gpus_per_worker}),
         name="search",
         num_samples=-1,
-        search_alg=BookSearcher(book, spec),
+        search_alg=BookSearcher(book, spec, scratch.parent),
         scheduler=BookScheduler(book),
-        callbacks=[BookCallback(book)],
+        callbacks=[BookCallback(book, scratch.parent)],
         storage_path=str(scratch),
         max_failures=max_retries,
         reuse_actors=True,

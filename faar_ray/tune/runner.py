@@ -13,13 +13,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from faar_ray.errors import FaarRayError, NothingFeasible
+from faar_ray.errors import FaarRayError, NothingFeasible, StorageError
 from faar_ray.records import TrialResult
 from faar_ray.report.answer import Answer, answer
 from faar_ray.report.results import write_results
 from faar_ray.tracking.mlflow_writer import Tracker
+from faar_ray.tracking.place import Place
 from faar_ray.tune import cluster, run_folder
-from faar_ray.tune.book import Book
+from faar_ray.tune.book import Book, Watcher
 from faar_ray.tune.capacity import capacity
 from faar_ray.tune.datasets import make_data
 from faar_ray.tune.jobs import Job, Surroundings
@@ -29,8 +30,10 @@ from faar_ray.tune.pen import Pen
 from faar_ray.tune.progress import Progress
 from faar_ray.tune.proposer import Proposer
 from faar_ray.tune.references import References
+from faar_ray.tune.remote_run import mirrored
 from faar_ray.tune.roster import controls, job_of
 from faar_ray.tune.run_folder import RunFolder
+from faar_ray.tune.searcher import halting
 from faar_ray.tune.space import SearchSpace
 
 
@@ -38,7 +41,7 @@ from faar_ray.tune.space import SearchSpace
 class Outcome:
     """What a search left."""
 
-    folder: Path
+    place: Place
     tracking_uri: str
     parent_run_id: str
     counts: dict[str, int]
@@ -59,23 +62,37 @@ def run_search(space: SearchSpace, name: str, progress: Progress, *, resume: boo
         ConfigError: before anything is started.
         KeyboardInterrupt: after all runs were closed.
     """
-    with holding(run_folder.folder_of(space, name), space, fresh=not resume) as folder:
+    place = run_folder.place_for(space, name)
+    with holding(place, space, fresh=not resume) as folder, mirrored(place, fresh=not resume) as twin:
         proposer = Proposer(space, open_journal(folder.study_log, space.name, space.objectives))
         pen = Pen(functools.partial(open_tracker, space, name, folder), folder.path, progress.note)
         with closing(pen, folder, proposer):
             references = References(space, proposer.results())
             pen.reconcile([(job_of(space, result), result) for result in proposer.results()])
-            watchers = (pen, progress)
+            watchers: list[Watcher] = [*([twin] if twin else []), pen, progress]
             book = Book(space, proposer, references, controls(space), watchers=watchers, run_id=pen.run_id)
             if not book.finished():
-                train(space, book, folder, pen, progress, address)
+                train(space, book, folder, place, pen, progress, address)
             progress.phase("writing the report")
-            return conclude(space, folder, proposer, book, pen)
+            if twin:
+                twin.gather()
+            found = conclude(space, folder, place, proposer, book, pen)
+            if twin:
+                twin.push()
+            return found
 
 
-def train(space: SearchSpace, book: Book, folder: RunFolder, pen: Pen, progress: Progress, address: str | None) -> None:
+def train(
+    space: SearchSpace,
+    book: Book,
+    folder: RunFolder,
+    place: Place,
+    pen: Pen,
+    progress: Progress,
+    address: str | None,
+) -> None:
     """References, trials and controls, under Ray."""
-    around = Surroundings(folder.path, space.resources.cpus_per_worker, space.storage.keep_checkpoints)
+    around = Surroundings(place, space.resources.cpus_per_worker, space.storage.keep_checkpoints)
 
     def spec(job: Job) -> dict[str, object]:
         alone = job.role == "reference"
@@ -87,10 +104,13 @@ def train(space: SearchSpace, book: Book, folder: RunFolder, pen: Pen, progress:
         make_data(space, progress.phase)
         progress.phase("opening MLflow")
         assert pen.tracker.parent  # nothing starts before MLflow is open
-        cluster.work_off(book, spec, space.resources, space.failure.max_retries, folder.ray)
+        with halting(book, folder.path):
+            cluster.work_off(book, spec, space.resources, space.failure.max_retries, folder.ray)
+    if isinstance(book.fatal, StorageError):
+        raise book.fatal
 
 
-def conclude(space: SearchSpace, folder: RunFolder, proposer: Proposer, book: Book, pen: Pen) -> Outcome:
+def conclude(space: SearchSpace, folder: RunFolder, place: Place, proposer: Proposer, book: Book, pen: Pen) -> Outcome:
     """Results, report and answer of a search that came to its end."""
     for trial_id, metrics in tests(proposer.study).items():
         pen.tested(trial_id, metrics)
@@ -104,7 +124,7 @@ def conclude(space: SearchSpace, folder: RunFolder, proposer: Proposer, book: Bo
     best = best_of(complete, space.objectives)
     found = answer(fit_for_use, space.objectives)
     uri, parent = pen.tracker.uri, pen.tracker.parent
-    return Outcome(folder.path, uri, parent, proposer.counts(), results, best, found, book.limit, fault)
+    return Outcome(place, uri, parent, proposer.counts(), results, best, found, book.limit, fault)
 
 
 def write_down(folder: RunFolder, proposer: Proposer, pen: Pen) -> list[TrialResult]:
@@ -151,9 +171,10 @@ def open_tracker(space: SearchSpace, name: str, folder: RunFolder) -> Tracker:
 
 
 @contextlib.contextmanager
-def holding(path: Path, space: SearchSpace, *, fresh: bool) -> Iterator[RunFolder]:
+def holding(place: Place, space: SearchSpace, *, fresh: bool) -> Iterator[RunFolder]:
     """Hold the folder; one that was made for a search that could not start is taken away again."""
-    folder = run_folder.hold(path, space)
+    path = place.path
+    folder = run_folder.hold(path, space, emptied=fresh and bool(place.uri))
     try:
         yield folder
     except FaarRayError:
@@ -170,8 +191,9 @@ def closing(pen: Pen, folder: RunFolder, proposer: Proposer) -> Iterator[None]:
     try:
         yield
     except BaseException as fault:
-        interrupted = isinstance(fault, KeyboardInterrupt)
-        reason = "interrupted; --resume goes on" if interrupted else f"{type(fault).__name__}: {fault}"
+        interrupted = isinstance(fault, KeyboardInterrupt | StorageError)
+        cause = "interrupted" if isinstance(fault, KeyboardInterrupt) else f"{type(fault).__name__}: {fault}"
+        reason = f"{cause}; --resume goes on" if interrupted else cause
         pen.close_running("PRUNED" if interrupted else "FAIL", reason)
         pen.end_search("KILLED" if interrupted else "FAILED")
         with contextlib.suppress(Exception):

@@ -9,27 +9,29 @@ from __future__ import annotations
 
 import math
 from collections.abc import Generator, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
 from ray import tune
 
 from faar_ray.config import TrialConfig
-from faar_ray.errors import FaarRayError
+from faar_ray.errors import FaarRayError, StorageError
 from faar_ray.records import EpochRecord
+from faar_ray.tracking.place import place_of_trial
 from faar_ray.train.fit import fit, read_test
 
 
 def epochs_of(spec: Mapping[str, Any]) -> Iterator[EpochRecord]:
     """The epochs of a trial, recorded ones first (at once), then trained ones."""
+    place = place_of_trial(spec)
     return fit(
         TrialConfig.model_validate(spec["config"]),
-        Path(spec["folder"]),
+        place.folder,
         trial_id=spec["trial_id"],
-        trace=Path(spec["trace"]),
+        trace=place.trace,
         references=spec["references"],
         keep_checkpoints=spec["keep_checkpoints"],
+        twin=place.twin,
     )
 
 
@@ -38,7 +40,8 @@ class TrialActor(tune.Trainable):
     the last one of a trial that was not stopped holds `test` as well.
 
     What a person must mend (a config, the data, a loss that is not finite) ends the trial with `error` in the result:
-    trying again would fail again. Everything else raises, and Ray tries again.
+    trying again would fail again. A storage that gave out ends it with `storage`, and the search, for it is no trial's
+    fault. Everything else raises, and Ray tries again.
     """
 
     def setup(self, config: dict[str, Any]) -> None:
@@ -64,6 +67,8 @@ class TrialActor(tune.Trainable):
         """Train (or replay) one epoch."""
         try:
             return self._epoch()
+        except StorageError as fault:
+            return {"trial": self.spec["trial_id"], "storage": str(fault), "done": True}
         except FaarRayError as fault:
             return {"trial": self.spec["trial_id"], "error": str(fault), "done": True}
 
@@ -83,7 +88,7 @@ class TrialActor(tune.Trainable):
     def _test(self) -> dict[str, float]:
         """The test split, read once, while model code and data are at hand; the search never looks at it."""
         config = TrialConfig.model_validate(self.spec["config"])
-        return read_test(config, Path(self.spec["folder"]), self.spec["test_references"])
+        return read_test(config, place_of_trial(self.spec).folder, self.spec["test_references"])
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Nothing: the trial's own checkpoints are in its folder."""

@@ -15,7 +15,7 @@ from torch.multiprocessing.spawn import spawn
 from faar_ray.config import TrialConfig
 from faar_ray.records import EpochRecord
 from faar_ray.train.checkpoint import checkpoint_path
-from faar_ray.train.distributed import Disagreement, Distributed
+from faar_ray.train.distributed import Distributed
 from faar_ray.train.fit import fit
 
 RAW: dict[str, Any] = {
