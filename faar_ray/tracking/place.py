@@ -14,7 +14,7 @@ from typing import Any
 
 from faar_ray.data import default_cache_dir
 from faar_ray.errors import ConfigError, FaarRayError
-from faar_ray.sections import STORAGE, storage_fault
+from faar_ray.sections import storage_fault
 from faar_ray.tracking.mirror import Mirror, Twin
 from faar_ray.tracking.remote import ATTEMPTS_AT_START, Remote, endpoint, is_remote
 
@@ -87,7 +87,7 @@ def fetched(uri: str, *parts: str) -> Place:
     try:
         remote = Remote(place.uri, ATTEMPTS_AT_START)
         if not any(remote.files(part) for part in parts):
-            raise ConfigError(f"{uri}: there is nothing, or no {' and no '.join(parts)}; wanted is {STORAGE}/NAME")
+            raise ConfigError(f"{place.uri}: has no {' or '.join(parts)}")
         place.mirror().pull(*parts)
     except ConfigError:
         raise

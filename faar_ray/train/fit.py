@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -62,7 +62,7 @@ def fit(
     trial.restore(folder)
     if runtime.worker == 0:
         write_config(folder, config)
-        write_trace(trace, trial_id, trial)
+        write_trace(trace, trial_id, trial.records)
     yield from list(trial.records)
     for epoch in range(len(trial.records), config.optim.epochs):
         started = time.perf_counter()
@@ -80,7 +80,7 @@ def fit(
             write_adapter(folder / "adapter.safetensors", trial.model, config)
         trial.save(folder, keep=keep_checkpoints)
         if runtime.worker == 0:
-            write_trace(trace, trial_id, trial)
+            write_trace(trace, trial_id, trial.records)
             twin.push()
         yield trial.records[-1]
 
@@ -135,6 +135,6 @@ def write_config(folder: Path, config: TrialConfig) -> None:
         scratch.write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
 
 
-def write_trace(trace: Path, trial_id: str, trial: Trial) -> None:
+def write_trace(trace: Path, trial_id: str, records: Sequence[EpochRecord]) -> None:
     """The whole rank trace so far: no row twice, none missing, whatever was interrupted."""
-    write_rank_trace(trace, trial_id, [row for record in trial.records for row in record.ranks])
+    write_rank_trace(trace, trial_id, [row for record in records for row in record.ranks])

@@ -128,7 +128,7 @@ def mirrored(place: Place, *, fresh: bool) -> Iterator[RemoteRun | None]:
     run: RemoteRun | None = None
     try:
         if not fresh:
-            mirror.pull(*(part for part in OWN if part != "space.yaml"))
+            mirror.pull("rank_trace", *(part for part in OWN if part != "space.yaml"))
         run = RemoteRun(mirror, lease)
         run.push()
         yield run

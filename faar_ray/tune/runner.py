@@ -25,6 +25,7 @@ from faar_ray.tune.capacity import capacity
 from faar_ray.tune.datasets import make_data
 from faar_ray.tune.jobs import Job, Surroundings
 from faar_ray.tune.journal import open_journal, tests
+from faar_ray.tune.mending import mend_traces
 from faar_ray.tune.outcome import best_of
 from faar_ray.tune.pen import Pen
 from faar_ray.tune.progress import Progress
@@ -67,6 +68,8 @@ def run_search(space: SearchSpace, name: str, progress: Progress, *, resume: boo
         proposer = Proposer(space, open_journal(folder.study_log, space.name, space.objectives))
         pen = Pen(functools.partial(open_tracker, space, name, folder), folder.path, progress.note)
         with closing(pen, folder, proposer):
+            if resume:
+                mend_traces(place, proposer.results(), progress.note)
             references = References(space, proposer.results())
             pen.reconcile([(job_of(space, result), result) for result in proposer.results()])
             watchers: list[Watcher] = [*([twin] if twin else []), pen, progress]

@@ -135,7 +135,7 @@ def test_a_reader_takes_nothing_from_the_working_copy(mirror: Mirror, s3: str) -
     read = fetched(mirror.uri, "results.parquet")
     assert (read.path / "results.parquet").read_bytes() == b"of now"
     shutil.rmtree(read.path)
-    with pytest.raises(ConfigError, match="there is nothing, or no report"):
+    with pytest.raises(ConfigError, match="has no report"):
         fetched(mirror.uri, "report")
 
 
