@@ -47,6 +47,7 @@ class Book:
         concurrent: how many jobs may be open at once; set when the machines are known.
         watchers: are told everything.
         run_id: MLflow's run of a trial id.
+        say: is told what a trial warns of.
         now: clock in seconds.
     """
 
@@ -60,10 +61,11 @@ class Book:
         concurrent: int = 0,
         watchers: Sequence[Watcher] = (),
         run_id: Callable[[str], str] = lambda trial_id: "",
+        say: Callable[[str], None] = lambda text: None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self.space, self.proposer, self.references = space, proposer, references
-        self.concurrent, self.watchers, self.run_id, self.now = concurrent, watchers, run_id, now
+        self.concurrent, self.watchers, self.run_id, self.say, self.now = concurrent, watchers, run_id, say, now
         self.running: dict[str, Running] = {}
         self.limit = ""
         self.fatal: FaarRayError | None = None

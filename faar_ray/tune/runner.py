@@ -73,7 +73,9 @@ def run_search(space: SearchSpace, name: str, progress: Progress, *, resume: boo
             references = References(space, proposer.results())
             pen.reconcile([(job_of(space, result), result) for result in proposer.results()])
             watchers: list[Watcher] = [*([twin] if twin else []), pen, progress]
-            book = Book(space, proposer, references, controls(space), watchers=watchers, run_id=pen.run_id)
+            book = Book(
+                space, proposer, references, controls(space), watchers=watchers, run_id=pen.run_id, say=progress.note
+            )
             if not book.finished():
                 train(space, book, folder, place, pen, progress, address)
             progress.phase("writing the report")

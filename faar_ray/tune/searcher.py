@@ -81,6 +81,8 @@ class BookCallback(Callback):
     ) -> None:
         """An epoch, or the error that ends the trial."""
         name = trial.config["trial_id"]
+        for note in result.get("notes", ()):
+            self.book.say(f"{name}: {note}")
         if "storage" in result:
             self.book.halt(StorageError(result["storage"]))
         if "epoch" in result:

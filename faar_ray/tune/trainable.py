@@ -19,6 +19,7 @@ from faar_ray.errors import FaarRayError, StorageError
 from faar_ray.records import EpochRecord
 from faar_ray.tracking.place import place_of_trial
 from faar_ray.train.fit import fit, read_test
+from faar_ray.tune.notes import notes
 
 
 def epochs_of(spec: Mapping[str, Any]) -> Iterator[EpochRecord]:
@@ -50,6 +51,7 @@ class TrialActor(tune.Trainable):
         self.last = TrialConfig.model_validate(config["config"]).optim.epochs - 1
         self.epochs: Iterator[EpochRecord] | None = None
         torch.set_num_threads(config["threads"])
+        notes()
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Let go of the trial before and take the next."""
@@ -65,6 +67,9 @@ class TrialActor(tune.Trainable):
 
     def step(self) -> dict[str, Any]:
         """Train (or replay) one epoch."""
+        return self._guarded() | {"notes": notes().taken()}
+
+    def _guarded(self) -> dict[str, Any]:
         try:
             return self._epoch()
         except StorageError as fault:
