@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -67,7 +66,7 @@ def facts(run: Path) -> dict[str, Any]:
 
 
 def test_a_search_in_a_bucket_goes_on_where_its_machine_was_lost(
-    folder: Path, undisturbed: dict[str, Any], s3: str, own_cache: Path, tmp_path: Path
+    folder: Path, undisturbed: dict[str, Any], s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     storage, twin = f"storage.path={s3}/runs", Remote(f"{s3}/runs/tiny")
     process = started(folder, storage)
@@ -75,12 +74,13 @@ def test_a_search_in_a_bucket_goes_on_where_its_machine_was_lost(
     while (twin.read("study.log") or b"").count(b'"epoch/') < 2 and process.poll() is None:
         assert time.monotonic() < deadline, "no epoch in four minutes"
         time.sleep(0.1)
-    second = tune(folder, storage, "--resume")  # while the first one runs
-    assert second.returncode == 2
-    assert "a search is running in" in second.stderr
+    process.send_signal(signal.SIGSTOP)  # alive, and no faster than the second one
+    monkeypatch.setenv("FAAR_RAY_CACHE", str(tmp_path / "cache"))  # from here on, another machine
+    second = tune(folder, storage, "--resume")
+    assert second.returncode == 2, second.stderr
+    assert f"a search is running in {twin.uri} at this moment (process {process.pid} on " in second.stderr
     process.send_signal(signal.SIGKILL)
     process.communicate(timeout=60)
-    shutil.rmtree(own_cache / "remote")
 
     resumed = tune(folder, storage, "--resume", "--json")
     assert resumed.returncode == 0, resumed.stderr
