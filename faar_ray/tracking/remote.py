@@ -24,7 +24,8 @@ from faar_ray.tracking.atomic import reason_of, storing
 ATTEMPTS = 6
 """Of a request while a run goes on, about 15 s; an outage that is longer ends the run."""
 ATTEMPTS_AT_START = 2
-CONNECT_S, REQUEST_S = 5, 30
+CONNECT_S, REQUEST_S = 5, 15
+"""A request is given up after so long without a byte."""
 
 
 def is_remote(path: str) -> bool:

@@ -85,7 +85,11 @@ class Book:
             return None
         job = self._references.pop(0) if self._references else self._search_job()
         if job is not None:
-            self._open(job)
+            try:
+                self._open(job)
+            except BaseException:  # nobody will train it, so nobody will end it
+                self.running.pop(job.trial_id, None)
+                raise
         return job
 
     def finished(self) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import pickle
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -138,7 +140,27 @@ def a_list(path: Path) -> None:
     torch.save([1, 2], path)
 
 
-@pytest.mark.parametrize("damage", [cut, emptied, flipped, of_another_format, a_list])
+class Bomb:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self) -> tuple[Any, tuple[str]]:
+        return os.mkdir, (str(self.target),)
+
+
+def a_pickle(path: Path) -> None:
+    path.write_bytes(pickle.dumps({"format": 2, "model": Bomb(path.with_name("ran"))}))
+
+
+def a_pickle_in_torchs_format(path: Path) -> None:
+    torch.save({"format": 2, "model": Bomb(path.with_name("ran"))}, path)
+
+
+@pytest.mark.parametrize(
+    "damage", [cut, emptied, flipped, of_another_format, a_list, a_pickle, a_pickle_in_torchs_format]
+)
 def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(
     damage: Callable[[Path], None],
     undisturbed: tuple[Path, list[EpochRecord]],
@@ -150,6 +172,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(
     damage(newest)
     assert timeless(run(tmp_path / "t")) == timeless(undisturbed[1])
     assert str(newest) in caplog.text
+    assert not newest.with_name("ran").exists()
 
 
 def test_a_damaged_trace_is_written_again_from_the_checkpoint(

@@ -144,3 +144,14 @@ def test_what_cannot_be_written_is_no_fault_of_a_trial(space: Space, driver: Dri
         os.write(os.open("/dev/full", os.O_WRONLY), b"x")
     assert str(book.fatal) == f"storage.path: {tmp_path} cannot be written (No space left on device)"
     assert book.finished()
+
+
+def test_a_job_that_could_not_be_begun_is_not_waited_for(space: Space, driver: Drive, tmp_path: Path) -> None:
+    class Full:
+        def started(self, job: Job) -> None:
+            raise StorageError("full")
+
+    book = driver(space(), watchers=[Full()], concurrent=1).book
+    with halting(book, tmp_path):
+        book.next_job()
+    assert (book.halted, book.running, book.finished()) == (True, {}, True)
