@@ -20,7 +20,7 @@ from faar_ray.tracking.atomic import storing
 from faar_ray.tracking.mirror import NO_TWIN, Twin
 from faar_ray.tracking.rank_trace import write_rank_trace
 from faar_ray.train.evaluation import evaluate
-from faar_ray.train.runtime import InProcess, Runtime
+from faar_ray.train.runtime import InProcess, Runtime, by_first
 from faar_ray.train.step import train_step
 from faar_ray.train.trial import Trial
 
@@ -56,13 +56,11 @@ def fit(
         NonFiniteLoss: naming step and task.
     """
     runtime = runtime or InProcess()
-    if runtime.worker == 0:
-        twin.pull()
+    by_first(runtime, twin.pull)
     trial = Trial(config, runtime)
     trial.restore(folder)
-    if runtime.worker == 0:
-        write_config(folder, config)
-        write_trace(trace, trial_id, trial.records)
+    by_first(runtime, lambda: write_config(folder, config))
+    by_first(runtime, lambda: write_trace(trace, trial_id, trial.records))
     yield from list(trial.records)
     for epoch in range(len(trial.records), config.optim.epochs):
         started = time.perf_counter()
@@ -74,14 +72,11 @@ def fit(
         metrics["time/step_ms"] = 1000 * (trained - started) / trial.steps_per_epoch
         metrics["time/epoch_s"] = time.perf_counter() - started
         trial.records.append(EpochRecord(epoch, metrics, tuple(ranks)))
-        if (
-            epoch + 1 == config.optim.epochs and runtime.worker == 0
-        ):  # before the checkpoint that makes the trial count as finished
-            write_adapter(folder / "adapter.safetensors", trial.model, config)
+        if epoch + 1 == config.optim.epochs:  # before the checkpoint that makes the trial count as finished
+            by_first(runtime, lambda: write_adapter(folder / "adapter.safetensors", trial.model, config))
         trial.save(folder, keep=keep_checkpoints)
-        if runtime.worker == 0:
-            write_trace(trace, trial_id, trial.records)
-            twin.push()
+        by_first(runtime, lambda: write_trace(trace, trial_id, trial.records))
+        by_first(runtime, twin.push)
         yield trial.records[-1]
 
 

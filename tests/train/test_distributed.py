@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.multiprocessing.spawn import spawn
 
 from faar_ray.config import TrialConfig
+from faar_ray.errors import StorageError
 from faar_ray.records import EpochRecord
 from faar_ray.train.checkpoint import checkpoint_path
 from faar_ray.train.distributed import Distributed
@@ -83,3 +84,21 @@ def test_in_fp32_two_workers_have_the_ranks_of_one_and_metrics_nearby(tmp_path: 
     one, two = (run(tmp_path / str(workers), workers, tame) for workers in (1, 2))
     assert [[row.rank for row in record.ranks] for record in two[0]] == [[r.rank for r in rec.ranks] for rec in one[0]]
     assert two[0][-1].metrics["delta_m"] == pytest.approx(one[0][-1].metrics["delta_m"], rel=1e-3)
+
+
+def failing(rank: int, workers: int, folder: Path) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=workers)
+    runtime = Distributed(torch.device("cpu"))
+    try:
+        list(fit(TrialConfig.resolve(RAW), folder, trial_id="t", trace=folder / "file" / "t.parquet", runtime=runtime))
+    except StorageError as fault:
+        (folder / f"told-{rank}").write_text(str(fault))
+    dist.destroy_process_group()
+
+
+def test_a_storage_that_the_first_worker_cannot_write_is_told_by_all(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    spawn(failing, (2, tmp_path), nprocs=2)
+    told = {(tmp_path / f"told-{rank}").read_text() for rank in (0, 1)}
+    assert told == {f"storage.path: {tmp_path}/file/t.parquet cannot be written (File exists)"}
