@@ -1,6 +1,7 @@
 """What a person can mend is an error of this file; the commands print it without a traceback and exit with its code.
 
 FaarRayError            1
+├── StorageError        1   where results go gave out: a full disk, a lost bucket
 ├── ConfigError         2   a config, a search space or a command line
 ├── DataError           2   a data set or a checkpoint on disk
 ├── TooManyFailures     3   past `failure.max_failures`
@@ -32,6 +33,10 @@ class DataError(FaarRayError):
     """A data set, shard or checkpoint that is missing, broken or of another kind than expected."""
 
     exit_code = 2
+
+
+class StorageError(FaarRayError):
+    """The place where results go gave out while it was written: no trial's fault, and `--resume` goes on."""
 
 
 class TooManyFailures(FaarRayError):

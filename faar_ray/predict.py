@@ -35,7 +35,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m faar_ray.predict", description="Every task's prediction as a picture.", epilog=EXAMPLE
     )
-    parser.add_argument("trial", metavar="TRIAL", help="a trial's folder, NAME/TRIAL_ID under ./runs, or an MLflow run")
+    parser.add_argument(
+        "trial", metavar="TRIAL", help="a trial's folder or URI, NAME/TRIAL_ID under ./runs, or an MLflow run"
+    )
     parser.add_argument("images", metavar="IMAGE", nargs="+", type=Path, help="pictures; resized to the trial's size")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="for <image>_<task>.png")
     parser.add_argument("--tracking-uri", default="sqlite:///mlflow.db", help="where MLflow run ids are looked up")

@@ -15,7 +15,8 @@ import faar_ray
 ROOT = Path(faar_ray.__file__).parent
 LONGEST_FILE = 350
 FLOORS = {
-    1: "config presets records tasks decoders errors seeding reading faults overriding sections tools trial_file",
+    1: "config presets records tasks decoders errors seeding reading faults overriding sections tools trial_file "
+    "torch_file",
     2: "adapters data tracking",
     3: "ranks report",
     4: "models",

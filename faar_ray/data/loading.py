@@ -9,8 +9,7 @@ import torch
 
 from faar_ray.config import DataConfig
 from faar_ray.data.dense import DenseDataset
-from faar_ray.data.scene_cache import make_shards, split_images
-from faar_ray.data.shards import read_shard
+from faar_ray.data.scene_cache import read_scenes, split_images
 from faar_ray.data.slots import CLASSES, PARTS
 from faar_ray.errors import DataError
 
@@ -52,14 +51,14 @@ def check_labels(config: DataConfig) -> None:
 
 
 def load_dataset(config: DataConfig, split: Split, *, cache_dir: Path | None = None) -> DenseDataset:
-    """The images of a split with the labels of `config.tasks`; scenes are made and cached on first use.
+    """The images of a split with the labels of `config.tasks`; scenes are made on first use and where damaged.
 
     Raises:
-        DataError: unknown data set or task, damaged shard, cache that cannot be written.
+        DataError: unknown data set or task, or a cache that cannot be written.
     """
     check_labels(config)
     names = ("image", *config.tasks)
-    shards = [read_shard(path, names) for path in make_shards(config, split, cache_dir)]
+    shards = read_scenes(config, split, names, cache_dir)
     wanted = split_images(config, split)
     stored = {name: torch.cat([shard[name] for shard in shards])[:wanted].clone() for name in names}
     return DenseDataset(stored, tuple(config.tasks))

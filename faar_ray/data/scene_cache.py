@@ -10,7 +10,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
@@ -22,7 +22,7 @@ from torch import Tensor
 from faar_ray.config import DataConfig
 from faar_ray.data.domains import DOMAINS
 from faar_ray.data.scenes import GENERATOR_VERSION, Rendered, joined, render
-from faar_ray.data.shards import write_shard
+from faar_ray.data.shards import read_shard, write_shard
 from faar_ray.errors import DataError
 from faar_ray.seeding import private
 
@@ -91,6 +91,31 @@ def _make_missing(config: DataConfig, split: str, paths: list[Path], on_shard: C
         write_shard(path, compact(render_shard(config, split, number)), generator_facts(config))
         if on_shard:
             on_shard(path)
+
+
+def read_scenes(
+    config: DataConfig, split: str, names: Sequence[str], cache_dir: Path | None = None
+) -> list[dict[str, Tensor]]:
+    """The named columns of each shard of a split; what is missing is made, what is damaged is made again.
+
+    Raises:
+        DataError: the cache cannot be written.
+    """
+    paths = make_shards(config, split, cache_dir)
+    return [_read_or_remake(config, split, number, path, names) for number, path in enumerate(paths)]
+
+
+def _read_or_remake(config: DataConfig, split: str, number: int, path: Path, names: Sequence[str]) -> dict[str, Tensor]:
+    try:
+        return read_shard(path, names)
+    except DataError:
+        with FileLock(path.parent / ".lock"):
+            try:  # another process may have mended it meanwhile
+                return read_shard(path, names)
+            except DataError as fault:
+                log.warning("%s: this is done now", fault)
+                write_shard(path, compact(render_shard(config, split, number)), generator_facts(config))
+    return read_shard(path, names)
 
 
 def render_shard(config: DataConfig, split: str, number: int) -> Rendered:

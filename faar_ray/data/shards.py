@@ -71,7 +71,7 @@ def read_shard(path: Path, names: Iterable[str]) -> dict[str, Tensor]:
         raise DataError(f"{path}: no such shard") from error
     except (pa.ArrowException, OSError, KeyError, ValueError, UnicodeDecodeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DataError(f"{path}: damaged shard ({reason}); delete this file, it is made again on next use") from error
+        raise DataError(f"{path}: damaged shard ({reason}); delete this file and make it again") from error
 
 
 def _tensor(table: pa.Table, name: str) -> Tensor:

@@ -36,7 +36,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m faar_ray.export", description="Take a trained trial elsewhere.", epilog=EXAMPLE
     )
-    parser.add_argument("trial", metavar="TRIAL", help="a trial's folder, NAME/TRIAL_ID under ./runs, or an MLflow run")
+    parser.add_argument(
+        "trial", metavar="TRIAL", help="a trial's folder or URI, NAME/TRIAL_ID under ./runs, or an MLflow run"
+    )
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--adapter", action="store_true", help="factors, magnitudes and heads (safetensors)")
     what.add_argument("--merge", metavar="TASK", help="a whole model of this task, adapters folded in (safetensors)")

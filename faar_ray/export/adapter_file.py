@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 
-from safetensors.torch import save_file
+import torch
+from safetensors.torch import save
+from torch import Tensor
 
 from faar_ray.adapters import Site
 from faar_ray.config import TrialConfig
 from faar_ray.models import MultiTaskModel, adapter_list, trained_state
-from faar_ray.tracking.atomic import replacing
+from faar_ray.tracking.atomic import storing
 
 FORMAT = "faar_ray.adapter.1"
 
@@ -30,9 +34,19 @@ def write_adapter(path: Path, model: MultiTaskModel, config: TrialConfig) -> Non
         "config": config.model_dump_json(),
         "ranks": json.dumps(ranks),
         "versions": versions(),
+        "sha256": digest(tensors),
     }
-    with replacing(path) as scratch:
-        save_file(tensors, scratch, metadata=metadata)
+    with storing(path) as scratch:
+        scratch.write_bytes(save(tensors, metadata=metadata))
+
+
+def digest(tensors: Mapping[str, Tensor]) -> str:
+    """One sha256 over names and values, which the format itself does not protect."""
+    found = hashlib.sha256()
+    for name in sorted(tensors):
+        found.update(name.encode())
+        found.update(tensors[name].contiguous().flatten().view(torch.uint8).numpy().data)
+    return found.hexdigest()
 
 
 def versions() -> str:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from faar_ray.config import TrialConfig
 from faar_ray.errors import DataError
-from faar_ray.export.adapter_file import FORMAT, site_name
+from faar_ray.export.adapter_file import FORMAT, digest, site_name
 from faar_ray.models import MultiTaskModel, adapter_list, build_model, trained_state
 from faar_ray.ranks import shrink
 
@@ -36,6 +36,8 @@ def read_adapter_file(path: Path) -> AdapterFile:
     tensors, metadata = read_tensors(path)
     if metadata.get("format") != FORMAT:
         raise DataError(f"{path}: must be an adapter file ({FORMAT}), got format {metadata.get('format')!r}")
+    if metadata.get("sha256", digest(tensors)) != digest(tensors):
+        raise DataError(f"{path}: damaged: its values are not the ones that were written")
     try:
         config = TrialConfig.model_validate_json(metadata["config"])
         ranks = {str(site): int(rank) for site, rank in json.loads(metadata["ranks"]).items()}

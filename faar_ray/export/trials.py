@@ -1,4 +1,4 @@
-"""TRIAL on a command line: a trial's folder, `<name>/<trial_id>` under ./runs, or an MLflow run id."""
+"""TRIAL on a command line: a trial's folder or URI, `<name>/<trial_id>` under ./runs, or an MLflow run id."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from pathlib import Path
 
 from faar_ray.errors import ConfigError
 from faar_ray.tracking.fetch import fetch_artifact
+from faar_ray.tracking.place import fetched
+from faar_ray.tracking.remote import is_remote
 
 FILE = "adapter.safetensors"
 RUN_ID = re.compile(r"[0-9a-f]{32}")
@@ -18,6 +20,8 @@ def adapter_of(trial: str, *, tracking_uri: str = "sqlite:///mlflow.db", runs: P
     Raises:
         ConfigError: there is no such trial, or it has not finished.
     """
+    if is_remote(trial):
+        return _of_uri(trial)
     given = Path(trial)
     name, _, trial_id = trial.rpartition("/")
     candidates = [given, *([runs / name / "trials" / trial_id] if name else [])]
@@ -33,3 +37,12 @@ def adapter_of(trial: str, *, tracking_uri: str = "sqlite:///mlflow.db", runs: P
     known = sorted(f"{p.parents[1].name}/{p.name}" for p in runs.glob("*/trials/*") if (p / FILE).is_file())
     hint = f" (finished ones under {runs}: {', '.join(known[:8])})" if known else ""
     raise ConfigError(f"{trial}: no such folder, no such NAME/TRIAL_ID under {runs}, and no MLflow run id{hint}")
+
+
+def _of_uri(uri: str) -> Path:
+    """Of `s3://bucket/prefix/<name>/trials/<trial_id>`, or of the file in it."""
+    run, mark, trial_id = uri.rstrip("/").removesuffix(f"/{FILE}").rpartition("/trials/")
+    if not mark or "/" in trial_id:
+        raise ConfigError(f"{uri}: must be s3://BUCKET/PREFIX/NAME/trials/TRIAL_ID")
+    part = f"trials/{trial_id}/{FILE}"
+    return fetched(run, part).path / part

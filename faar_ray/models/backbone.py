@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import timm
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from timm.layers import Attention, Mlp
 from timm.models.swin_transformer import SwinTransformer
@@ -23,6 +25,7 @@ from faar_ray.models import micro
 from faar_ray.models.vit import QUARTERS, QuarteredViT
 from faar_ray.models.vit_block import ViTBlock
 from faar_ray.seeding import seeded
+from faar_ray.torch_file import read_torch_file
 
 MICRO_PATCH = 4
 WANTED = f"{micro.NAME}, a timm Swin (swin_*) or a plain timm ViT (vit_*)"
@@ -130,11 +133,14 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise DataError(f"backbone.checkpoint: {path} cannot be read as weights: {error}") from error
-    state = state.get("model", state.get("state_dict", state))
-    return {key.removeprefix("module."): value for key, value in state.items()}
+        outer = read_torch_file(path, legacy=True)
+    except (SafetensorError, OSError, DataError) as fault:
+        reason = str(fault).removeprefix(f"{path}: ")
+        raise DataError(f"backbone.checkpoint: {path} cannot be read as weights: {reason}") from None
+    state = outer.get("model", outer.get("state_dict", outer))
+    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise DataError(f"backbone.checkpoint: {path}: must hold tensors by name")
+    return {str(key).removeprefix("module."): value for key, value in state.items()}
 
 
 def _load(backbone: SwinTransformer | VisionTransformer, weights: dict[str, Tensor], source: str) -> None:

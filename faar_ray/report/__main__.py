@@ -13,6 +13,7 @@ from faar_ray.report.source import find_run, read_search
 EXAMPLE = """example:
   python -m faar_ray.report rho                     # ./runs/rho -> ./runs/rho/report/index.html
   python -m faar_ray.report /data/runs/rho --out /tmp/rho
+  python -m faar_ray.report s3://bucket/runs/rho    # -> s3://bucket/runs/rho/report/index.html
 """
 
 
@@ -24,16 +25,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("run", metavar="NAME_OR_PATH", help="a run's name under ./runs, or its folder")
+    parser.add_argument("run", metavar="NAME_OR_PATH", help="a run's name under ./runs, its folder, or its s3:// URI")
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder for the report (default: the run's report/)")
     given = parser.parse_args(arguments)
     try:
-        folder = find_run(given.run)
+        place = find_run(given.run)
+        folder = place.path
         search = read_search(folder)  # before matplotlib and MLflow are imported: errors come at once
         from faar_ray.report.build import build_report
 
         out = build_report(folder, given.out)
-        print(f"{out / 'index.html'}")
+        if place.uri and given.out is None:
+            place.mirror().push("report")
+        print(place.below("report", "index.html") if place.uri and given.out is None else out / "index.html")
         _log(search.tracking_uri, search.parent_run_id, out)
     except FaarRayError as fault:
         print(fault, file=sys.stderr)

@@ -49,7 +49,7 @@ def write_results(path: Path, results: Sequence[TrialResult]) -> None:
     arrays += [pa.array([getattr(r, name) for r in results], kind) for name, kind in TAIL.items()]
     schema = pa.schema(fields, metadata={COLUMNS: json.dumps(columns).encode()})
     with replacing(path) as scratch:
-        pq.write_table(pa.Table.from_arrays(arrays, schema=schema), scratch)
+        pq.write_table(pa.Table.from_arrays(arrays, schema=schema), scratch, write_page_checksum=True)
 
 
 def read_results(path: Path) -> list[TrialResult]:

@@ -17,7 +17,9 @@ from faar_ray.errors import ConfigError, DataError
 from faar_ray.records import TrialResult
 from faar_ray.report.groups import Objective
 from faar_ray.report.results import read_results
+from faar_ray.tracking.place import Place, fetched
 from faar_ray.tracking.rank_trace import read_rank_trace
+from faar_ray.tracking.remote import is_remote
 
 
 @dataclass(frozen=True)
@@ -53,12 +55,14 @@ class Search:
             return None
 
 
-def find_run(name_or_path: str) -> Path:
-    """The run's folder: a path as it stands, or a name under `./runs`.
+def find_run(name_or_path: str) -> Place:
+    """The run: a path as it stands, a name under `./runs`, or a URI, of which what a report needs is read.
 
     Raises:
         ConfigError: there is none, or it holds no results yet.
     """
+    if is_remote(name_or_path):
+        return fetched(name_or_path, "run.json", "space.yaml", "results.parquet", "rank_trace")
     candidates = [Path(name_or_path), Path("runs") / name_or_path]
     folder = next((path for path in candidates if path.is_dir()), None)
     if folder is None:
@@ -67,7 +71,7 @@ def find_run(name_or_path: str) -> Path:
         raise ConfigError(f"{name_or_path}: no such folder, and no run of that name under ./runs{hint}")
     if not (folder / "run.json").is_file():
         raise ConfigError(f"{folder}: not a run of faar_ray.tune: run.json is missing")
-    return folder
+    return Place(folder)
 
 
 def read_search(folder: Path) -> Search:

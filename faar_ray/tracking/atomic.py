@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from faar_ray.errors import ConfigError
+from faar_ray.errors import ConfigError, StorageError
 
 
 def must_be_new(path: Path, option: str = "--out") -> None:
@@ -33,6 +34,22 @@ def writing(path: Path, option: str = "--out") -> Iterator[None]:
         raise ConfigError(f"{option}: {path} cannot be written ({error.strerror})") from error
 
 
+def check_writable(folder: Path) -> None:
+    """Refuse a folder that cannot be made or written to, and leave nothing behind.
+
+    Raises:
+        ConfigError: naming it and the reason.
+    """
+    made = not folder.exists()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+        if made:
+            folder.rmdir()
+    except OSError as fault:
+        raise ConfigError(f"storage.path: {folder} cannot be written ({reason_of(fault)})") from None
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Give a temporary path beside `path` to write to; put it in place when the block ends without an error."""
@@ -54,3 +71,32 @@ def clear_leftovers(folder: Path, name: str = "*") -> None:
     """Remove `leftovers`; a writer that was thought dead and is not fails at its next `os.replace`, which ends it."""
     for path in leftovers(folder, name):
         path.unlink(missing_ok=True)
+
+
+@contextmanager
+def storing(path: Path) -> Iterator[Path]:
+    """`replacing`, for what a run leaves behind: a full disk is the storage's fault and nobody else's.
+
+    Raises:
+        StorageError: naming the path and the reason.
+    """
+    with telling_storage(path), replacing(path) as scratch:
+        yield scratch
+
+
+@contextmanager
+def telling_storage(path: Path) -> Iterator[None]:
+    """Tell what the system refuses in the block as a fault of the storage.
+
+    Raises:
+        StorageError: naming the path and the reason.
+    """
+    try:
+        yield
+    except OSError as fault:
+        raise StorageError(f"storage.path: {path} cannot be written ({reason_of(fault)})") from fault
+
+
+def reason_of(fault: OSError) -> str:
+    """The system's words, without the path or whatever else a library put around them."""
+    return os.strerror(fault.errno) if fault.errno else (str(fault).splitlines() or [type(fault).__name__])[0]

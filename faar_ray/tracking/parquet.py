@@ -21,7 +21,7 @@ def read_table(path: Path, what: str) -> pa.Table:
         DataError: naming the file, where it is missing or broken.
     """
     try:
-        return pq.read_table(path, partitioning=None)
+        return pq.read_table(path, partitioning=None, page_checksum_verification=True)
     except FileNotFoundError:
         raise DataError(f"{path}: no such {what}") from None
     except (pa.ArrowException, OSError) as fault:

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from faar_ray.errors import DataError
 from faar_ray.records import RankRecord
-from faar_ray.tracking.atomic import replacing
+from faar_ray.tracking.atomic import storing
 from faar_ray.tracking.parquet import read_table
 
 SCHEMA = pa.schema(
@@ -38,8 +38,8 @@ SCHEMA = pa.schema(
 def write_rank_trace(path: Path, trial_id: str, records: Sequence[RankRecord]) -> None:
     """Write the whole trace of one trial, atomically; a trial without adapters gives a file without rows."""
     rows = [{"trial_id": trial_id, **asdict(record)} for record in records]
-    with replacing(path) as scratch:
-        pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), scratch)
+    with storing(path) as scratch:
+        pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), scratch, write_page_checksum=True)
 
 
 def read_rank_trace(path: Path) -> pa.Table:

@@ -14,7 +14,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from faar_ray.errors import FaarRayError
+from faar_ray.errors import FaarRayError, StorageError
 from faar_ray.models import build_model, parameters_by_part
 from faar_ray.tasks import TASKS
 from faar_ray.tools import tool, ui_command
@@ -35,12 +35,17 @@ def main(argv: Sequence[str] | None = None) -> int:
             train(file, file.name or args.config.stem, resume=args.resume, as_json=args.json)
     except FaarRayError as error:
         print(f"error: {error}", file=sys.stderr)
+        if isinstance(error, StorageError):
+            print(f"when it is mended, go on with: {_again(args)}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
-        again = [tool("python"), "-m", "faar_ray.train", str(args.config), *args.overrides, "--resume"]
-        print(f"\ninterrupted; go on with: {shlex.join(again)}", file=sys.stderr)
+        print(f"\ninterrupted; go on with: {_again(args)}", file=sys.stderr)
         return 130
     return 0
+
+
+def _again(args: argparse.Namespace) -> str:
+    return shlex.join([tool("python"), "-m", "faar_ray.train", str(args.config), *args.overrides, "--resume"])
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -99,12 +104,12 @@ def train(file: TrialFile, name: str, *, resume: bool, as_json: bool) -> None:
         )
     _tell_end(session, metrics, console)
     if as_json:
-        outcome = {"name": name, "path": str(session.run_folder), "trial_id": session.trial_id, "metrics": metrics}
+        outcome = {"name": name, "path": str(session.place), "trial_id": session.trial_id, "metrics": metrics}
         print(json.dumps(outcome | {"tracking_uri": session.tracking_uri, "run_id": session.run_id}))
 
 
 def _tell_end(session: Session, metrics: dict[str, float], console: Console) -> None:
-    table = Table("task", "metric", "val", title=f"{session.run_folder.name}/{session.trial_id}, last epoch")
+    table = Table("task", "metric", "val", title=f"{session.place.path.name}/{session.trial_id}, last epoch")
     table.columns[2].justify = "right"
     for task in session.config.data.tasks:
         spec = TASKS[task]
@@ -113,7 +118,7 @@ def _tell_end(session: Session, metrics: dict[str, float], console: Console) -> 
         table.add_row("all", "delta_m", f"{metrics['delta_m']:+.2f} %")
     table.caption = f"{metrics['trainable_params']:,.0f} trainable parameters"
     console.print(table)
-    console.print(f"written: {session.folder}", soft_wrap=True, highlight=False)
+    console.print(f"written: {session.place.below('trials', session.trial_id)}", soft_wrap=True, highlight=False)
     console.print(f"look:    {ui_command(session.tracking_uri)}", soft_wrap=True, highlight=False)
 
 

@@ -1,4 +1,4 @@
-"""Checkpoints: one file per epoch, written atomically, read with `weights_only=True`.
+"""Checkpoints: one file per epoch, written atomically, read with its checksums and `weights_only=True`.
 
 A checkpoint holds the trained tensors, buffers, ranks, policy, optimizer, scheduler, the global random state and
 all records so far, so that a resumed run gives what an uninterrupted one gives, bit for bit on one CPU worker.
@@ -17,9 +17,11 @@ from torch import Tensor
 from faar_ray.errors import DataError
 from faar_ray.models import MultiTaskModel, trained_state
 from faar_ray.records import EpochRecord, RankRecord
-from faar_ray.tracking.atomic import replacing
+from faar_ray.torch_file import read_torch_file
+from faar_ray.tracking.atomic import storing
 
 FORMAT = 2
+PARTS = ("config", "ranks", "model", "policy", "optimizer", "steps", "scaler", "random", "records")
 log = logging.getLogger(__name__)
 
 
@@ -31,8 +33,12 @@ def checkpoint_path(folder: Path, epoch: int) -> Path:
 def save_checkpoint(folder: Path, epoch: int, state: dict[str, Any], *, keep: int) -> Path:
     """Write the state after `epoch` and delete all but the newest `keep` checkpoints."""
     path = checkpoint_path(folder, epoch)
-    with replacing(path) as scratch:
-        torch.save({"format": FORMAT, **state}, scratch)
+    with storing(path) as scratch:
+        try:
+            with scratch.open("wb") as file:
+                torch.save({"format": FORMAT, **state}, file)
+        except RuntimeError as fault:  # torch finishes its archive whatever happens, and fails again
+            raise (fault.__context__ if isinstance(fault.__context__, OSError) else fault) from None
     for old in checkpoints_of(folder)[:-keep]:
         old.unlink(missing_ok=True)  # a process that was thought dead may have removed it
     return path
@@ -49,12 +55,11 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     Raises:
         DataError: it is damaged, or of another format.
     """
-    try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise DataError(f"{path}: damaged ({str(error).splitlines()[0]})") from error
+    state = dict(read_torch_file(path))
     if state.get("format") != FORMAT:
-        raise DataError(f"{path}: format {state.get('format')} is not {FORMAT}")
+        raise DataError(f"{path}: must be a checkpoint of format {FORMAT}, got {state.get('format')!r}")
+    if lacking := [part for part in PARTS if part not in state]:
+        raise DataError(f"{path}: {', '.join(lacking)} missing")
     return state
 
 
@@ -65,13 +70,18 @@ def last_good_checkpoint(folder: Path) -> dict[str, Any] | None:
         DataError: there are checkpoints, but none can be read.
     """
     paths = checkpoints_of(folder)
+    faults: list[str] = []
     for path in reversed(paths):
         try:
             return read_checkpoint(path)
         except DataError as fault:
+            faults.append(str(fault))
             log.warning("%s; the one before it is used", fault)
-    if paths:
-        raise DataError(f"{folder / 'checkpoints'}: none of {len(paths)} checkpoints can be read")
+    if faults:
+        raise DataError(
+            f"{folder / 'checkpoints'}: none of {len(paths)} checkpoints can be read ({'; '.join(faults)}); "
+            "delete the folder to train the trial from its start"
+        )
     return None
 
 

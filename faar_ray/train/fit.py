@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,13 @@ from faar_ray.export.adapter_file import write_adapter
 from faar_ray.ranks import rank_metrics
 from faar_ray.records import EpochRecord, RankRecord
 from faar_ray.tasks import TASKS
-from faar_ray.tracking.atomic import clear_leftovers, replacing
+from faar_ray.tracking.atomic import clear_leftovers, storing
 from faar_ray.tracking.epoch_file import write_epochs
+from faar_ray.tracking.mirror import NO_TWIN, Twin
+from faar_ray.tracking.place import place_of_trial
 from faar_ray.tracking.rank_trace import write_rank_trace
 from faar_ray.train.evaluation import evaluate
-from faar_ray.train.runtime import InProcess, Runtime
+from faar_ray.train.runtime import InProcess, Runtime, by_first
 from faar_ray.train.step import train_step
 from faar_ray.train.trial import Trial
 
@@ -39,6 +41,7 @@ def fit(
     test: bool = False,
     keep_checkpoints: int = 2,
     runtime: Runtime | None = None,
+    twin: Twin = NO_TWIN,
 ) -> Epochs:
     """Train one trial; yields every epoch from 0, those of an earlier, interrupted run first.
 
@@ -56,21 +59,22 @@ def fit(
         test: whether to read the test split at the end.
         keep_checkpoints: how many stay on disk.
         runtime: one process by default.
+        twin: of folder and trace in object storage.
 
     Returns:
         `test/<task>/<metric>` of every task, and `test/delta_m`; empty without `test`.
 
     Raises:
+        StorageError: folder, trace or twin cannot be written.
         NonFiniteLoss: naming step and task.
     """
     runtime = runtime or InProcess()
+    by_first(runtime, twin.pull)
     trial = Trial(config, runtime)
     trial.restore(folder)
-    if runtime.worker == 0:
-        clear_leftovers_of(folder, trace)
-        write_config(folder, config)
-        write_trace(trace, trial_id, trial)
-        write_epochs(folder / "epochs.parquet", trial.records)
+    by_first(runtime, lambda: clear_leftovers_of(folder, trace))
+    by_first(runtime, lambda: write_config(folder, config))
+    by_first(runtime, lambda: write_down(folder, trace, trial_id, trial.records))
     yield from list(trial.records)
     for epoch in range(len(trial.records), config.optim.epochs):
         started = time.perf_counter()
@@ -82,14 +86,11 @@ def fit(
         metrics["time/step_ms"] = 1000 * (trained - started) / trial.steps_per_epoch
         metrics["time/epoch_s"] = time.perf_counter() - started
         trial.records.append(EpochRecord(epoch, metrics, tuple(ranks)))
-        if (
-            epoch + 1 == config.optim.epochs and runtime.worker == 0
-        ):  # before the checkpoint that makes the trial count as finished
-            write_adapter(folder / "adapter.safetensors", trial.model, config)
+        if epoch + 1 == config.optim.epochs:  # before the checkpoint that makes the trial count as finished
+            by_first(runtime, lambda: write_adapter(folder / "adapter.safetensors", trial.model, config))
         trial.save(folder, keep=keep_checkpoints)
-        if runtime.worker == 0:
-            write_trace(trace, trial_id, trial)
-            write_epochs(folder / "epochs.parquet", trial.records)
+        by_first(runtime, lambda: write_down(folder, trace, trial_id, trial.records))
+        by_first(runtime, twin.push)
         yield trial.records[-1]
     if not test:
         return {}
@@ -98,16 +99,18 @@ def fit(
 
 def fit_spec(spec: Mapping[str, Any], runtime: Runtime | None = None) -> Epochs:
     """`fit` of a trial given as plain values, as they travel between processes."""
+    place = place_of_trial(spec)
     return fit(
         TrialConfig.model_validate(spec["config"]),
-        Path(spec["folder"]),
+        place.folder,
         trial_id=spec["trial_id"],
-        trace=Path(spec["trace"]),
+        trace=place.trace,
         references=spec["references"],
         test_references=spec["test_references"],
         test=spec["test"],
         keep_checkpoints=spec["keep_checkpoints"],
         runtime=runtime,
+        twin=place.twin,
     )
 
 
@@ -155,10 +158,16 @@ def clear_leftovers_of(folder: Path, trace: Path) -> None:
 
 def write_config(folder: Path, config: TrialConfig) -> None:
     """`config.yaml` of a trial, every key of it."""
-    with replacing(folder / "config.yaml") as scratch:
+    with storing(folder / "config.yaml") as scratch:
         scratch.write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
 
 
-def write_trace(trace: Path, trial_id: str, trial: Trial) -> None:
+def write_down(folder: Path, trace: Path, trial_id: str, records: Sequence[EpochRecord]) -> None:
+    """All metrics and the whole rank trace so far: no row twice, none missing, whatever was interrupted."""
+    write_trace(trace, trial_id, records)
+    write_epochs(folder / "epochs.parquet", records)
+
+
+def write_trace(trace: Path, trial_id: str, records: Sequence[EpochRecord]) -> None:
     """The whole rank trace so far: no row twice, none missing, whatever was interrupted."""
-    write_rank_trace(trace, trial_id, [row for record in trial.records for row in record.ranks])
+    write_rank_trace(trace, trial_id, [row for record in records for row in record.ranks])

@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 Letter = tuple[str, Any]
-"""Its kind (`controller`, `epoch`, `fault`, `end`) and what it brings."""
+"""Its kind (`controller`, `epoch`, `fault`, `storage`, `end`) and what it brings."""
 
 
 class Mailbox:

@@ -12,7 +12,6 @@ import shutil
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -25,7 +24,8 @@ from ray.train.v2._internal.execution.callback import ControllerCallback
 from ray.train.v2.api.exceptions import WorkerGroupError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from faar_ray.errors import FaarRayError
+from faar_ray.errors import FaarRayError, StorageError
+from faar_ray.tracking.place import place_of_trial
 from faar_ray.train.checkpoint import records_from_plain
 from faar_ray.train.distributed import Distributed
 from faar_ray.train.fit import Epochs, fit_spec
@@ -76,6 +76,9 @@ def work_with(mailbox: Handle) -> Callable[[dict[str, Any]], None]:
         runtime = Distributed(get_device())
         try:
             _send_epochs(fit_spec(spec, runtime), mailbox if runtime.worker == 0 else None)
+        except StorageError as fault:  # nobody's fault here: the search ends, and goes on by --resume
+            ray.get(mailbox.put.remote(("storage", str(fault))))
+            raise
         except FaarRayError as fault:  # trying again would fail again
             ray.get(mailbox.put.remote(("fault", str(fault))))
             raise
@@ -107,7 +110,7 @@ class TrainRun:
         os.environ.update({key: value for key, value in QUIET.items() if key not in os.environ})
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         self._mailbox: Handle = ray.remote(Mailbox).options(num_cpus=0, scheduling_strategy=here).remote()
-        self._scratch = Path(spec["folder"]) / ".ray"
+        self._scratch = place_of_trial(spec).folder / ".ray"
         self._controller: Any = None
         self._fault: BaseException | None = None
         share = spec["gpus_per_worker"]
@@ -141,6 +144,7 @@ class TrainRun:
 
         Raises:
             TrialFault: what a person must mend.
+            StorageError: the run's place cannot be written.
             WorkerLost: a worker died or raised.
         """
         try:
@@ -148,6 +152,8 @@ class TrainRun:
                 kind, message = self._next()
                 if kind == "fault":
                     raise TrialFault(message)
+                if kind == "storage":
+                    raise StorageError(message)
                 if kind == "end":
                     self._thread.join(START_S)
                     found: dict[str, float] = message

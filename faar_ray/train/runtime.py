@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 
+from faar_ray.errors import FaarRayError
 from faar_ray.train.allocator import keep_freed_memory
 
 Forward = Callable[[Tensor], dict[str, Tensor]]
+T = TypeVar("T")
 
 
 class Runtime(Protocol):
@@ -46,6 +48,24 @@ class Runtime(Protocol):
 
     def unsynced(self, joined: nn.Module) -> AbstractContextManager[None]:
         """In it, backward leaves gradients with this worker: more parts of the step are to come."""
+
+
+def by_first(runtime: Runtime, act: Callable[[], T]) -> T:
+    """What worker 0 makes of it, on every worker; its fault too, or the others would wait for it for ever.
+
+    Raises:
+        FaarRayError: as worker 0 met it.
+    """
+    outcome: tuple[T | None, FaarRayError | None] = (None, None)
+    if runtime.worker == 0:
+        try:
+            outcome = (act(), None)
+        except FaarRayError as fault:
+            outcome = (None, fault)
+    made, fault_of_first = runtime.from_first(outcome)
+    if fault_of_first is not None:
+        raise fault_of_first
+    return cast(T, made)
 
 
 class InProcess:

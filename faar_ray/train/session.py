@@ -6,16 +6,17 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
-from pathlib import Path
 
 import torch
 
-from faar_ray.errors import ConfigError
+from faar_ray.errors import ConfigError, StorageError
 from faar_ray.records import EpochRecord, State
-from faar_ray.tracking.atomic import replacing
+from faar_ray.tracking.atomic import check_writable, storing
 from faar_ray.tracking.mlflow_faults import is_away, needed, reason_of
 from faar_ray.tracking.mlflow_writer import Tracker
 from faar_ray.tracking.outbox import Outbox
+from faar_ray.tracking.place import place_of
+from faar_ray.tracking.remote import ATTEMPTS_AT_START, Remote
 from faar_ray.tracking.trial_run import Ending, TrialFiles, endings
 from faar_ray.train.capacity import capacity, this_machine
 from faar_ray.train.fit import fit_spec
@@ -41,36 +42,51 @@ class Session:
     def __init__(self, file: TrialFile, name: str, *, resume: bool, tell: Callable[[str], None] = print) -> None:
         self.file, self.config = file, file.config
         self.trial_id = f"t000-s{file.seed}"
-        self.run_folder = (Path(file.storage.path).expanduser() / name).absolute()
-        self.folder = self.run_folder / "trials" / self.trial_id
-        if self.folder.exists() and not resume:
-            raise ConfigError(f"name: {self.folder} exists; go on with it by --resume, or give another name=NAME")
-        if resume and not self.folder.exists():
-            raise ConfigError(f"--resume: there is no {self.folder}; start without --resume")
+        self.place = place_of(file.storage.path, name)
+        self.here = self.place.trial(self.trial_id)
+        self.folder, called = self.here.folder, self.place.below("trials", self.trial_id)
+        exists = self._exists()
+        if exists and not resume:
+            raise ConfigError(f"name: {called} exists; go on with it by --resume, or give another name=NAME")
+        if resume and not exists:
+            raise ConfigError(f"--resume: there is no {called}; start without --resume")
         preflight(self.config, file.resources.workers)
         capacity(file.resources, [this_machine()])
+        check_writable(self.folder)
+        self.here.twin.pull()
         self._tracker = Tracker(file.tracking.uri, file.tracking.experiment or name)
         self.tracking_uri = self._tracker.uri
         with needed(self.tracking_uri):
             self.run_id = self._tracker.start_trial(self.trial_id, self.config, {}, "trial", self._known_run())
         self._outbox = Outbox("MLflow", is_away, reason_of, tell)
-        with replacing(self.folder / "run.json") as scratch:
+        with storing(self.folder / "run.json") as scratch:
             scratch.write_text(json.dumps({"run_id": self.run_id, "tracking_uri": self.tracking_uri}) + "\n")
+        self.here.twin.push()
+
+    def _exists(self) -> bool:
+        if not self.place.uri:
+            return self.folder.exists()
+        remote = Remote(self.place.uri, ATTEMPTS_AT_START)
+        remote.check()
+        return bool(remote.files(f"trials/{self.trial_id}"))
 
     def _known_run(self) -> str | None:
         path = self.folder / "run.json"
         if not path.exists():
             return None
-        known: dict[str, str] = json.loads(path.read_text())
-        return known["run_id"] if known["tracking_uri"] == self.tracking_uri else None
+        try:
+            known: dict[str, str] = json.loads(path.read_text())
+            return known["run_id"] if known["tracking_uri"] == self.tracking_uri else None
+        except (OSError, ValueError, KeyError, TypeError):  # cut or damaged: a new view of the same trial
+            return None
 
     def epochs(self) -> Iterator[EpochRecord]:
         """Train; MLflow follows in a thread and is complete at the end, unless it stays away, which is told."""
-        files = TrialFiles(self.run_folder, self.trial_id)
+        files = TrialFiles(self.place.path, self.trial_id)
         state: State = "FAIL"
         reason, record, patience = "", None, PATIENCE
         try:
-            for record in self._trained(files.trace):
+            for record in self._trained():
                 log = partial(self._tracker.log_epoch, self.run_id, record.epoch, record.metrics, time.time())
                 self._outbox.put(log)
                 yield record
@@ -78,25 +94,27 @@ class Session:
         except (KeyboardInterrupt, GeneratorExit):
             state, reason, patience = "PRUNED", "interrupted", HASTE
             raise
+        except StorageError as error:
+            state, reason = "PRUNED", str(error)
+            raise
         except Exception as error:
             reason = f"{type(error).__name__}: {error}"
             raise
         finally:
             ending = Ending(state, record.epoch + 1 if record else 0, record.metrics if record else {}, reason)
-            for write in endings(self._tracker, self.run_id, files, f"{self.run_folder.name}/{self.trial_id}", ending):
+            for write in endings(self._tracker, self.run_id, files, f"{self.place.path.name}/{self.trial_id}", ending):
                 self._outbox.put(write)
             if left := self._outbox.close(patience):
                 tell = self._outbox.tell
                 tell(f"MLflow did not come back and lacks the last writes ({left}); --resume makes them")
 
-    def _trained(self, trace: Path) -> Iterator[EpochRecord]:
+    def _trained(self) -> Iterator[EpochRecord]:
         """In this process, or on several workers under Ray Train."""
         need = self.file.resources
         spec = {
             "trial_id": self.trial_id,
             "config": self.config.model_dump(mode="json"),
-            "folder": str(self.folder),
-            "trace": str(trace),
+            "run": {"path": str(self.place.path), "uri": self.place.uri},
             "references": self.file.references,
             "test_references": None,
             "test": False,

@@ -26,7 +26,7 @@ from faar_ray.train.checkpoint import (
 )
 from faar_ray.train.optimizer import build_optimizer, build_scheduler
 from faar_ray.train.preflight import check_last_batch
-from faar_ray.train.runtime import Runtime
+from faar_ray.train.runtime import Runtime, by_first
 
 
 def compiled(model: nn.Module) -> Callable[[Tensor], dict[str, Tensor]]:
@@ -103,8 +103,7 @@ class Trial:
             "random": self.runtime.of_all(random_states()),
             "records": records_to_plain(self.records),
         }
-        if self.runtime.worker == 0:
-            save_checkpoint(folder, self.records[-1].epoch, state, keep=keep)
+        by_first(self.runtime, lambda: save_checkpoint(folder, self.records[-1].epoch, state, keep=keep))
 
     def restore(self, folder: Path) -> None:
         """Go back to the last good checkpoint of a folder, if there is one.
@@ -112,7 +111,7 @@ class Trial:
         Raises:
             ConfigError: the checkpoint is of another config.
         """
-        state = self.runtime.from_first(last_good_checkpoint(folder) if self.runtime.worker == 0 else None)
+        state = by_first(self.runtime, lambda: last_good_checkpoint(folder))
         if state is None:
             return
         saved = TrialConfig.resolve(state["config"])

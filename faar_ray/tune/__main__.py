@@ -13,7 +13,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from faar_ray.errors import FaarRayError
+from faar_ray.errors import FaarRayError, StorageError
 from faar_ray.tools import tool
 
 EXAMPLE = """examples:
@@ -22,8 +22,8 @@ EXAMPLE = """examples:
   python -m faar_ray.tune search_spaces/rho.yaml --resume
   python -m faar_ray.tune search_spaces/rho.yaml --dry-run
 
-exit codes: 0 ok; 1 unexpected; 2 usage or config; 3 too many failed trials;
-            4 no feasible finished trial; 130 interrupted"""
+exit codes: 0 ok; 1 unexpected, or a full disk (goes on by --resume); 2 usage or config;
+            3 too many failed trials; 4 no feasible finished trial; 130 interrupted"""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -54,15 +54,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         return _run(options)
+    except StorageError as fault:
+        print(
+            f"{fault}\nno trial failed by it; when it is mended, this goes on from here:\n  {_again(raw)}",
+            file=sys.stderr,
+        )
+        return fault.exit_code
     except FaarRayError as fault:
         print(fault, file=sys.stderr)
         return fault.exit_code
     except KeyboardInterrupt:
-        command = shlex.join(
-            [tool("python"), "-m", "faar_ray.tune", *raw, *([] if "--resume" in raw else ["--resume"])]
-        )
-        print(f"\ninterrupted; this goes on from here:\n  {command}", file=sys.stderr)
+        print(f"\ninterrupted; this goes on from here:\n  {_again(raw)}", file=sys.stderr)
         return 130
+
+
+def _again(raw: Sequence[str]) -> str:
+    """The command that resumes."""
+    return shlex.join([tool("python"), "-m", "faar_ray.tune", *raw, *([] if "--resume" in raw else ["--resume"])])
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -73,7 +81,8 @@ def _run(options: argparse.Namespace) -> int:
     space = read_space(options.space, [*options.overrides, *named])
     from faar_ray.train.capacity import capacity, this_machine
     from faar_ray.train.preflight import preflight
-    from faar_ray.tune.run_folder import check_name, folder_of
+    from faar_ray.tune.remote_run import check_remote
+    from faar_ray.tune.run_folder import check_name, place_for
 
     for over in ({}, *space.controls):
         preflight(space.trial_config(over), space.resources.workers)
@@ -84,7 +93,10 @@ def _run(options: argparse.Namespace) -> int:
 
         show_plan(console, space, room)
         return 0
-    check_name(folder_of(space, space.name), space, resume=options.resume)
+    place = place_for(space, space.name)
+    look = check_remote(place, resume=options.resume) if place.uri else place
+    if options.resume or not place.uri:
+        check_name(look.path, space, resume=options.resume)
     from faar_ray.tune.command import search_and_answer
 
     return search_and_answer(space, options, console)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from faar_ray.config import config_id
-from faar_ray.errors import FaarRayError, TooManyFailures
+from faar_ray.errors import FaarRayError, StorageError, TooManyFailures
 from faar_ray.records import State, TrialResult
 from faar_ray.tune import journal
 from faar_ray.tune.duration import clock
@@ -48,6 +48,7 @@ class Book:
         concurrent: how many jobs may be open at once; set when the machines are known.
         watchers: are told everything.
         run_id: MLflow's run of a trial id.
+        say: is told what a trial warns of.
         now: clock in seconds.
     """
 
@@ -61,10 +62,11 @@ class Book:
         concurrent: int = 0,
         watchers: Sequence[Watcher] = (),
         run_id: Callable[[str], str] = lambda trial_id: "",
+        say: Callable[[str], None] = lambda text: None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self.space, self.proposer, self.references = space, proposer, references
-        self.concurrent, self.watchers, self.run_id, self.now = concurrent, watchers, run_id, now
+        self.concurrent, self.watchers, self.run_id, self.say, self.now = concurrent, watchers, run_id, say, now
         self.running: dict[str, Running] = {}
         self.limit = ""
         self.fatal: FaarRayError | None = None
@@ -84,7 +86,11 @@ class Book:
             return None
         job = self._references.pop(0) if self._references else self._search_job()
         if job is not None:
-            self._open(job)
+            try:
+                self._open(job)
+            except BaseException:  # nobody will train it, so nobody will end it
+                self.running.pop(job.trial_id, None)
+                raise
         return job
 
     def finished(self) -> bool:
@@ -94,8 +100,20 @@ class Book:
         stopped = bool(self.fatal or self.limit or self._out_of_time())
         return stopped or not (self._references or self._controls or not self.proposer.finished())
 
+    @property
+    def halted(self) -> bool:
+        """Whether the storage gave out."""
+        return isinstance(self.fatal, StorageError)
+
+    def halt(self, fault: StorageError) -> None:
+        """End the search, not its jobs: none of them is told, judged or counted any more, so `--resume` goes on."""
+        if not self.halted:
+            self.fatal = fault
+
     def verdict(self, trial_id: str, epoch: int, metrics: Mapping[str, float]) -> str:
         """Why a job stops after this epoch; "" lets it go on. What the journal has already is not judged again."""
+        if self.halted:
+            return str(self.fatal)
         running = self.running[trial_id]
         if not running.stop_reason and epoch >= max(running.known, running.epochs):
             running.stop_reason = self._halt() or self._early_stop(running.job, epoch, metrics)
@@ -103,6 +121,8 @@ class Book:
 
     def epoch(self, trial_id: str, epoch: int, metrics: Mapping[str, float]) -> None:
         """A job finished an epoch; a replayed one changes nothing but the last metrics."""
+        if self.halted:
+            return
         running = self.running[trial_id]
         running.metrics = dict(metrics)
         if epoch < running.epochs:
@@ -128,6 +148,8 @@ class Book:
     def ended(self, trial_id: str) -> None:
         """A job ended: by itself, stopped, or with an error."""
         running = self.running.pop(trial_id)
+        if self.halted:
+            return
         result = self._result(running)
         if running.test:
             journal.keep_test(self.proposer.study, trial_id, running.test)

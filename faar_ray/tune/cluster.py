@@ -25,7 +25,7 @@ def work_off(book: Book, spec: Spec, need: Resources, max_retries: int, scratch:
         spec: what the actor gets for a job.
         need: of one trial.
         max_retries: of a trial whose process died or raised.
-        scratch: folder for Ray's own bookkeeping.
+        scratch: folder for Ray's own bookkeeping, in the run's.
     """
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(book.concurrent)  # else actors start one after another
     alone: dict[str, int | float] = {"CPU": need.cpus_per_worker, "GPU": need.gpus_per_worker}
@@ -33,9 +33,9 @@ def work_off(book: Book, spec: Spec, need: Resources, max_retries: int, scratch:
         tune.with_resources(TrialActor, tune.PlacementGroupFactory([alone if need.workers == 1 else WATCHER])),
         name="search",
         num_samples=-1,
-        search_alg=BookSearcher(book, spec),
+        search_alg=BookSearcher(book, spec, scratch.parent),
         scheduler=BookScheduler(book),
-        callbacks=[BookCallback(book), OrphanSweeper()],
+        callbacks=[BookCallback(book, scratch.parent), OrphanSweeper()],
         storage_path=str(scratch),
         max_failures=max_retries,
         reuse_actors=True,

@@ -6,12 +6,12 @@ import argparse
 import os
 import shlex
 import sys
-from pathlib import Path
 
 from rich.console import Console
 from rich.text import Text
 
 from faar_ray.tools import tool, ui_command
+from faar_ray.tracking.place import Place
 from faar_ray.tracking.rank_trace import read_rank_trace
 from faar_ray.tune.outcome import json_line, show_answer, show_list
 from faar_ray.tune.progress import Progress
@@ -27,14 +27,14 @@ def search_and_answer(space: SearchSpace, options: argparse.Namespace, console: 
     with Progress(console, space.name, shown, space.budget.trials, verbosity) as progress:
         found = run_search(space, space.name, progress, resume=options.resume, address=options.address)
     if found.results and space.search.listed and space.search.seeds > 1:
-        show_list(console, found.answer, found.results, read_rank_trace(found.folder / "rank_trace"))
+        show_list(console, found.answer, found.results, read_rank_trace(found.place.path / "rank_trace"))
     elif found.results:
         show_answer(console, found.answer)
     _say_next(found, options, console)
     if options.json:
         configs = {result.trial_id: config_of(space, result) for result in found.best}
         name, where = space.name, (found.tracking_uri, found.parent_run_id)
-        print(json_line(name, found.folder, *where, found.counts, found.best, configs))
+        print(json_line(name, str(found.place), *where, found.counts, found.best, configs))
     if found.fault is not None:
         print(found.fault, file=sys.stderr)
         return found.fault.exit_code
@@ -55,12 +55,13 @@ def _say_next(found: Outcome, options: argparse.Namespace, console: Console) -> 
         lines.append(f"MLflow did not come back and lacks the last writes ({found.unwritten}); all data are on disk.")
         lines.append(f"complete it  {again}{name} --resume")
     lines.append(f"all runs     {ui_command(found.tracking_uri)}")
-    page = found.folder / "report" / "index.html"
-    lines += [f"the report   {_near(page)}"] if page.is_file() else []
-    lines.append(f"the data     {_near(found.folder / 'results.parquet')}, {_near(found.folder / 'rank_trace')}/")
+    if (found.place.path / "report" / "index.html").is_file():
+        lines.append(f"the report   {_near(found.place, 'report', 'index.html')}")
+    lines.append(f"the data     {_near(found.place, 'results.parquet')}, {_near(found.place, 'rank_trace')}/")
     console.print(Text("\n".join(lines)), soft_wrap=True)
 
 
-def _near(path: Path) -> str:
+def _near(place: Place, *parts: str) -> str:
+    path = place.below(*parts)
     short = os.path.relpath(path)
-    return str(path) if short.startswith("..") else short
+    return path if place.uri or short.startswith("..") else short

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from faar_ray.config import TrialConfig
 from faar_ray.records import Role
 from faar_ray.sections import Resources
+from faar_ray.tracking.place import Place
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class Job:
 class Surroundings:
     """What every trial of a search shares, beside its config."""
 
-    folder: Path
+    place: Place
     """Of the run."""
     resources: Resources
     keep_checkpoints: int
@@ -54,8 +54,7 @@ class Surroundings:
         return {
             "trial_id": job.trial_id,
             "config": job.config.model_dump(mode="json"),
-            "folder": str(self.folder / "trials" / job.trial_id),
-            "trace": str(self.folder / "rank_trace" / f"{job.trial_id}.parquet"),
+            "run": {"path": str(self.place.path), "uri": self.place.uri},
             "references": dict(val) or None,
             "test_references": dict(test) or None,
             "test": True,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -33,7 +32,7 @@ def best_of(results: Sequence[TrialResult], objectives: Sequence[Objective]) -> 
 
 def json_line(
     name: str,
-    folder: Path,
+    path: str,
     tracking_uri: str,
     parent_run_id: str,
     counts: Mapping[str, int],
@@ -45,7 +44,7 @@ def json_line(
         {"trial_id": r.trial_id, "config": configs[r.trial_id].model_dump(mode="json"), "metrics": r.metrics}
         for r in best
     ]
-    facts: dict[str, Any] = {"name": name, "path": str(folder), "tracking_uri": tracking_uri}
+    facts: dict[str, Any] = {"name": name, "path": path, "tracking_uri": tracking_uri}
     return json.dumps(facts | {"parent_run_id": parent_run_id, "trials": dict(counts), "best": rows})
 
 

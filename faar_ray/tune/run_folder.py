@@ -17,7 +17,8 @@ from typing import Any
 import yaml
 
 from faar_ray.errors import ConfigError, DataError
-from faar_ray.tracking.atomic import clear_leftovers, replacing
+from faar_ray.tracking.atomic import check_writable, clear_leftovers, replacing, storing
+from faar_ray.tracking.place import Place, place_of
 from faar_ray.tune.space import SearchSpace
 
 MAY_CHANGE = ("budget", "resources", "failure")
@@ -57,9 +58,9 @@ class RunFolder:
         self.lock.close()
 
 
-def folder_of(space: SearchSpace, name: str) -> Path:
-    """Where a run is, absolute."""
-    return (Path(space.storage.path).expanduser() / name).absolute()
+def place_for(space: SearchSpace, name: str) -> Place:
+    """Where a run is."""
+    return place_of(space.storage.path, name)
 
 
 def check_name(path: Path, space: SearchSpace, *, resume: bool) -> None:
@@ -77,13 +78,19 @@ def check_name(path: Path, space: SearchSpace, *, resume: bool) -> None:
         raise ConfigError(f"name: {path} exists already: --resume goes on with it, --name NEW starts another")
 
 
-def hold(path: Path, space: SearchSpace) -> RunFolder:
+def hold(path: Path, space: SearchSpace, *, emptied: bool = False) -> RunFolder:
     """Make or take the folder.
+
+    Args:
+        path: the folder.
+        space: what is searched.
+        emptied: take away what is there, of a working copy that another run of this name left.
 
     Raises:
         ConfigError: another driver holds it, or it cannot be written.
     """
     try:
+        check_writable(path)
         path.mkdir(parents=True, exist_ok=True)
         lock = (path / ".lock").open("a+")
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -92,19 +99,35 @@ def hold(path: Path, space: SearchSpace) -> RunFolder:
     except OSError as fault:
         raise ConfigError(f"storage.path: {path} cannot be written ({fault.strerror})") from None
     folder = RunFolder(path, lock)
+    try:
+        _furnish(folder, space, emptied=emptied)
+    except OSError as fault:
+        folder.close()
+        raise ConfigError(f"storage.path: {path} cannot be written ({fault.strerror})") from None
+    return folder
+
+
+def _furnish(folder: RunFolder, space: SearchSpace, *, emptied: bool) -> None:
     shutil.rmtree(folder.ray, ignore_errors=True)
+    for old in folder.path.iterdir() if emptied else ():
+        if old.is_dir():
+            shutil.rmtree(old)
+        elif old.name != ".lock":
+            old.unlink()
     for part in ("trials", "rank_trace"):
-        (path / part).mkdir(exist_ok=True)
-    for place in (path, path / "rank_trace"):  # of a killed driver or trial; a trial clears its own folder
+        (folder.path / part).mkdir(exist_ok=True)
+    for place in (
+        folder.path,
+        folder.path / "rank_trace",
+    ):  # of a killed driver or trial; a trial clears its own folder
         clear_leftovers(place)
     with replacing(folder.space_file) as scratch:
         scratch.write_text(as_yaml(space))
-    return folder
 
 
 def write_run(folder: RunFolder, facts: Mapping[str, Any]) -> None:
     """`run.json`: name, tracking_uri, parent_run_id, objectives."""
-    with replacing(folder.path / "run.json") as scratch:
+    with storing(folder.path / "run.json") as scratch:
         scratch.write_text(json.dumps(facts, indent=1))
 
 

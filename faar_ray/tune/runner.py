@@ -13,26 +13,30 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from faar_ray.errors import FaarRayError, NothingFeasible
+from faar_ray.errors import FaarRayError, NothingFeasible, StorageError
 from faar_ray.records import TrialResult
 from faar_ray.report.answer import Answer, answer
 from faar_ray.report.results import write_results
 from faar_ray.tracking.mlflow_faults import needed
 from faar_ray.tracking.mlflow_writer import Tracker
+from faar_ray.tracking.place import Place
 from faar_ray.train.capacity import capacity
 from faar_ray.train.ray_cluster import connected
 from faar_ray.tune import cluster, run_folder
-from faar_ray.tune.book import Book
+from faar_ray.tune.book import Book, Watcher
 from faar_ray.tune.datasets import make_data
 from faar_ray.tune.jobs import Job, Surroundings
 from faar_ray.tune.journal import open_journal, tests
+from faar_ray.tune.mending import mend_traces
 from faar_ray.tune.outcome import best_of
 from faar_ray.tune.pen import HASTE, Pen
 from faar_ray.tune.progress import Progress
 from faar_ray.tune.proposer import Proposer
 from faar_ray.tune.references import References
+from faar_ray.tune.remote_run import mirrored
 from faar_ray.tune.roster import controls, job_of
 from faar_ray.tune.run_folder import RunFolder
+from faar_ray.tune.searcher import halting
 from faar_ray.tune.space import SearchSpace
 
 
@@ -40,7 +44,7 @@ from faar_ray.tune.space import SearchSpace
 class Outcome:
     """What a search left."""
 
-    folder: Path
+    place: Place
     tracking_uri: str
     parent_run_id: str
     counts: dict[str, int]
@@ -63,24 +67,42 @@ def run_search(space: SearchSpace, name: str, progress: Progress, *, resume: boo
         ConfigError: before anything is started.
         KeyboardInterrupt: after all runs were closed.
     """
-    with holding(run_folder.folder_of(space, name), space, fresh=not resume) as folder:
+    place = run_folder.place_for(space, name)
+    with holding(place, space, fresh=not resume) as folder, mirrored(place, fresh=not resume) as twin:
         proposer = Proposer(space, open_journal(folder.study_log, space.name, space.objectives))
         pen = Pen(functools.partial(open_tracker, space, name, folder), folder.path, progress.note)
         progress.backlog = pen.backlog
         with closing(pen, folder, proposer):
+            if resume:
+                mend_traces(place, proposer.results(), progress.note)
             references = References(space, proposer.results())
             pen.reconcile([(job_of(space, result), result) for result in proposer.results()])
-            watchers = (pen, progress)
-            book = Book(space, proposer, references, controls(space), watchers=watchers, run_id=pen.run_id)
+            watchers: list[Watcher] = [*([twin] if twin else []), pen, progress]
+            book = Book(
+                space, proposer, references, controls(space), watchers=watchers, run_id=pen.run_id, say=progress.note
+            )
             if not book.finished():
-                train(space, book, folder, pen, progress, address)
+                train(space, book, folder, place, pen, progress, address)
             progress.phase("writing the report")
-            return conclude(space, folder, proposer, book, pen)
+            if twin:
+                twin.gather()
+            found = conclude(space, folder, place, proposer, book, pen)
+            if twin:
+                twin.push()
+            return found
 
 
-def train(space: SearchSpace, book: Book, folder: RunFolder, pen: Pen, progress: Progress, address: str | None) -> None:
+def train(
+    space: SearchSpace,
+    book: Book,
+    folder: RunFolder,
+    place: Place,
+    pen: Pen,
+    progress: Progress,
+    address: str | None,
+) -> None:
     """References, trials and controls, under Ray."""
-    around = Surroundings(folder.path, space.resources, space.storage.keep_checkpoints)
+    around = Surroundings(place, space.resources, space.storage.keep_checkpoints)
 
     def spec(job: Job) -> dict[str, object]:
         alone = job.role == "reference"
@@ -92,10 +114,13 @@ def train(space: SearchSpace, book: Book, folder: RunFolder, pen: Pen, progress:
         make_data(space, progress.phase)
         progress.phase("opening MLflow")
         assert pen.tracker.parent  # nothing starts before MLflow is open
-        cluster.work_off(book, spec, space.resources, space.failure.max_retries, folder.ray)
+        with halting(book, folder.path):
+            cluster.work_off(book, spec, space.resources, space.failure.max_retries, folder.ray)
+    if isinstance(book.fatal, StorageError):
+        raise book.fatal
 
 
-def conclude(space: SearchSpace, folder: RunFolder, proposer: Proposer, book: Book, pen: Pen) -> Outcome:
+def conclude(space: SearchSpace, folder: RunFolder, place: Place, proposer: Proposer, book: Book, pen: Pen) -> Outcome:
     """Results, report and answer of a search that came to its end; MLflow has the last word, and may be late."""
     uri, parent = pen.tracker.uri, pen.tracker.parent
     for trial_id, metrics in tests(proposer.study).items():
@@ -112,7 +137,7 @@ def conclude(space: SearchSpace, folder: RunFolder, proposer: Proposer, book: Bo
     best = best_of(complete, space.objectives)
     found = answer(fit_for_use, space.objectives)
     counts = proposer.counts()
-    return Outcome(folder.path, uri, parent, counts, results, best, found, book.limit, fault, unwritten)
+    return Outcome(place, uri, parent, counts, results, best, found, book.limit, fault, unwritten)
 
 
 def write_down(folder: RunFolder, proposer: Proposer, pen: Pen) -> list[TrialResult]:
@@ -157,9 +182,10 @@ def open_tracker(space: SearchSpace, name: str, folder: RunFolder) -> Tracker:
 
 
 @contextlib.contextmanager
-def holding(path: Path, space: SearchSpace, *, fresh: bool) -> Iterator[RunFolder]:
+def holding(place: Place, space: SearchSpace, *, fresh: bool) -> Iterator[RunFolder]:
     """Hold the folder; one that was made for a search that could not start is taken away again."""
-    folder = run_folder.hold(path, space)
+    path = place.path
+    folder = run_folder.hold(path, space, emptied=fresh and bool(place.uri))
     try:
         yield folder
     except FaarRayError:
@@ -176,8 +202,9 @@ def closing(pen: Pen, folder: RunFolder, proposer: Proposer) -> Iterator[None]:
     try:
         yield
     except BaseException as fault:
-        interrupted = isinstance(fault, KeyboardInterrupt)
-        reason = "interrupted; --resume goes on" if interrupted else f"{type(fault).__name__}: {fault}"
+        interrupted = isinstance(fault, KeyboardInterrupt | StorageError)
+        cause = "interrupted" if isinstance(fault, KeyboardInterrupt) else f"{type(fault).__name__}: {fault}"
+        reason = f"{cause}; --resume goes on" if interrupted else cause
         pen.close_running("PRUNED" if interrupted else "FAIL", reason)
         with contextlib.suppress(Exception):
             write_down(folder, proposer, pen)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
+from faar_ray.errors import StorageError
+from faar_ray.tracking.atomic import telling_storage
 from faar_ray.tune.book import Book
 from faar_ray.tune.failures import reason_of_failure
 from faar_ray.tune.jobs import Job
@@ -26,16 +29,18 @@ class BookSearcher(Searcher):
     Args:
         book: the search's book.
         spec: what the actor gets for a job.
+        folder: of the run.
     """
 
-    def __init__(self, book: Book, spec: Spec) -> None:
+    def __init__(self, book: Book, spec: Spec, folder: Path) -> None:
         super().__init__()
-        self.book, self.spec = book, spec
+        self.book, self.spec, self.folder = book, spec, folder
 
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
         """The next job's spec, None while there is none, or FINISHED."""
-        if (job := self.book.next_job()) is not None:
-            return self.spec(job)
+        with halting(self.book, self.folder):
+            if (job := self.book.next_job()) is not None:
+                return self.spec(job)
         return FINISHED if self.book.finished() else None
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
@@ -68,30 +73,52 @@ class BookScheduler(FIFOScheduler):
 
 
 class BookCallback(Callback):
-    """Tells the book what happened."""
+    """Tells the book what happened; a journal that cannot be written ends the search and no trial.
 
-    def __init__(self, book: Book) -> None:
-        self.book = book
+    Args:
+        book: the search's book.
+        folder: of the run.
+    """
+
+    def __init__(self, book: Book, folder: Path) -> None:
+        self.book, self.folder = book, folder
 
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
     ) -> None:
         """An epoch, or the error that ends the trial."""
         name = trial.config["trial_id"]
+        for note in result.get("notes", ()):
+            self.book.say(f"{name}: {note}")
+        if "storage" in result:
+            self.book.halt(StorageError(result["storage"]))
         if "epoch" in result:
-            self.book.epoch(name, result["epoch"], result["metrics"])
+            with halting(self.book, self.folder):
+                self.book.epoch(name, result["epoch"], result["metrics"])
         self.book.tested(name, result.get("test", {}))
         if "error" in result:
             self.book.failed(name, result["error"])
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """The trial ended by itself or was stopped."""
-        self.book.ended(trial.config["trial_id"])
+        with halting(self.book, self.folder):
+            self.book.ended(trial.config["trial_id"])
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """The trial failed more often than it may."""
         self.book.failed(trial.config["trial_id"], failure_of(trial))
-        self.book.ended(trial.config["trial_id"])
+        with halting(self.book, self.folder):
+            self.book.ended(trial.config["trial_id"])
+
+
+@contextmanager
+def halting(book: Book, folder: Path) -> Iterator[None]:
+    """End the search where what is written in the block cannot be; Ray would take it for a fault of the trial."""
+    try:
+        with telling_storage(folder):
+            yield
+    except StorageError as fault:
+        book.halt(fault)
 
 
 def failure_of(trial: Trial) -> str:

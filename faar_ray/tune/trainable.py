@@ -16,10 +16,12 @@ import torch
 from ray import tune
 
 from faar_ray.config import TrialConfig
-from faar_ray.errors import FaarRayError
+from faar_ray.errors import FaarRayError, StorageError
+from faar_ray.tracking.place import place_of_trial
 from faar_ray.train.adopt import adopt, hand_over
 from faar_ray.train.fit import Epochs, fit_spec
 from faar_ray.train.ray_runtime import TrainRun
+from faar_ray.tune.notes import notes
 
 
 def start(spec: Mapping[str, Any]) -> Epochs:
@@ -32,7 +34,8 @@ class TrialActor(tune.Trainable):
     the last one of a trial that was not stopped holds `test` as well.
 
     What a person must mend (a config, the data, a loss that is not finite) ends the trial with `error` in the result:
-    trying again would fail again. Everything else raises, and Ray tries again.
+    trying again would fail again. A storage that gave out ends it with `storage`, and the search, for it is no trial's
+    fault. Everything else raises, and Ray tries again.
     """
 
     def setup(self, config: dict[str, Any]) -> None:
@@ -42,6 +45,7 @@ class TrialActor(tune.Trainable):
         self.epochs: Epochs | None = None
         self.known = 0  # epochs that Tune has seen: of a checkpoint that it gave
         torch.set_num_threads(config["threads"])
+        notes()
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Let go of the trial before and take the next."""
@@ -57,8 +61,13 @@ class TrialActor(tune.Trainable):
 
     def step(self) -> dict[str, Any]:
         """Train (or replay) one epoch."""
+        return self._guarded() | {"notes": notes().taken()}
+
+    def _guarded(self) -> dict[str, Any]:
         try:
             return self._epoch()
+        except StorageError as fault:
+            return {"trial": self.spec["trial_id"], "storage": str(fault), "done": True}
         except FaarRayError as fault:
             return {"trial": self.spec["trial_id"], "error": str(fault), "done": True}
 
@@ -84,10 +93,10 @@ class TrialActor(tune.Trainable):
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """For Tune's pause and PBT: the trial's newest checkpoint. A retry needs none, the trial has its own."""
-        hand_over(Path(self.spec["folder"]), Path(checkpoint_dir))
+        hand_over(place_of_trial(self.spec).folder, Path(checkpoint_dir))
 
     def load_checkpoint(self, checkpoint: Any) -> None:
         """Go on after the epochs of a checkpoint: the trial's own (resume) or another's (PBT)."""
         self.cleanup()
         config = TrialConfig.model_validate(self.spec["config"])
-        self.known = adopt(Path(checkpoint), Path(self.spec["folder"]), config)
+        self.known = adopt(Path(checkpoint), place_of_trial(self.spec).folder, config)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -67,15 +68,32 @@ def test_the_cache_is_where_the_environment_says(monkeypatch: pytest.MonkeyPatch
     assert default_cache_dir() == tmp_path / ".cache" / "faar_ray"
 
 
-def test_a_damaged_shard_is_named_and_made_again_once_deleted(make_config: MakeConfig, tmp_path: Path) -> None:
+def cut(raw: bytes) -> bytes:
+    return raw[:2000]
+
+
+def emptied(raw: bytes) -> bytes:
+    return b""
+
+
+def flipped(raw: bytes) -> bytes:
+    return raw[:3000] + bytes([raw[3000] ^ 1]) + raw[3001:]
+
+
+@pytest.mark.parametrize("damage", [cut, emptied, flipped])
+def test_a_damaged_shard_of_scenes_is_named_and_made_again(
+    damage: Callable[[bytes], bytes], make_config: MakeConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     config = make_config(val_images=5)
     (path,) = make_shards(config, "val", tmp_path)
-    good = read_shard(path, ["image"])["image"]
-    path.write_bytes(path.read_bytes()[:2000])
+    whole = path.read_bytes()
+    path.write_bytes(damage(whole))
     with pytest.raises(DataError, match=str(path)):
-        load_dataset(config, "val", cache_dir=tmp_path)
-    path.unlink()
-    assert torch.equal(load_dataset(config, "val", cache_dir=tmp_path).stored["image"], good[:5])
+        read_shard(path, ["image"])
+    loaded = load_dataset(config, "val", cache_dir=tmp_path)
+    assert path.read_bytes() == whole
+    assert torch.equal(loaded.stored["image"], read_shard(path, ["image"])["image"][:5])
+    assert str(path) in caplog.text
 
 
 def test_two_processes_at_once_make_one_good_cache(make_config: MakeConfig, tmp_path: Path) -> None:

@@ -119,3 +119,12 @@ def test_a_damaged_file_is_named(trial: Trial, capsys: pytest.CaptureFixture[str
     path.write_bytes(path.read_bytes()[:100])
     assert main(["rho/t000-s0", "--adapter", "--out", "x"]) == 2
     assert f"{path.relative_to(Path.cwd())}: cannot be read" in capsys.readouterr().err
+
+
+def test_a_flipped_bit_of_a_weight_is_noticed(trial: Trial, capsys: pytest.CaptureFixture[str]) -> None:
+    path = trial[0] / "adapter.safetensors"
+    raw = bytearray(path.read_bytes())
+    raw[len(raw) - 100] ^= 0x10
+    path.write_bytes(raw)
+    assert main(["rho/t000-s0", "--rank-pattern", "--out", "p.yaml"]) == 2
+    assert "adapter.safetensors: damaged" in capsys.readouterr().err

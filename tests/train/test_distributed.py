@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.multiprocessing.spawn import spawn
 
 from faar_ray.config import TrialConfig
+from faar_ray.errors import StorageError
 from faar_ray.records import EpochRecord
 from faar_ray.train.checkpoint import checkpoint_path
 from faar_ray.train.distributed import Disagreement, Distributed
@@ -100,3 +101,21 @@ def disagree(rank: int, workers: int, folder: Path) -> None:
 def test_workers_that_hold_different_ranks_all_say_so(tmp_path: Path) -> None:
     spawn(disagree, (2, tmp_path), nprocs=2)
     assert ["disagree on ranks" in (tmp_path / f"said-{rank}").read_text() for rank in range(2)] == [True, True]
+
+
+def failing(rank: int, workers: int, folder: Path) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=workers)
+    runtime = Distributed(torch.device("cpu"))
+    try:
+        list(fit(TrialConfig.resolve(RAW), folder, trial_id="t", trace=folder / "file" / "t.parquet", runtime=runtime))
+    except StorageError as fault:
+        (folder / f"told-{rank}").write_text(str(fault))
+    dist.destroy_process_group()
+
+
+def test_a_storage_that_the_first_worker_cannot_write_is_told_by_all(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    spawn(failing, (2, tmp_path), nprocs=2)
+    told = {(tmp_path / f"told-{rank}").read_text() for rank in (0, 1)}
+    assert told == {f"storage.path: {tmp_path}/file/t.parquet cannot be written (File exists)"}

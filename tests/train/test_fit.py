@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import pickle
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from itertools import islice
@@ -123,14 +126,62 @@ def test_training_lowers_the_loss(undisturbed: tuple[Path, list[EpochRecord]]) -
     assert losses[-1] < 0.9 * losses[0]
 
 
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def emptied(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def flipped(path: Path) -> None:
+    """A bit of a weight: torch loads it without a word."""
+    raw = bytearray(path.read_bytes())
+    raw[len(raw) // 2] ^= 0x10
+    path.write_bytes(raw)
+
+
+def of_another_format(path: Path) -> None:
+    torch.save({"format": 1}, path)
+
+
+def a_list(path: Path) -> None:
+    torch.save([1, 2], path)
+
+
+class Bomb:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self) -> tuple[Any, tuple[str]]:
+        return os.mkdir, (str(self.target),)
+
+
+def a_pickle(path: Path) -> None:
+    path.write_bytes(pickle.dumps({"format": 2, "model": Bomb(path.with_name("ran"))}))
+
+
+def a_pickle_in_torchs_format(path: Path) -> None:
+    torch.save({"format": 2, "model": Bomb(path.with_name("ran"))}, path)
+
+
+@pytest.mark.parametrize(
+    "damage", [cut, emptied, flipped, of_another_format, a_list, a_pickle, a_pickle_in_torchs_format]
+)
 def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(
-    undisturbed: tuple[Path, list[EpochRecord]], tmp_path: Path, caplog: pytest.LogCaptureFixture
+    damage: Callable[[Path], None],
+    undisturbed: tuple[Path, list[EpochRecord]],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    run(tmp_path, epochs=3)
-    newest = checkpoint_path(tmp_path, 2)
-    newest.write_bytes(newest.read_bytes()[: newest.stat().st_size // 2])
-    assert timeless(run(tmp_path)) == timeless(undisturbed[1])
+    shutil.copytree(undisturbed[0], tmp_path / "t")
+    newest = checkpoint_path(tmp_path / "t", 3)
+    damage(newest)
+    assert timeless(run(tmp_path / "t")) == timeless(undisturbed[1])
     assert str(newest) in caplog.text
+    assert not newest.with_name("ran").exists()
 
 
 def test_what_a_killed_process_left_half_written_is_removed(tmp_path: Path) -> None:
@@ -141,10 +192,19 @@ def test_what_a_killed_process_left_half_written_is_removed(tmp_path: Path) -> N
     assert sorted(tmp_path.rglob(".*.tmp")) == []
 
 
-def test_no_good_checkpoint_at_all_is_an_error_that_names_the_folder(tmp_path: Path) -> None:
+def test_a_damaged_trace_is_written_again_from_the_checkpoint(
+    undisturbed: tuple[Path, list[EpochRecord]], tmp_path: Path
+) -> None:
+    shutil.copytree(undisturbed[0], tmp_path / "t")
+    cut(tmp_path / "t" / "t.parquet")
+    run(tmp_path / "t")
+    assert (tmp_path / "t" / "t.parquet").read_bytes() == (undisturbed[0] / "t.parquet").read_bytes()
+
+
+def test_no_good_checkpoint_at_all_is_an_error_that_names_each(tmp_path: Path) -> None:
     run(tmp_path, epochs=1)
     checkpoint_path(tmp_path, 0).write_bytes(b"not a checkpoint")
-    with pytest.raises(DataError, match="none of 1 checkpoints"):
+    with pytest.raises(DataError, match=r"none of 1 checkpoints can be read \(.*epoch_0000\.pt: .*delete the folder"):
         run(tmp_path)
 
 

@@ -16,6 +16,7 @@ import ray
 
 from faar_ray.config import TrialConfig
 from faar_ray.records import EpochRecord
+from faar_ray.tracking.place import place_of_trial
 from faar_ray.train import ray_cluster
 from faar_ray.train.capacity import Node
 from faar_ray.train.fit import Epochs, fit_spec
@@ -53,8 +54,7 @@ def spec(tmp_path: Path) -> Spec:
         return {
             "trial_id": name,
             "config": TrialConfig.resolve(RAW, **dotted).model_dump(mode="json"),
-            "folder": str(tmp_path / f"{name}-{workers}"),
-            "trace": str(tmp_path / f"{name}-{workers}.parquet"),
+            "run": {"path": str(tmp_path / str(workers)), "uri": ""},
             "references": {"semseg": 40.0, "normals": 20.0},
             "test_references": {"semseg": 40.0, "normals": 20.0},
             "test": True,
@@ -129,8 +129,8 @@ def test_a_stop_after_an_epoch_frees_everything_and_trained_no_epoch_more(spec: 
     time.sleep(1)  # long enough to train an epoch that nobody asked for
     epochs.close()
     nothing_is_left()
-    assert [p.name for p in sorted((Path(given["folder"]) / "checkpoints").iterdir())] == ["epoch_0000.pt"]
-    assert not (Path(given["folder"]) / ".ray").exists()
+    assert [p.name for p in sorted((place_of_trial(given).folder / "checkpoints").iterdir())] == ["epoch_0000.pt"]
+    assert not (place_of_trial(given).folder / ".ray").exists()
 
 
 @pytest.mark.usefixtures("four_cpus")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from faar_ray.errors import TooManyFailures
+from faar_ray.errors import StorageError, TooManyFailures
 from faar_ray.tune.jobs import Job
+from faar_ray.tune.searcher import halting
 from faar_ray.tune.space import SearchSpace
 
 Space = Callable[..., SearchSpace]
@@ -113,3 +115,44 @@ def test_the_test_split_is_kept_from_the_search_and_shown_in_the_results(space: 
     drive.book.ended(job.trial_id)
     assert drive.proposer.results()[0].metrics["test/delta_m"] == 7.0
     assert "test/delta_m" not in drive.study.get_trials()[0].user_attrs["result"]["metrics"]
+
+
+def test_a_storage_that_gives_out_ends_the_search_and_none_of_its_jobs(
+    space: Space, driver: Drive, tmp_path: Path
+) -> None:
+    four = space(budget={"trials": 4}, scheduler={"type": "none"})
+    undisturbed = driver(four, tmp_path / "whole.log").run()
+    broken = driver(four, tmp_path / "study.log")
+
+    def train(job: Job, epoch: int) -> dict[str, float]:
+        if (job.trial_id, epoch) == ("t001-s0", 1):
+            broken.book.halt(StorageError("full"))
+        metrics: dict[str, float] = plain(job, epoch)
+        return metrics
+
+    plain, broken.train = broken.train, train
+    broken.run()
+    assert broken.book.halted
+    assert broken.proposer.counts() == {"complete": 1, "pruned": 0, "failed": 0}
+    resumed = driver(four, tmp_path / "study.log").run()
+    told = [{r.trial_id: (r.state, r.metrics) for r in drive.proposer.results()} for drive in (resumed, undisturbed)]
+    assert told[0] == told[1]
+
+
+def test_what_cannot_be_written_is_no_fault_of_a_trial(space: Space, driver: Drive, tmp_path: Path) -> None:
+    book = driver(space()).book
+    with halting(book, tmp_path):
+        os.write(os.open("/dev/full", os.O_WRONLY), b"x")
+    assert str(book.fatal) == f"storage.path: {tmp_path} cannot be written (No space left on device)"
+    assert book.finished()
+
+
+def test_a_job_that_could_not_be_begun_is_not_waited_for(space: Space, driver: Drive, tmp_path: Path) -> None:
+    class Full:
+        def started(self, job: Job) -> None:
+            raise StorageError("full")
+
+    book = driver(space(), watchers=[Full()], concurrent=1).book
+    with halting(book, tmp_path):
+        book.next_job()
+    assert (book.halted, book.running, book.finished()) == (True, {}, True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable
-from pathlib import Path
 
 from rich.console import Console
 
@@ -35,7 +34,7 @@ def test_the_json_line_holds_what_the_contract_says(space: Callable[..., SearchS
     one = result(0, 1.0, 30)
     counts = {"complete": 1, "pruned": 0, "failed": 0}
     config = space().trial_config(one.params)
-    line = json_line("tiny", Path("/runs/tiny"), "sqlite:///x", "abc", counts, [one], {one.trial_id: config})
+    line = json_line("tiny", "/runs/tiny", "sqlite:///x", "abc", counts, [one], {one.trial_id: config})
     assert "\n" not in line
     found = json.loads(line)
     assert list(found) == ["name", "path", "tracking_uri", "parent_run_id", "trials", "best"]

@@ -14,6 +14,7 @@ from ray.tune.schedulers import FIFOScheduler, PopulationBasedTraining
 
 from faar_ray.config import TrialConfig
 from faar_ray.records import EpochRecord
+from faar_ray.tracking.place import place_of_trial
 from faar_ray.tracking.rank_trace import read_rank_trace
 from faar_ray.train import ray_cluster
 from faar_ray.train.capacity import Node
@@ -44,8 +45,7 @@ def spec(folder: Path, name: str, workers: int = 1, **dotted: Any) -> dict[str, 
     return {
         "trial_id": name,
         "config": TrialConfig.resolve(RAW, **dotted).model_dump(mode="json"),
-        "folder": str(folder / name),
-        "trace": str(folder / f"{name}.parquet"),
+        "run": {"path": str(folder), "uri": ""},
         "references": {"semseg": 40.0, "normals": 20.0},
         "test_references": None,
         "test": False,
@@ -71,7 +71,7 @@ def run(specs: list[dict[str, Any]], scheduler: FIFOScheduler, folder: Path) -> 
 
 
 def recorded(given: dict[str, Any]) -> list[EpochRecord]:
-    return records_from_plain(read_checkpoint(checkpoints_of(Path(given["folder"]))[-1])["records"])
+    return records_from_plain(read_checkpoint(checkpoints_of(place_of_trial(given).folder)[-1])["records"])
 
 
 class PauseOnce(FIFOScheduler):
@@ -93,7 +93,7 @@ class SameTrial(PopulationBasedTraining):
 
     def _get_new_config(self, trial: Trial, trial_to_clone: Trial) -> tuple[dict[str, Any], dict[str, Any]]:
         new, operations = super()._get_new_config(trial, trial_to_clone)
-        return new | {key: trial.config[key] for key in ("trial_id", "folder", "trace")}, operations
+        return new | {key: trial.config[key] for key in ("trial_id", "run")}, operations
 
 
 def with_half_the_coverage(config: dict[str, Any]) -> dict[str, Any]:
@@ -143,6 +143,6 @@ def test_an_exploited_trial_takes_ranks_and_past_of_the_better_one_and_its_own_c
     assert [row.rank_before for row in weak[2].ranks] == [row.rank for row in strong[1].ranks]
     assert {row.rho for row in weak[3].ranks if row.task == "shared"} == {0.5}
     assert {row.rho for row in strong[3].ranks if row.task == "shared"} == {0.9}
-    trace = read_rank_trace(Path(specs[1]["trace"]))
+    trace = read_rank_trace(place_of_trial(specs[1]).trace)
     assert set(trace["trial_id"].to_pylist()) == {"weak"}
     assert trace.num_rows == sum(len(record.ranks) for record in weak)

@@ -1,0 +1,96 @@
+"""Where a run is: a folder, or a place in object storage with a working copy in the cache of this machine.
+
+`<cache>/remote/<hash>/<name>` belongs to whoever trains, `<cache>/remote/<hash>-read/<name>` to whoever only looks, so
+that a report of a running search takes nothing away from it. Both may be deleted at any time when nothing runs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from faar_ray.data import default_cache_dir
+from faar_ray.errors import ConfigError, FaarRayError
+from faar_ray.sections import storage_fault
+from faar_ray.tracking.mirror import Mirror, Twin
+from faar_ray.tracking.remote import ATTEMPTS_AT_START, Remote, endpoint, is_remote
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a run is."""
+
+    path: Path
+    """The folder, or the working copy."""
+    uri: str = ""
+    """Of the twin; "" for none."""
+
+    def __str__(self) -> str:
+        return self.uri or str(self.path)
+
+    def below(self, *parts: str) -> str:
+        """A file of the run, as a person is told of it."""
+        return "/".join((str(self), *parts))
+
+    def mirror(self) -> Mirror:
+        """The working copy and its twin."""
+        return Mirror(self.uri, self.path)
+
+    def trial(self, trial_id: str) -> TrialPlace:
+        """Where a trial of the run is."""
+        parts = (f"trials/{trial_id}", f"rank_trace/{trial_id}.parquet")
+        twin = Twin(self.mirror(), parts) if self.uri else Twin()
+        return TrialPlace(self.path / parts[0], self.path / parts[1], twin)
+
+
+@dataclass(frozen=True)
+class TrialPlace:
+    """Where a trial is on this machine, and its twin."""
+
+    folder: Path
+    trace: Path
+    twin: Twin
+
+
+def place_of(storage_path: str, name: str) -> Place:
+    """The place of a run below `storage.path`."""
+    if not is_remote(storage_path):
+        return Place((Path(storage_path).expanduser() / name).absolute())
+    return run_at(f"{storage_path.rstrip('/')}/{name}")
+
+
+def run_at(uri: str, *, reading: bool = False) -> Place:
+    """The place of a run by its URI; on every machine the path is its own."""
+    above, _, name = uri.rstrip("/").rpartition("/")
+    key = hashlib.sha256(f"{endpoint()} {above}".encode()).hexdigest()[:16]
+    return Place(default_cache_dir() / "remote" / f"{key}{'-read' * reading}" / name, uri.rstrip("/"))
+
+
+def place_of_trial(spec: Mapping[str, Any]) -> TrialPlace:
+    """Where a trial is, on the machine that asks; `spec` holds `trial_id` and `run: {path, uri}`."""
+    path, uri = spec["run"]["path"], spec["run"]["uri"]
+    return (run_at(uri) if uri else Place(Path(path))).trial(spec["trial_id"])
+
+
+def fetched(uri: str, *parts: str) -> Place:
+    """Parts of a run that a command line names by its URI, read to this machine.
+
+    Raises:
+        ConfigError: no URI of that kind, no such run, or a storage that cannot be used.
+    """
+    if fault := storage_fault(uri):
+        raise ConfigError(fault)
+    place = run_at(uri, reading=True)
+    try:
+        remote = Remote(place.uri, ATTEMPTS_AT_START)
+        if not any(remote.files(part) for part in parts):
+            raise ConfigError(f"{place.uri}: has no {' or '.join(parts)}")
+        place.mirror().pull(*parts)
+    except ConfigError:
+        raise
+    except FaarRayError as fault_of_storage:
+        raise ConfigError(str(fault_of_storage).removeprefix("storage.path: ")) from None
+    return place
