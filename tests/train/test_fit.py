@@ -40,7 +40,7 @@ def run(folder: Path, epochs: int | None = None, **dotted: Any) -> list[EpochRec
     return list(islice(records, epochs))
 
 
-def tested(config: TrialConfig, folder: Path) -> dict[str, float]:
+def on_test(config: TrialConfig, folder: Path) -> dict[str, float]:
     epochs = fit(config, folder, trial_id="t", trace=folder / "t.parquet", test=True, test_references=REFERENCES)
     while True:
         try:
@@ -227,9 +227,9 @@ def test_a_diverging_run_names_step_and_task(tmp_path: Path) -> None:
 def test_test_split_is_read_from_the_last_checkpoint(undisturbed: tuple[Path, list[EpochRecord]]) -> None:
     folder, _ = undisturbed
     config = TrialConfig.resolve(SMALL)
-    metrics = tested(config, folder)
+    metrics = on_test(config, folder)
     assert metrics.keys() >= {"test/delta_m", "test/semseg/miou"}
-    assert metrics == tested(config, folder)
+    assert metrics == on_test(config, folder)
 
 
 def test_the_adapter_file_holds_what_was_trained_at_final_ranks(undisturbed: tuple[Path, list[EpochRecord]]) -> None:

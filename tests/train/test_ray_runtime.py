@@ -134,7 +134,7 @@ def test_a_stop_after_an_epoch_frees_everything_and_trained_no_epoch_more(spec: 
 
 
 @pytest.mark.usefixtures("four_cpus")
-@pytest.mark.parametrize("after", [0.0, 2.0])
+@pytest.mark.parametrize("after", [0.0, pytest.param(2.0, marks=pytest.mark.slow)])
 def test_a_stop_before_the_first_report_frees_everything(spec: Spec, after: float) -> None:
     run = TrainRun(spec(2))
     time.sleep(after)
@@ -142,6 +142,7 @@ def test_a_stop_before_the_first_report_frees_everything(spec: Spec, after: floa
     nothing_is_left()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("four_cpus")
 def test_a_fault_of_the_config_is_told_and_nothing_tried_again(spec: Spec) -> None:
     wild = {"optim.lr": 1e300, "optim.decoder_lr": 1e300, "optim.warmup_steps": 0}

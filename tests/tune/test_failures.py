@@ -99,6 +99,7 @@ def told_everywhere(folder: Path, result: TrialResult, space: SearchSpace) -> No
     assert run.data.tags["faar_ray.reason"] == result.reason
 
 
+@pytest.mark.slow
 def test_a_diverging_trial_is_named_not_retried_and_the_search_goes_on(
     search: Search, space: Callable[..., SearchSpace]
 ) -> None:
