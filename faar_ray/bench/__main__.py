@@ -60,6 +60,8 @@ def _parser() -> argparse.ArgumentParser:
     step.add_argument("--pairs", type=_positive, default=9, help="steps of each row (default %(default)s)")
     step.add_argument("--threads", type=_positive, help="of torch (default: as torch chooses)")
     step.add_argument("--device", default="cpu", help="cpu or cuda (default %(default)s)")
+    step.add_argument("--precision", choices=("fp32", "bf16"), default="fp32", help="autocast (default %(default)s)")
+    step.add_argument("--compile", action="store_true", help="every row under torch.compile, the floor too")
     step.add_argument("--no-memory", action="store_true", help="do not start a process per row for its peak memory")
     step.add_argument("--json", action="store_true", help="one JSON object instead of a table")
     return parser
@@ -84,7 +86,7 @@ def run_step(args: argparse.Namespace) -> dict[str, Any]:
     if args.threads:
         torch.set_num_threads(args.threads)
     variants = VARIANTS if args.method is None else {args.method: {"method": args.method}}
-    base = Setting("", args.rank, args.backbone, args.image_size, args.batch)
+    base = Setting("", args.rank, args.backbone, args.image_size, args.batch, args.precision, args.compile)
     return measure(
         base,
         variants,
@@ -98,7 +100,8 @@ def run_step(args: argparse.Namespace) -> dict[str, Any]:
 def table_of(found: dict[str, Any]) -> Table:
     """Medians, ratios and peaks for a terminal."""
     title = (
-        f"step on {found['device']}, {found['threads']} threads, {found['image_size']} px, batch {found['batch']}: "
+        f"step on {found['device']}, {found['threads']} threads, {found['image_size']} px, batch {found['batch']}, "
+        f"{found.get('precision', 'fp32')}{', compiled' if 'compiled' in found else ''}: "
         f"floor {found['floor_ms']:.0f} ms"
     )
     table = Table("variant", "rank", "ms", "ratio to floor", "peak MB", "trainable", title=title)

@@ -23,6 +23,7 @@ from faar_ray.adapters import adapters_of
 from faar_ray.bench.variants import PEFT, VARIANTS, Setting, build, peft_is_there
 from faar_ray.ranks import shrink
 from faar_ray.train.runtime import InProcess
+from faar_ray.train.trial import compiled
 
 
 @dataclass(frozen=True)
@@ -48,13 +49,16 @@ class Stepper:
         trained = [p for p in self.model.parameters() if p.requires_grad]
         self.optimizer: Optimizer = AdamW(trained, lr=1e-5, fused=True)
         side = setting.image_size
+        self.bf16 = setting.precision == "bf16"
+        self.forward = compiled(self.model) if setting.compiled else self.model
         self.image = torch.randn(setting.batch, 3, side, side, generator=torch.Generator().manual_seed(0)).to(device)
 
     def step(self) -> float:
         """Forward, backward, AdamW; returns milliseconds."""
         self._wait()
         started = time.perf_counter()
-        predictions: dict[str, torch.Tensor] = self.model(self.image)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            predictions: dict[str, torch.Tensor] = self.forward(self.image)
         torch.stack([p.float().square().mean() for p in predictions.values()]).sum().backward()
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
@@ -65,6 +69,7 @@ class Stepper:
         """Shrink every adapter to its first components, as PDRS does."""
         for adapter in adapters_of(self.model):
             shrink(adapter, torch.arange(min(rank, adapter.rank)), self.optimizer)
+        torch.compiler.reset()
 
     def trainable_params(self) -> int:
         """Numbers that the optimizer moves."""
@@ -106,6 +111,8 @@ def measure(
         "batch": base.batch,
         "floor_ms": middle,
         "rows": [asdict(row) for row in rows],
+        **({"precision": base.precision} if base.precision != "fp32" else {}),
+        **({"compiled": True} if base.compiled else {}),
     }
 
 

@@ -39,6 +39,8 @@ class Setting:
     backbone: str
     image_size: int
     batch: int
+    precision: str = "fp32"
+    compiled: bool = False
     keys: dict[str, Any] = field(default_factory=dict)
 
     def config(self) -> TrialConfig:
@@ -97,7 +99,9 @@ def peft_is_there() -> bool:
 
 
 def _floor(setting: Setting) -> Floor:
-    bare = Setting("floor", 1, setting.backbone, setting.image_size, setting.batch, {"method": "decoder_only", **HRNET})
+    bare = Setting(
+        "floor", 1, setting.backbone, setting.image_size, setting.batch, keys={"method": "decoder_only", **HRNET}
+    )
     model: MultiTaskModel = build_model(bare.config())
     return Floor(model.backbone, model.decoder)
 

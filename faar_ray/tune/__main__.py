@@ -40,7 +40,11 @@ def parser() -> argparse.ArgumentParser:
     out.add_argument("--resume", action="store_true", help="go on with a run that was interrupted or killed")
     out.add_argument("--name", help="name of the run and its folder (default: the file's `name`)")
     out.add_argument("--address", help="a Ray cluster, e.g. auto (default: this machine alone)")
-    out.add_argument("--json", action="store_true", help="end with one JSON line on stdout; all else goes to stderr")
+    out.add_argument(
+        "--json",
+        action="store_true",
+        help="end with one JSON line on stdout; what happens goes to stderr, a JSON line each",
+    )
     loudness = out.add_mutually_exclusive_group()
     loudness.add_argument("-q", "--quiet", action="store_true", help="only the answer")
     loudness.add_argument("-v", "--verbose", action="store_true", help="every epoch as a line")

@@ -13,6 +13,7 @@ from rich.text import Text
 from faar_ray.tools import tool, ui_command
 from faar_ray.tracking.place import Place
 from faar_ray.tracking.rank_trace import read_rank_trace
+from faar_ray.tune.json_lines import JsonLines
 from faar_ray.tune.outcome import json_line, show_answer, show_list
 from faar_ray.tune.progress import Progress
 from faar_ray.tune.roster import config_of
@@ -24,13 +25,13 @@ def search_and_answer(space: SearchSpace, options: argparse.Namespace, console: 
     """Run the search; gives the exit code."""
     verbosity = -1 if options.quiet else int(options.verbose)
     shown = list(dict.fromkeys([space.scheduler.metric, *(objective.name for objective in space.objectives)]))
-    with Progress(console, space.name, shown, space.budget.trials, verbosity) as progress:
+    lines = options.json and not options.quiet and not console.is_terminal
+    board = JsonLines if lines else Progress
+    with board(console, space.name, shown, space.budget.trials, verbosity) as progress:
         found = run_search(space, space.name, progress, resume=options.resume, address=options.address)
-    if found.results and space.search.listed and space.search.seeds > 1:
-        show_list(console, found.answer, found.results, read_rank_trace(found.place.path / "rank_trace"))
-    elif found.results:
-        show_answer(console, found.answer)
-    _say_next(found, options, console)
+    if not lines:
+        _show(space, found, console)
+        _say_next(found, options, console)
     if options.json:
         configs = {result.trial_id: config_of(space, result) for result in found.best}
         name, where = space.name, (found.tracking_uri, found.parent_run_id)
@@ -39,6 +40,13 @@ def search_and_answer(space: SearchSpace, options: argparse.Namespace, console: 
         print(found.fault, file=sys.stderr)
         return found.fault.exit_code
     return 0
+
+
+def _show(space: SearchSpace, found: Outcome, console: Console) -> None:
+    if found.results and space.search.listed and space.search.seeds > 1:
+        show_list(console, found.answer, found.results, read_rank_trace(found.place.path / "rank_trace"))
+    elif found.results:
+        show_answer(console, found.answer)
 
 
 def _say_next(found: Outcome, options: argparse.Namespace, console: Console) -> None:

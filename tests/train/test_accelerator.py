@@ -12,6 +12,8 @@ from torch import Tensor
 from faar_ray.config import TrialConfig
 from faar_ray.models import MultiTaskModel, adapter_list, build_model
 from faar_ray.train.fit import fit
+from faar_ray.train.ray_cluster import connected
+from faar_ray.train.ray_runtime import TrainRun
 
 pytestmark = [
     pytest.mark.gpu,
@@ -76,5 +78,26 @@ def test_a_trial_shrinks_and_learns(tmp_path: Path) -> None:
     raw = {"data": {"train_images": 48, "val_images": 24}, "pdrs": {"init_rank": 6, "rho_shared": 0.7}}
     config = TrialConfig.resolve(raw, **{"optim.epochs": 3, "optim.batch_size": 16})
     first, *_, last = fit(config, tmp_path, trial_id="t", trace=tmp_path / "t.parquet")
+    assert last.metrics["train/loss"] < first.metrics["train/loss"]
+    assert last.metrics["rank/mean"] < 6
+
+
+def test_two_workers_share_an_accelerator(tmp_path: Path) -> None:
+    raw = {"data": {"train_images": 48, "val_images": 24}, "pdrs": {"init_rank": 6, "rho_shared": 0.7}}
+    config = TrialConfig.resolve(raw, **{"optim.epochs": 2, "optim.batch_size": 16, "optim.precision": "bf16"})
+    spec = {
+        "trial_id": "t",
+        "config": config.model_dump(mode="json"),
+        "run": {"path": str(tmp_path), "uri": ""},
+        "references": None,
+        "test_references": None,
+        "test": True,
+        "workers": 2,
+        "threads": 1,
+        "gpus_per_worker": 0.5,
+        "keep_checkpoints": 1,
+    }
+    with connected(None):
+        first, last = TrainRun(spec).epochs()
     assert last.metrics["train/loss"] < first.metrics["train/loss"]
     assert last.metrics["rank/mean"] < 6

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Callable
 
 from rich.console import Console
 
 from faar_ray.records import TrialResult
 from faar_ray.tune.jobs import Job
+from faar_ray.tune.json_lines import JsonLines
 from faar_ray.tune.progress import Progress
 from faar_ray.tune.space import SearchSpace
 
@@ -39,6 +41,24 @@ def test_a_pipe_gets_a_line_per_event(space: Space) -> None:
     assert started.endswith("t000-s0          started  [rho_shared 0.95]")
     assert "pruned in 1:05  delta_m -3.46  trainable_params 337k  too weak" in ended
     assert "\x1b" not in out.getvalue()
+
+
+def test_a_program_gets_a_json_line_per_event(space: Space) -> None:
+    out = io.StringIO()
+    with JsonLines(Console(file=out, force_terminal=False), "rho", ["delta_m"], 40) as progress:
+        progress.phase("starting Ray")
+        play(progress, space, 1)
+        progress.note("MLflow is away")
+    phase, started, epoch, ended, note = map(json.loads, out.getvalue().splitlines())
+    assert (phase["event"], phase["text"]) == ("phase", "starting Ray")
+    assert (started["event"], started["trial_id"], started["params"]) == (
+        "started",
+        "t000-s0",
+        {"pdrs.rho_shared": 0.95},
+    )
+    assert (epoch["event"], epoch["epoch"], epoch["metrics"]) == ("epoch", 0, METRICS)
+    assert (ended["event"], ended["state"], ended["reason"]) == ("ended", "PRUNED", "too weak")
+    assert (note["event"], note["text"]) == ("note", "MLflow is away")
 
 
 def test_verbose_shows_every_epoch_and_quiet_nothing(space: Space) -> None:
