@@ -28,8 +28,11 @@ class Distributed:
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self.worker, self.workers = dist.get_rank(), dist.get_world_size()
+        self.counts_on = torch.device("cpu") if dist.get_backend() == "gloo" else device  # gloo gathers nothing on CUDA
         if device.type == "cpu":
             keep_freed_memory()
+        else:
+            torch.cuda.set_device(device)
 
     def total(self, value: Tensor) -> Tensor:
         """All-reduced sum."""

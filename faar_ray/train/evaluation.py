@@ -28,7 +28,7 @@ def evaluate(
     config, model, runtime = trial.config, trial.model, trial.runtime
     tasks = config.data.tasks
     outputs = output_channels(config.data.name, tasks)
-    metrics = {task: metric_for(task, outputs[task]).to(runtime.device) for task in tasks}
+    metrics = {task: metric_for(task, outputs[task]).to(runtime.counts_on) for task in tasks}
     was_training = model.training
     model.eval()
     share = {"worker": runtime.worker, "workers": runtime.workers}
@@ -37,7 +37,7 @@ def evaluate(
             continue
         predictions = model(batch["image"].to(runtime.device, trial.dtype))
         for task, metric in metrics.items():
-            metric.update(predictions[task].to(trial.dtype), batch[task].to(runtime.device))
+            metric.update(predictions[task].to(runtime.counts_on, trial.dtype), batch[task].to(runtime.counts_on))
     model.train(was_training)
     values = {f"{split}/{task}/{name}": float(v) for task, m in metrics.items() for name, v in m.compute().items()}
     if references is not None:

@@ -24,6 +24,10 @@ class Runtime(Protocol):
         """Where the model and its batches live."""
 
     @property
+    def counts_on(self) -> torch.device:
+        """Where metrics add up, so that all workers' counts can be gathered."""
+
+    @property
     def worker(self) -> int:
         """0-based number of this process; 0 writes all files."""
 
@@ -75,6 +79,7 @@ class InProcess:
 
     def __init__(self, device: str | torch.device | None = None) -> None:
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.counts_on = self.device
         if self.device.type == "cpu":
             keep_freed_memory()
 

@@ -26,8 +26,9 @@ def tune(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize("dashboard", [True, False])
 def test_eight_trials_of_two_workers_finish_on_four_places(
-    dashboard: bool, tmp_path: Path, space_file: Callable[..., Path]
+    dashboard: bool, tmp_path: Path, space_file: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("RAY_worker_niceness", "0")  # else the workers starve wherever anything else runs
     space_file(tmp_path / "space.yaml", resources=TWO, budget={"trials": 8}, base={"optim": {"epochs": 2}})
     cluster = Cluster(True, head_node_args={"num_cpus": 4, "include_dashboard": dashboard})
     try:
