@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import ray
+import ray._private.worker as driver
 from ray.core.generated import gcs_pb2
 from ray.util.placement_group import PlacementGroup, remove_placement_group
 
@@ -33,6 +34,7 @@ QUIET = {
     "TUNE_RESULT_BUFFER_LENGTH": "1",
 }
 
+log = logging.getLogger(__name__)
 OBJECT_STORE = 200_000_000  # bytes; only small dicts travel
 
 
@@ -51,6 +53,7 @@ def connected(address: str | None) -> Iterator[list[Node]]:
         options |= {"object_store_memory": OBJECT_STORE}
     else:
         options |= {"address": address, "runtime_env": {"py_modules": [faar_ray]}}  # the driver's code, on every node
+    driver.print_to_stdstream = _told_by_a_raylet
     on_term = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(**options)
@@ -66,6 +69,11 @@ def connected(address: str | None) -> Iterator[list[Node]]:
         yield [_node(entry["Resources"]) for entry in machines if entry["Alive"]]
     finally:
         ray.shutdown()
+
+
+def _told_by_a_raylet(data: Mapping[str, Any], *_: Any, **__: Any) -> None:
+    """Ray prints raylets' warnings on the driver's stdout, whatever `log_to_driver` says; stdout is the answer's."""
+    log.debug("raylet: %s", " ".join(map(str, data["lines"])))
 
 
 def _node(resources: Mapping[str, float]) -> Node:

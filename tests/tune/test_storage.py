@@ -82,7 +82,7 @@ def test_a_search_in_a_bucket_goes_on_where_its_machine_was_lost(
     process.send_signal(signal.SIGKILL)
     process.communicate(timeout=60)
 
-    resumed = tune(folder, storage, "--resume", "--json")
+    resumed = tune(folder, storage, "--resume", "--json", "-q")
     assert resumed.returncode == 0, resumed.stderr
     assert json.loads(resumed.stdout)["path"] == twin.uri
     assert f"the report   {twin.uri}/report/index.html" in resumed.stderr
