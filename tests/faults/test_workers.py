@@ -13,9 +13,7 @@ pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Arena:
-    """Two trials: each takes a while to start."""
-    short = {"budget": {"trials": 2}, "search": {"startup_trials": 2}, "controls": []}
-    return Arena(tmp_path_factory.mktemp("pair"), workers=2, **short)
+    return Arena(tmp_path_factory.mktemp("pair"), workers=2)
 
 
 @pytest.fixture(scope="module")
