@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from faar_ray.data import default_cache_dir
 from faar_ray.errors import ConfigError, FaarRayError
 from faar_ray.sections import storage_fault
-from faar_ray.tracking.mirror import Mirror, Twin
+from faar_ray.tracking.mirror import NO_TWIN, Mirror, Twin
 from faar_ray.tracking.remote import ATTEMPTS_AT_START, Remote, endpoint, is_remote
 
 
@@ -41,18 +41,40 @@ class Place:
 
     def trial(self, trial_id: str) -> TrialPlace:
         """Where a trial of the run is."""
-        parts = (f"trials/{trial_id}", f"rank_trace/{trial_id}.parquet")
-        twin = Twin(self.mirror(), parts) if self.uri else Twin()
-        return TrialPlace(self.path / parts[0], self.path / parts[1], twin)
+        here = TrialPlace(self.path, trial_id)
+        if not self.uri:
+            return here
+        parts = (path.relative_to(self.path).as_posix() for path in (here.folder, here.trace))
+        return replace(here, twin=Twin(self.mirror(), tuple(parts)))
 
 
 @dataclass(frozen=True)
 class TrialPlace:
-    """Where a trial is on this machine, and its twin."""
+    """Where a trial's files are on this machine (DESIGN.md, On disk), and their twin."""
 
-    folder: Path
-    trace: Path
-    twin: Twin
+    run: Path
+    trial_id: str
+    twin: Twin = NO_TWIN
+
+    @property
+    def folder(self) -> Path:
+        """The trial's own."""
+        return self.run / "trials" / self.trial_id
+
+    @property
+    def epochs(self) -> Path:
+        """Metrics of every epoch."""
+        return self.folder / "epochs.parquet"
+
+    @property
+    def adapter(self) -> Path:
+        """What was trained."""
+        return self.folder / "adapter.safetensors"
+
+    @property
+    def trace(self) -> Path:
+        """The rank trace."""
+        return self.run / "rank_trace" / f"{self.trial_id}.parquet"
 
 
 def place_of(storage_path: str, name: str) -> Place:

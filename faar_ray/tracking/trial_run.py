@@ -5,40 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from faar_ray.records import State, TrialResult
 from faar_ray.tracking.epoch_file import read_epochs
 from faar_ray.tracking.mlflow_writer import Tracker
-
-
-@dataclass(frozen=True)
-class TrialFiles:
-    """Where a trial's files are in the folder of its run (DESIGN.md, On disk)."""
-
-    run: Path
-    trial_id: str
-
-    @property
-    def folder(self) -> Path:
-        """The trial's own."""
-        return self.run / "trials" / self.trial_id
-
-    @property
-    def epochs(self) -> Path:
-        """Metrics of every epoch."""
-        return self.folder / "epochs.parquet"
-
-    @property
-    def adapter(self) -> Path:
-        """What was trained."""
-        return self.folder / "adapter.safetensors"
-
-    @property
-    def trace(self) -> Path:
-        """The rank trace."""
-        return self.run / "rank_trace" / f"{self.trial_id}.parquet"
+from faar_ray.tracking.place import TrialPlace
 
 
 @dataclass(frozen=True)
@@ -58,7 +30,7 @@ class Ending:
         return cls(result.state, result.epochs, result.metrics, result.reason)
 
 
-def endings(tracker: Tracker, run_id: str, files: TrialFiles, title: str, end: Ending) -> list[Callable[[], None]]:
+def endings(tracker: Tracker, run_id: str, files: TrialPlace, title: str, end: Ending) -> list[Callable[[], None]]:
     """The writes that complete and close a run, in order; each bears being repeated, and being left out."""
     tests = {name: value for name, value in end.metrics.items() if name.startswith("test/")}
     told: dict[str, Any] = {"artifacts": [files.adapter], "metrics": tests, "reason": end.reason, "epochs": end.epochs}
@@ -69,13 +41,13 @@ def endings(tracker: Tracker, run_id: str, files: TrialFiles, title: str, end: E
     ]
 
 
-def _epochs(tracker: Tracker, run_id: str, files: TrialFiles, end: Ending) -> None:
+def _epochs(tracker: Tracker, run_id: str, files: TrialPlace, end: Ending) -> None:
     known = read_epochs(files.epochs) if files.epochs.is_file() else [(end.epochs - 1, dict(end.metrics))]
     for epoch, metrics in known:
         if 0 <= epoch < end.epochs:
             tracker.log_epoch(run_id, epoch, metrics)
 
 
-def _trace(tracker: Tracker, run_id: str, files: TrialFiles, title: str) -> None:
+def _trace(tracker: Tracker, run_id: str, files: TrialPlace, title: str) -> None:
     if files.trace.is_file():
         tracker.log_rank_trace(run_id, files.trace, title)

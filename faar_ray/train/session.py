@@ -17,7 +17,7 @@ from faar_ray.tracking.mlflow_writer import Tracker
 from faar_ray.tracking.outbox import Outbox
 from faar_ray.tracking.place import place_of
 from faar_ray.tracking.remote import ATTEMPTS_AT_START, Remote
-from faar_ray.tracking.trial_run import Ending, TrialFiles, endings
+from faar_ray.tracking.trial_run import Ending, endings
 from faar_ray.train.capacity import capacity, this_machine
 from faar_ray.train.fit import fit_spec
 from faar_ray.train.preflight import preflight
@@ -82,7 +82,6 @@ class Session:
 
     def epochs(self) -> Iterator[EpochRecord]:
         """Train; MLflow follows in a thread and is complete at the end, unless it stays away, which is told."""
-        files = TrialFiles(self.place.path, self.trial_id)
         state: State = "FAIL"
         reason, record, patience = "", None, PATIENCE
         try:
@@ -102,7 +101,9 @@ class Session:
             raise
         finally:
             ending = Ending(state, record.epoch + 1 if record else 0, record.metrics if record else {}, reason)
-            for write in endings(self._tracker, self.run_id, files, f"{self.place.path.name}/{self.trial_id}", ending):
+            for write in endings(
+                self._tracker, self.run_id, self.here, f"{self.place.path.name}/{self.trial_id}", ending
+            ):
                 self._outbox.put(write)
             if left := self._outbox.close(patience):
                 tell = self._outbox.tell

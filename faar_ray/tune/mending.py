@@ -21,19 +21,20 @@ def mend_traces(place: Place, results: Sequence[TrialResult], say: Callable[[str
         say: is told what was wrong.
     """
     for result in results:
-        trace = place.path / "rank_trace" / f"{result.trial_id}.parquet"
+        trial = place.trial(result.trial_id)
+        trace = trial.trace
         try:
             read_rank_trace(trace)
         except DataError as fault:
             damaged = trace.exists()
-            if _mended(place.trial(result.trial_id), result.trial_id):
+            if _mended(trial):
                 say(f"{fault}; it was written again from the trial's checkpoint")
             elif damaged:
                 say(f"{fault}; there is no checkpoint to write it again from")
                 trace.rename(trace.with_suffix(".damaged"))
 
 
-def _mended(trial: TrialPlace, trial_id: str) -> bool:
+def _mended(trial: TrialPlace) -> bool:
     trial.twin.pull()
     try:
         state = last_good_checkpoint(trial.folder)
@@ -41,6 +42,6 @@ def _mended(trial: TrialPlace, trial_id: str) -> bool:
         return False
     if state is None:
         return False
-    write_trace(trial.trace, trial_id, records_from_plain(state["records"]))
+    write_trace(trial.trace, trial.trial_id, records_from_plain(state["records"]))
     trial.twin.push()
     return True

@@ -17,7 +17,8 @@ from faar_ray.records import State, TrialResult
 from faar_ray.tracking.mlflow_faults import is_away, needed, reason_of
 from faar_ray.tracking.mlflow_writer import Tracker
 from faar_ray.tracking.outbox import Outbox
-from faar_ray.tracking.trial_run import Ending, TrialFiles, endings
+from faar_ray.tracking.place import TrialPlace
+from faar_ray.tracking.trial_run import Ending, endings
 from faar_ray.tune.jobs import Job
 
 Note = Callable[[str], None]
@@ -140,14 +141,14 @@ class Pen:
             self.note(f"MLflow lacked something of {len(lacking)} ended trials ({names}); completed from the disk")
 
     def _complete(self, job: Job, result: TrialResult) -> None:
-        trained_here = TrialFiles(self.folder, job.trial_id).folder.exists()
+        trained_here = TrialPlace(self.folder, job.trial_id).folder.exists()
         job = dataclasses.replace(job, cached=job.role == "reference" and not trained_here)
         self._outbox.attempt(lambda: self._start(job))
         if job.trial_id in self.runs:
             self._finish(job, result)
 
     def _finish(self, job: Job, result: TrialResult) -> None:
-        run, files = self.runs[job.trial_id], TrialFiles(self.folder, job.trial_id)
+        run, files = self.runs[job.trial_id], TrialPlace(self.folder, job.trial_id)
         for write in endings(self.tracker, run, files, _title(job), Ending.of(result)):
             self._outbox.attempt(write)
 
