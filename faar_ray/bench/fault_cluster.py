@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 from collections.abc import Iterator
 from typing import Any
 
 import psutil
 from ray.cluster_utils import Cluster
 
-from faar_ray.train.ray_cluster import QUIET
+from faar_ray.train.ray_cluster import QUIET, set_defaults
 
 STORE = 80_000_000
 """Bytes of a node's object store; only small dicts travel."""
@@ -32,7 +31,7 @@ class LocalCluster:
     """
 
     def __init__(self, nodes: int) -> None:
-        os.environ.update({key: value for key, value in (QUIET | HEALTH).items() if key not in os.environ})
+        set_defaults(QUIET | HEALTH)
         logging.getLogger("ray").setLevel(logging.CRITICAL)
         self._cluster = Cluster()
         self._cluster.add_node(num_cpus=0, object_store_memory=STORE, include_dashboard=False)

@@ -62,14 +62,12 @@ def replacing(path: Path) -> Iterator[Path]:
         scratch.unlink(missing_ok=True)
 
 
-def leftovers(folder: Path, name: str = "*") -> list[Path]:
-    """Temporary files beside `folder/<name>` that a killed writer left: the caller knows of no living one."""
-    return sorted(folder.glob(f".{name}.*.tmp"))
-
-
 def clear_leftovers(folder: Path, name: str = "*") -> None:
-    """Remove `leftovers`; a writer that was thought dead and is not fails at its next `os.replace`, which ends it."""
-    for path in leftovers(folder, name):
+    """Remove temporary files beside `folder/<name>` that a killed writer left: the caller knows of no living one.
+
+    A writer that was thought dead and is not fails at its next `os.replace`, which ends it.
+    """
+    for path in folder.glob(f".{name}.*.tmp"):
         path.unlink(missing_ok=True)
 
 

@@ -38,6 +38,12 @@ log = logging.getLogger(__name__)
 OBJECT_STORE = 200_000_000  # bytes; only small dicts travel
 
 
+def set_defaults(variables: Mapping[str, str]) -> None:
+    """Environment variables that the user has not set."""
+    for key, value in variables.items():
+        os.environ.setdefault(key, value)
+
+
 @contextmanager
 def connected(address: str | None) -> Iterator[list[Node]]:
     """Start Ray here, or connect to a cluster; gives its machines and lets go at the end.
@@ -45,7 +51,7 @@ def connected(address: str | None) -> Iterator[list[Node]]:
     Raises:
         ConfigError: nothing answers at the address.
     """
-    os.environ.update({key: value for key, value in QUIET.items() if key not in os.environ})
+    set_defaults(QUIET)
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "include_dashboard": None}
     if address is None:
         here = this_machine()
@@ -80,8 +86,8 @@ def _node(resources: Mapping[str, float]) -> Node:
     return Node(resources.get("CPU", 0), resources.get("GPU", 0))
 
 
-def free_groups_of_the_dead() -> int:
-    """Remove placement groups of this job whose maker is an actor that is no more; gives how many.
+def free_groups_of_the_dead() -> None:
+    """Remove placement groups of this job whose maker is an actor that is no more.
 
     A placement group outlives a killed actor until its job ends: a trial whose process was killed would hold its
     workers' CPUs and GPUs for the rest of the search (ray-project/ray#54305, #58515).
@@ -90,12 +96,9 @@ def free_groups_of_the_dead() -> int:
 
     job = ray.get_runtime_context().get_job_id()
     dead = {name for name, actor in actors().items() if actor["State"] == "DEAD"}
-    left = 0
     for raw in state._connect_and_get_accessor().get_placement_group_table():
         group = gcs_pb2.PlacementGroupTableData.FromString(raw)  # type: ignore[attr-defined]
         if group.state == group.REMOVED or group.creator_job_id.hex() != job:
             continue
         if group.creator_actor_id.hex() in dead:
             remove_placement_group(PlacementGroup(ray.PlacementGroupID(group.placement_group_id)))
-            left += 1
-    return left

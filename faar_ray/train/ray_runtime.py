@@ -7,7 +7,6 @@ The controller says who it is as soon as it starts, so that it can be ended at a
 
 from __future__ import annotations
 
-import os
 import shutil
 import threading
 from collections.abc import Callable, Mapping
@@ -30,7 +29,7 @@ from faar_ray.train.checkpoint import records_from_plain
 from faar_ray.train.distributed import Distributed
 from faar_ray.train.fit import Epochs, fit_spec
 from faar_ray.train.mailbox import Letter, Mailbox
-from faar_ray.train.ray_cluster import QUIET, free_groups_of_the_dead
+from faar_ray.train.ray_cluster import QUIET, free_groups_of_the_dead, set_defaults
 
 LOST_THE_OTHERS = ("Connection closed by peer", "Connection reset by peer", "DistBackendError", "NCCL error")
 """What torch.distributed says in a worker when another one has gone."""
@@ -107,7 +106,7 @@ class TrainRun:
     """
 
     def __init__(self, spec: Mapping[str, Any]) -> None:
-        os.environ.update({key: value for key, value in QUIET.items() if key not in os.environ})
+        set_defaults(QUIET)
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         self._mailbox: Handle = ray.remote(Mailbox).options(num_cpus=0, scheduling_strategy=here).remote()
         self._scratch = place_of_trial(spec).folder / ".ray"

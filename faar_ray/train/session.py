@@ -21,6 +21,7 @@ from faar_ray.tracking.trial_run import Ending, endings
 from faar_ray.train.capacity import capacity, this_machine
 from faar_ray.train.fit import fit_spec
 from faar_ray.train.preflight import preflight
+from faar_ray.train.spec import spec_of
 from faar_ray.trial_file import TrialFile
 
 PATIENCE, HASTE = 120.0, 10.0  # seconds to wait for MLflow at the end, and after Ctrl-C
@@ -112,18 +113,14 @@ class Session:
     def _trained(self) -> Iterator[EpochRecord]:
         """In this process, or on several workers under Ray Train."""
         need = self.file.resources
-        spec = {
-            "trial_id": self.trial_id,
-            "config": self.config.model_dump(mode="json"),
-            "run": {"path": str(self.place.path), "uri": self.place.uri},
-            "references": self.file.references,
-            "test_references": None,
-            "test": False,
-            "workers": need.workers,
-            "threads": need.cpus_per_worker,
-            "gpus_per_worker": need.gpus_per_worker,
-            "keep_checkpoints": self.file.storage.keep_checkpoints,
-        }
+        spec = spec_of(
+            self.trial_id,
+            self.config,
+            self.place,
+            need,
+            keep_checkpoints=self.file.storage.keep_checkpoints,
+            references=self.file.references,
+        )
         if need.workers == 1:
             torch.set_num_threads(need.cpus_per_worker)
             yield from fit_spec(spec)

@@ -52,14 +52,12 @@ def _show(space: SearchSpace, found: Outcome, console: Console) -> None:
 def _say_next(found: Outcome, options: argparse.Namespace, console: Console) -> None:
     """The limit that ended it, and the commands that a person types next."""
     lines = [""]
+    again = shlex.join([tool("python"), "-m", "faar_ray.tune", str(options.space), *options.overrides])
+    name = f" --name {shlex.quote(options.name)}" if options.name else ""
     if found.limit:
         lines.append(f"The search ended early: {found.limit}.")
-        again = shlex.join([tool("python"), "-m", "faar_ray.tune", str(options.space), *options.overrides])
-        name = f" --name {shlex.quote(options.name)}" if options.name else ""
         lines.append(f"more of it   {again} budget.time=LONGER{name} --resume")
     if found.unwritten:
-        again = shlex.join([tool("python"), "-m", "faar_ray.tune", str(options.space), *options.overrides])
-        name = f" --name {shlex.quote(options.name)}" if options.name else ""
         lines.append(f"MLflow did not come back and lacks the last writes ({found.unwritten}); all data are on disk.")
         lines.append(f"complete it  {again}{name} --resume")
     lines.append(f"all runs     {ui_command(found.tracking_uri)}")

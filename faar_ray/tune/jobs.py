@@ -10,6 +10,7 @@ from faar_ray.config import TrialConfig
 from faar_ray.records import Role
 from faar_ray.sections import Resources
 from faar_ray.tracking.place import Place
+from faar_ray.train.spec import spec_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,18 +52,16 @@ class Surroundings:
             val: single-task references on val, task -> metric; empty for a reference itself.
             test: the same on test.
         """
-        return {
-            "trial_id": job.trial_id,
-            "config": job.config.model_dump(mode="json"),
-            "run": {"path": str(self.place.path), "uri": self.place.uri},
-            "references": dict(val) or None,
-            "test_references": dict(test) or None,
-            "test": True,
-            "workers": self.resources.workers,
-            "threads": self.resources.cpus_per_worker,
-            "gpus_per_worker": self.resources.gpus_per_worker,
-            "keep_checkpoints": self.keep_checkpoints,
-        }
+        return spec_of(
+            job.trial_id,
+            job.config,
+            self.place,
+            self.resources,
+            keep_checkpoints=self.keep_checkpoints,
+            references=val,
+            test_references=test,
+            test=True,
+        )
 
 
 @dataclass(slots=True)

@@ -1,0 +1,47 @@
+"""A trial as plain JSON values, as it travels between processes: the same for a search and for one trial alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from faar_ray.config import TrialConfig
+from faar_ray.sections import Resources
+from faar_ray.tracking.place import Place
+
+
+def spec_of(
+    trial_id: str,
+    config: TrialConfig,
+    place: Place,
+    resources: Resources,
+    *,
+    keep_checkpoints: int,
+    references: Mapping[str, float] | None,
+    test_references: Mapping[str, float] | None = None,
+    test: bool = False,
+) -> dict[str, Any]:
+    """What `fit.fit_spec` and `ray_runtime.TrainRun` take.
+
+    Args:
+        trial_id: the trial.
+        config: its config.
+        place: of its run.
+        resources: of a trial.
+        keep_checkpoints: how many stay on disk.
+        references: single-task metrics on val, task -> metric; None or empty for no delta_m.
+        test_references: the same on test.
+        test: whether to read the test split at the end.
+    """
+    return {
+        "trial_id": trial_id,
+        "config": config.model_dump(mode="json"),
+        "run": {"path": str(place.path), "uri": place.uri},
+        "references": dict(references or {}) or None,
+        "test_references": dict(test_references or {}) or None,
+        "test": test,
+        "workers": resources.workers,
+        "threads": resources.cpus_per_worker,
+        "gpus_per_worker": resources.gpus_per_worker,
+        "keep_checkpoints": keep_checkpoints,
+    }
