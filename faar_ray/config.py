@@ -9,14 +9,50 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-from faar_ray.presets import PRESETS as PRESETS
+from faar_ray.presets import PRESETS
+from faar_ray.trial_sections import (
+    AdapterConfig,
+    BackboneConfig,
+    DataConfig,
+    DecoderConfig,
+    LayerName,
+    OptimConfig,
+    PdrsConfig,
+    PlacementConfig,
+    Positive,
+    RanksConfig,
+    Section,
+    SinewichConfig,
+    TaskName,
+    at_stage,
+)
 
-TaskName = Literal["semseg", "human_parts", "saliency", "normals", "depth", "edge"]
-LayerName = Literal["qkv", "proj", "fc1", "fc2"]
+__all__ = [
+    "PRESETS",
+    "AdapterConfig",
+    "BackboneConfig",
+    "DataConfig",
+    "DecoderConfig",
+    "LayerName",
+    "OptimConfig",
+    "PdrsConfig",
+    "PlacementConfig",
+    "Positive",
+    "RanksConfig",
+    "Section",
+    "SinewichConfig",
+    "TaskName",
+    "TrialConfig",
+    "at_stage",
+    "config_id",
+    "merged",
+    "with_dotted",
+]
+
 Method = Literal[
     "faar",
     "faar_release",
@@ -27,210 +63,16 @@ Method = Literal[
     "cw_sp",
     "ts_pd",
     "lora_per_task",
+    "free_sinewich",
+    "sinewich_without_lcn",
+    "sinewich_independent",
+    "sinewich_linear",
+    "sinewich_without_low_pass",
+    "faar_sinewich",
     "full_ft",
     "decoder_only",
     "single_task",
 ]
-Coverage = Annotated[float, Field(gt=0, le=1, json_schema_extra={"symbol": "rho"})]
-Positive = Annotated[float, Field(gt=0)]
-Rank = Annotated[int, Field(ge=1)]
-Number = TypeVar("Number", int, float)
-STAGES = ("0", "1", "2", "3")
-
-
-def _numbered(raw: Any) -> Any:
-    """Stage keys as text, in order; a stage too many or too few is a fault."""
-    if not isinstance(raw, Mapping):
-        return raw
-    named = {str(key): value for key, value in raw.items()}
-    if set(named) != set(STAGES):
-        raise ValueError(f"must have a number for each of the stages 0, 1, 2, 3, got {', '.join(named) or 'none'}")
-    return {stage: named[stage] for stage in STAGES}
-
-
-OfStages = {"words": "a mapping of the stages 0, 1, 2, 3 to numbers"}
-CoverageOfStages = Annotated[dict[str, Coverage], BeforeValidator(_numbered), Field(json_schema_extra=OfStages)]
-RankOfStages = Annotated[dict[str, Rank], BeforeValidator(_numbered), Field(json_schema_extra=OfStages)]
-
-
-def at_stage(value: Number | Mapping[str, Number], stage: int) -> Number:
-    """A key that is a number, or a number for each stage."""
-    return value[str(stage)] if isinstance(value, Mapping) else value
-
-
-class Section(BaseModel):
-    """A frozen, strict group of keys: unknown keys and wrong types are faults."""
-
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
-
-
-class DataConfig(Section):
-    """Which data set, which tasks, how many images."""
-
-    name: Literal["scenes", "pascal_context", "nyud", "cityscapes"] = Field("scenes", description="Data set.")
-    tasks: Annotated[tuple[TaskName, ...], Field(min_length=1, strict=False)] = Field(
-        ("semseg", "human_parts", "normals"), description="Tasks trained together, in this order."
-    )
-    root: str | None = Field(None, description="Folder of the data set; `scenes` makes its own and needs none.")
-    domain: Literal["target", "source"] = Field("target", description="`scenes` only: the domain that is drawn from.")
-    image_size: Annotated[int, Field(ge=32)] = Field(64, description="Side of the square images, pixels.")
-    train_images: Annotated[int, Field(ge=1)] = Field(720, description="`scenes` only: training images.")
-    val_images: Annotated[int, Field(ge=1)] = Field(600, description="`scenes` only: validation images.")
-    test_images: Annotated[int, Field(ge=1)] = Field(600, description="`scenes` only: test images, read once.")
-    seed: Annotated[int, Field(ge=0)] = Field(0, description="`scenes` only: seed of the generator.")
-
-    @model_validator(mode="after")
-    def _distinct_tasks(self) -> Self:
-        if len(set(self.tasks)) != len(self.tasks):
-            raise ValueError(f"tasks: must be distinct, got {list(self.tasks)}")
-        return self
-
-
-class BackboneConfig(Section):
-    """The frozen network that is adapted."""
-
-    name: str = Field("swin_micro", description="`swin_micro` (in the package), any timm Swin (v1) or plain ViT.")
-    pretrained: bool = Field(True, description="Load pretrained weights: the package's own, or timm's hub.")
-    checkpoint: str | None = Field(None, description="A local .safetensors or .pth file to load instead.")
-    trainable: Literal["none", "light", "all"] = Field(
-        "light",
-        description="What of the backbone trains besides adapters: `light` = patch embedding, norms, "
-        "relative-position tables (MTLoRA's recipe).",
-    )
-    pyramid: Literal["merged", "stages"] = Field(
-        "merged",
-        description="Maps that decoders see: after each stage's patch merging (MTLoRA's recipe, strides 8, 16, 32, 32) "
-        "or before it (strides 4, 8, 16, 32; for small images).",
-    )
-    drop_path: Annotated[float, Field(ge=0, lt=1)] = Field(0.0, description="Stochastic depth rate.")
-
-
-class AdapterConfig(Section):
-    """How a frozen weight is changed."""
-
-    kind: Literal["none", "lora", "dora"] = Field("dora", description="Parametrisation of the change.")
-    scale: Positive = Field(4.0, description="s in W + s B A (the released code multiplies by 4).")
-    norm: Literal["detached", "attached"] = Field(
-        "detached", description="DoRA: whether gradients flow through the row norm."
-    )
-
-
-class PlacementConfig(Section):
-    """Which linears carry adapters."""
-
-    layers: Annotated[tuple[LayerName, ...], Field(min_length=1, strict=False)] = Field(
-        ("qkv", "proj", "fc1", "fc2"), description="Linears with a shared adapter, in every block."
-    )
-    task_layers: Annotated[tuple[LayerName, ...], Field(strict=False)] = Field(
-        ("proj", "fc1", "fc2"), description="Linears with one adapter per task, in the blocks of `task_blocks`."
-    )
-    task_blocks: Literal["last", "all"] = Field(
-        "last",
-        description="Blocks with task-specific adapters: the last of each stage, or `all`: then every task has a "
-        "stream of its own from the image on, no adapter of task_layers is shared, and the cost grows with the tasks.",
-    )
-    task_path: Literal["own", "shared"] = Field(
-        "own",
-        description="What the frozen weight of a task-specific layer sees: the task's own stream (W_t x_t, which can "
-        "be merged), or the shared one (MTLoRA's: W x_shared + s B_t A_t x_t; cheaper, cannot be merged).",
-    )
-
-
-class RanksConfig(Section):
-    """Who decides the ranks."""
-
-    kind: Literal["fixed", "pdrs"] = Field("pdrs", description="`fixed` keeps `pdrs.init_rank` throughout.")
-
-
-class PdrsConfig(Section):
-    """Performance-Driven Rank Shrinking (FAAR)."""
-
-    init_rank: Rank | RankOfStages = Field(
-        64,
-        description="Rank at the start, at most a layer's smaller side; `ranks.kind: fixed` keeps it. "
-        "Also per stage: {0: 2, 1: 2, 2: 3, 3: 16}.",
-    )
-    beta: Annotated[float, Field(ge=0, lt=1)] = Field(0.98, description="EMA factor of the importance scores.")
-    rho_shared: Coverage | CoverageOfStages = Field(
-        0.95, description="Coverage ratio rho of shared adapters; also per stage: {0: 0.8, 1: 0.8, 2: 0.9, 3: 0.95}."
-    )
-    rho_task: Coverage | CoverageOfStages | None = Field(
-        None, description="Coverage ratio rho of task adapters, also per stage; null: as rho_shared."
-    )
-    scope: Literal["adapter", "pooled"] = Field(
-        "adapter",
-        description="Coverage within each adapter, or pooled over all shared and over all task adapters "
-        "(over those of a stage where rho is given per stage).",
-    )
-    update: Literal["active", "all"] = Field(
-        "active", description="Whose EMA moves in a step: only components under the prefix mask, or all."
-    )
-    start_epoch: Annotated[int, Field(ge=0)] = Field(0, description="First epoch (0-based) that ends with a shrink.")
-    free_epochs: Annotated[int, Field(ge=0)] = Field(0, description="Last epochs without masks and shrinks.")
-    floor: Annotated[int, Field(ge=1)] = Field(1, description="Components every adapter keeps at least.")
-    margin: Annotated[int, Field(ge=0)] = Field(0, description="Components kept beyond the coverage.")
-
-    def rho(self, *, shared: bool, stage: int = 0) -> float:
-        """Coverage ratio of shared or of task adapters, in a stage."""
-        return at_stage(self._rho(shared), stage)
-
-    def rho_by_stage(self, *, shared: bool) -> bool:
-        """Whether each stage has a coverage ratio of its own."""
-        return isinstance(self._rho(shared), Mapping)
-
-    def _rho(self, shared: bool) -> float | dict[str, float]:
-        return self.rho_shared if shared or self.rho_task is None else self.rho_task
-
-
-class DecoderConfig(Section):
-    """The head of each task."""
-
-    kind: Literal["hrnet", "ts_pd"] = Field(
-        "hrnet",
-        description="`hrnet`: 1x1 reductions, upsampling, one hidden 1x1 layer; `ts_pd`: the same with spectral "
-        "filters (cw_sp) and cross-task consensus (xt_cons) on the reduced maps, starting as hrnet.",
-    )
-    cw_sp: bool = Field(True, description="`ts_pd` only: a learned spectral filter per task and resolution.")
-    xt_cons: bool = Field(True, description="`ts_pd` only: pull a task's spectrum towards the mean of the others'.")
-    filter: Literal["grid", "radial"] = Field(
-        "grid",
-        description="`cw_sp`: a matrix over frequencies shared by channels (the seed's), or a gain per channel and "
-        "16 rings with a residual of 0.6 (the released code's).",
-    )
-    cutoff: Annotated[float, Field(gt=0, le=1)] = Field(
-        0.5, description="`xt_cons`: radius that parts low from high frequencies, as a share of Nyquist's."
-    )
-    primary: Annotated[tuple[TaskName, ...], Field(min_length=1, strict=False)] | None = Field(
-        None, description="`xt_cons`: tasks that are pulled; null: each in turn."
-    )
-    width: Annotated[int, Field(ge=1)] | None = Field(
-        None, description="Channels of the finest reduced map; null: 18 at embedding dimension 96, in proportion."
-    )
-    expansion: Annotated[int, Field(ge=1)] = Field(4, description="Hidden channels over concatenated channels.")
-
-
-class OptimConfig(Section):
-    """AdamW with linear warm-up and cosine decay."""
-
-    epochs: Annotated[int, Field(ge=1)] = Field(6, description="Passes over the training images.")
-    batch_size: Annotated[int, Field(ge=1)] = Field(16, description="Images a step, over all workers.")
-    lr: Positive = Field(5e-4, description="Learning rate of adapters.")
-    decoder_lr: Positive | None = Field(None, description="Learning rate of the decoder; null: as lr.")
-    backbone_lr: Positive | None = Field(None, description="Learning rate of the backbone's own weights; null: as lr.")
-    weight_decay: Annotated[float, Field(ge=0)] = Field(0.05, description="0 on 1-D tensors and position tables.")
-    warmup_steps: Annotated[int, Field(ge=0)] = Field(20, description="Steps of linear warm-up.")
-    clip: Positive = Field(5.0, description="Largest gradient norm.")
-    accumulate: Annotated[int, Field(ge=1)] = Field(
-        1, description="Parts that a step's batch is computed in, one after another: less memory, the same step."
-    )
-    precision: Literal["fp32", "bf16", "fp16", "fp64"] = Field(
-        "fp32", description="`bf16`, `fp16`: autocast (fp16 with loss scaling); `fp64` is for checks of exactness."
-    )
-    compile: bool = Field(
-        False,
-        description="Train through torch.compile (masks in place of slices; compiled anew after a shrink); on a CPU it "
-        "needs a C++ compiler.",
-    )
 
 
 class TrialConfig(Section):
@@ -242,6 +84,7 @@ class TrialConfig(Section):
     backbone: BackboneConfig = BackboneConfig()
     adapter: AdapterConfig = AdapterConfig()
     placement: PlacementConfig = PlacementConfig()
+    sinewich: SinewichConfig = SinewichConfig()
     ranks: RanksConfig = RanksConfig()
     pdrs: PdrsConfig = PdrsConfig()
     decoder: DecoderConfig = DecoderConfig()
@@ -263,7 +106,7 @@ class TrialConfig(Section):
             raise ValueError(f"data.tasks: must be one task for method single_task, got {list(self.data.tasks)}")
         if self.placement.task_path == "shared" and self.placement.task_blocks == "all":
             raise ValueError("placement.task_path: must be own where placement.task_blocks is all: no stream is shared")
-        if fault := _consensus_fault(self.decoder, self.data.tasks):
+        if fault := _consensus_fault(self.decoder, self.data.tasks) or _sinewich_fault(self):
             raise ValueError(fault)
         last = self.optim.epochs - self.pdrs.free_epochs
         if self.ranks.kind == "pdrs" and self.pdrs.start_epoch >= last:
@@ -308,6 +151,21 @@ def _consensus_fault(decoder: DecoderConfig, tasks: Sequence[str]) -> str:
         )
     if strangers := [task for task in decoder.primary or () if task not in tasks]:
         return f"decoder.primary: must be among data.tasks = {list(tasks)}, got {', '.join(strangers)}"
+    return ""
+
+
+def _sinewich_fault(config: TrialConfig) -> str:
+    """What keeps Sine-AWB from this placement, or its kernels from this low-pass."""
+    sine, placement = config.sinewich, config.placement
+    if sine.blur == "kernel" and sine.conv_size == 1:
+        return "sinewich.blur: must be matrix or none where sinewich.conv_size is 1: a 1x1 kernel has nothing to blur"
+    if config.adapter.kind != "sine_awb":
+        return ""
+    if sine.conv_size == 3 and "qkv" in sine.layers:
+        return "sinewich.layers: must not hold qkv where sinewich.conv_size is 3: attention windows are no image"
+    if placement.task_blocks == "all" or placement.task_path == "shared":
+        key, must = ("task_blocks", "last") if placement.task_blocks == "all" else ("task_path", "own")
+        return f"placement.{key}: must be {must} where adapter.kind is sine_awb"
     return ""
 
 

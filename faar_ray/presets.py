@@ -7,6 +7,8 @@ from typing import Any
 FIXED_RANK: dict[str, Any] = {"ranks": {"kind": "fixed"}}
 WITHOUT_ADAPTERS: dict[str, Any] = {"adapter": {"kind": "none"}, "ranks": {"kind": "fixed"}}
 TS_PD: dict[str, Any] = {"kind": "ts_pd", "cw_sp": True, "xt_cons": True}
+SINE_HEADS: dict[str, Any] = {"kind": "hrnet", "hidden": "sine"}
+SINEWICH: dict[str, Any] = {"adapter": {"kind": "sine_awb"}, **FIXED_RANK, "decoder": SINE_HEADS}
 PRESETS: dict[str, dict[str, Any]] = {
     # the seed's statement
     "faar": {"adapter": {"kind": "dora"}, "ranks": {"kind": "pdrs"}, "decoder": TS_PD},
@@ -29,6 +31,18 @@ PRESETS: dict[str, dict[str, Any]] = {
         "adapter": {"kind": "lora"},
         **FIXED_RANK,
         "placement": {"task_blocks": "all", "task_layers": ("qkv", "proj", "fc1", "fc2")},
+    },
+    # Free Sinewich, and the rows of its ablation
+    "free_sinewich": SINEWICH,
+    "sinewich_without_lcn": {**SINEWICH, "sinewich": {"clock": "free"}},
+    "sinewich_independent": {**SINEWICH, "sinewich": {"base": "independent"}},
+    "sinewich_linear": {**SINEWICH, "sinewich": {"modulation": "linear"}},
+    "sinewich_without_low_pass": {**SINEWICH, "sinewich": {"blur": "none"}},
+    # the hybrid: PDRS decides the ranks of shared LoRA and of the bases, TS-PD decodes over one modulated base
+    "faar_sinewich": {
+        "adapter": {"kind": "sine_awb"},
+        "ranks": {"kind": "pdrs"},
+        "decoder": {**TS_PD, "hidden": "sine"},
     },
     "full_ft": {**WITHOUT_ADAPTERS, "backbone": {"trainable": "all"}},
     "decoder_only": {**WITHOUT_ADAPTERS, "backbone": {"trainable": "none"}},

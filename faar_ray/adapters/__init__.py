@@ -1,17 +1,29 @@
 """Low-rank adapters and the linears that carry them."""
 
-from faar_ray.adapters.build import ADAPTERS, adapters_of, build_adapter
+from faar_ray.adapters.build import ADAPTERS, adapters_of, build_adapter, build_base
+from faar_ray.adapters.clock import ClockNet
 from faar_ray.adapters.linear import AdaptedLinear, TaskLinears
 from faar_ray.adapters.low_rank import DoRA, LoRA, LowRankFactors, Site
+from faar_ray.adapters.sine_awb import FullBase, SineBase, SineWeights, held_kernels
+from faar_ray.adapters.sine_linear import Grid, SineHidden, SineLinears
 
 __all__ = [
     "ADAPTERS",
     "AdaptedLinear",
+    "ClockNet",
     "DoRA",
+    "FullBase",
+    "Grid",
     "LoRA",
     "LowRankFactors",
+    "SineBase",
+    "SineHidden",
+    "SineLinears",
+    "SineWeights",
     "Site",
     "TaskLinears",
     "adapters_of",
     "build_adapter",
+    "build_base",
+    "held_kernels",
 ]

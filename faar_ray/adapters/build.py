@@ -7,21 +7,31 @@ from collections.abc import Callable, Iterator
 from torch import Tensor, nn
 
 from faar_ray.adapters.low_rank import DoRA, LoRA, LowRankFactors, Site
+from faar_ray.adapters.sine_awb import SineBase
 from faar_ray.config import AdapterConfig
 from faar_ray.seeding import seeded
 
-ADAPTERS: dict[str, Callable[[Tensor, int, AdapterConfig], LowRankFactors]] = {
+ADAPTERS: dict[str, Callable[[Tensor, int, AdapterConfig], LoRA]] = {
     "lora": lambda weight, rank, config: LoRA(weight, rank, config.scale),
+    "sine_awb": lambda weight, rank, config: LoRA(weight, rank, config.scale),  # what stands beside the bases
     "dora": lambda weight, rank, config: DoRA(weight, rank, config.scale, config.norm),
 }
 
 
-def build_adapter(weight_OI: Tensor, site: Site, config: AdapterConfig, rank: int, seed: int) -> LowRankFactors:
+def build_adapter(weight_OI: Tensor, site: Site, config: AdapterConfig, rank: int, seed: int) -> LoRA:
     """An adapter for a weight, its init drawn from a stream of its own (seed, site); rank at most min(O, I)."""
     with seeded(seed, "adapter", site.stage, site.block, site.layer, site.task):
         adapter = ADAPTERS[config.kind](weight_OI, min(rank, *weight_OI.shape), config)
     adapter.site = site
     return adapter
+
+
+def build_base(weight_OI: Tensor, site: Site, conv_size: int, rank: int, seed: int) -> SineBase:
+    """A base M for the kernels beside a weight, drawn likewise."""
+    with seeded(seed, "adapter", site.stage, site.block, site.layer, site.task):
+        base = SineBase(weight_OI, min(rank, *weight_OI.shape), conv_size)
+    base.site = site
+    return base
 
 
 def adapters_of(model: nn.Module) -> Iterator[LowRankFactors]:

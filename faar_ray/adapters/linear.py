@@ -12,13 +12,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from faar_ray.adapters.functional import common_products, merged_products
-from faar_ray.adapters.low_rank import LowRankFactors
+from faar_ray.adapters.low_rank import LoRA
 
 
 class AdaptedLinear(nn.Module):
     """y = W' x + b with one adapter; the bias stays outside the adapter."""
 
-    def __init__(self, base: nn.Linear, adapter: LowRankFactors) -> None:
+    def __init__(self, base: nn.Linear, adapter: LoRA) -> None:
         super().__init__()
         self.base = base.requires_grad_(False)
         self.adapter = adapter
@@ -31,7 +31,7 @@ class AdaptedLinear(nn.Module):
 class TaskLinears(nn.Module):
     """y_t = W'_t x_t + b: one frozen weight, one adapter per task."""
 
-    def __init__(self, base: nn.Linear, adapters: Mapping[str, LowRankFactors]) -> None:
+    def __init__(self, base: nn.Linear, adapters: Mapping[str, LoRA]) -> None:
         super().__init__()
         self.base = base.requires_grad_(False)
         self.adapters = nn.ModuleDict(adapters)
@@ -56,22 +56,22 @@ class TaskLinears(nn.Module):
         ahead = [] if shared is None else [_adapter_of(shared)]
         return adapted_on_common(self.base, [*ahead, *self._of_tasks()], x, len(ahead))
 
-    def of_tasks(self) -> Iterator[tuple[str, LowRankFactors]]:
+    def of_tasks(self) -> Iterator[tuple[str, LoRA]]:
         """Each task and its adapter."""
         for task, adapter in self.adapters.items():
-            assert isinstance(adapter, LowRankFactors)
+            assert isinstance(adapter, LoRA)
             yield task, adapter
 
-    def _of_tasks(self) -> list[LowRankFactors]:
+    def _of_tasks(self) -> list[LoRA]:
         return [adapter for _, adapter in self.of_tasks()]
 
 
-def _adapter_of(linear: nn.Module) -> LowRankFactors | None:
+def _adapter_of(linear: nn.Module) -> LoRA | None:
     """Of an adapted linear; a plain one has none."""
     return linear.adapter if isinstance(linear, AdaptedLinear) else None
 
 
-def adapted(base: nn.Linear, adapters: Sequence[LowRankFactors | None], x: Tensor) -> Tensor:
+def adapted(base: nn.Linear, adapters: Sequence[LoRA | None], x: Tensor) -> Tensor:
     """y_k = W'_k x_k + b, (S, ..., I) -> (K, ..., O); None stands for the frozen weight."""
     changes = [None if adapter is None else adapter.change() for adapter in adapters]
     if torch.compiler.is_compiling() or any(
@@ -82,7 +82,7 @@ def adapted(base: nn.Linear, adapters: Sequence[LowRankFactors | None], x: Tenso
     return y_KNO.view(len(adapters), *x.shape[1:-1], -1)
 
 
-def adapted_plainly(base: nn.Linear, adapters: Sequence[LowRankFactors | None], x: Tensor) -> Tensor:
+def adapted_plainly(base: nn.Linear, adapters: Sequence[LoRA | None], x: Tensor) -> Tensor:
     """The same in plain autograd: what `torch.compile` sees, and the reference."""
     weights = []
     for adapter in adapters:
@@ -91,7 +91,7 @@ def adapted_plainly(base: nn.Linear, adapters: Sequence[LowRankFactors | None], 
     return torch.stack([F.linear(x[k if len(x) > 1 else 0], W, base.bias) for k, W in enumerate(weights)])
 
 
-def adapted_on_common(base: nn.Linear, adapters: Sequence[LowRankFactors | None], x: Tensor, ahead: int) -> Tensor:
+def adapted_on_common(base: nn.Linear, adapters: Sequence[LoRA | None], x: Tensor, ahead: int) -> Tensor:
     """y_k = c_k (W x_0 + s B_k A_k x_k) + b, (S, ..., I) -> (K, ..., O): W sees the shared stream x_0 only (MTLoRA).
 
     The first `ahead` (0 or 1) outputs are of the shared stream itself; so S is 1, or 1 + the number of the others.
@@ -105,7 +105,7 @@ def adapted_on_common(base: nn.Linear, adapters: Sequence[LowRankFactors | None]
     return y_KNO.view(len(adapters), *x.shape[1:-1], -1)
 
 
-def _on_common_plainly(base: nn.Linear, adapters: Sequence[LowRankFactors | None], x: Tensor, ahead: int) -> Tensor:
+def _on_common_plainly(base: nn.Linear, adapters: Sequence[LoRA | None], x: Tensor, ahead: int) -> Tensor:
     P = F.linear(x[0], base.weight)
     outputs = []
     for k, adapter in enumerate(adapters):

@@ -6,8 +6,9 @@ Axes: R rank, I in, O out.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -31,18 +32,19 @@ class Site:
 
 
 class LowRankFactors(nn.Module):
-    """Delta W = s B diag(prefix mask) A.
+    """Two factors of a change under a prefix mask.
 
-    Component i is row i of both factors: A_RI (rank, in), and B_RO (rank, out), which holds the papers' B
-    transposed, so that shrinking slices both alike. B starts at 0: the change starts as none.
+    Component i is row i of both: A_RI (rank, in), and B_RO (rank, out), which holds the papers' B transposed, so that
+    shrinking slices both alike. B starts at 0: the change starts as none.
     """
 
+    RANK_AXES: ClassVar[Mapping[str, tuple[int, ...]]] = {"A_RI": (0,), "B_RO": (0,)}
+    """Parameters that hold components, and the axes along which they lie."""
     site: Site
 
-    def __init__(self, weight_OI: Tensor, rank: int, scale: float) -> None:
+    def __init__(self, weight_OI: Tensor, rank: int) -> None:
         super().__init__()
         out_features, in_features = weight_OI.shape
-        self.scale = scale
         self.A_RI = nn.Parameter(torch.empty(rank, in_features))
         self.B_RO = nn.Parameter(torch.zeros(rank, out_features))
         nn.init.kaiming_uniform_(self.A_RI, a=math.sqrt(5))
@@ -83,20 +85,6 @@ class LowRankFactors(nn.Module):
             return self.A_RI, self.B_RO
         return self.A_RI[: self.active], self.B_RO[: self.active]
 
-    def adapt(self, weight_OI: Tensor) -> Tensor:
-        """W + s B A over the active components, shape (O, I)."""
-        A_RI, B_RO = self.prefix()
-        return torch.addmm(weight_OI, B_RO.t(), A_RI, alpha=self.scale)
-
-    def adapt_product(self, weight_OI: Tensor, product: Tensor, x: Tensor) -> Tensor:
-        """W x' + s B A x for a given product W x' (..., O) and x (..., I): MTLoRA's task path."""
-        A_RI, B_RO = self.prefix()
-        return product + self.scale * (x @ A_RI.t() @ B_RO)
-
-    def change(self) -> Change | None:
-        """The same as plain tensors, for the products of `functional`; None where `adapt` is the only form."""
-        return Change(*self.prefix(), None, self.scale)
-
     @torch.no_grad()
     def importance(self) -> Tensor:
         """Scores of the active components, (|<A_i, dL/dA_i>| + |<B_i, dL/dB_i>|) / 2, shape (active,) (FAAR, coverage).
@@ -112,8 +100,8 @@ class LowRankFactors(nn.Module):
 
     def keep(self, index_K: Tensor) -> None:
         """Keep these components, in this order, as new parameters; the caller moves optimizer state."""
-        self.A_RI = nn.Parameter(self.A_RI.detach()[index_K].clone())
-        self.B_RO = nn.Parameter(self.B_RO.detach()[index_K].clone())
+        for name, axes in self.RANK_AXES.items():
+            setattr(self, name, nn.Parameter(chosen(getattr(self, name).detach(), index_K, axes)))
         self.mask_R = torch.ones_like(self.mask_R[: self.rank])
         self.active = self.rank
 
@@ -122,11 +110,36 @@ class LowRankFactors(nn.Module):
         return sum(p.numel() for p in self.parameters())
 
 
+def chosen(tensor: Tensor, index_K: Tensor, axes: Sequence[int]) -> Tensor:
+    """A copy with these cells of every axis, in this order."""
+    for axis in axes:
+        tensor = tensor.index_select(axis, index_K)
+    return tensor
+
+
 class LoRA(LowRankFactors):
-    """W' = W + s B A (Hu et al. 2021)."""
+    """W' = W + s B diag(prefix mask) A (Hu et al. 2021)."""
+
+    def __init__(self, weight_OI: Tensor, rank: int, scale: float) -> None:
+        super().__init__(weight_OI, rank)
+        self.scale = scale
+
+    def adapt(self, weight_OI: Tensor) -> Tensor:
+        """W + s B A over the active components, shape (O, I)."""
+        A_RI, B_RO = self.prefix()
+        return torch.addmm(weight_OI, B_RO.t(), A_RI, alpha=self.scale)
+
+    def adapt_product(self, weight_OI: Tensor, product: Tensor, x: Tensor) -> Tensor:
+        """W x' + s B A x for a given product W x' (..., O) and x (..., I): MTLoRA's task path."""
+        A_RI, B_RO = self.prefix()
+        return product + self.scale * (x @ A_RI.t() @ B_RO)
+
+    def change(self) -> Change | None:
+        """The same as plain tensors, for the products of `functional`; None where `adapt` is the only form."""
+        return Change(*self.prefix(), None, self.scale)
 
 
-class DoRA(LowRankFactors):
+class DoRA(LoRA):
     """W' = m (W + s B A) / ||W + s B A||, row-wise norm; m starts at ||W||, so W' starts at W (FAAR, DoRA adapters).
 
     With `norm="detached"` the norm is a constant to the gradient (DoRA, section 4.3); the norm is always that of

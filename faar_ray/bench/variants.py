@@ -26,6 +26,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "faar_own": {"method": "faar", "placement.task_path": "own", **HRNET},
     "faar_shared": {"method": "faar", "placement.task_path": "shared", **HRNET},
     "faar_own_ts_pd": {"method": "faar", "placement.task_path": "own"},
+    "free_sinewich": {"method": "free_sinewich"},
 }
 PEFT = "peft_dora"
 

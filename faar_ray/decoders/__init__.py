@@ -1,15 +1,17 @@
 """Decoders: from every task's feature pyramid to its prediction."""
 
-from faar_ray.decoders.decoder import Decoder, build_decoder
-from faar_ray.decoders.hrnet import HRNetHead
+from faar_ray.decoders.decoder import Decoder, HiddenWeights, build_decoder
+from faar_ray.decoders.hrnet import BiasOnly, HRNetHead
 from faar_ray.decoders.spectral import GridFilter, RadialFilter, frequency_radius, low_band
 from faar_ray.decoders.ts_pd import Consensus, SpectralLevel, SpectralPyramid
 
 __all__ = [
+    "BiasOnly",
     "Consensus",
     "Decoder",
     "GridFilter",
     "HRNetHead",
+    "HiddenWeights",
     "RadialFilter",
     "SpectralLevel",
     "SpectralPyramid",

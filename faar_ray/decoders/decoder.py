@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from torch import Tensor, nn
 
@@ -15,13 +15,27 @@ from faar_ray.seeding import seeded
 WIDTH_AT_96 = 18
 
 
+class HiddenWeights(nn.Module):
+    """What gives every head the weight of its hidden layer."""
+
+    def weights(self) -> dict[str, Tensor]:
+        """Each task's (O, I)."""
+        raise NotImplementedError
+
+
 class Decoder(nn.Module):
     """{task: pyramid} -> {task: prediction}; between each head's reductions and its hidden layer sits TS-PD, if any."""
 
-    def __init__(self, heads: Mapping[str, HRNetHead], spectral: SpectralPyramid | None = None) -> None:
+    def __init__(
+        self,
+        heads: Mapping[str, HRNetHead],
+        spectral: SpectralPyramid | None = None,
+        hidden: HiddenWeights | None = None,
+    ) -> None:
         super().__init__()
         self.heads = nn.ModuleDict(heads)
         self.spectral = spectral
+        self.hidden = hidden
 
     def forward(self, pyramids: Mapping[str, Sequence[Tensor]], size: tuple[int, int]) -> dict[str, Tensor]:
         """{task: maps (B, C_i, H_i, W_i), finest first} -> {task: (B, N_task, *size)}."""
@@ -36,7 +50,8 @@ class Decoder(nn.Module):
     def predict(self, reduced: Mapping[str, Sequence[Tensor]], size: tuple[int, int]) -> dict[str, Tensor]:
         """The same from maps that are reduced already."""
         maps = reduced if self.spectral is None else self.spectral(reduced)
-        return {task: self.head(task).predict(maps[task], size) for task in self.heads}
+        weights = {} if self.hidden is None else self.hidden.weights()
+        return {task: self.head(task).predict(maps[task], size, weights.get(task)) for task in self.heads}
 
 
 def build_decoder(
@@ -47,6 +62,7 @@ def build_decoder(
     grids: Sequence[Size],
     embed_dim: int,
     seed: int,
+    hidden: Callable[[int, int], HiddenWeights] | None = None,
 ) -> Decoder:
     """One head per task, its init drawn from a stream of its own (seed, task), so that configs share it.
 
@@ -57,13 +73,16 @@ def build_decoder(
         grids: sizes of the four maps at the config's image size.
         embed_dim: of the backbone; the default width is in proportion to it.
         seed: of the trial.
+        hidden: makes the hidden layer that all heads share, from its outputs and inputs; None gives each its own.
     """
     width = config.width or max(1, round(WIDTH_AT_96 * embed_dim / 96))
     heads = {}
     for task, channels in outputs.items():
         with seeded(seed, "decoder", task):
-            heads[task] = HRNetHead(pyramid, channels, width, config.expansion)
+            heads[task] = HRNetHead(pyramid, channels, width, config.expansion, own_hidden=hidden is None)
+    joined = sum(width * 2**i for i in range(len(pyramid)))
+    shared = None if hidden is None else hidden(config.expansion * joined, joined)
     if config.kind == "hrnet":
-        return Decoder(heads)
+        return Decoder(heads, hidden=shared)
     reduced = [width * 2**i for i in range(len(pyramid))]
-    return Decoder(heads, SpectralPyramid(list(outputs), reduced, grids, config))
+    return Decoder(heads, SpectralPyramid(list(outputs), reduced, grids, config), shared)

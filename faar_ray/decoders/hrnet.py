@@ -21,13 +21,16 @@ class HRNetHead(nn.Module):
     On Swin-T with width 18: (192, 384, 768, 768) -> (18, 36, 72, 144) -> 270 -> 1080 -> N.
     """
 
-    def __init__(self, in_channels: Sequence[int], out_channels: int, width: int, expansion: int = 4) -> None:
+    def __init__(
+        self, in_channels: Sequence[int], out_channels: int, width: int, expansion: int = 4, *, own_hidden: bool = True
+    ) -> None:
         super().__init__()
         reduced = [width * 2**i for i in range(len(in_channels))]
         joined = sum(reduced)
         pairs = zip(in_channels, reduced, strict=True)
         self.reductions = nn.ModuleList(nn.Conv2d(i, o, kernel_size=1, bias=False) for i, o in pairs)
-        self.hidden = nn.Conv2d(joined, expansion * joined, kernel_size=1)
+        hidden = nn.Conv2d(joined, expansion * joined, kernel_size=1)
+        self.hidden = hidden if own_hidden else BiasOnly(hidden)
         self.norm = BatchNorm(expansion * joined, momentum=0.1)
         self.output = nn.Conv2d(expansion * joined, out_channels, kernel_size=1)
 
@@ -39,14 +42,25 @@ class HRNetHead(nn.Module):
         """Maps (B, C_i, H_i, W_i) -> (B, width 2^i, H_i, W_i)."""
         return [reduction(x) for reduction, x in zip(self.reductions, pyramid, strict=True)]
 
-    def predict(self, maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
-        """Reduced maps, finest first -> (B, N, *size)."""
+    def predict(
+        self, maps: Sequence[Tensor], size: tuple[int, int], hidden_OI: Tensor | None = None
+    ) -> Tensor:
+        """Reduced maps, finest first -> (B, N, *size); `hidden_OI` is given where the head has no weight of its own."""
         grid = (maps[0].shape[-2], maps[0].shape[-1])
         joined = torch.cat([upsampled(x, grid) for x in maps], dim=1)
-        hidden = self.norm(_by_token(self.hidden, joined)).relu_()
-        return upsampled(_by_token(self.output, hidden), size)
+        weight_OI = self.hidden.weight.flatten(1) if hidden_OI is None else hidden_OI
+        hidden = self.norm(_by_token(weight_OI, self.hidden.bias, joined)).relu_()
+        return upsampled(_by_token(self.output.weight.flatten(1), self.output.bias, hidden), size)
 
 
-def _by_token(conv: nn.Conv2d, x_BCHW: Tensor) -> Tensor:
+class BiasOnly(nn.Module):
+    """The hidden layer of a head whose weight comes from elsewhere."""
+
+    def __init__(self, like: nn.Conv2d) -> None:
+        super().__init__()
+        self.bias = like.bias
+
+
+def _by_token(weight_OI: Tensor, bias_O: Tensor | None, x_BCHW: Tensor) -> Tensor:
     """A 1x1 convolution as one matrix product over all pixels, channels last in memory (faster than conv2d on CPU)."""
-    return F.linear(x_BCHW.movedim(1, -1), conv.weight.flatten(1), conv.bias).movedim(-1, 1)
+    return F.linear(x_BCHW.movedim(1, -1), weight_OI, bias_O).movedim(-1, 1)

@@ -29,6 +29,8 @@ def rank_pattern(ranks: dict[str, int], config: TrialConfig, task: str | None = 
         raise ConfigError(f"--task: must be one of {', '.join(config.data.tasks)}, got {task!r}")
     if not ranks:
         raise ConfigError(f"method {config.method} has no adapters, so there are no ranks")
+    if config.adapter.kind == "sine_awb":
+        raise ConfigError("--rank-pattern: HF PEFT has no sine-modulated bases; --merge gives plain weights")
     if not config.backbone.name.startswith("swin_"):
         raise ConfigError(f"--rank-pattern: needs a Swin, got backbone.name {config.backbone.name}")
     found: dict[str, int] = {}

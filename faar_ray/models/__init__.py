@@ -6,7 +6,9 @@ from faar_ray.models.multitask import (
     MultiTaskModel,
     adapter_list,
     backbone_own_parameters,
+    parameter_terms,
     parameters_by_part,
+    sine_layers,
     trained_state,
 )
 
@@ -16,6 +18,8 @@ __all__ = [
     "backbone_own_parameters",
     "build_model",
     "merge",
+    "parameter_terms",
     "parameters_by_part",
+    "sine_layers",
     "trained_state",
 ]

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from faar_ray.adapters import AdaptedLinear, LowRankFactors, TaskLinears
-from faar_ray.decoders import SpectralLevel
+from faar_ray.adapters import AdaptedLinear, Grid, LoRA, SineHidden, SineLinears, TaskLinears
+from faar_ray.decoders import BiasOnly, SpectralLevel
 from faar_ray.errors import ConfigError
 from faar_ray.models.multitask import MultiTaskModel
 from faar_ray.models.task_block import TaskBlock
@@ -40,6 +41,26 @@ class PlainLinears(nn.Module):
         return torch.cat([shared(x[:1]), self(x if len(x) == 1 else x[1:])])
 
 
+class PlainConvolutions(nn.Module):
+    """One plain 3x3 convolution over the token grid per task."""
+
+    needs_grid = True
+
+    def __init__(self, convolutions: Mapping[str, nn.Conv2d]) -> None:
+        super().__init__()
+        self.convolutions = nn.ModuleDict(convolutions)
+
+    def forward(self, x: Tensor, grid: Grid) -> Tensor:
+        """(S, B, L, I) -> (T, B, L, O); S is 1 or T."""
+        images = grid.image(x)
+        found = [conv(images[t if len(x) > 1 else 0]) for t, conv in enumerate(self.convolutions.values())]
+        return grid.tokens(torch.stack(found))
+
+    def beside(self, shared: nn.Module, x: Tensor, grid: Grid) -> Tensor:
+        """The shared linear's stream first, (S, ..., I) -> (1 + T, ..., O); S is 1 or 1 + T."""
+        return torch.cat([shared(x[:1]), self(x if len(x) == 1 else x[1:], grid)])
+
+
 def merge(model: MultiTaskModel, task: str | None = None) -> MultiTaskModel:
     """A copy of the model with every adapter folded in, at its full current rank.
 
@@ -60,8 +81,11 @@ def merge(model: MultiTaskModel, task: str | None = None) -> MultiTaskModel:
         )
     merged = copy.deepcopy(model)
     kept = tasks if task is None or needs_all_tasks(model) else [task]
+    _fold_sines(merged.backbone, kept)
     _fold(merged.backbone, kept)
+    _fold_hidden(merged)
     _keep_heads(merged, kept)
+    merged.clock = None
     return merged
 
 
@@ -81,6 +105,54 @@ def _fold(module: nn.Module, tasks: list[str]) -> None:
             _fold(child, tasks)
 
 
+@torch.no_grad()
+def _fold_sines(module: nn.Module, tasks: list[str]) -> None:
+    """Before the shared adapters are folded, which the task kernels add to."""
+    for name, child in list(module.named_children()):
+        if not isinstance(child, SineLinears):
+            _fold_sines(child, tasks)
+            continue
+        bias_O = child.weight_and_bias()[1]
+        weights = dict(zip(child.clock.tasks, child.task_weights().unbind(0), strict=True))
+        if child.needs_grid:
+            plain: nn.Module = PlainConvolutions({task: _convolution(weights[task], bias_O) for task in tasks})
+        else:
+            plain = PlainLinears({task: _linear(weights[task], bias_O) for task in tasks})
+        _replace(module, name, plain)
+
+
+@torch.no_grad()
+def _fold_hidden(model: MultiTaskModel) -> None:
+    if not isinstance(model.decoder.hidden, SineHidden):
+        return
+    for task, weight_OI in model.decoder.hidden.weights().items():
+        head = model.decoder.head(task)
+        assert isinstance(head.hidden, BiasOnly)
+        head.hidden = _convolution(weight_OI[..., None, None], head.hidden.bias)
+    model.decoder.hidden = None
+
+
+def _linear(weight_OI: Tensor, bias_O: Tensor | None) -> nn.Linear:
+    outs, ins = weight_OI.shape
+    return _filled(nn.Linear(ins, outs, bias=bias_O is not None), weight_OI, bias_O)
+
+
+def _convolution(weight: Tensor, bias_O: Tensor | None) -> nn.Conv2d:
+    outs, ins, side, _ = weight.shape
+    return _filled(nn.Conv2d(ins, outs, side, padding=side // 2, bias=bias_O is not None), weight, bias_O)
+
+
+Plain = TypeVar("Plain", nn.Linear, nn.Conv2d)
+
+
+def _filled(module: Plain, weight: Tensor, bias_O: Tensor | None) -> Plain:
+    module.to(weight.device, weight.dtype)
+    module.weight.copy_(weight)
+    if bias_O is not None and module.bias is not None:
+        module.bias.copy_(bias_O)
+    return module.requires_grad_(False)
+
+
 def _replace(module: nn.Module, name: str, child: nn.Module) -> None:
     if isinstance(module, nn.ModuleDict):
         module[name] = child
@@ -89,14 +161,9 @@ def _replace(module: nn.Module, name: str, child: nn.Module) -> None:
 
 
 @torch.no_grad()
-def folded(base: nn.Linear, adapter: LowRankFactors) -> nn.Linear:
+def folded(base: nn.Linear, adapter: LoRA) -> nn.Linear:
     """W' as a plain linear; the bias as it was."""
-    linear = nn.Linear(base.in_features, base.out_features, bias=base.bias is not None, device=base.weight.device)
-    linear.to(base.weight.dtype)
-    linear.weight.copy_(adapter.adapt(base.weight))
-    if base.bias is not None:
-        linear.bias.copy_(base.bias)
-    return linear.requires_grad_(False)
+    return _linear(adapter.adapt(base.weight), base.bias)
 
 
 def _keep_heads(model: MultiTaskModel, tasks: list[str]) -> None:

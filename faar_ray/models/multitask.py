@@ -5,11 +5,12 @@ Axes: T tasks, B batch, H W space, C channels, N outputs.
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 from torch import Tensor, nn
 
-from faar_ray.adapters import DoRA, LowRankFactors, adapters_of
+from faar_ray.adapters import ClockNet, DoRA, LowRankFactors, SineBase, SineWeights, adapters_of
 from faar_ray.decoders import Decoder
 from faar_ray.models.levels import Level, swin_levels
 
@@ -21,11 +22,14 @@ class MultiTaskModel(nn.Module):
     """A timm Swin, or a `QuarteredViT`."""
     decoder: Decoder
 
-    def __init__(self, backbone: nn.Module, decoder: Decoder, *, merged: bool = True) -> None:
+    def __init__(
+        self, backbone: nn.Module, decoder: Decoder, *, merged: bool = True, clock: ClockNet | None = None
+    ) -> None:
         super().__init__()
         self.backbone = backbone
         self.decoder = decoder
         self.merged = merged
+        self.clock = clock
 
     def forward(self, image_B3HW: Tensor) -> dict[str, Tensor]:
         """(B, 3, H, W) -> {task: (B, N_task, H, W)}."""
@@ -48,22 +52,72 @@ class MultiTaskModel(nn.Module):
 
 
 def parameters_by_part(model: MultiTaskModel) -> dict[str, int]:
-    """Trainable parameters: adapters (A and B), magnitudes, decoder, norms of the backbone, and the rest of it."""
-    adapters = list(adapters_of(model))
-    factors = sum(p.numel() for a in adapters for p in a.factors)
-    magnitudes = sum(a.m_O.numel() for a in adapters if isinstance(a, DoRA))
-    decoder = sum(p.numel() for p in model.decoder.parameters() if p.requires_grad)
-    norms = other = 0
+    """Trainable parameters: adapters (with the clock), magnitudes, decoder, norms of the backbone, the rest of it."""
+    terms = parameter_terms(model)
+    parts = {"adapters": 0, "magnitudes": 0, "decoder": 0, "norms": 0, "other": 0}
+    for term, count in terms.items():
+        parts[PART_OF.get(term, "decoder" if term.startswith("decoder") else "other")] += count
+    return parts
+
+
+def parameter_terms(model: MultiTaskModel) -> dict[str, int]:
+    """The same, term by term; those that are 0 are left out."""
+    counts: Counter[str] = Counter()
+    for adapter in adapters_of(model):
+        base = isinstance(adapter, SineBase)
+        counts["base factors A and B" if base else "LoRA factors"] += sum(p.numel() for p in adapter.factors)
+        if isinstance(adapter, SineBase):
+            counts["base cores W"] += adapter.core.numel()
+        if isinstance(adapter, DoRA):
+            counts["magnitudes"] += adapter.m_O.numel()
+    if model.clock is not None:
+        counts["clock"] += sum(p.numel() for p in model.clock.parameters() if p.requires_grad)
+    for name, p in model.decoder.named_parameters():
+        if p.requires_grad:
+            counts[_decoder_term(name)] += p.numel()
     for name, p in backbone_own_parameters(model):
         if p.requires_grad:
-            norms, other = (norms + p.numel(), other) if "norm" in name else (norms, other + p.numel())
-    return {"adapters": factors, "magnitudes": magnitudes, "decoder": decoder, "norms": norms, "other": other}
+            counts[_backbone_term(name)] += p.numel()
+    return {term: count for term, count in counts.items() if count}
+
+
+PART_OF = {
+    "LoRA factors": "adapters",
+    "base factors A and B": "adapters",
+    "base cores W": "adapters",
+    "clock": "adapters",
+    "magnitudes": "magnitudes",
+    "norms": "norms",
+}
+
+
+def _decoder_term(name: str) -> str:
+    first, _, rest = name.partition(".")
+    if first != "heads":
+        return {"spectral": "decoder spectral", "hidden": "decoder hidden base"}[first]
+    layer = rest.split(".")[1]
+    named = {"reductions": "decoder reductions", "norm": "decoder norms", "output": "decoder outputs"}
+    return named.get(layer, "decoder hidden biases" if name.endswith("bias") else "decoder hidden weights")
+
+
+def _backbone_term(name: str) -> str:
+    if "norm" in name:
+        return "norms"
+    if name.endswith(("relative_position_bias_table", "pos_embed")):
+        return "position tables"
+    return "patch embedding" if "patch_embed" in name else "backbone"
 
 
 def backbone_own_parameters(model: MultiTaskModel) -> list[tuple[str, nn.Parameter]]:
     """The backbone's own parameters by name, adapters left out."""
     of_adapters = {id(p) for a in adapters_of(model) for p in a.parameters()}
     return [(name, p) for name, p in model.backbone.named_parameters() if id(p) not in of_adapters]
+
+
+def sine_layers(model: MultiTaskModel) -> list[SineWeights]:
+    """Every layer whose task weights come from a base, by site."""
+    found = (module for module in model.modules() if isinstance(module, SineWeights))
+    return sorted(found, key=lambda layer: layer.site)
 
 
 def adapter_list(model: MultiTaskModel) -> list[LowRankFactors]:

@@ -2,27 +2,44 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from timm.models.swin_transformer import SwinTransformer, SwinTransformerBlock
 from torch import nn
 
-from faar_ray.adapters import AdaptedLinear, LowRankFactors, Site, TaskLinears, build_adapter
+from faar_ray.adapters import (
+    AdaptedLinear,
+    ClockNet,
+    LoRA,
+    SineLinears,
+    Site,
+    TaskLinears,
+    build_adapter,
+    build_base,
+)
 from faar_ray.config import TrialConfig, at_stage
 from faar_ray.errors import ConfigError
 from faar_ray.models.ensemble import StreamedLinear
 from faar_ray.models.task_block import ORDER, TaskBlock
 from faar_ray.models.vit_block import ViTBlock, ViTTaskBlock
 
+BASE = "_awb"
+"""After a layer's name: a base beside that layer's own adapter."""
+TaskSpecific = TaskLinears | SineLinears
 PARENT = {"qkv": "attn", "proj": "attn", "fc1": "mlp", "fc2": "mlp"}
 
 
-def adapt_backbone(backbone: SwinTransformer, config: TrialConfig) -> None:
+def adapt_backbone(backbone: SwinTransformer, config: TrialConfig, clock: ClockNet | None = None) -> None:
     """Change the backbone in place; only adapters that reach an output exist.
 
     In the last stage no shared stream leaves the last block, so a layer that is task-specific there has no shared
-    adapter.
+    adapter. `clock` is what `adapter.kind: sine_awb` needs.
     """
     if config.adapter.kind == "none":
         return
+    if config.adapter.kind == "sine_awb":
+        assert clock is not None
+        return adapt_by_sines(backbone, config, clock)
     task_layers = config.placement.task_layers
     if config.placement.task_blocks == "all":
         return adapt_all_blocks(backbone, config)
@@ -38,6 +55,43 @@ def adapt_backbone(backbone: SwinTransformer, config: TrialConfig) -> None:
                     _share(block, layer, config, s, b)
             if own:
                 stage.blocks[b] = task_block(block, own, continues, common=common)
+
+
+def adapt_by_sines(backbone: SwinTransformer, config: TrialConfig, clock: ClockNet) -> None:
+    """Shared LoRA, and in the last block of each stage one base per linear of `sinewich.layers` (Free Sinewich).
+
+    With `phi: adapted` tasks see the shared LoRA of their own linear too, so that every one of them reaches an output.
+    """
+    sine = config.sinewich
+    for s, stage in enumerate(backbone.layers):
+        last = len(stage.blocks) - 1
+        for b, block in enumerate(stage.blocks):
+            for layer in config.placement.layers:
+                if b < last or sine.phi == "adapted" or layer not in sine.layers:
+                    _share(block, layer, config, s, b)
+        own = {layer: _sine_linears(stage.blocks[last], layer, config, clock, s, last) for layer in sine.layers}
+        stage.blocks[last] = task_block(stage.blocks[last], own, s < len(backbone.layers) - 1, common=False)
+
+
+def _sine_linears(
+    block: SwinTransformerBlock, layer: str, config: TrialConfig, clock: ClockNet, stage: int, index: int
+) -> SineLinears:
+    weight_OI = linear_of(block, layer).weight
+    wanted = base_rank(config, stage)
+    sites = [Site(stage, index, layer + BASE, whose) for whose in base_owners(config)]
+    bases = {site.task: build_base(weight_OI, site, config.sinewich.conv_size, wanted, config.seed) for site in sites}
+    phi = getattr(getattr(block, PARENT[layer]), layer)
+    return SineLinears(phi, bases, clock, config.sinewich, Site(stage, index, layer + BASE, "shared"))
+
+
+def base_owners(config: TrialConfig) -> tuple[str, ...]:
+    """Whom bases belong to: `shared`, or each task."""
+    return ("shared",) if config.sinewich.base == "shared" else config.data.tasks
+
+
+def base_rank(config: TrialConfig, stage: int) -> int:
+    """Rank of a base as the config asks for it."""
+    return config.sinewich.rank or at_stage(config.pdrs.init_rank, stage)
 
 
 def adapt_all_blocks(backbone: SwinTransformer, config: TrialConfig) -> None:
@@ -67,23 +121,25 @@ def _share(block: SwinTransformerBlock, layer: str, config: TrialConfig, stage: 
     setattr(getattr(block, PARENT[layer]), layer, AdaptedLinear(linear_of(block, layer), adapter))
 
 
-def _adapter(block: SwinTransformerBlock, site: Site, config: TrialConfig) -> LowRankFactors:
+def _adapter(block: SwinTransformerBlock, site: Site, config: TrialConfig) -> LoRA:
     weight_OI = linear_of(block, site.layer).weight
     return build_adapter(weight_OI, site, config.adapter, at_stage(config.pdrs.init_rank, site.stage), config.seed)
 
 
 def task_block(
-    block: SwinTransformerBlock | ViTBlock, own: dict[str, TaskLinears], continues: bool, *, common: bool
+    block: SwinTransformerBlock | ViTBlock, own: Mapping[str, TaskSpecific], continues: bool, *, common: bool
 ) -> TaskBlock | ViTTaskBlock:
     """The block with task-specific linears beside its own.
 
     Raises:
-        ConfigError: a common task path in a ViT.
+        ConfigError: a common task path, or kernels over a grid, in a ViT.
     """
     if not isinstance(block, ViTBlock):
         return TaskBlock(block, own, continues, common=common)
     if common:
         raise ConfigError("placement.task_path: must be own on a ViT, got 'shared'")
+    if any(isinstance(linears, SineLinears) and linears.needs_grid for linears in own.values()):
+        raise ConfigError("sinewich.conv_size: must be 1 on a ViT, whose class token lies in no grid, got 3")
     return ViTTaskBlock(block, own, continues)
 
 

@@ -13,7 +13,7 @@ import torch
 from timm.models.swin_transformer import SwinTransformerBlock
 from torch import Tensor, nn
 
-from faar_ray.adapters import TaskLinears
+from faar_ray.adapters import SineLinears, TaskLinears
 from faar_ray.config import LayerName
 from faar_ray.models.token_layout import Layout, as_grid, reorder
 from faar_ray.models.window_attention import attend
@@ -37,7 +37,7 @@ class TaskBlock(nn.Module):
     def __init__(
         self,
         block: SwinTransformerBlock,
-        task_linears: Mapping[str, TaskLinears],
+        task_linears: Mapping[str, TaskLinears | SineLinears],
         continues: bool,
         *,
         common: bool = False,
@@ -62,9 +62,9 @@ class TaskBlock(nn.Module):
         """The same on tokens in `layout`: (B, L, C) or None, and (T, B, L, C)."""
         block, x = self.block, x_BLC[None]
         mixed = attend(block, block.norm1(x_BLC), self._qkv, layout).unflatten(0, (-1, len(x_BLC)))
-        x = _added(x, self._linear("proj", block.attn.proj, mixed), block.drop_path1)
-        hidden = block.mlp.act(self._linear("fc1", block.mlp.fc1, block.norm2(x)))
-        x = _added(x, self._linear("fc2", block.mlp.fc2, hidden), block.drop_path2)
+        x = _added(x, self._linear("proj", block.attn.proj, mixed, layout), block.drop_path1)
+        hidden = block.mlp.act(self._linear("fc1", block.mlp.fc1, block.norm2(x), layout))
+        x = _added(x, self._linear("fc2", block.mlp.fc2, hidden, layout), block.drop_path2)
         if not self.continues:
             return None, x
         shared, streams = x.split([1, len(x) - 1])  # its gradient is one concatenation; slices would each fill a whole
@@ -73,7 +73,7 @@ class TaskBlock(nn.Module):
     def _qkv(self, windows: Tensor) -> Tensor:
         return self._linear("qkv", self.block.attn.qkv, windows[None]).flatten(0, 1)
 
-    def _linear(self, layer: str, module: nn.Module, x: Tensor) -> Tensor:
+    def _linear(self, layer: str, module: nn.Module, x: Tensor, layout: Layout | None = None) -> Tensor:
         """(S, ..., I) -> (K, ..., O), or (S, ..., O) where all streams use the shared linear."""
         out: Tensor
         if layer not in self.task_linears:
@@ -83,6 +83,8 @@ class TaskBlock(nn.Module):
         carried = self.continues or (self.common and layer != self.last_layer)
         if self.common:
             out = own.on_common(module if carried else None, x)
+        elif layout is not None and getattr(own, "needs_grid", False):
+            out = own.beside(module, x, layout) if carried else own(x, layout)
         else:
             out = own.beside(module, x) if carried else own(x)
         return out

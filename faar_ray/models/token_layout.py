@@ -39,6 +39,14 @@ class Layout:
         tiles = grid.view(self.height // h, h, self.width // w, w)
         return tiles.permute(0, 2, 3, 1).reshape(-1) if self.by_column else tiles.transpose(1, 2).reshape(-1)
 
+    def image(self, x: Tensor) -> Tensor:
+        """(..., L, C) -> (..., C, H, W)."""
+        return as_grid(x, self).movedim(-1, -3)
+
+    def tokens(self, x: Tensor) -> Tensor:
+        """(..., C, H, W) -> (..., L, C), undoing `image`."""
+        return reorder(x.flatten(-2).transpose(-1, -2), self.plain(), self)
+
     def plain(self) -> Layout:
         """Raster order of the same grid."""
         return Layout(self.height, self.width)

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from timm.models.vision_transformer import Block as ViTBlock
 from torch import Tensor, nn
 
-from faar_ray.adapters import TaskLinears
+from faar_ray.adapters import SineLinears, TaskLinears
 
 __all__ = ["ViTBlock", "ViTTaskBlock"]
 
@@ -24,7 +24,7 @@ class ViTTaskBlock(nn.Module):
     With `continues=False` (last quarter) no shared stream leaves the block, so none is computed.
     """
 
-    def __init__(self, block: ViTBlock, task_linears: Mapping[str, TaskLinears], continues: bool) -> None:
+    def __init__(self, block: ViTBlock, task_linears: Mapping[str, TaskLinears | SineLinears], continues: bool) -> None:
         super().__init__()
         self.block = block
         self.task_linears = nn.ModuleDict(task_linears)

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from faar_ray.errors import FaarRayError, StorageError
-from faar_ray.models import build_model, parameters_by_part
+from faar_ray.models import build_model, parameter_terms, parameters_by_part
 from faar_ray.tasks import TASKS
 from faar_ray.tools import tool, ui_command
 from faar_ray.train.session import Session
@@ -72,6 +72,7 @@ def dry_run(file: TrialFile, *, as_json: bool) -> None:
         "trainable_params": sum(parts.values()),
         "total_params": sum(p.numel() for p in model.parameters()),
         "by_part": parts,
+        "terms": parameter_terms(model),
     }
     if as_json:
         print(json.dumps(counted))
@@ -80,6 +81,9 @@ def dry_run(file: TrialFile, *, as_json: bool) -> None:
     table.columns[1].justify = "right"
     for part, count in parts.items():
         table.add_row(part, f"{count:,}")
+    table.add_section()
+    for term, count in counted["terms"].items():
+        table.add_row(f"[dim]{term}[/]", f"[dim]{count:,}[/]")
     table.add_section()
     table.add_row("all", f"{counted['trainable_params']:,}")
     console = Console()

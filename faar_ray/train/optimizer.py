@@ -16,7 +16,8 @@ from faar_ray.models import MultiTaskModel, adapter_list, backbone_own_parameter
 def build_optimizer(model: MultiTaskModel, config: OptimConfig) -> AdamW:
     """Adapters, decoder and the backbone's own weights, each with its learning rate.
 
-    Weight decay is 0 on 1-D tensors and relative-position tables (MTLoRA's recipe).
+    Weight decay is 0 on 1-D tensors and relative-position tables (MTLoRA's recipe), and on the clock: it would pull
+    the tasks' frequencies together.
     """
     adapters = [(name, p) for a in adapter_list(model) for name, p in a.named_parameters()]
     parts = (
@@ -25,6 +26,8 @@ def build_optimizer(model: MultiTaskModel, config: OptimConfig) -> AdamW:
         (backbone_own_parameters(model), config.backbone_lr or config.lr),
     )
     groups = [group for part, lr in parts for group in _decayed_and_not(part, lr, config.weight_decay)]
+    if model.clock is not None and (clock := [p for p in model.clock.parameters() if p.requires_grad]):
+        groups.append({"params": clock, "lr": config.lr, "weight_decay": 0.0})
     return AdamW(groups, fused=True)
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
+from faar_ray.adapters import held_kernels
 from faar_ray.errors import FaarRayError
 from faar_ray.tasks import TASKS
 from faar_ray.train.trial import Trial
@@ -65,14 +66,15 @@ def counts_of(trial: Trial, batch: Batch) -> dict[str, Tensor]:
 def accumulated(trial: Trial, batch: Batch, counts: Mapping[str, Tensor], parts: int) -> Tensor:
     """Backward through the batch in parts; this worker's share of every task's loss, (T,)."""
     shares: list[Tensor] = []
-    for i, rows in enumerate(torch.arange(len(batch["image"])).tensor_split(parts)):
-        last = i + 1 == parts
-        with nullcontext() if last else trial.runtime.unsynced(trial.joined):
-            part = batch if parts == 1 else {name: values[rows] for name, values in batch.items()}
-            of_part = shares_of(trial, part, counts)
-            loss = torch.stack([TASKS[task].weight * share for task, share in of_part.items()]).sum()
-            trial.scaler.scale(loss * trial.runtime.workers).backward()
-        shares.append(torch.stack(list(of_part.values())).detach())
+    with held_kernels(trial.sines if parts > 1 else ()):
+        for i, rows in enumerate(torch.arange(len(batch["image"])).tensor_split(parts)):
+            last = i + 1 == parts
+            with nullcontext() if last else trial.runtime.unsynced(trial.joined):
+                part = batch if parts == 1 else {name: values[rows] for name, values in batch.items()}
+                of_part = shares_of(trial, part, counts)
+                loss = torch.stack([TASKS[task].weight * share for task, share in of_part.items()]).sum()
+                trial.scaler.scale(loss * trial.runtime.workers).backward()
+            shares.append(torch.stack(list(of_part.values())).detach())
     return torch.stack(shares).sum(0)
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from faar_ray.config import TrialConfig
 from faar_ray.data import load_dataset
 from faar_ray.errors import ConfigError
-from faar_ray.models import adapter_list, build_model, parameters_by_part, trained_state
+from faar_ray.models import adapter_list, build_model, parameters_by_part, sine_layers, trained_state
 from faar_ray.ranks import build_policy, shrink
 from faar_ray.records import EpochRecord
 from faar_ray.seeding import seed_of
@@ -46,6 +46,7 @@ class Trial:
         self.dtype = torch.float64 if config.optim.precision == "fp64" else torch.float32
         self.model = build_model(config).to(runtime.device, self.dtype)
         self.adapters = adapter_list(self.model)
+        self.sines = sine_layers(self.model)
         self.policy = build_policy(config, self.adapters)
         self.steps_per_epoch = -(-len(self.train_data) // config.optim.batch_size)
         check_last_batch(config, len(self.train_data), runtime.workers)
