@@ -33,6 +33,39 @@ class RankRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class SineRecord:
+    """One task's weights sin(omega_t M) of one base at the end of one epoch; the sine trace's columns but `trial_id`.
+
+    What zero weights leave undefined (at the start M may be zero) is nan.
+    """
+
+    epoch: int
+    """0-based."""
+    stage: int
+    """0-based; 4 is the decoder."""
+    block: int
+    layer: str
+    task: str
+    omega: float
+    mean: float
+    """Of M's entries, as are `std` and `skew`; the theory assumes zero mean and symmetry."""
+    std: float
+    skew: float
+    omega_std: float
+    """|omega| * std; only this product matters (Proposition 1)."""
+    rank: int
+    """Components of M; of the decoder's base its smaller side."""
+    effective_rank: float
+    """Of M: exp of the entropy of its singular values' shares."""
+    effective_rank_task: float
+    """The same of M_t = sin(omega_t M)."""
+    cosine: float | None
+    """Mean cosine of this task's weights with every other task's; None with one task."""
+    gradient_cosine: float | None
+    """Mean cosine of this task's gradient on the base with every other task's; None where it was not measured."""
+
+
+@dataclass(frozen=True, slots=True)
 class EpochRecord:
     """What one epoch of one trial gave."""
 
@@ -40,6 +73,7 @@ class EpochRecord:
     metrics: dict[str, float]
     """Flat MLflow names: `train/loss`, `val/<task>/<metric>`, `rank/mean`, `trainable_params`, `time/epoch_s`, ..."""
     ranks: tuple[RankRecord, ...] = field(default=())
+    sines: tuple[SineRecord, ...] = field(default=())
 
 
 State = Literal["COMPLETE", "PRUNED", "FAIL", "RUNNING"]

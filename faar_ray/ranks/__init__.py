@@ -8,7 +8,7 @@ from faar_ray.ranks.coverage import Evidence, Kept, keep_by_coverage
 from faar_ray.ranks.pdrs import PDRS, Importance
 from faar_ray.ranks.policy import FixedRanks, RankPolicy
 from faar_ray.ranks.shrink import shrink
-from faar_ray.ranks.summary import rank_metrics
+from faar_ray.ranks.summary import rank_metrics, sine_metrics
 
 __all__ = [
     "PDRS",
@@ -21,6 +21,7 @@ __all__ = [
     "keep_by_coverage",
     "rank_metrics",
     "shrink",
+    "sine_metrics",
 ]
 
 

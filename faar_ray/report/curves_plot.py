@@ -13,9 +13,9 @@ from matplotlib.ticker import MaxNLocator
 
 from faar_ray.records import TrialResult
 from faar_ray.report.history import Curve
-from faar_ray.report.style import INK, MUTED, bare, save
 from faar_ray.report.table import Row
 from faar_ray.report.wording import axis
+from faar_ray.tracking.drawing import INK, MUTED, bare, save
 
 DASHES = ("-", "--", ":", "-.")
 MOST_LINES = 24

@@ -10,8 +10,8 @@ import pyarrow.compute as pc
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from faar_ray.report.style import INK, bare, save
 from faar_ray.report.table import Row
+from faar_ray.tracking.drawing import INK, bare, save
 
 
 def plot_depth(traces: Mapping[str, pa.Table], rows: Sequence[Row], hues: Mapping[str, str], out: Path) -> bool:

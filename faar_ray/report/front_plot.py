@@ -13,9 +13,10 @@ from matplotlib.transforms import Bbox
 
 from faar_ray.records import TrialResult
 from faar_ray.report.answer import Answer
-from faar_ray.report.style import CONTROL, DPI, INK, MUTED, bare, save
+from faar_ray.report.style import CONTROL
 from faar_ray.report.table import Row
 from faar_ray.report.wording import axis, label
+from faar_ray.tracking.drawing import DPI, INK, MUTED, bare, save
 
 SEARCHED = "#2a6f97"
 KEYS = ("search, mean over seeds", "control", "recommended", "stopped early (too large and too weak to compare)")

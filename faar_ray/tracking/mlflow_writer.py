@@ -15,10 +15,12 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal, TypeVar
 
+import pyarrow as pa
 import yaml
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, Run, RunTag
@@ -159,14 +161,22 @@ class Tracker:
         from faar_ray.tracking.rank_plot import plot_rank_trace  # matplotlib is wanted here only
         from faar_ray.tracking.rank_trace import read_rank_trace
 
-        table = read_rank_trace(trace)
+        self._log_trace(run_id, trace, "rank_trace", read_rank_trace(trace), partial(plot_rank_trace, title=title))
+
+    def log_sine_trace(self, run_id: str, trace: Path, title: str) -> None:
+        """Log a trace file as `sinewich_trace.parquet` and its picture as `sinewich_trace.png`."""
+        from faar_ray.tracking.sine_plot import plot_sine_trace
+        from faar_ray.tracking.sine_trace import read_sine_trace
+
+        self._log_trace(run_id, trace, "sinewich_trace", read_sine_trace(trace), partial(plot_sine_trace, title=title))
+
+    def _log_trace(self, run_id: str, trace: Path, name: str, table: pa.Table, plot: Callable[..., None]) -> None:
         with TemporaryDirectory() as folder:
-            named = Path(folder) / "rank_trace.parquet"
+            named, picture = Path(folder) / f"{name}.parquet", Path(folder) / f"{name}.png"
             named.write_bytes(trace.read_bytes())
             self._client.log_artifact(run_id, str(named))
             if table.num_rows:
-                picture = Path(folder) / "rank_trace.png"
-                plot_rank_trace(table, picture, title)
+                plot(table, picture)
                 self._client.log_artifact(run_id, str(picture))
 
     def tag(self, run_id: str, tags: Mapping[str, str]) -> None:

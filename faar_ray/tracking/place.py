@@ -17,6 +17,7 @@ from faar_ray.errors import ConfigError, FaarRayError
 from faar_ray.sections import storage_fault
 from faar_ray.tracking.mirror import NO_TWIN, Mirror, Twin
 from faar_ray.tracking.remote import ATTEMPTS_AT_START, Remote, endpoint, is_remote
+from faar_ray.tracking.sine_trace import FILE as SINES
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,11 @@ class TrialPlace:
     def trace(self) -> Path:
         """The rank trace."""
         return self.run / "rank_trace" / f"{self.trial_id}.parquet"
+
+    @property
+    def sines(self) -> Path:
+        """The sine trace; only Free Sinewich leaves one."""
+        return self.folder / SINES
 
 
 def place_of(storage_path: str, name: str) -> Place:

@@ -37,6 +37,7 @@ def endings(tracker: Tracker, run_id: str, files: TrialPlace, title: str, end: E
     return [
         partial(_epochs, tracker, run_id, files, end),
         partial(_trace, tracker, run_id, files, title),
+        partial(_sines, tracker, run_id, files, title),
         partial(tracker.end_trial, run_id, end.state, **told),
     ]
 
@@ -51,3 +52,8 @@ def _epochs(tracker: Tracker, run_id: str, files: TrialPlace, end: Ending) -> No
 def _trace(tracker: Tracker, run_id: str, files: TrialPlace, title: str) -> None:
     if files.trace.is_file():
         tracker.log_rank_trace(run_id, files.trace, title)
+
+
+def _sines(tracker: Tracker, run_id: str, files: TrialPlace, title: str) -> None:
+    if files.sines.is_file():
+        tracker.log_sine_trace(run_id, files.sines, title)

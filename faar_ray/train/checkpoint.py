@@ -16,7 +16,7 @@ from torch import Tensor
 
 from faar_ray.errors import DataError
 from faar_ray.models import MultiTaskModel, trained_state
-from faar_ray.records import EpochRecord, RankRecord
+from faar_ray.records import EpochRecord, RankRecord, SineRecord
 from faar_ray.torch_file import read_torch_file
 from faar_ray.tracking.atomic import storing
 
@@ -106,6 +106,7 @@ def records_from_plain(plain: list[dict[str, Any]]) -> list[EpochRecord]:
             epoch=row["epoch"],
             metrics=row["metrics"],
             ranks=tuple(RankRecord(**{**r, "importance": tuple(r["importance"])}) for r in row["ranks"]),
+            sines=tuple(SineRecord(**r) for r in row.get("sines", ())),  # older checkpoints have none
         )
         for row in plain
     ]

@@ -21,6 +21,8 @@ from faar_ray.tracking.epoch_file import write_epochs
 from faar_ray.tracking.mirror import NO_TWIN, Twin
 from faar_ray.tracking.place import place_of_trial
 from faar_ray.tracking.rank_trace import write_rank_trace
+from faar_ray.tracking.sine_trace import FILE as SINES
+from faar_ray.tracking.sine_trace import write_sine_trace
 from faar_ray.train.evaluation import evaluate
 from faar_ray.train.runtime import InProcess, Runtime, by_first
 from faar_ray.train.step import train_step
@@ -45,9 +47,9 @@ def fit(
 ) -> Epochs:
     """Train one trial; yields every epoch from 0, those of an earlier, interrupted run first.
 
-    Each record comes after its checkpoint, all epochs' metrics (`epochs.parquet`) and the whole rank trace are on disk;
-    after the last one the folder holds `adapter.safetensors` too. Who goes on after the last record has the test split
-    read, once.
+    Each record comes after its checkpoint, all epochs' metrics (`epochs.parquet`) and the whole rank trace (with Free
+    Sinewich the sine trace too) are on disk; after the last one the folder holds `adapter.safetensors` too. Who goes on
+    after the last record has the test split read, once.
 
     Args:
         config: the trial.
@@ -163,8 +165,9 @@ def write_config(folder: Path, config: TrialConfig) -> None:
 
 
 def write_down(folder: Path, trace: Path, trial_id: str, records: Sequence[EpochRecord]) -> None:
-    """All metrics and the whole rank trace so far: no row twice, none missing, whatever was interrupted."""
+    """All metrics and both traces so far: no row twice, none missing, whatever was interrupted."""
     write_trace(trace, trial_id, records)
+    write_sine_trace(folder / SINES, trial_id, [row for record in records for row in record.sines])
     write_epochs(folder / "epochs.parquet", records)
 
 

@@ -73,7 +73,7 @@ class Pen:
             self._outbox.put(lambda: self.tracker.log_epoch(self.runs[job.trial_id], epoch, values, at))
 
     def ended(self, job: Job, result: TrialResult) -> None:
-        """Log what is missing, the rank trace and its picture, and close the run."""
+        """Log what is missing, the traces and their pictures, and close the run."""
         self._outbox.put(lambda: self._finish(job, result))
 
     def tested(self, trial_id: str, metrics: Mapping[str, float]) -> None:

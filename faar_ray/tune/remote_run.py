@@ -16,6 +16,7 @@ from faar_ray.records import TrialResult
 from faar_ray.tracking.mirror import Mirror
 from faar_ray.tracking.place import Place, fetched
 from faar_ray.tracking.remote import ATTEMPTS_AT_START, Remote
+from faar_ray.tracking.sine_trace import FILE as SINES
 from faar_ray.tune.jobs import Job
 from faar_ray.tune.lease import REFRESH_S, Lease
 
@@ -48,7 +49,8 @@ class RemoteRun:
 
     def ended(self, job: Job, result: TrialResult) -> None:
         """The journal has another result; what MLflow is to get of the trial may be another machine's."""
-        self.mirror.pull(f"rank_trace/{job.trial_id}.parquet", f"trials/{job.trial_id}/adapter.safetensors")
+        files = (f"trials/{job.trial_id}/{name}" for name in ("adapter.safetensors", SINES))
+        self.mirror.pull(f"rank_trace/{job.trial_id}.parquet", *files)
         self._note()
 
     def gather(self) -> None:

@@ -129,6 +129,18 @@ def test_a_local_path_has_no_twin_and_a_uri_has_a_working_copy(
     assert run_at(there.uri).path != there.path  # the same bucket's name at another server is another bucket
 
 
+def test_a_trials_twin_holds_all_its_files(s3: str, tmp_path: Path) -> None:
+    uri = f"{s3}/runs/rho"
+    here, there = (Place(tmp_path / name, uri).trial("t000-s0") for name in ("here", "there"))
+    for path in (here.adapter, here.epochs, here.trace, here.sines):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(path.name)
+    here.twin.push()
+    there.twin.pull()
+    for path in (there.adapter, there.epochs, there.trace, there.sines):
+        assert path.read_text() == path.name
+
+
 def test_a_reader_takes_nothing_from_the_working_copy(mirror: Mirror, s3: str) -> None:
     put(mirror, "results.parquet", b"of now")
     mirror.push("results.parquet")

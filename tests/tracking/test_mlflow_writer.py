@@ -18,9 +18,12 @@ from mlflow import MlflowClient
 
 from faar_ray.config import TrialConfig, config_id
 from faar_ray.errors import ConfigError
-from faar_ray.records import RankRecord, State
+from faar_ray.records import RankRecord, SineRecord, State
 from faar_ray.tracking.mlflow_writer import Tracker
+from faar_ray.tracking.place import TrialPlace
 from faar_ray.tracking.rank_trace import write_rank_trace
+from faar_ray.tracking.sine_trace import write_sine_trace
+from faar_ray.tracking.trial_run import Ending, endings
 
 CONFIG = TrialConfig.resolve({"seed": 3}, **{"pdrs.rho_shared": 0.8})
 
@@ -194,6 +197,41 @@ def test_the_rank_trace_is_logged_as_file_and_picture(tracker: Tracker, client: 
     tracker.log_rank_trace(run, trace, "ranks")
 
     assert {"rank_trace.parquet", "rank_trace.png"} <= {f.path for f in client.list_artifacts(run)}
+
+
+SINES = [
+    SineRecord(e, 3, 1, "fc1", task, 9.0, 0.01, 0.05, 0.1, 0.45, 64, 40.0, 90.0, 0.2, None)
+    for e in range(2)
+    for task in ("depth", "edge")
+]
+
+
+def test_the_sine_trace_is_logged_as_file_and_picture(tracker: Tracker, client: MlflowClient, tmp_path: Path) -> None:
+    run, trace = start(tracker), tmp_path / "any name.parquet"
+    write_sine_trace(trace, "t", SINES)
+
+    tracker.log_sine_trace(run, trace, "sines")
+
+    assert {"sinewich_trace.parquet", "sinewich_trace.png"} <= {f.path for f in client.list_artifacts(run)}
+    logged = Path(client.download_artifacts(run, "sinewich_trace.parquet", str(tmp_path)))
+    assert logged.read_bytes() == trace.read_bytes()
+
+
+@pytest.mark.parametrize("records", [[], SINES])
+def test_a_trials_ending_bears_being_repeated_and_has_a_sine_trace_where_there_is_one(
+    tracker: Tracker, client: MlflowClient, tmp_path: Path, records: list[SineRecord]
+) -> None:
+    run, files = start(tracker), TrialPlace(tmp_path, "t000-s3")
+    write_rank_trace(files.trace, "t", [])
+    write_sine_trace(files.sines, "t", records)
+
+    for write in 2 * endings(tracker, run, files, "title", Ending("COMPLETE", 1, {"delta_m": 1.0})):
+        write()
+
+    assert client.get_run(run).info.status == "FINISHED"
+    names = {f.path for f in client.list_artifacts(run)}
+    assert names >= {"config.yaml", "rank_trace.parquet"}
+    assert ({"sinewich_trace.parquet", "sinewich_trace.png"} & names != set()) == bool(records)
 
 
 def test_a_search_ends_with_its_report(tracker: Tracker, client: MlflowClient, tmp_path: Path) -> None:

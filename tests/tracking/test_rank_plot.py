@@ -8,7 +8,8 @@ import pytest
 from matplotlib import image
 
 from faar_ray.records import RankRecord
-from faar_ray.tracking.rank_plot import plot_rank_trace, rank_matrix
+from faar_ray.tracking.layer_map import cell_means
+from faar_ray.tracking.rank_plot import plot_rank_trace
 from faar_ray.tracking.rank_trace import read_rank_trace, write_rank_trace
 
 
@@ -29,7 +30,7 @@ def test_rows_are_layers_and_columns_epochs() -> None:
         {"stage": 1, "block": 0, "layer": "fc1", "epoch": 4, "rank": 5},
     ]
 
-    ranks = rank_matrix(rows, [(0, 0, "qkv"), (1, 0, "fc1")], [3, 4])
+    ranks = cell_means(rows, "rank", [(0, 0, "qkv"), (1, 0, "fc1")], [3, 4])
 
     assert ranks[0, 0] == 8
     assert ranks[1, 1] == 5

@@ -12,12 +12,15 @@ from pathlib import Path
 import pytest
 
 from faar_ray.errors import ConfigError, FaarRayError, StorageError
+from faar_ray.records import TrialResult
 from faar_ray.tracking.place import Place, place_of
 from faar_ray.tracking.remote import Remote
 from faar_ray.tune import lease as lease_module
 from faar_ray.tune import remote_run
+from faar_ray.tune.jobs import Job
 from faar_ray.tune.lease import NAME, Lease
 from faar_ray.tune.remote_run import check_remote, mirrored
+from faar_ray.tune.space import SearchSpace
 
 
 @pytest.fixture
@@ -153,3 +156,17 @@ def test_names_are_refused_as_on_a_disk(place: Place, remote: Remote) -> None:
 def test_a_local_run_has_no_twin(tmp_path: Path) -> None:
     with mirrored(Place(tmp_path), fresh=True) as twin:
         assert twin is None
+
+
+def test_what_mlflow_is_to_get_of_a_trial_is_fetched_from_where_it_trained(
+    place: Place, remote: Remote, space: Callable[..., SearchSpace]
+) -> None:
+    job = Job("t000-s0", "trial", space().trial_config({}), {}, 0)
+    here = place.trial(job.trial_id)
+    wanted = (here.trace, here.adapter, here.sines)
+    for path in wanted:
+        remote.write(path.relative_to(place.path).as_posix(), path.name.encode())
+    with mirrored(place, fresh=True) as run:
+        assert run is not None
+        run.ended(job, TrialResult("t000-s0", "abc", 0, "trial", "COMPLETE", {}, {}, 1.0, 1))
+    assert [path.read_text() for path in wanted] == [path.name for path in wanted]
