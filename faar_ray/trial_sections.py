@@ -148,7 +148,8 @@ class SinewichConfig(Section):
         "shared", description="One base for all tasks (the method), or one per task (the paper's ablation)."
     )
     modulation: Literal["sine", "linear", "none"] = Field(
-        "sine", description="M_t = sin(omega_t M); `linear`: omega_t M, which leaves all tasks one direction; `none`: M."
+        "sine",
+        description="M_t = sin(omega_t M); `linear`: omega_t M, which leaves all tasks one direction; `none`: M.",
     )
     clock: Literal["lcn", "free", "fixed"] = Field(
         "lcn",

@@ -1,7 +1,7 @@
 """The Gaussian low-pass of Free Sinewich, over two axes of a stack of matrices or kernels.
 
-Edges are mirrored about the outer side of the last cell (... c b a | a b c ...): a constant stays one, and the filter is
-its own adjoint, so that the gradient is filtered as the matrix was. With K = 1 it is the identity.
+Edges are mirrored about the outer side of the last cell (... c b a | a b c ...): a constant stays one, and the filter
+is its own adjoint, so that the gradient is filtered as the matrix was. With K = 1 it is the identity.
 """
 
 from __future__ import annotations

@@ -54,17 +54,18 @@ class SineBase(LowRankFactors):
         super().__init__(weight_OI, rank)
         taps = () if conv_size == 1 else (conv_size, conv_size)
         core = torch.zeros(rank, rank, *taps)
-        core[(..., *(size // 2 for size in taps))] = torch.eye(rank)
+        middle = core if conv_size == 1 else core[:, :, conv_size // 2, conv_size // 2]
+        middle.fill_diagonal_(1)
         self.core = nn.Parameter(core)
 
     def matrix(self) -> Tensor:
         """M over the active components, (P, O, I)."""
-        A_RI, B_RO, core = self.A_RI, self.B_RO, self.core
+        A_RI, B_RO = self.prefix()
+        core: Tensor = self.core
         if torch.compiler.is_compiling():
-            A_RI, B_RO = A_RI * self.mask_R[:, None], B_RO * self.mask_R[:, None]
+            B_RO = B_RO * self.mask_R[:, None]
         elif self.active < self.rank:
-            b = self.active
-            A_RI, B_RO, core = A_RI[:b], B_RO[:b], core[:b, :b]
+            core = core[: self.active, : self.active]
         core_PRR = core.flatten(2).movedim(2, 0) if core.ndim == 4 else core[None]
         return B_RO.t() @ (core_PRR @ A_RI)
 

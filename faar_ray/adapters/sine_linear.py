@@ -110,4 +110,5 @@ def with_middle(kernels_TPOI: Tensor, weight_OI: Tensor) -> Tensor:
     """Kernels of 3x3 with a linear's weight added at their middle, (T, O, I, 3, 3)."""
     side = round(kernels_TPOI.shape[1] ** 0.5)
     padded_OI33 = F.pad(weight_OI[..., None, None], [side // 2] * 4)
-    return kernels_TPOI.movedim(1, -1).unflatten(-1, (side, side)) + padded_OI33
+    kernels: Tensor = kernels_TPOI.movedim(1, -1).unflatten(-1, (side, side))
+    return kernels + padded_OI33

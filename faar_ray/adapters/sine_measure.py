@@ -6,46 +6,34 @@ Axes: T tasks, P taps, O out, I in.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from faar_ray.adapters.sine_awb import SineWeights
-
-
-@dataclass(frozen=True, slots=True)
-class SineMeasure:
-    """One layer, one task."""
-
-    task: str
-    omega: float
-    mean: float
-    """Of M's entries; the theory assumes 0, and a symmetric density."""
-    std: float
-    skew: float
-    rank: int
-    """Components of M."""
-    effective_rank: float
-    """Of M."""
-    effective_rank_task: float
-    """Of the task's weights."""
-    cosine: float | None
-    """Mean with every other task's weights; None with one task."""
+from faar_ray.records import SineRecord
 
 
 @torch.no_grad()
-def measure(layer: SineWeights) -> Iterator[SineMeasure]:
-    """All tasks of a layer, at its current ranks; statistics in float64."""
-    bases, kernels = layer.bases_of_tasks(), layer.kernels().double()
+def measure(
+    layer: SineWeights, epoch: int = 0, gradient_cosines: Sequence[float | None] | None = None
+) -> Iterator[SineRecord]:
+    """All tasks of a layer, at its current ranks; statistics in float64.
+
+    `gradient_cosines` has one per task, where they were measured.
+    """
+    bases, kernels, site = layer.bases_of_tasks(), layer.kernels().double(), layer.site
     omega_T = layer.clock().tolist()
     cosines = mean_cosines(kernels.flatten(1))
     of_base = {id(base): _statistics(base.matrix().double()) for base in bases}
     for t, (task, base) in enumerate(zip(layer.clock.tasks, bases, strict=True)):
         mean, std, skew, of_M = of_base[id(base)]
-        yield SineMeasure(
-            task, omega_T[t], mean, std, skew, base.rank, of_M, effective_rank(joined(kernels[t])), cosines[t]
-        )
+        yield SineRecord(
+            epoch=epoch, stage=site.stage, block=site.block, layer=site.layer, task=task,
+            omega=omega_T[t], mean=mean, std=std, skew=skew, omega_std=abs(omega_T[t]) * std, rank=base.rank,
+            effective_rank=of_M, effective_rank_task=effective_rank(joined(kernels[t])), cosine=cosines[t],
+            gradient_cosine=None if gradient_cosines is None else gradient_cosines[t],
+        )  # fmt: skip
 
 
 def _statistics(matrix_POI: Tensor) -> tuple[float, float, float, float]:
@@ -86,5 +74,6 @@ def cosine_matrix(vectors_TN: Tensor) -> Tensor:
     norm_T = vectors_TN.norm(dim=1)
     dead_T = norm_T == 0
     unit_TN = vectors_TN / norm_T.where(~dead_T, 1.0)[:, None]
-    gram_TT = unit_TN @ unit_TN.t() + (dead_T[:, None] & dead_T[None, :]).to(vectors_TN)
-    return gram_TT.fill_diagonal_(1.0)
+    gram_TT: Tensor = unit_TN @ unit_TN.t() + (dead_T[:, None] & dead_T[None, :]).to(vectors_TN)
+    gram_TT.fill_diagonal_(1.0)
+    return gram_TT

@@ -30,7 +30,7 @@ class HRNetHead(nn.Module):
         pairs = zip(in_channels, reduced, strict=True)
         self.reductions = nn.ModuleList(nn.Conv2d(i, o, kernel_size=1, bias=False) for i, o in pairs)
         hidden = nn.Conv2d(joined, expansion * joined, kernel_size=1)
-        self.hidden = hidden if own_hidden else BiasOnly(hidden)
+        self.hidden: nn.Conv2d | BiasOnly = hidden if own_hidden else BiasOnly(hidden)
         self.norm = BatchNorm(expansion * joined, momentum=0.1)
         self.output = nn.Conv2d(expansion * joined, out_channels, kernel_size=1)
 
@@ -42,13 +42,13 @@ class HRNetHead(nn.Module):
         """Maps (B, C_i, H_i, W_i) -> (B, width 2^i, H_i, W_i)."""
         return [reduction(x) for reduction, x in zip(self.reductions, pyramid, strict=True)]
 
-    def predict(
-        self, maps: Sequence[Tensor], size: tuple[int, int], hidden_OI: Tensor | None = None
-    ) -> Tensor:
+    def predict(self, maps: Sequence[Tensor], size: tuple[int, int], hidden_OI: Tensor | None = None) -> Tensor:
         """Reduced maps, finest first -> (B, N, *size); `hidden_OI` is given where the head has no weight of its own."""
         grid = (maps[0].shape[-2], maps[0].shape[-1])
         joined = torch.cat([upsampled(x, grid) for x in maps], dim=1)
-        weight_OI = self.hidden.weight.flatten(1) if hidden_OI is None else hidden_OI
+        weight_OI = self.hidden.weight.flatten(1) if isinstance(self.hidden, nn.Conv2d) else hidden_OI
+        if weight_OI is None:
+            raise TypeError("this head has no hidden weight of its own: give hidden_OI")
         hidden = self.norm(_by_token(weight_OI, self.hidden.bias, joined)).relu_()
         return upsampled(_by_token(self.output.weight.flatten(1), self.output.bias, hidden), size)
 
@@ -58,6 +58,7 @@ class BiasOnly(nn.Module):
 
     def __init__(self, like: nn.Conv2d) -> None:
         super().__init__()
+        assert like.bias is not None
         self.bias = like.bias
 
 

@@ -69,7 +69,9 @@ def adapt_by_sines(backbone: SwinTransformer, config: TrialConfig, clock: ClockN
             for layer in config.placement.layers:
                 if b < last or sine.phi == "adapted" or layer not in sine.layers:
                     _share(block, layer, config, s, b)
-        own = {layer: _sine_linears(stage.blocks[last], layer, config, clock, s, last) for layer in sine.layers}
+        own: dict[str, TaskSpecific] = {
+            layer: _sine_linears(stage.blocks[last], layer, config, clock, s, last) for layer in sine.layers
+        }
         stage.blocks[last] = task_block(stage.blocks[last], own, s < len(backbone.layers) - 1, common=False)
 
 

@@ -27,9 +27,7 @@ def shrink(adapter: LowRankFactors, index_K: Tensor, optimizer: Optimizer | None
             _replace(optimizer, before[name], getattr(adapter, name), partial(chosen, index_K=index_K, axes=axes))
 
 
-def _replace(
-    optimizer: Optimizer, old: nn.Parameter, new: nn.Parameter, kept: Callable[[Tensor], Tensor]
-) -> None:
+def _replace(optimizer: Optimizer, old: nn.Parameter, new: nn.Parameter, kept: Callable[[Tensor], Tensor]) -> None:
     for group in optimizer.param_groups:
         group["params"] = [new if p is old else p for p in group["params"]]
     if (state := optimizer.state.pop(old, None)) is not None:

@@ -10,11 +10,12 @@ from typing import Any
 import torch
 import yaml
 
+from faar_ray.adapters.sine_measure import measure
 from faar_ray.config import TrialConfig
 from faar_ray.data import batches, load_dataset
 from faar_ray.export.adapter_file import write_adapter
-from faar_ray.ranks import rank_metrics
-from faar_ray.records import EpochRecord, RankRecord
+from faar_ray.ranks import rank_metrics, sine_metrics
+from faar_ray.records import EpochRecord, RankRecord, SineRecord
 from faar_ray.tasks import TASKS
 from faar_ray.tracking.atomic import clear_leftovers, storing
 from faar_ray.tracking.epoch_file import write_epochs
@@ -24,6 +25,7 @@ from faar_ray.tracking.rank_trace import write_rank_trace
 from faar_ray.tracking.sine_trace import FILE as SINES
 from faar_ray.tracking.sine_trace import write_sine_trace
 from faar_ray.train.evaluation import evaluate
+from faar_ray.train.gradients import gradient_cosines
 from faar_ray.train.runtime import InProcess, Runtime, by_first
 from faar_ray.train.step import train_step
 from faar_ray.train.trial import Trial
@@ -84,10 +86,11 @@ def fit(
         trained = time.perf_counter()
         ranks = end_epoch(trial, epoch)
         metrics = losses | evaluate(trial, trial.val_data, split="val", references=references)
-        metrics |= trial.trainable_parameters() | rank_metrics(trial.adapters)
+        sines = sine_records(trial, epoch)
+        metrics |= trial.trainable_parameters() | rank_metrics(trial.adapters) | sine_metrics(sines)
         metrics["time/step_ms"] = 1000 * (trained - started) / trial.steps_per_epoch
         metrics["time/epoch_s"] = time.perf_counter() - started
-        trial.records.append(EpochRecord(epoch, metrics, tuple(ranks)))
+        trial.records.append(EpochRecord(epoch, metrics, tuple(ranks), tuple(sines)))
         if epoch + 1 == config.optim.epochs:  # before the checkpoint that makes the trial count as finished
             by_first(runtime, lambda: write_adapter(folder / "adapter.safetensors", trial.model, config))
         trial.save(folder, keep=keep_checkpoints)
@@ -149,6 +152,14 @@ def end_epoch(trial: Trial, epoch: int) -> list[RankRecord]:
     if before != [id(adapter.A_RI) for adapter in trial.adapters]:
         trial.join()
     return ranks
+
+
+def sine_records(trial: Trial, epoch: int) -> list[SineRecord]:
+    """What became of sine-modulated bases; their gradients every few epochs, and at the end."""
+    every, last = trial.config.sinewich.gradient_cosine_every, epoch + 1 == trial.config.optim.epochs
+    due = every > 0 and (last or (epoch + 1) % every == 0)
+    cosines = gradient_cosines(trial) if due else {}
+    return [record for layer in trial.sines for record in measure(layer, epoch, cosines.get(layer))]
 
 
 def clear_leftovers_of(folder: Path, trace: Path) -> None:

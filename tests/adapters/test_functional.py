@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from faar_ray.adapters import DoRA, LoRA, LowRankFactors, functional, merged
+from faar_ray.adapters import DoRA, LoRA, functional, merged
 from faar_ray.adapters.change import Change
 from faar_ray.adapters.functional import common_products, merged_products
 from faar_ray.adapters.linear import adapted, adapted_on_common, adapted_plainly
@@ -31,7 +31,7 @@ def base(bias: bool = True) -> nn.Linear:
     return nn.Linear(I, O, bias=bias).double().requires_grad_(False)
 
 
-def moved(kind: str, linear: nn.Linear, rank: int = R, seed: int = 0) -> LowRankFactors:
+def moved(kind: str, linear: nn.Linear, rank: int = R, seed: int = 0) -> LoRA:
     """An adapter that has moved away from its start."""
     made = LoRA(linear.weight, rank, 2.0) if kind == "lora" else DoRA(linear.weight, rank, 2.0, kind)
     torch.manual_seed(seed + 1)
@@ -42,13 +42,13 @@ def moved(kind: str, linear: nn.Linear, rank: int = R, seed: int = 0) -> LowRank
     return made
 
 
-def gradients(y: Tensor, x: Tensor, adapters: Sequence[LowRankFactors | None]) -> list[Tensor]:
+def gradients(y: Tensor, x: Tensor, adapters: Sequence[LoRA | None]) -> list[Tensor]:
     target = torch.randn(y.shape, generator=torch.Generator().manual_seed(5), dtype=y.dtype)
     inputs = [x, *(p for a in adapters if a is not None for p in a.parameters())]
     return [y, *torch.autograd.grad(((y - target) ** 2).sum(), inputs)]
 
 
-def on_common_plainly(linear: nn.Linear, adapters: Sequence[LowRankFactors | None], x: Tensor, ahead: int) -> Tensor:
+def on_common_plainly(linear: nn.Linear, adapters: Sequence[LoRA | None], x: Tensor, ahead: int) -> Tensor:
     """out_k = c_k (W x_0 + s B_k A_k x_k) + b, written out."""
     outputs = []
     for k, a in enumerate(adapters):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from faar_ray.adapters import AdaptedLinear, DoRA, LoRA, LowRankFactors, TaskLinears
+from faar_ray.adapters import AdaptedLinear, DoRA, LoRA, TaskLinears
 
 O, I, R, N = 7, 5, 4, 11  # noqa: E741
 
@@ -15,7 +15,7 @@ def weight() -> Tensor:
     return torch.randn(O, I, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 
 
-def trained(adapter: LowRankFactors) -> LowRankFactors:
+def trained(adapter: LoRA) -> LoRA:
     """An adapter that has moved away from its start."""
     torch.manual_seed(2)
     adapter.double()
@@ -25,7 +25,7 @@ def trained(adapter: LowRankFactors) -> LowRankFactors:
     return adapter
 
 
-def explicit(adapter: LowRankFactors, base: Tensor, b: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def explicit(adapter: LoRA, base: Tensor, b: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The paper's formulas written out: masks as diagonal matrices, plain autograd."""
     mask = torch.diag((torch.arange(adapter.rank) < b).double())
     A = adapter.A_RI.detach().clone().requires_grad_()
@@ -64,7 +64,7 @@ def test_forward_and_all_gradients_equal_the_written_out_formula(kind: str, b: i
 
 
 @pytest.mark.parametrize("kind", [LoRA, DoRA])
-def test_an_adapter_changes_nothing_at_the_start(kind: type[LowRankFactors]) -> None:
+def test_an_adapter_changes_nothing_at_the_start(kind: type[LoRA]) -> None:
     base = weight()
     torch.testing.assert_close(kind(base, R, 4.0).double().adapt(base), base, rtol=1e-6, atol=1e-6)
 

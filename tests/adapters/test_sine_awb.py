@@ -119,6 +119,7 @@ def test_importance_is_the_derivative_along_explicit_masks(conv_size: int, activ
     """s_i = (|dL/da_i| + |dL/db_i|) / 2 for masks a, b on both sides of W, through sine, low-pass and all tasks."""
     weights = layer(config(conv_size=conv_size))
     found = weights.bases["shared"]
+    assert isinstance(found, SineBase)
     found.active = active
     target = torch.randn_like(weights.kernels())
     ((weights.kernels() - target) ** 2).sum().backward()
@@ -152,8 +153,14 @@ def test_held_kernels_are_computed_once_and_pass_their_gradients_on(monkeypatch:
     targets = torch.randn(3, *plain.kernels().shape, dtype=torch.float64)
     for target in targets:
         ((plain.kernels() - target) ** 2).sum().backward()
-    calls = []
-    monkeypatch.setattr(SineBase, "matrix", lambda self, was=SineBase.matrix: calls.append(1) or was(self))
+    calls: list[SineBase] = []
+    was = SineBase.matrix
+
+    def counted(base: SineBase) -> Tensor:
+        calls.append(base)
+        return was(base)
+
+    monkeypatch.setattr(SineBase, "matrix", counted)
     with held_kernels([held]):
         for target in targets:
             ((held.kernels() - target) ** 2).sum().backward()
