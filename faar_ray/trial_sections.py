@@ -135,14 +135,14 @@ class SinewichConfig(Section):
     )
     phi: Literal["adapted", "frozen"] = Field(
         "adapted",
-        description="phi in phi(f) + M_t * f: the linear with its shared LoRA, which then stands in last blocks too, or "
-        "frozen. `adapted` comes nearer to the published parameter counts.",
+        description="phi in phi(f) + M_t * f: the linear with its shared LoRA, which then stands in last blocks too, "
+        "or frozen. `adapted` comes nearer to the published parameter counts.",
     )
     conv_size: Literal[1, 3] = Field(
         1,
-        description="Kernel of W over the token grid. After the sine a kernel is no longer low-rank: 3 on proj, fc1, fc2 "
-        "costs about 300 G MACs forward where the whole step without adapters takes 97 G (Swin-T, 448 px, batch 2, 4 "
-        "tasks).",
+        description="Kernel of W over the token grid. After the sine a kernel is no longer low-rank: 3 on proj, fc1, "
+        "fc2 costs about 300 G MACs forward where the whole step without adapters takes 97 G (Swin-T, 448 px, batch 2, "
+        "4 tasks).",
     )
     base: Literal["shared", "independent"] = Field(
         "shared", description="One base for all tasks (the method), or one per task (the paper's ablation)."
@@ -153,8 +153,8 @@ class SinewichConfig(Section):
     )
     clock: Literal["lcn", "free", "fixed"] = Field(
         "lcn",
-        description="Who makes omega_t: the Clock Net s (tanh(W_q ReLU(p_t)) + c), one free number per task times s, or "
-        "constants; all start at the Clock Net's first values.",
+        description="Who makes omega_t: the Clock Net s (tanh(W_q ReLU(p_t)) + c), one free number per task times s, "
+        "or constants; all start at the Clock Net's first values.",
     )
     scale: Positive = Field(DEFAULT_SCALE, description="s at the start; learned (unpublished).")
     offset: float = Field(
@@ -175,7 +175,8 @@ class SinewichConfig(Section):
     )
     gain: Literal["one", "sqrt_fan_in"] = Field(
         "sqrt_fan_in",
-        description="g in M_t / g: 1, or the root of a kernel's inputs, so that saturated sines stay the size of weights.",
+        description="g in M_t / g: 1, or the root of a kernel's inputs, so that saturated sines stay the size of "
+        "weights.",
     )
     gradient_cosine_every: Annotated[int, Field(ge=0)] = Field(
         3, description="Epochs between measurements of the cosine of the tasks' gradients; 0: never."
@@ -238,8 +239,8 @@ class DecoderConfig(Section):
     )
     hidden: Literal["own", "sine"] = Field(
         "own",
-        description="Hidden layer of the heads: each its own, or one base of all heads, modulated per task as `sinewich` "
-        "says (Free Sinewich's decoder).",
+        description="Hidden layer of the heads: each its own, or one base of all heads, modulated per task as "
+        "`sinewich` says (Free Sinewich's decoder).",
     )
     cw_sp: bool = Field(True, description="`ts_pd` only: a learned spectral filter per task and resolution.")
     xt_cons: bool = Field(True, description="`ts_pd` only: pull a task's spectrum towards the mean of the others'.")
