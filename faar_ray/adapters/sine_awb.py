@@ -23,11 +23,16 @@ SHARED = "shared"
 
 
 class FullBase(nn.Module):
-    """A base M without factors (the decoder's), drawn as torch draws a convolution."""
+    """A base M = sqrt(I) / s U without factors (the decoder's); U is drawn as torch draws a convolution.
 
-    def __init__(self, out_channels: int, in_channels: int) -> None:
+    With the clock's first scale s taken out, a step of the optimizer turns sin(omega_t M) by what it would move a
+    convolution: held as M itself, a learning rate that suits the heads turns it by half a radian each step.
+    """
+
+    def __init__(self, out_channels: int, in_channels: int, scale: float) -> None:
         super().__init__()
         self.weight_OI = nn.Parameter(nn.Conv2d(in_channels, out_channels, kernel_size=1).weight.detach().flatten(1))
+        self.unit = in_channels**0.5 / scale
 
     @property
     def rank(self) -> int:
@@ -36,7 +41,8 @@ class FullBase(nn.Module):
 
     def matrix(self) -> Tensor:
         """M, (1, O, I)."""
-        return self.weight_OI[None]
+        M_OI: Tensor = self.unit * self.weight_OI
+        return M_OI[None]
 
 
 class SineBase(LowRankFactors):

@@ -9,14 +9,17 @@ from collections.abc import Sequence
 from typing import Any, get_args
 
 import torch
+import yaml
+from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
 from faar_ray.bench import fault_command
 from faar_ray.bench.step import measure
 from faar_ray.bench.variants import VARIANTS, Setting
-from faar_ray.config import Method
+from faar_ray.config import Method, TrialConfig
 from faar_ray.errors import ConfigError, FaarRayError
+from faar_ray.faults import faults_of
 
 EXAMPLE = "example: python -m faar_ray.bench step --image-size 224 --pairs 5"
 
@@ -52,6 +55,9 @@ def _parser() -> argparse.ArgumentParser:
         epilog=EXAMPLE,
     )
     step.add_argument("--method", choices=get_args(Method), help="one preset instead of the standard variants")
+    step.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="with --method: a key of its trial config"
+    )
     step.add_argument("--backbone", default="swin_tiny_patch4_window7_224", help="any timm Swin, or swin_micro")
     step.add_argument("--image-size", type=_positive, default=448, help="side, pixels (default %(default)s)")
     step.add_argument("--batch", type=_positive, default=2, help="images (default %(default)s)")
@@ -85,7 +91,12 @@ def run_step(args: argparse.Namespace) -> dict[str, Any]:
         raise ConfigError(f"--device: must be cpu where torch sees no accelerator, got {args.device!r}")
     if args.threads:
         torch.set_num_threads(args.threads)
-    variants = VARIANTS if args.method is None else {args.method: {"method": args.method}}
+    variants = VARIANTS if args.method is None else {args.method: {"method": args.method, **keys_of(args.set)}}
+    try:
+        for keys in variants.values():
+            TrialConfig.resolve({}, **keys)
+    except ValidationError as error:
+        raise ConfigError("; ".join(f"{f.name}: {f.text}" for f in faults_of(error, TrialConfig, {}))) from None
     base = Setting("", args.rank, args.backbone, args.image_size, args.batch, args.precision, args.compile)
     return measure(
         base,
@@ -97,6 +108,17 @@ def run_step(args: argparse.Namespace) -> dict[str, Any]:
     )
 
 
+def keys_of(pairs: Sequence[str]) -> dict[str, Any]:
+    """`key=value` pairs, values read as YAML.
+
+    Raises:
+        ConfigError: something that is no pair.
+    """
+    if odd := next((pair for pair in pairs if not pair.partition("=")[1]), None):
+        raise ConfigError(f"--set: must be KEY=VALUE, got {odd!r}")
+    return {key: yaml.safe_load(value) for key, _, value in (pair.partition("=") for pair in pairs)}
+
+
 def table_of(found: dict[str, Any]) -> Table:
     """Medians, ratios and peaks for a terminal."""
     title = (
@@ -104,7 +126,7 @@ def table_of(found: dict[str, Any]) -> Table:
         f"{found.get('precision', 'fp32')}{', compiled' if 'compiled' in found else ''}: "
         f"floor {found['floor_ms']:.0f} ms"
     )
-    table = Table("variant", "rank", "ms", "ratio to floor", "peak MB", "trainable", title=title)
+    table = Table("variant", "rank", "ms", "ratio to floor", "by MACs", "peak MB", "trainable", title=title)
     for column in table.columns[1:]:
         column.justify = "right"
     for row in found["rows"]:
@@ -114,6 +136,7 @@ def table_of(found: dict[str, Any]) -> Table:
             str(row["rank"] or "-"),
             f"{row['ms']:.0f}",
             f"{row['ratio']:.2f}",
+            "-" if row["macs_ratio"] is None else f"{row['macs_ratio']:.2f}",
             peak,
             f"{row['trainable_params']:,}",
         )

@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 from torch.optim import AdamW, Optimizer
+from torch.utils.flop_counter import FlopCounterMode
 
 from faar_ray.adapters import adapters_of
 from faar_ray.bench.variants import PEFT, VARIANTS, Setting, build, peft_is_there
@@ -38,6 +39,8 @@ class Row:
     peak_mb: float | None
     """Largest memory of a process that does these steps and nothing else."""
     trainable_params: int
+    macs_ratio: float | None
+    """Like `ratio`, of the multiply-adds in matrix products and convolutions: what bounds it."""
 
 
 class Stepper:
@@ -57,19 +60,29 @@ class Stepper:
         """Forward, backward, AdamW; returns milliseconds."""
         self._wait()
         started = time.perf_counter()
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-            predictions: dict[str, torch.Tensor] = self.forward(self.image)
-        torch.stack([p.float().square().mean() for p in predictions.values()]).sum().backward()
+        self._backward()
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self._wait()
         return 1000 * (time.perf_counter() - started)
+
+    def _backward(self) -> None:
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            predictions: dict[str, torch.Tensor] = self.forward(self.image)
+        torch.stack([p.float().square().mean() for p in predictions.values()]).sum().backward()
 
     def shrink(self, rank: int) -> None:
         """Shrink every adapter to its first components, as PDRS does."""
         for adapter in adapters_of(self.model):
             shrink(adapter, torch.arange(min(rank, adapter.rank)), self.optimizer)
         torch.compiler.reset()
+
+    def macs(self) -> float:
+        """Multiply-adds of a step, forward and backward, as torch counts them."""
+        with FlopCounterMode(display=False) as counter:
+            self._backward()
+        self.optimizer.zero_grad(set_to_none=True)
+        return float(counter.get_total_flops()) / 2
 
     def trainable_params(self) -> int:
         """Numbers that the optimizer moves."""
@@ -92,6 +105,7 @@ def measure(
     """The whole comparison as plain data, DESIGN.md's `bench step --json`."""
     floor_setting = replace(base, variant="floor", rank=0)
     floor = Stepper(floor_setting, device)
+    floor_macs = None if base.compiled else floor.macs()
     floor_ms: list[float] = []
     rows = []
     for setting in _settings(base, variants):
@@ -99,11 +113,12 @@ def measure(
             taken = _interleaved(floor.step, stepper.step, pairs)
             floor_ms += [of_floor for of_floor, _ in taken]
             peak = _peak_mb(setting, rank, device) if memory else None
-            rows.append(_row(setting.variant, rank, taken, peak, stepper))
+            macs = None if floor_macs is None else stepper.macs() / floor_macs
+            rows.append(_row(setting.variant, rank, taken, macs, peak, stepper))
             del stepper
     peak = _peak_mb(floor_setting, 0, device) if memory else None
     middle = statistics.median(floor_ms)
-    rows.insert(0, Row("floor", 0, middle, 1.0, peak, floor.trainable_params()))
+    rows.insert(0, Row("floor", 0, middle, 1.0, peak, floor.trainable_params(), 1.0))
     return {
         "device": device.type if device.type == "cpu" else torch.cuda.get_device_name(device),
         "threads": torch.get_num_threads(),
@@ -143,10 +158,17 @@ def _interleaved(floor: Callable[[], float], variant: Callable[[], float], pairs
     return [(floor(), variant()) for _ in range(pairs)]
 
 
-def _row(variant: str, rank: int, taken: list[tuple[float, float]], peak_mb: float | None, stepper: Stepper) -> Row:
+def _row(
+    variant: str,
+    rank: int,
+    taken: list[tuple[float, float]],
+    macs: float | None,
+    peak_mb: float | None,
+    stepper: Stepper,
+) -> Row:
     ms = statistics.median(of_variant for _, of_variant in taken)
     ratio = statistics.median(of_variant / of_floor for of_floor, of_variant in taken)
-    return Row(variant, rank, ms, ratio, peak_mb, stepper.trainable_params())
+    return Row(variant, rank, ms, ratio, peak_mb, stepper.trainable_params(), macs)
 
 
 def _peak_mb(setting: Setting, rank: int, device: torch.device) -> float:

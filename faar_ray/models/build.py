@@ -68,7 +68,7 @@ def _hidden(config: TrialConfig, clock: ClockNet, outputs: int, inputs: int) -> 
     bases = {}
     for owner in base_owners(config):
         with seeded(config.seed, "decoder", "hidden", owner):
-            bases[owner] = FullBase(outputs, inputs)
+            bases[owner] = FullBase(outputs, inputs, config.sinewich.scale)
     return SineHidden(bases, clock, config.sinewich, site)
 
 

@@ -18,7 +18,10 @@ TASK_METRICS: dict[str, tuple[str, ...]] = {
     "edge": ("f1",),
 }
 """Validation metrics of each task; the first is the one that delta_m uses."""
-SMALLER_IS_BETTER = re.compile(r"trainable_params|(params|train|rank|time)/.*|.*/(mean_angle|rmse_angle|rmse)")
+SINE_METRICS = ("sine/cosine", "sine/gradient_cosine", "sine/effective_rank")
+SMALLER_IS_BETTER = re.compile(
+    r"trainable_params|sine/cosine|(params|train|rank|time)/.*|.*/(mean_angle|rmse_angle|rmse)"
+)
 
 
 def metric_names(config: TrialConfig) -> tuple[str, ...]:
@@ -35,6 +38,7 @@ def metric_names(config: TrialConfig) -> tuple[str, ...]:
         "rank/weighted_mean",
         "rank/shared",
         *(f"rank/{task}" for task in tasks),
+        *(SINE_METRICS if config.adapter.kind == "sine_awb" or config.decoder.hidden == "sine" else ()),
         *(f"rank/stage{stage}" for stage in range(4)),
         "time/step_ms",
         "time/epoch_s",

@@ -30,7 +30,8 @@ def test_json_has_the_contracts_shape(capsys: pytest.CaptureFixture[str]) -> Non
     assert main(["step", *TINY, "--no-memory", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert list(found) == ["device", "threads", "image_size", "batch", "floor_ms", "rows"]
-    assert all(list(row) == ["variant", "rank", "ms", "ratio", "peak_mb", "trainable_params"] for row in found["rows"])
+    names = ["variant", "rank", "ms", "ratio", "peak_mb", "trainable_params", "macs_ratio"]
+    assert all(list(row) == names for row in found["rows"])
     rows = {(row["variant"], row["rank"]): row for row in found["rows"]}
     expected = [*VARIANTS, *([PEFT] if find_spec("peft") else [])]
     assert set(rows) == {("floor", 0), *((variant, rank) for variant in expected for rank in (4, 2))}

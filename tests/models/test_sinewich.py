@@ -111,7 +111,8 @@ def test_a_task_sees_phi_plus_its_kernel(conv_size: int, phi: str) -> None:
 
     class Raster:
         def image(self, x: Tensor) -> Tensor:
-            return x.unflatten(-2, (16, 16)).movedim(-1, -3)
+            grid: Tensor = x.unflatten(-2, (16, 16))
+            return grid.movedim(-1, -3)
 
         def tokens(self, x: Tensor) -> Tensor:
             return x.movedim(-3, -1).flatten(-3, -2)

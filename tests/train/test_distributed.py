@@ -71,7 +71,7 @@ def compare(ours: Found, theirs: Found, *, rtol: float, atol: float) -> None:
         torch.testing.assert_close(ours[1][name], tensor, rtol=rtol, atol=atol)
 
 
-@pytest.mark.parametrize("method", ["faar", "pdrs_lora"])
+@pytest.mark.parametrize("method", ["faar", "pdrs_lora", "faar_sinewich"])
 def test_in_fp64_two_workers_equal_one(method: str, tmp_path: Path) -> None:
     exact = {"method": method, "optim.precision": "fp64"}
     one, two = (run(tmp_path / str(workers), workers, exact) for workers in (1, 2))

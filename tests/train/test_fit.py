@@ -244,7 +244,7 @@ def test_the_adapter_file_holds_what_was_trained_at_final_ranks(undisturbed: tup
     assert TrialConfig.model_validate_json(metadata["config"]) == TrialConfig.resolve(SMALL)
 
 
-@pytest.mark.parametrize("method", ["lora", "dora", "full_ft", "decoder_only"])
+@pytest.mark.parametrize("method", ["lora", "dora", "full_ft", "decoder_only", "free_sinewich"])
 def test_every_method_trains_through_the_same_loop(method: str, tmp_path: Path) -> None:
     records = run(tmp_path, method=method, **{"optim.epochs": 1, "data.train_images": 16})
     assert records[0].metrics["delta_m"] < 100
