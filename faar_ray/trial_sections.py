@@ -14,7 +14,6 @@ Positive = Annotated[float, Field(gt=0)]
 Rank = Annotated[int, Field(ge=1)]
 Number = TypeVar("Number", int, float)
 STAGES = ("0", "1", "2", "3")
-DEFAULT_SCALE = 50.0
 
 
 def _numbered(raw: Any) -> Any:
@@ -156,7 +155,11 @@ class SinewichConfig(Section):
         description="Who makes omega_t: the Clock Net s (tanh(W_q ReLU(p_t)) + c), one free number per task times s, "
         "or constants; all start at the Clock Net's first values.",
     )
-    scale: Positive = Field(DEFAULT_SCALE, description="s at the start; learned (unpublished).")
+    scale: Positive = Field(
+        150.0,
+        description="s at the start; learned (unpublished). On the embedded data tasks' weights part at 150 "
+        "(mean cosine 0.85 after training) and hardly at 50 (0.98).",
+    )
     offset: float = Field(
         1.5, description="c at the start; learned (unpublished). With |c| < 1 a frequency can cross 0: the task is off."
     )

@@ -20,19 +20,21 @@ from faar_ray.adapters.low_rank import LowRankFactors, Site
 from faar_ray.config import SinewichConfig
 
 SHARED = "shared"
+SPREAD = 5.0
 
 
 class FullBase(nn.Module):
-    """A base M = sqrt(I) / s U without factors (the decoder's); U is drawn as torch draws a convolution.
+    """A base M = 5 sqrt(I) / s U without factors (the decoder's); U is drawn as torch draws a convolution.
 
-    With the clock's first scale s taken out, a step of the optimizer turns sin(omega_t M) by what it would move a
-    convolution: held as M itself, a learning rate that suits the heads turns it by half a radian each step.
+    So omega_t M has a std of about 4 at the start, whatever the clock's first scale s: far enough for tasks to start
+    with weights of their own (cosine below 0.1), and a learning rate that suits heads does not spin it. Held as M
+    itself, a step of the optimizer would turn it by s times that rate: at s = 150 by a radian.
     """
 
     def __init__(self, out_channels: int, in_channels: int, scale: float) -> None:
         super().__init__()
         self.weight_OI = nn.Parameter(nn.Conv2d(in_channels, out_channels, kernel_size=1).weight.detach().flatten(1))
-        self.unit = in_channels**0.5 / scale
+        self.unit = SPREAD * in_channels**0.5 / scale
 
     @property
     def rank(self) -> int:
