@@ -73,7 +73,11 @@ def sampler_of(search: SearchConfig, parameters: Mapping[str, Parameter], number
 
 
 def _suggested(trial: optuna.Trial, name: str, dist: BaseDistribution) -> Any:
-    """Draw one parameter; one that the journal has already stays."""
+    """Draw one parameter; what a killed driver had drawn stays, but uses up the same random numbers once more."""
+    if name in trial.distributions and not (
+        trial._is_fixed_param(name, dist) or dist.single() or trial._is_relative_param(name, dist)
+    ):
+        trial.study.sampler.sample_independent(trial.study, trial._get_latest_trial(), name, dist)
     if isinstance(dist, CategoricalDistribution):
         return trial.suggest_categorical(name, dist.choices)
     if isinstance(dist, IntDistribution):
