@@ -8,10 +8,11 @@ from rich.text import Text
 
 from faar_ray.config import config_id
 from faar_ray.train.capacity import Capacity
+from faar_ray.tune.conditions import possible
 from faar_ray.tune.parameter import Scalar
 from faar_ray.tune.points import asked, planned
 from faar_ray.tune.run_folder import as_yaml
-from faar_ray.tune.sampling import distributions, from_optuna, sampler_of, to_optuna
+from faar_ray.tune.sampling import draw, sampler_of, to_optuna
 from faar_ray.tune.space import SearchSpace
 
 SAMPLES = 3
@@ -36,22 +37,20 @@ def samples(space: SearchSpace, number: int) -> list[dict[str, Scalar]]:
     """Points that the search begins with, as far as no result is needed for them."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = optuna.create_study(directions=[objective.goal for objective in space.objectives])
-    points = planned(space.search, space.parameters, space.warm_start.points)
+    points = planned(space.search, space.parameters, space.base, space.warm_start.points)
     out = []
     for index in range(min(number, len(points)) if space.search.listed else number):
-        study.sampler = sampler_of(space.search, index)
+        study.sampler = sampler_of(space.search, space.parameters, index)
         if index < len(points):
             study.enqueue_trial(to_optuna(space.parameters, points[index]))
-        drawn = study.ask(distributions(asked(space.search, space.parameters, points, index)))
-        out.append(from_optuna(space.parameters, drawn.params))
+        out.append(draw(study.ask(), asked(space.search, space.parameters, points, index), space.base))
     return out
 
 
 def bound(space: SearchSpace) -> str:
     """The largest number of epochs that the search can train."""
-    searched = space.parameters.get("optim.epochs")
     base = space.trial_config({}).optim.epochs
-    most = max((int(value) for _, value in searched.extremes()), default=base) if searched else base
+    most = max(map(int, possible(space.parameters, "optim.epochs", base)))
     trials, controls = space.budget.trials, len(space.controls)
     lines = [f"bound: {trials} trials x {most} epochs = {trials * most} epochs"]
     beside = controls * base

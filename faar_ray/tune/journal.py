@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
@@ -85,16 +84,6 @@ def keep_test(study: optuna.Study, trial_id: str, metrics: Mapping[str, float]) 
 def live(study: optuna.Study, number: int) -> optuna.Trial:
     """The trial of a number that is RUNNING, as `ask` gave it; its sampler draws what is still missing."""
     return optuna.Trial(study, trials(study)[number]._trial_id)
-
-
-def suggest(trial: optuna.Trial, name: str, dist: BaseDistribution) -> None:
-    """Draw one parameter; one that the journal has already stays."""
-    if isinstance(dist, CategoricalDistribution):
-        trial.suggest_categorical(name, dist.choices)
-    elif isinstance(dist, IntDistribution):
-        trial.suggest_int(name, dist.low, dist.high, log=dist.log)
-    elif isinstance(dist, FloatDistribution):
-        trial.suggest_float(name, dist.low, dist.high, log=dist.log)
 
 
 def results(study: optuna.Study) -> list[TrialResult]:

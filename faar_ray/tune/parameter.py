@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
@@ -28,10 +29,16 @@ class Parameter(Section):
     log: bool = Field(False, description="Sample on a log scale (min > 0).")
     scale: Literal["linear", "log1m"] = Field("linear", description="`log1m` samples 1 - x on a log scale (max < 1).")
     prior: Scalar | None = Field(None, description="A value believed good: it is tried first.")
-    when: None = Field(
+    when: (
+        Annotated[
+            dict[str, Scalar | Annotated[tuple[Scalar, ...], Field(min_length=1, strict=False)]],
+            Field(min_length=1, json_schema_extra={"words": "conditions such as {method: faar}"}),
+        ]
+        | None
+    ) = Field(
         None,
-        description="Conditions on other keys.",
-        json_schema_extra={"why": "conditional parameters are not supported yet"},
+        description="Keys and the value, or list of values, that each must have in a trial's config for this parameter "
+        "to be searched there: {method: faar, decoder.kind: [hrnet, ts_pd]}.",
     )
 
     @model_validator(mode="after")
@@ -47,6 +54,11 @@ class Parameter(Section):
         if self.values is not None:
             return "[" + ", ".join(shown(value) for value in self.values) + "]"
         return f"{shown(self.min)} .. {shown(self.max)}"
+
+    @property
+    def conditions(self) -> dict[str, tuple[Scalar, ...]]:
+        """The values that each key of `when` may have."""
+        return {key: value if isinstance(value, tuple) else (value,) for key, value in (self.when or {}).items()}
 
     @property
     def bounds(self) -> tuple[Number, Number]:
@@ -79,7 +91,7 @@ class Parameter(Section):
 
     def _within(self, value: Scalar) -> bool:
         if self.values is not None:
-            return any(value == other and isinstance(value, bool) == isinstance(other, bool) for other in self.values)
+            return among(value, self.values)
         low, high = self.bounds
         return not isinstance(value, bool | str) and low <= value <= high
 
@@ -114,24 +126,38 @@ class Parameter(Section):
                 yield Fault(("max",), f"must satisfy max < 1 where scale is log1m, got {shown(high)}")
 
 
-def checked(key: str, parameter: Parameter, base: Mapping[str, Any]) -> tuple[Parameter, list[Fault]]:
-    """The parameter in its key's own type, and what is wrong with its values in a trial config over `base`."""
+def among(value: Any, values: Iterable[Any]) -> bool:
+    """Whether a value is one of several; true and 1 are two."""
+    return any(value == other and isinstance(value, bool) == isinstance(other, bool) for other in values)
+
+
+def checked(
+    key: str, parameter: Parameter, base: Mapping[str, Any], samples: Sequence[Mapping[str, Scalar]] = ({},)
+) -> tuple[Parameter, list[Fault]]:
+    """The parameter in its key's own type, and what is wrong with its values in configs of `samples` over `base`."""
     if key not in DEFAULTS:
         return parameter, [Fault((key,), unknown_key(key, DEFAULTS))]
     if key == "seed":
         return parameter, [Fault((key,), "seeds are not searched: search.replicates repeats configurations over seeds")]
-    faults: dict[str, Fault] = {}
+    faults: dict[tuple[str, str], Fault] = {}
     kinds: set[type] = set()
-    for path, value in parameter.extremes():
+    for sample, (path, value) in itertools.product(samples, parameter.extremes()):
+        config = {**sample, key: value}
         try:
-            kinds.add(type(TrialConfig.resolve(base, **{key: value}).dotted()[key]))
+            kinds.add(type(TrialConfig.resolve(base, **config).dotted()[key]))
         except ValidationError as error:
-            for fault in faults_of(error, TrialConfig, with_dotted(base, {key: value})):
-                text = fault.text if fault.name == key else f"{fault.name}: {fault.text}, where {key} is {shown(value)}"
-                faults.setdefault(text, Fault((key, *path), text, key))
-    if faults or parameter.values is not None:
+            for fault in faults_of(error, TrialConfig, with_dotted(base, config)):
+                own = fault.name == key
+                rule, said = (fault.text, sample) if own else (f"{fault.name}: {fault.text}", config)
+                faults.setdefault((rule, "" if own else shown(value)), Fault((key, *path), rule + _where(said), key))
+    if faults or parameter.values is not None or not kinds:
         return parameter, list(faults.values())
     return _in_type(key, parameter, kinds)
+
+
+def _where(sample: Mapping[str, Scalar]) -> str:
+    said = " and ".join(f"{key} is {shown(value)}" for key, value in sample.items())
+    return f", where {said}" if said else ""
 
 
 def _in_type(key: str, parameter: Parameter, kinds: set[type]) -> tuple[Parameter, list[Fault]]:

@@ -2,43 +2,53 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
+from faar_ray.tune.conditions import Base, Parameters, Sample, in_order, judged, unmet
 from faar_ray.tune.parameter import Parameter, Scalar
 from faar_ray.tune.space_sections import SearchConfig
 
 
-def first_points(
-    parameters: Mapping[str, Parameter], warm_start: Sequence[Mapping[str, Scalar]]
-) -> list[dict[str, Scalar]]:
+def priors(parameters: Parameters, base: Base) -> dict[str, Scalar]:
+    """All priors together, those of parameters that are active under them."""
+    given = {key: parameter.prior for key, parameter in parameters.items() if parameter.prior is not None}
+    return judged(parameters, base, given)[0]
+
+
+def first_points(parameters: Parameters, base: Base, warm_start: Sequence[Sample]) -> list[dict[str, Scalar]]:
     """Points that are tried before the sampler is asked: all priors together, then the warm start, each once."""
-    prior = {key: parameter.prior for key, parameter in parameters.items() if parameter.prior is not None}
+    prior = priors(parameters, base)
     points = ([prior] if prior else []) + [dict(point) for point in warm_start]
     return [point for index, point in enumerate(points) if point not in points[:index]]
 
 
 def planned(
-    search: SearchConfig, parameters: Mapping[str, Parameter], points: Sequence[Mapping[str, Scalar]]
+    search: SearchConfig, parameters: Parameters, base: Base, points: Sequence[Sample]
 ) -> list[dict[str, Scalar]]:
     """Points in the order in which they are tried before a sampler is asked; of a list all of them, seed by seed."""
     if not search.listed:
-        return first_points(parameters, points)
-    chosen = [dict(point) for point in points] if search.sampler == "points" else grid(parameters)
+        return first_points(parameters, base, points)
+    chosen = [dict(point) for point in points] if search.sampler == "points" else grid(parameters, base)
     return [point for _ in range(search.seeds) for point in chosen]
 
 
-def asked(
-    search: SearchConfig, parameters: Mapping[str, Parameter], plan: Sequence[Mapping[str, Scalar]], number: int
-) -> dict[str, Parameter]:
-    """The parameters that trial `number` has: all of them, but in a list those that its point sets.
+def asked(search: SearchConfig, parameters: Parameters, plan: Sequence[Sample], number: int) -> dict[str, Parameter]:
+    """The parameters that trial `number` may have: all of them, but in a list those that its point sets.
 
     What a listed point leaves out stays as the base and its method's preset have it.
     """
     return {key: parameters[key] for key in parameters if key in plan[number]} if search.listed else dict(parameters)
 
 
-def grid(parameters: Mapping[str, Parameter]) -> list[dict[str, Scalar]]:
-    """Every combination of values, the last key fastest."""
-    rows = itertools.product(*(parameter.values or () for parameter in parameters.values()))
-    return [dict(zip(parameters, row, strict=True)) for row in rows]
+def grid(parameters: Parameters, base: Base) -> list[dict[str, Scalar]]:
+    """Every combination of the values of active parameters, the last key fastest."""
+    rows: list[dict[str, Scalar]] = [{}]
+    for key in in_order(parameters):
+        rows = [longer for row in rows for longer in _with_each(key, parameters[key], base, row)]
+    return [{key: row[key] for key in parameters if key in row} for row in rows]
+
+
+def _with_each(key: str, parameter: Parameter, base: Base, row: dict[str, Scalar]) -> list[dict[str, Scalar]]:
+    if unmet(parameter, base, row):
+        return [row]
+    return [{**row, key: value} for value in parameter.values or ()]

@@ -22,7 +22,7 @@ from faar_ray.tune.failures import described
 from faar_ray.tune.jobs import Job
 from faar_ray.tune.points import asked, planned
 from faar_ray.tune.replicates import leading
-from faar_ray.tune.sampling import distributions, from_optuna, sampler_of, to_optuna
+from faar_ray.tune.sampling import draw, from_optuna, sampler_of, to_optuna
 from faar_ray.tune.space import Constraint, Scalar, SearchSpace
 
 TOLD = {"COMPLETE": TrialState.COMPLETE, "PRUNED": TrialState.PRUNED, "FAIL": TrialState.FAIL}
@@ -39,7 +39,7 @@ class Proposer:
     def __init__(self, space: SearchSpace, study: optuna.Study) -> None:
         self.space, self.study = space, study
         self.base_seed = space.trial_config({}).seed
-        self._points = planned(space.search, space.parameters, space.warm_start.points)
+        self._points = planned(space.search, space.parameters, space.base, space.warm_start.points)
         self._live: dict[int, optuna.Trial] = {}
         self._left = [trial.number for trial in journal.trials(study, TrialState.RUNNING)]
         self._settle_what_had_ended()
@@ -152,16 +152,14 @@ class Proposer:
     def _begin(self, number: int) -> Job:
         """Ask for trial `number` (or go on with it) and name it; every step may be repeated after a kill."""
         trials = journal.trials(self.study)
-        self.study.sampler = sampler_of(self.space.search, number)
+        self.study.sampler = sampler_of(self.space.search, self.space.parameters, number)
         fresh = number == len(trials) or trials[number].state == TrialState.WAITING
         trial = self._live[number] = self.study.ask() if fresh else journal.live(self.study, number)
         assert trial.number == number
-        parameters = asked(self.space.search, self.space.parameters, self._points, number)
-        for name, dist in distributions(parameters).items():
-            journal.suggest(trial, name, dist)
-        params = from_optuna(self.space.parameters, trial.params)
         if "trial_id" not in trial.user_attrs:
-            self._name(trial, params)
+            parameters = asked(self.space.search, self.space.parameters, self._points, number)
+            self._name(trial, draw(trial, parameters, self.space.base))
+        params = from_optuna(self.space.parameters, trial.params)
         attrs = trial.user_attrs
         config = self._config(params, attrs["seed"])
         return Job(attrs["trial_id"], "trial", config, params, number, replicate=bool(attrs.get("replicate")))

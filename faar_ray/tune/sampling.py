@@ -6,6 +6,7 @@ else sees x.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +14,7 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from faar_ray.seeding import seed_of
+from faar_ray.tune.conditions import in_order, unmet
 from faar_ray.tune.parameter import Parameter, Scalar
 from faar_ray.tune.space_sections import SearchConfig
 
@@ -36,9 +38,14 @@ def distribution(parameter: Parameter) -> BaseDistribution:
     return FloatDistribution(float(low), float(high), log=parameter.log)
 
 
-def distributions(parameters: Mapping[str, Parameter]) -> dict[str, BaseDistribution]:
-    """All of a space, by Optuna's names."""
-    return {optuna_name(key, parameter): distribution(parameter) for key, parameter in parameters.items()}
+def draw(trial: optuna.Trial, parameters: Mapping[str, Parameter], base: Mapping[str, Any]) -> dict[str, Scalar]:
+    """Draw every parameter that is active, in the order in which they are decided; what the journal has stays."""
+    sample: dict[str, Scalar] = {}
+    for key in in_order(parameters):
+        if not unmet(parameters[key], base, sample):
+            held = _suggested(trial, optuna_name(key, parameters[key]), distribution(parameters[key]))
+            sample[key] = _outward(parameters[key], held)
+    return {key: sample[key] for key in parameters if key in sample}
 
 
 def to_optuna(parameters: Mapping[str, Parameter], point: Mapping[str, Scalar]) -> dict[str, Any]:
@@ -52,14 +59,31 @@ def from_optuna(parameters: Mapping[str, Parameter], held: Mapping[str, Any]) ->
     return {key: _outward(parameters[key], held[name]) for key, name in names.items() if name in held}
 
 
-def sampler_of(search: SearchConfig, number: int) -> optuna.samplers.BaseSampler:
+def sampler_of(search: SearchConfig, parameters: Mapping[str, Parameter], number: int) -> optuna.samplers.BaseSampler:
     """The sampler of ask `number`, from the seed and the number alone: a resumed search asks as an undisturbed one."""
     seed = seed_of(search.seed, "sampler", number) % 2**32
     if search.sampler != "tpe":
         return optuna.samplers.RandomSampler(seed=seed)
-    return optuna.samplers.TPESampler(
-        seed=seed, n_startup_trials=search.startup_trials, multivariate=True, constant_liar=True
-    )
+    conditional = any(parameter.when for parameter in parameters.values())
+    startup = search.startup_trials
+    with warnings.catch_warnings(action="ignore", category=optuna.exceptions.ExperimentalWarning):  # says `group`
+        return optuna.samplers.TPESampler(
+            seed=seed, n_startup_trials=startup, multivariate=True, group=conditional, constant_liar=True
+        )
+
+
+def _suggested(trial: optuna.Trial, name: str, dist: BaseDistribution) -> Any:
+    """Draw one parameter; what a killed driver had drawn stays, but uses up the same random numbers once more."""
+    if name in trial.distributions and not (
+        trial._is_fixed_param(name, dist) or dist.single() or trial._is_relative_param(name, dist)
+    ):
+        trial.study.sampler.sample_independent(trial.study, trial._get_latest_trial(), name, dist)
+    if isinstance(dist, CategoricalDistribution):
+        return trial.suggest_categorical(name, dist.choices)
+    if isinstance(dist, IntDistribution):
+        return trial.suggest_int(name, dist.low, dist.high, log=dist.log)
+    assert isinstance(dist, FloatDistribution)
+    return trial.suggest_float(name, dist.low, dist.high, log=dist.log)
 
 
 def _inward(parameter: Parameter, x: Scalar) -> Any:

@@ -21,11 +21,12 @@ def space_schema() -> dict[str, Any]:
     schema = SearchSpace.model_json_schema()
     trial = TrialConfig.model_json_schema()
     definitions: dict[str, Any] = {**schema.pop("$defs"), **trial.pop("$defs"), "TrialConfig": trial}
-    properties = schema["properties"]
+    properties, keys = schema["properties"], [key for key in DEFAULTS if key != "seed"]
+    definitions["Parameter"]["properties"]["when"]["anyOf"][0]["propertyNames"] = {"enum": keys}
     properties["base"] = {"$ref": "#/$defs/TrialConfig", "description": properties["base"]["description"]}
     properties["parameters"] |= {
         "additionalProperties": False,
-        "properties": {key: _parameter(key, definitions) for key in DEFAULTS if key != "seed"},
+        "properties": {key: _parameter(key, definitions) for key in keys},
     }
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "$defs": definitions}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -21,9 +21,10 @@ from faar_ray.faults import Fault, did_you_mean, faults_of, lines_of, raising, u
 from faar_ray.overriding import overridden
 from faar_ray.reading import KeyPath, read_yaml, shown
 from faar_ray.sections import FolderName, Resources, Storage, Tracking
+from faar_ray.tune.conditions import fitted, judged, possible
 from faar_ray.tune.metric_names import TASK_METRICS, Goal, goal_of, metric_names
-from faar_ray.tune.parameter import DEFAULTS, Parameter, Scalar, checked
-from faar_ray.tune.points import planned
+from faar_ray.tune.parameter import DEFAULTS, Parameter, Scalar
+from faar_ray.tune.points import planned, priors
 from faar_ray.tune.space_sections import (
     Budget,
     Constraint,
@@ -87,9 +88,9 @@ class SearchSpace(Section):
             parameters: dict[str, Parameter] = handler(raw)
         except ValidationError as error:
             raise with_more(error, _faults_of_valid_parameters(raw, _base(info))) from None
-        pairs = {key: checked(key, parameter, _base(info)) for key, parameter in parameters.items()}
-        raising(fault for _, faults in pairs.values() for fault in faults)
-        return {key: parameter for key, (parameter, _) in pairs.items()}
+        parameters, faults = fitted(parameters, _base(info), whole="base" in info.data)
+        raising(faults)
+        return parameters
 
     @field_validator("objectives", mode="wrap")
     @classmethod
@@ -160,15 +161,15 @@ class SearchSpace(Section):
     def _points_fit(cls, warm_start: WarmStart, info: ValidationInfo) -> WarmStart:
         parameters: dict[str, Parameter] | None = info.data.get("parameters")
         if parameters is not None:
-            points = enumerate(warm_start.points)
-            raising(fault for index, point in points for fault in _point_faults(index, point, parameters))
+            points, base = enumerate(warm_start.points), info.data.get("base")
+            raising(fault for index, point in points for fault in _point_faults(index, point, parameters, base))
         return warm_start
 
     @model_validator(mode="after")
     def _samples_resolve(self) -> Self:
         """Every parameter alone fits the base; here their priors together."""
-        priors = {key: parameter.prior for key, parameter in self.parameters.items() if parameter.prior is not None}
-        raising(Fault(("parameters",), f"{fault.name}: {fault.text}") for fault in trial_faults(self.base, priors))
+        faults = trial_faults(self.base, priors(self.parameters, self.base))
+        raising(Fault(("parameters",), f"{fault.name}: {fault.text}") for fault in faults)
         return self
 
     @model_validator(mode="after")
@@ -228,12 +229,14 @@ def _objective_faults(names: Sequence[Any], info: ValidationInfo) -> Iterator[Fa
 
 
 def _faults_of_valid_parameters(raw: Any, base: dict[str, Any]) -> Iterator[Fault]:
+    valid: dict[str, Parameter] = {}
     for key, value in raw.items() if isinstance(raw, dict) else ():
         try:
-            yield from checked(key, Parameter.model_validate(value), base)[1]
+            valid[key] = Parameter.model_validate(value)
         except ValidationError:
             if key not in DEFAULTS:
                 yield Fault((key,), unknown_key(key, DEFAULTS))
+    yield from fitted(valid, base, whole=False)[1]
 
 
 def _constraint_fault(text: str, info: ValidationInfo) -> str:
@@ -250,12 +253,17 @@ def _control_faults(index: int, control: dict[str, Any], base: dict[str, Any]) -
         yield Fault((index, *path), names)
 
 
-def _point_faults(index: int, point: dict[str, Scalar], parameters: dict[str, Parameter]) -> Iterator[Fault]:
+def _point_faults(
+    index: int, point: dict[str, Scalar], parameters: dict[str, Parameter], base: dict[str, Any] | None
+) -> Iterator[Fault]:
+    inactive = {} if base is None else judged(parameters, base, point)[1]
     for key, value in point.items():
         if key not in parameters:
             yield Fault(("points", index, key), f"must be one of parameters{did_you_mean(key, parameters)}")
         elif not parameters[key].contains(value):
             yield Fault(("points", index, key), f"must lie within {parameters[key].words}, got {shown(value)}")
+        elif key in inactive:
+            yield Fault(("points", index, key), f"is not searched in this point: {inactive[key]}")
 
 
 def _list_faults(space: SearchSpace) -> Iterator[Fault]:
@@ -274,17 +282,14 @@ def _list_faults(space: SearchSpace) -> Iterator[Fault]:
         yield Fault(("search", "replicates"), f"must be null for sampler {what}: search.seeds says how many")
     if space.scheduler.type != "none":
         yield Fault(("scheduler", "type"), f"must be none for sampler {what}: a list runs to its end")
-    many = len(planned(space.search, space.parameters, space.warm_start.points))
+    many = len(planned(space.search, space.parameters, space.base, space.warm_start.points))
     if many > space.budget.trials:
         yield Fault(("budget", "trials"), f"must be >= configurations x seeds = {many}, got {space.budget.trials}")
 
 
 def _fewest_epochs(info: ValidationInfo) -> int:
     epochs = TrialConfig.resolve(_base(info)).optim.epochs
-    searched = info.data.get("parameters", {}).get("optim.epochs")
-    if searched is None:
-        return epochs
-    return int(min(value for _, value in searched.extremes()))
+    return min(map(int, possible(info.data.get("parameters", {}), "optim.epochs", epochs)))
 
 
 def read_space(path: Path, overrides: Sequence[str] = ()) -> SearchSpace:
@@ -312,11 +317,17 @@ def _space_path(key: str, data: dict[str, Any]) -> KeyPath:
         return ("base", *key.split("."))
     if first == "parameters" and rest:
         written = data.get("parameters")
-        names = {*(written if isinstance(written, dict) else ()), *DEFAULTS}
-        known = [name for name in names if rest == name or rest.startswith(f"{name}.")]
-        if known:
-            name = max(known, key=len)
-            return ("parameters", name, *(part for part in rest[len(name) + 1 :].split(".") if part))
-        head, _, last = rest.rpartition(".")
-        return ("parameters", head, last) if head and last in Parameter.model_fields else ("parameters", rest)
+        rest, when, condition = rest.partition(".when.")
+        path = ("parameters", *_named(rest, {*(written if isinstance(written, dict) else ()), *DEFAULTS}))
+        return (*path, "when", *_named(condition, DEFAULTS)) if when else path
     return tuple(key.split("."))
+
+
+def _named(dotted: str, names: Iterable[str]) -> list[str]:
+    """A dotted name, the longest of those known, and what follows it part by part."""
+    known = [name for name in names if dotted == name or dotted.startswith(f"{name}.")]
+    if known:
+        name = max(known, key=len)
+        return [name, *(part for part in dotted[len(name) + 1 :].split(".") if part)]
+    head, _, last = dotted.rpartition(".")
+    return [head, last] if head and last in Parameter.model_fields else [dotted]

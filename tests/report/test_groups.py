@@ -74,6 +74,14 @@ def test_names_say_what_varies_with_as_many_digits_as_it_takes() -> None:
     assert found == {"a": "rho 0.99501", "b": "rho 0.99502", "c": "rho 0.5"}
 
 
+def test_names_leave_out_what_a_configuration_does_not_have() -> None:
+    found = names_of(
+        {"a": {"kind": "hrnet"}, "b": {"kind": "ts_pd", "cutoff": 0.5}, "c": {"kind": "ts_pd", "cutoff": 0.7}}
+    )
+
+    assert found == {"a": "kind hrnet", "b": "kind ts_pd, cutoff 0.5", "c": "kind ts_pd, cutoff 0.7"}
+
+
 def test_keys_with_one_last_part_stay_dotted() -> None:
     assert names_of({"a": {"x.lr": 1, "y.lr": 1}, "b": {"x.lr": 2, "y.lr": 3}})["a"] == "x.lr 1, y.lr 1"
 

@@ -41,6 +41,16 @@ TINY: dict[str, Any] = {
     "budget": {"trials": 6},
 }
 
+CONDITIONAL: dict[str, Any] = {
+    # named before what it depends on: the method, by its preset
+    "decoder.cutoff": {"min": 0.1, "max": 0.9, "when": {"decoder.kind": "ts_pd"}},
+    "method": {"values": ["faar", "dora", "pdrs_lora"], "prior": "faar"},
+    "decoder.filter": {"values": ["grid", "radial"], "when": {"method": "faar"}, "prior": "radial"},
+    "decoder.expansion": {"min": 1, "max": 4, "when": {"decoder.filter": "radial", "decoder.kind": "ts_pd"}},
+    "pdrs.rho_shared": {"min": 0.5, "max": 0.99, "scale": "log1m", "when": {"ranks.kind": ["pdrs"]}, "prior": 0.95},
+    "optim.lr": {"min": 1e-4, "max": 1e-2, "log": True},
+}
+
 Metrics = dict[str, float]
 Trainer = Callable[[Job, int], Metrics]
 
@@ -48,6 +58,11 @@ Trainer = Callable[[Job, int], Metrics]
 def tiny_space(**over: Any) -> SearchSpace:
     """The small space with sections replaced or added."""
     return SearchSpace.model_validate(merged(TINY, over))
+
+
+def conditional_space(parameters: dict[str, Any] = CONDITIONAL, **over: Any) -> SearchSpace:
+    """The small space with parameters of which some are conditional."""
+    return SearchSpace.model_validate({**TINY, "parameters": parameters, **over})
 
 
 def write_space(path: Path, **over: Any) -> Path:
@@ -103,6 +118,12 @@ class Driver:
 def space() -> Callable[..., SearchSpace]:
     """Makes small search spaces."""
     return tiny_space
+
+
+@pytest.fixture(scope="session")
+def conditional() -> Callable[..., SearchSpace]:
+    """Makes small search spaces with conditional parameters."""
+    return conditional_space
 
 
 @pytest.fixture(scope="session")

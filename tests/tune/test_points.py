@@ -44,8 +44,8 @@ def test_a_grid_is_every_combination_once_per_seed_seeds_outermost(space: Space,
     searched = of_grid(space)
     results = driver(searched).run().proposer.results()
     assert [r.seed for r in results] == [0] * 6 + [1] * 6
-    assert [r.params for r in results[:6]] == grid(searched.parameters)
-    assert [r.params for r in results[6:]] == grid(searched.parameters)
+    assert [r.params for r in results[:6]] == grid(searched.parameters, searched.base)
+    assert [r.params for r in results[6:]] == grid(searched.parameters, searched.base)
     assert [config.seeds for config in complete_configs(results)] == [(0, 1)] * 6
 
 
@@ -90,7 +90,7 @@ def test_a_killed_list_goes_on_where_it_was(space: Space, driver: Drive, tmp_pat
 
 
 def test_a_dry_run_shows_what_the_list_begins_with(space: Space) -> None:
-    assert samples(of_grid(space), 3) == grid(of_grid(space).parameters)[:3]
+    assert samples(of_grid(space), 3) == grid(of_grid(space).parameters, of_grid(space).base)[:3]
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 
 from faar_ray.tune.parameter import Parameter
 from faar_ray.tune.points import first_points
-from faar_ray.tune.sampling import distribution, distributions, from_optuna, sampler_of, to_optuna
+from faar_ray.tune.sampling import distribution, draw, from_optuna, sampler_of, to_optuna
 from faar_ray.tune.space import SearchSpace
 from faar_ray.tune.space_sections import SearchConfig
 
@@ -46,15 +46,16 @@ def test_integers_floats_and_choices_keep_their_kind() -> None:
 
 def test_priors_make_one_first_point_and_warm_starts_follow_once_each() -> None:
     parameters = {"a": Parameter(min=0.0, max=1.0, prior=0.5), "b": Parameter(values=(1, 2), prior=2)}
-    points = first_points(parameters, ({"a": 0.1}, {"a": 0.5, "b": 2}, {"a": 0.1}))
+    points = first_points(parameters, {}, ({"a": 0.1}, {"a": 0.5, "b": 2}, {"a": 0.1}))
     assert points == [{"a": 0.5, "b": 2}, {"a": 0.1}]
 
 
 @pytest.mark.parametrize("name", ["tpe", "random"])
 def test_an_ask_depends_on_its_number_and_the_seed_alone(space: Callable[..., SearchSpace], name: str) -> None:
-    def draw(seed: int, number: int) -> float:
-        study = optuna.create_study(sampler=sampler_of(SearchConfig(sampler=name, seed=seed), number))
-        return float(study.ask(distributions(space().parameters)).params["1 - pdrs.rho_shared"])
+    def ask(seed: int, number: int) -> float:
+        parameters = space().parameters
+        study = optuna.create_study(sampler=sampler_of(SearchConfig(sampler=name, seed=seed), parameters, number))
+        return float(draw(study.ask(), parameters, {})["pdrs.rho_shared"])
 
-    assert draw(0, 3) == draw(0, 3)
-    assert len({draw(0, 3), draw(0, 4), draw(1, 3)}) == 3
+    assert ask(0, 3) == ask(0, 3)
+    assert len({ask(0, 3), ask(0, 4), ask(1, 3)}) == 3

@@ -171,7 +171,6 @@ def parameter(key: str, words: str) -> str:
         ("pdrs", "{values: [0.1]}", "unknown key"),
         ("seed", "{values: [1, 2]}", "seeds are not searched"),
         ("sinewich.sigma", "{min: 0.5, max: 2.0}", "Free Sinewich is not in this version"),
-        ("pdrs.beta", "{values: [0.1], when: {method: faar}}", "conditional parameters are not supported yet"),
     ],
 )
 def test_a_parameter_that_cannot_be_sampled_is_refused(tmp_path: Path, key: str, words: str, rule: str) -> None:
