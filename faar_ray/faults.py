@@ -15,11 +15,6 @@ from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
 from faar_ray.reading import Document, KeyPath, Place, shown
 
-NOT_YET = {
-    "sinewich": "Free Sinewich is not in this version",
-    "free_sinewich": "Free Sinewich is not in this version",
-}
-"""Keys and values that the documents name already."""
 HIDDEN = ("base", "parameters")
 """Groups whose keys are a trial's own: their name is left out of messages."""
 BOUNDS = {"minimum": "<=", "exclusiveMinimum": "<", "maximum": "<=", "exclusiveMaximum": "<"}
@@ -122,8 +117,6 @@ def did_you_mean(word: str, names: Iterable[str]) -> str:
 def unknown_key(key: str, names: Iterable[str]) -> str:
     """The rule that an unknown key breaks."""
     known, (first, dot, rest) = set(names), key.partition(".")
-    if first in NOT_YET:
-        return f"unknown key: {NOT_YET[first]}"
     if dot and first in known:
         return f"unknown key: write it nested, {first}: {{{rest}: ...}}"
     return f"unknown key{did_you_mean(key, known)}"
@@ -159,8 +152,6 @@ def _fault(path: KeyPath, details: list[ErrorDetails], schema: dict[str, Any]) -
     bounded = kinds.keys() & {"greater_than", "greater_than_equal", "less_than", "less_than_equal"}
     rule = _bounds(options, path) if bounded else "be finite" if "finite_number" in kinds else _wanted(options)
     why = next((f" ({option['why']})" for option in options if "why" in option), "")
-    if isinstance(value, str) and value in NOT_YET:
-        return Fault(path, f"must {rule}, got {shown(value)} ({NOT_YET[value]})")
     hint = did_you_mean(value, _choices(options)) if isinstance(value, str) else ""
     return Fault(path, f"must {rule}, got {shown(value)}{why}{hint}")
 

@@ -20,7 +20,10 @@ from faar_ray.tracking.drawing import DPI, INK, MUTED, bare, save
 
 SEARCHED = "#2a6f97"
 KEYS = ("search, mean over seeds", "control", "recommended", "stopped early (too large and too weak to compare)")
-BESIDE = ((9, -9, "left"), (9, 9, "left"), (-9, 9, "right"), (-9, -9, "right"), (0, -16, "center"), (0, 16, "center"))
+BESIDE = (
+    *((9, -9, "left"), (9, 9, "left"), (-9, 9, "right"), (-9, -9, "right"), (0, -16, "center"), (0, 16, "center")),
+    *((9, -22, "left"), (9, 22, "left"), (-9, 22, "right"), (-9, -22, "right")),
+)
 LOG_FROM = 4.0  # ratio of dearest to cheapest from which the cost axis is logarithmic
 
 
@@ -131,7 +134,7 @@ def _names(figure: Figure, ax: Axes, rows: Sequence[Row], quality: str) -> None:
     inside = ax.get_window_extent()
     points = ax.transData.transform([(_x(r), r.values[quality]) for r in rows])
     taken = [Bbox.from_bounds(x - 16, y - 16, 32, 32) for x, y in points]
-    for row in rows:
+    for row in sorted(rows, key=lambda row: not row.recommended):  # the answer has first choice
         for dx, dy, side in BESIDE:
             text = ax.annotate(
                 row.name, (_x(row), row.values[quality]), (dx, dy), textcoords="offset points", fontsize=7.5, ha=side,

@@ -94,13 +94,15 @@ def label_layers(axes: Sequence[Axes], sites: Sequence[Site]) -> None:
 
 
 def _depth(site: Site) -> tuple[int, int, int, str]:
+    """In the order of the forward pass; a base after its linear."""
     stage, block, layer = site
-    return stage, block, LAYERS.index(layer) if layer in LAYERS else len(LAYERS), layer
+    linear = layer.partition("_")[0]
+    return stage, block, LAYERS.index(linear) if linear in LAYERS else len(LAYERS), layer
 
 
 def _name(site: Site) -> str:
     stage, block, layer = site
-    return f"decoder {layer}" if stage == DECODER else f"s{stage}.b{block} {layer}"
+    return f"decoder {layer}" if stage == DECODER else f"s{stage}.b{block} {layer.replace('_awb', ' AWB')}"
 
 
 def _readable_on(colour: Sequence[float]) -> str:
