@@ -79,6 +79,13 @@ def test_in_fp64_two_workers_equal_one(method: str, tmp_path: Path) -> None:
     compare(two, one, rtol=1e-8, atol=1e-8)
 
 
+def test_workers_that_compute_a_step_in_parts_hold_the_same_bases(tmp_path: Path) -> None:
+    """A base's gradient comes at the step's end, after all parts: it must be reduced like any other."""
+    dotted = {"method": "faar_sinewich", "optim.accumulate": 2, "optim.epochs": 2}
+    records, _ = run(tmp_path, 2, dotted)  # workers compare scores and ranks at every epoch's end, and raise
+    assert any(row.rank < row.rank_before for row in records[-1].ranks if row.layer.endswith("_awb"))
+
+
 def test_in_fp32_two_workers_have_the_ranks_of_one_and_metrics_nearby(tmp_path: Path) -> None:
     tame = {"optim.lr": 1e-4, "optim.decoder_lr": 2e-4, "optim.epochs": 2}
     one, two = (run(tmp_path / str(workers), workers, tame) for workers in (1, 2))

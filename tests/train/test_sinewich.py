@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from torch import Tensor
 
 from faar_ray.adapters import SineBase
@@ -102,6 +103,18 @@ def test_the_adapter_file_builds_the_trained_model(hybrid: tuple[Path, list[Epoc
     assert {(site.stage, site.layer): rank for site, rank in ranks.items()} == recorded
     image = torch.randn(1, 3, 32, 32)
     assert all(y.isfinite().all() for y in model(image).values())
+
+
+@pytest.mark.slow
+def test_with_the_default_clock_tasks_end_with_weights_of_their_own(tmp_path: Path) -> None:
+    """The search space's own setting, on the embedded data, nothing of sinewich set but its defaults."""
+    base = yaml.safe_load((Path(__file__).parents[2] / "search_spaces" / "sinewich.yaml").read_text())["base"]
+    config = TrialConfig.resolve(base)
+    assert config.sinewich == TrialConfig().sinewich and config.sinewich.blur_size == 7
+    last = list(fit(config, tmp_path, trial_id="t", trace=tmp_path / "t.parquet"))[-1]
+    of_backbone = [row.cosine for row in last.sines if row.stage < 4 and row.cosine is not None]
+    assert len(of_backbone) == 4 * 3 * 3
+    assert sum(of_backbone) / len(of_backbone) < 0.9
 
 
 def trial(**dotted: Any) -> Trial:
