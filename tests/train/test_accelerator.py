@@ -19,12 +19,16 @@ pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="no accelerator that torch.cuda sees"),
 ]
-PATHS = ("own", "shared")
+PATHS: dict[str, dict[str, Any]] = {
+    "own": {"placement": {"task_path": "own"}},
+    "shared": {"placement": {"task_path": "shared"}},
+    "sines": {"method": "faar_sinewich", "sinewich": {"scale": 5.0}},  # a large s magnifies rounding
+}
 
 
 def moved(path: str, **dotted: Any) -> MultiTaskModel:
     """Away from its start, under a prefix."""
-    raw = {"backbone": {"pretrained": False}, "pdrs": {"init_rank": 6}, "placement": {"task_path": path}}
+    raw = {"backbone": {"pretrained": False}, "pdrs": {"init_rank": 6}, **PATHS[path]}
     model = build_model(TrialConfig.resolve(raw, **dotted)).eval()
     torch.manual_seed(0)
     for i, adapter in enumerate(adapter_list(model)):
