@@ -31,7 +31,8 @@ def image() -> Tensor:
 @pytest.mark.parametrize("method", sorted(set(PRESETS) - {"single_task"}))
 @torch.no_grad()
 def test_every_method_starts_with_the_predictions_of_the_frozen_backbone(method: str) -> None:
-    head = {"decoder.hidden": TrialConfig.resolve({"method": method}).decoder.hidden}
+    config = TrialConfig.resolve({"method": method})
+    head = {"sinewich": config.sinewich.model_dump(), "decoder.hidden": config.decoder.hidden}
     ours, frozen = micro(method)(image()), micro("decoder_only", **head)(image())
     for task, prediction in frozen.items():
         torch.testing.assert_close(ours[task], prediction, rtol=1e-3, atol=1e-4)
