@@ -36,7 +36,7 @@ class RankRecord:
 class SineRecord:
     """One task's weights sin(omega_t M) of one base at the end of one epoch; the sine trace's columns but `trial_id`.
 
-    What zero weights leave undefined (at the start M may be zero) is nan.
+    Of weights that are all 0 skew and effective ranks are 0, and their cosines 1: nothing tells the tasks apart.
     """
 
     epoch: int

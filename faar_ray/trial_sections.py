@@ -110,7 +110,9 @@ class PlacementConfig(Section):
         ("qkv", "proj", "fc1", "fc2"), description="Linears with a shared adapter, in every block."
     )
     task_layers: Annotated[tuple[LayerName, ...], Field(strict=False)] = Field(
-        ("proj", "fc1", "fc2"), description="Linears with one adapter per task, in the blocks of `task_blocks`."
+        ("proj", "fc1", "fc2"),
+        description="Linears with one adapter per task, in the blocks of `task_blocks`; not read where adapter.kind is "
+        "sine_awb (see sinewich.layers).",
     )
     task_blocks: Literal["last", "all"] = Field(
         "last",
@@ -135,7 +137,7 @@ class SinewichConfig(Section):
     phi: Literal["adapted", "frozen"] = Field(
         "adapted",
         description="phi in phi(f) + M_t * f: the linear with its shared LoRA, which then stands in last blocks too, "
-        "or frozen. `adapted` comes nearer to the published parameter counts.",
+        "or without LoRA. `adapted` comes nearer to the published parameter counts.",
     )
     conv_size: Literal[1, 3] = Field(
         1,
@@ -172,7 +174,7 @@ class SinewichConfig(Section):
     blur_size: Annotated[int, Field(ge=1), AfterValidator(_odd)] = Field(
         7, description="Taps K of the low-pass, odd; 1 is the identity."
     )
-    sigma: Positive = Field(1.0, description="Standard deviation of the low-pass, in taps.")
+    sigma: Annotated[float, Field(ge=0.01)] = Field(1.0, description="Standard deviation of the low-pass, in taps.")
     rescale: bool = Field(
         False, description="Give back the norm that the low-pass takes from white noise (x0.28 at K 7, sigma 1)."
     )
@@ -182,7 +184,8 @@ class SinewichConfig(Section):
         "weights.",
     )
     gradient_cosine_every: Annotated[int, Field(ge=0)] = Field(
-        3, description="Epochs between measurements of the cosine of the tasks' gradients; 0: never."
+        3,
+        description="Epochs between measurements of the cosine of the tasks' gradients, and after the last; 0: never.",
     )
 
 

@@ -24,7 +24,7 @@ class ClockNet(nn.Module):
     def __init__(self, tasks: tuple[str, ...], config: SinewichConfig, seed: int) -> None:
         super().__init__()
         self.tasks = tasks
-        self.kind = config.clock
+        self.kind = "fixed" if config.modulation == "none" else config.clock  # nothing reads omega: nothing to learn
         with seeded(seed, "clock"):
             query_D = torch.randn(config.tokens) * math.sqrt(2 / config.tokens)
         query_D[:2] = query_D[:2].abs() * torch.tensor([1.0, -1.0])

@@ -42,8 +42,15 @@ def norm_kept(shape: tuple[int, int], size: int, sigma: float) -> float:
 
 
 def _norm_kept_along(cells: int, size: int, sigma: float) -> float:
-    matrix = _filtered(torch.eye(cells, dtype=torch.float64), size, sigma, -1)
-    return float(matrix.pow(2).sum().div(cells).sqrt())
+    """In plain numbers, which torch.compile takes for the constant that they are."""
+    squares = 0.0
+    for cell in range(cells):
+        row = [0.0] * cells
+        for i, weight in enumerate(taps(size, sigma)):
+            turned = (cell + i - size // 2) % (2 * cells)
+            row[min(turned, 2 * cells - 1 - turned)] += weight
+        squares += sum(weight**2 for weight in row)
+    return math.sqrt(squares / cells)
 
 
 class _LowPass(Function):

@@ -27,8 +27,8 @@ class FullBase(nn.Module):
     """A base M = 5 sqrt(I) / s U without factors (the decoder's); U is drawn as torch draws a convolution.
 
     So omega_t M has a std of about 4 at the start, whatever the clock's first scale s: far enough for tasks to start
-    with weights of their own (cosine below 0.1), and a learning rate that suits heads does not spin it. Held as M
-    itself, a step of the optimizer would turn it by s times that rate: at s = 150 by a radian.
+    with weights of their own (at c = 1.5 cosines of three tasks are below 0.1), and a learning rate that suits heads
+    does not spin it. Held as M itself, a step would turn it by s times that rate: at s = 150 by a radian.
     """
 
     def __init__(self, out_channels: int, in_channels: int, scale: float) -> None:
@@ -104,20 +104,23 @@ class SineWeights(nn.Module):
 
     def bases_of_tasks(self) -> list[SineBase | FullBase]:
         """Each task's base: the same one, or its own."""
-        found = [self.bases[SHARED if SHARED in self.bases else task] for task in self.clock.tasks]
-        return [base for base in found if isinstance(base, SineBase | FullBase)]
+        return [self._base(SHARED if SHARED in self.bases else task) for task in self.clock.tasks]
 
     def matrices(self) -> Tensor:
         """M of every base, (1 or T, P, O, I)."""
-        return torch.stack([base.matrix() for base in self.bases.values() if isinstance(base, SineBase | FullBase)])
+        return torch.stack([self._base(owner).matrix() for owner in self.bases])
+
+    def _base(self, owner: str) -> SineBase | FullBase:
+        base = self.bases[owner]
+        assert isinstance(base, SineBase | FullBase)
+        return base
 
     def kernels(self) -> Tensor:
         """M_t of every task after the low-pass, over the gain, (T, P, O, I)."""
         if self._held is not None:
             return self._held
-        matrices = self.matrices()
-        with torch.autocast(matrices.device.type, enabled=False):
-            return task_kernels(matrices, self.clock(), self.config)
+        with torch.autocast(next(self.parameters()).device.type, enabled=False):  # omega M is an angle: no bf16 product
+            return task_kernels(self.matrices(), self.clock(), self.config)
 
 
 def task_kernels(matrices: Tensor, omega_T: Tensor, config: SinewichConfig) -> Tensor:
@@ -186,13 +189,14 @@ def held_kernels(layers: Sequence[SineWeights]) -> Iterator[None]:
 
     Where gradients are on, those that uses left on the weights go on to bases and clock at the block's end.
     """
+    assert all(layer._held is None for layer in layers)  # blocks do not nest: the inner one would end the outer
     computed = [layer.kernels() for layer in layers]
-    for layer, kernels in zip(layers, computed, strict=True):
-        layer._held = kernels.detach().requires_grad_(kernels.requires_grad)
+    held = [kernels.detach().requires_grad_(kernels.requires_grad) for kernels in computed]
+    for layer, kernels in zip(layers, held, strict=True):
+        layer._held = kernels
     try:
         yield
-        used = [(k, h._held.grad) for k, h in zip(computed, layers, strict=True) if h._held is not None]
-        pairs = [(kernels, grad) for kernels, grad in used if grad is not None]
+        pairs = [(k, h.grad) for k, h in zip(computed, held, strict=True) if h.grad is not None]
         if pairs:
             torch.autograd.backward([kernels for kernels, _ in pairs], [grad for _, grad in pairs])
     finally:

@@ -5,6 +5,7 @@ Axes: T tasks, P taps, O out, I in.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -49,7 +50,12 @@ def joined(kernel_POI: Tensor) -> Tensor:
 
 
 def effective_rank(matrix: Tensor) -> float:
-    """exp of the entropy of the singular values' shares (Roy and Vetterli 2007); 0 for a matrix of zeros."""
+    """exp of the entropy of the singular values' shares (Roy and Vetterli 2007); 0 for a matrix of zeros.
+
+    nan where an entry is not finite, so that a diverged trial is told by its loss.
+    """
+    if not matrix.isfinite().all():
+        return math.nan
     wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.t()
     values = torch.linalg.eigvalsh(wide @ wide.t()).clamp_min(0).sqrt()
     total = values.sum()

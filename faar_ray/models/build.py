@@ -90,5 +90,7 @@ def _say_clipped_ranks(model: MultiTaskModel, config: TrialConfig) -> None:
         ranks = sorted({(a.site.stage, a.rank) for a in clipped})
         told = ", ".join(f"{rank} in stage {stage}" for stage, rank in ranks)
         log.warning(
-            "pdrs.init_rank: above the smaller side of its layer for %d adapters, which start at %s", len(clipped), told
+            "pdrs.init_rank (or sinewich.rank): above the smaller side of its layer for %d adapters, which start at %s",
+            len(clipped),
+            told,
         )

@@ -83,10 +83,9 @@ class TaskBlock(nn.Module):
         carried = self.continues or (self.common and layer != self.last_layer)
         if self.common:
             out = own.on_common(module if carried else None, x)
-        elif layout is not None and getattr(own, "needs_grid", False):
-            out = own.beside(module, x, layout) if carried else own(x, layout)
-        else:
-            out = own.beside(module, x) if carried else own(x)
+            return out
+        grid = (layout,) if getattr(own, "needs_grid", False) else ()
+        out = own.beside(module, x, *grid) if carried else own(x, *grid)
         return out
 
 

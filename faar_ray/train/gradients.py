@@ -11,10 +11,11 @@ from faar_ray.adapters import SineWeights
 from faar_ray.adapters.sine_measure import mean_cosines
 from faar_ray.data import batches
 from faar_ray.tasks import TASKS
+from faar_ray.train.step import placed
 from faar_ray.train.trial import Trial
 
 IMAGES = 16
-"""The first of the validation split: every worker finds the same."""
+"""At most so many, the first of the validation split: every worker finds the same."""
 
 
 def gradient_cosines(trial: Trial) -> dict[SineWeights, list[float | None]]:
@@ -26,23 +27,18 @@ def gradient_cosines(trial: Trial) -> dict[SineWeights, list[float | None]]:
     layers = [layer for layer in trial.sines if "shared" in layer.bases]
     if len(tasks) == 1 or not layers:
         return {}
-    batch = next(iter(batches(trial.val_data, batch_size=IMAGES, seed=0, epoch=0, train=False)))
+    images = min(IMAGES, max(1, trial.config.optim.batch_size // trial.config.optim.accumulate))  # what fits a step
+    batch = next(iter(batches(trial.val_data, batch_size=images, seed=0, epoch=0, train=False)))
+    batch = {name: placed(trial, values) for name, values in batch.items()}
     was_training = trial.model.training
     trial.model.eval()
-    predictions = trial.model(batch["image"].to(trial.runtime.device, trial.dtype))
-    of_layers = [list(layer.bases.parameters()) for layer in layers]
-    flat = [p for parameters in of_layers for p in parameters]
-    found: list[list[torch.Tensor]] = []
+    predictions = trial.model(batch["image"])
+    parameters = [p for layer in layers for p in layer.bases.parameters()]
+    sizes = [sum(p.numel() for p in layer.bases.parameters()) for layer in layers]
+    of_tasks: list[tuple[torch.Tensor, ...]] = []
     for task in tasks:
-        target = batch[task].to(trial.runtime.device, trial.dtype if batch[task].is_floating_point() else None)
-        loss = TASKS[task].loss(predictions[task], target)
-        gradients = torch.autograd.grad(loss, flat, retain_graph=task != tasks[-1])
-        found.append([g.flatten() for g in gradients])
+        loss = TASKS[task].loss(predictions[task], batch[task])
+        gradients = torch.autograd.grad(loss, parameters, retain_graph=task != tasks[-1])
+        of_tasks.append(torch.cat([g.flatten() for g in gradients]).double().split(sizes))
     trial.model.train(was_training)
-    cosines, start = {}, 0
-    for layer, parameters in zip(layers, of_layers, strict=True):
-        stop = start + len(parameters)
-        vectors_TN = torch.stack([torch.cat(of_task[start:stop]) for of_task in found])
-        cosines[layer] = mean_cosines(vectors_TN.double())
-        start = stop
-    return cosines
+    return {layer: mean_cosines(torch.stack(of_layer)) for layer, *of_layer in zip(layers, *of_tasks, strict=True)}

@@ -31,7 +31,7 @@ def train_step(trial: Trial, batch: Batch, step: int) -> dict[str, Tensor]:
     Raises:
         NonFiniteLoss: naming step and task.
     """
-    batch = {name: _placed(trial, values) for name, values in batch.items()}
+    batch = {name: placed(trial, values) for name, values in batch.items()}
     counts = counts_of(trial, batch)
     trial.optimizer.zero_grad(set_to_none=True)
     losses = trial.runtime.total(accumulated(trial, batch, counts, trial.parts(step)))
@@ -87,5 +87,6 @@ def shares_of(trial: Trial, batch: Batch, counts: Mapping[str, Tensor]) -> dict[
     return {task: TASKS[task].loss.share(full[task], batch[task], counts[task]) for task in counts}
 
 
-def _placed(trial: Trial, values: Tensor) -> Tensor:
+def placed(trial: Trial, values: Tensor) -> Tensor:
+    """On the trial's device, in its precision."""
     return values.to(trial.runtime.device, trial.dtype if values.is_floating_point() else None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Literal
 
 from faar_ray.config import TrialConfig
@@ -18,7 +19,10 @@ TASK_METRICS: dict[str, tuple[str, ...]] = {
     "edge": ("f1",),
 }
 """Validation metrics of each task; the first is the one that delta_m uses."""
-SINE_METRICS = ("sine/cosine", "sine/gradient_cosine", "sine/effective_rank")
+SINE_METRICS = (
+    *("sine/effective_rank", "sine/effective_rank_base", "sine/mean", "sine/skew"),
+    *("sine/omega_std/mean", "sine/omega_std/min", "sine/omega_std/max"),
+)
 SMALLER_IS_BETTER = re.compile(
     r"trainable_params|sine/cosine|(params|train|rank|time)/.*|.*/(mean_angle|rmse_angle|rmse)"
 )
@@ -38,11 +42,17 @@ def metric_names(config: TrialConfig) -> tuple[str, ...]:
         "rank/weighted_mean",
         "rank/shared",
         *(f"rank/{task}" for task in tasks),
-        *(SINE_METRICS if config.adapter.kind == "sine_awb" or config.decoder.hidden == "sine" else ()),
+        *(_of_sines(tasks) if config.adapter.kind == "sine_awb" or config.decoder.hidden == "sine" else ()),
         *(f"rank/stage{stage}" for stage in range(4)),
         "time/step_ms",
         "time/epoch_s",
     )
+
+
+def _of_sines(tasks: Sequence[str]) -> tuple[str, ...]:
+    """Those of every epoch: cosines of gradients are measured in some only."""
+    of_pairs = ("sine/cosine",) if len(tasks) > 1 else ()
+    return (*of_pairs, *SINE_METRICS, *(f"clock/omega/{task}" for task in tasks))
 
 
 def goal_of(metric: str) -> Goal:

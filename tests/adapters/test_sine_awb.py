@@ -132,7 +132,7 @@ def test_importance_is_the_derivative_along_explicit_masks(conv_size: int, activ
     expected = (row_mask.grad.abs() + column_mask.grad.abs()) / 2
     torch.testing.assert_close(scores, expected[:active])
 
-    along = [(found.core * found.core.grad).flatten(2).sum(-1) if conv_size == 3 else found.core * found.core.grad][0]
+    along = (found.core * found.core.grad).reshape(R, R, -1).sum(-1)
     by_factor = [(p * p.grad).sum(1) for p in (found.B_RO, found.A_RI)]
     torch.testing.assert_close(along.sum(1), by_factor[0])
     torch.testing.assert_close(along.sum(0), by_factor[1])
@@ -242,3 +242,32 @@ def test_a_base_at_its_start_tells_no_task_apart() -> None:
                         Site(0, 0, "proj_awb", "shared"))  # fmt: skip
     assert [m.cosine for m in measure(fresh)] == [1.0, 1.0, 1.0]
     assert [m.effective_rank_task for m in measure(fresh)] == [0.0, 0.0, 0.0]
+
+
+def test_autocast_leaves_kernels_as_they_are() -> None:
+    """omega M is an angle: in bf16 it would be off by percents of a turn."""
+    weights = layer(config(scale=50.0)).float()
+    weights.clock.float()
+    plain = weights.kernels()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(weights.kernels(), plain)
+
+
+def test_blocks_of_held_kernels_do_not_nest() -> None:
+    weights = layer(config())
+    with held_kernels([weights]), pytest.raises(AssertionError), held_kernels([weights]):
+        pass
+
+
+def test_what_is_not_finite_is_measured_as_nan() -> None:
+    weights = layer(config())
+    with torch.no_grad():
+        next(iter(weights.bases.parameters())).fill_(math.nan)
+    assert all(math.isnan(m.effective_rank) and math.isnan(m.effective_rank_task) for m in measure(weights))
+
+
+def test_the_norm_given_back_is_that_of_the_filter() -> None:
+    for cells, size in ((3, 7), (24, 9)):
+        along = correlate1d(torch.eye(cells, dtype=torch.float64).numpy(), taps(size, 1.0), axis=-1, mode="reflect")
+        expected = float((along**2).sum() / cells)
+        assert norm_kept((cells, cells), size, 1.0) == pytest.approx(expected)

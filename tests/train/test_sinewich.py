@@ -101,8 +101,11 @@ def test_the_adapter_file_builds_the_trained_model(hybrid: tuple[Path, list[Epoc
     ranks = {m.site: m.rank for m in model.modules() if isinstance(m, SineBase)}
     recorded = {(r.stage, r.layer): r.rank for r in records[-1].ranks if r.layer.endswith("_awb")}
     assert {(site.stage, site.layer): rank for site, rank in ranks.items()} == recorded
+    trained = Trial(TrialConfig.resolve(SMALL), InProcess("cpu"))
+    trained.restore(folder)
     image = torch.randn(1, 3, 32, 32)
-    assert all(y.isfinite().all() for y in model(image).values())
+    for task, prediction in trained.model.eval()(image).items():
+        torch.testing.assert_close(model(image)[task], prediction)
 
 
 @pytest.mark.slow
