@@ -8,7 +8,7 @@ make together.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import islice
+from itertools import combinations, islice, product
 from typing import Any
 
 from pydantic import ValidationError
@@ -86,6 +86,31 @@ def fitted(parameters: Parameters, base: Base, *, whole: bool = True) -> tuple[d
             faulty.add(key)
             found += faults + more
     return out, found
+
+
+def at_odds(parameters: Parameters, base: Base) -> Iterator[Fault]:
+    """Two parameters, neither with conditions, that can be sampled with values which do not fit together."""
+    free = {key: [value for _, value in p.extremes()] for key, p in parameters.items() if not p.when}
+    for (first, ones), (second, others) in combinations(free.items(), 2):
+        for one, other in product(ones, others):
+            sample = {first: one, second: other}
+            if faults := trial_faults(base, sample):
+                rule = f"{faults[0].name}: {faults[0].text}"
+                yield Fault(
+                    ("parameters", second),
+                    f"{rule}, where {first} is {shown(one)} and {second} {shown(other)}: give one of them a `when`",
+                    second,
+                )
+                break
+
+
+def trial_faults(base: Base, over: Mapping[str, Any] | None = None) -> list[Fault]:
+    """What is wrong with a raw trial config, dotted keys `over` it."""
+    try:
+        TrialConfig.resolve(base, **(over or {}))
+    except ValidationError as error:
+        return faults_of(error, TrialConfig, with_dotted(base, over or {}))
+    return []
 
 
 def _config(base: Base, sample: Sample) -> dict[str, Any]:

@@ -15,13 +15,13 @@ from pydantic import (
     model_validator,
 )
 
-from faar_ray.config import Positive, Section, TrialConfig, with_dotted
+from faar_ray.config import Positive, Section, TrialConfig
 from faar_ray.errors import ConfigError
 from faar_ray.faults import Fault, did_you_mean, faults_of, lines_of, raising, unknown_key, with_more
 from faar_ray.overriding import overridden
 from faar_ray.reading import KeyPath, read_yaml, shown
 from faar_ray.sections import FolderName, Resources, Storage, Tracking
-from faar_ray.tune.conditions import fitted, judged, possible
+from faar_ray.tune.conditions import at_odds, fitted, judged, possible, trial_faults
 from faar_ray.tune.metric_names import TASK_METRICS, Goal, goal_of, metric_names
 from faar_ray.tune.parameter import DEFAULTS, Parameter, Scalar
 from faar_ray.tune.points import planned, priors
@@ -167,9 +167,11 @@ class SearchSpace(Section):
 
     @model_validator(mode="after")
     def _samples_resolve(self) -> Self:
-        """Every parameter alone fits the base; here their priors together."""
+        """Every parameter alone fits the base; here their priors together, and each two of them at their extremes."""
         faults = trial_faults(self.base, priors(self.parameters, self.base))
         raising(Fault(("parameters",), f"{fault.name}: {fault.text}") for fault in faults)
+        if self.search.sampler != "points":
+            raising(at_odds(self.parameters, self.base))
         return self
 
     @model_validator(mode="after")
@@ -194,15 +196,6 @@ class SearchSpace(Section):
     def goal(self, metric: str) -> Goal:
         """Which way is better: as the objectives say, else by the metric's nature."""
         return next((objective.goal for objective in self.objectives if objective.name == metric), goal_of(metric))
-
-
-def trial_faults(base: Mapping[str, Any], over: Mapping[str, Any] | None = None) -> list[Fault]:
-    """What is wrong with a raw trial config, dotted keys `over` it."""
-    try:
-        TrialConfig.resolve(base, **(over or {}))
-    except ValidationError as error:
-        return faults_of(error, TrialConfig, with_dotted(base, over or {}))
-    return []
 
 
 def _base(info: ValidationInfo) -> dict[str, Any]:

@@ -315,3 +315,23 @@ def test_of_the_priors_the_active_ones_are_tried_first(conditional: Space) -> No
     method = {"values": ["faar", "dora"], "prior": "dora"}
     found = conditional({**written(conditional), "method": method})
     assert planned(found.search, found.parameters, found.base, ()) == [{"method": "dora"}]
+
+
+def test_two_parameters_that_can_be_drawn_at_odds_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "a.yaml"
+    lines = [
+        "version: 1",
+        "name: a",
+        "base: {sinewich: {conv_size: 3}}",
+        "parameters:",
+        "  sinewich.conv_size: {values: [1, 3]}",
+        "  sinewich.blur: {values: [matrix, kernel]}",
+        "objectives: [{name: delta_m, goal: maximize}]",
+    ]
+    file.write_text("\n".join(lines))
+    with pytest.raises(ConfigError, match="must be matrix or none where sinewich.conv_size is 1") as told:
+        read_space(file)
+    assert "a.yaml:6:" in str(told.value)
+    assert "where sinewich.conv_size is 1 and sinewich.blur 'kernel': give one of them a `when`" in str(told.value)
+    file.write_text("\n".join(lines).replace("kernel]}", "kernel], when: {sinewich.conv_size: 3}}"))
+    assert set(read_space(file).parameters) == {"sinewich.conv_size", "sinewich.blur"}
