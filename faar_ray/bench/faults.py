@@ -26,7 +26,7 @@ TARGETS: dict[int, tuple[Target, ...]] = {
     2: ("driver", "trial", "worker", "node", "raylet"),
 }
 ON_CLUSTER = ("node", "raylet")
-LIMIT_S = 240.0
+LIMIT_S = 400.0
 Say = Callable[[str], None]
 
 
