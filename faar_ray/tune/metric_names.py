@@ -20,7 +20,7 @@ TASK_METRICS: dict[str, tuple[str, ...]] = {
 """Validation metrics of each task; the first is the one that delta_m uses."""
 SINE_METRICS = ("sine/cosine", "sine/gradient_cosine", "sine/effective_rank")
 SMALLER_IS_BETTER = re.compile(
-    r"trainable_params|sine/cosine|(params|train|rank|time)/.*|.*/(mean_angle|rmse_angle|rmse)"
+    r"trainable_params|sine/cosine|(params|train|rank|time|memory)/.*|.*/(mean_angle|rmse_angle|rmse)"
 )
 
 
@@ -42,6 +42,7 @@ def metric_names(config: TrialConfig) -> tuple[str, ...]:
         *(f"rank/stage{stage}" for stage in range(4)),
         "time/step_ms",
         "time/epoch_s",
+        "memory/peak_mb",
     )
 
 
