@@ -17,13 +17,14 @@ from optuna.trial import FrozenTrial, TrialState
 
 from faar_ray.config import TrialConfig, config_id
 from faar_ray.records import TrialResult
+from faar_ray.report.limits import feasible
 from faar_ray.tune import journal
 from faar_ray.tune.failures import described
 from faar_ray.tune.jobs import Job
 from faar_ray.tune.points import asked, planned
 from faar_ray.tune.replicates import leading
 from faar_ray.tune.sampling import draw, from_optuna, sampler_of, to_optuna
-from faar_ray.tune.space import Constraint, Scalar, SearchSpace
+from faar_ray.tune.space import Scalar, SearchSpace
 
 TOLD = {"COMPLETE": TrialState.COMPLETE, "PRUNED": TrialState.PRUNED, "FAIL": TrialState.FAIL}
 
@@ -125,7 +126,7 @@ class Proposer:
 
     def feasible(self, result: TrialResult) -> bool:
         """Whether a result satisfies all constraints; without the metric it does not."""
-        return all(_excess(limit, result) <= 0 for limit in self.space.limits)
+        return feasible(result.metrics, self.space.limits)
 
     def leaders(self) -> list[TrialResult]:
         """The configurations that replicates are for."""
@@ -192,7 +193,7 @@ class Proposer:
     def _close(self, result: TrialResult, trial: optuna.Trial) -> None:
         if result.state != "FAIL":
             for text, limit in zip(self.space.constraints, self.space.limits, strict=True):
-                trial.set_constraint(text, min(_excess(limit, result), sys.float_info.max))
+                trial.set_constraint(text, min(limit.excess(result.metrics), sys.float_info.max))
         values = [result.metrics[o.name] for o in self.space.objectives] if result.state == "COMPLETE" else None
         self.study.tell(trial.number, values, TOLD[result.state])
 
@@ -206,8 +207,3 @@ class Proposer:
 
 def _is_replicate(trial: FrozenTrial) -> bool:
     return bool(trial.user_attrs.get("replicate"))
-
-
-def _excess(limit: Constraint, result: TrialResult) -> float:
-    value = limit.excess(result.metrics) if limit.metric in result.metrics else math.inf
-    return math.inf if math.isnan(value) else value

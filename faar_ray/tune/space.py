@@ -20,6 +20,7 @@ from faar_ray.errors import ConfigError
 from faar_ray.faults import Fault, did_you_mean, faults_of, lines_of, raising, unknown_key, with_more
 from faar_ray.overriding import overridden
 from faar_ray.reading import KeyPath, read_yaml, shown
+from faar_ray.report.limits import Constraint, parsed
 from faar_ray.sections import FolderName, Resources, Storage, Tracking
 from faar_ray.tune.conditions import fitted, judged, possible
 from faar_ray.tune.metric_names import TASK_METRICS, Goal, goal_of, metric_names
@@ -27,13 +28,11 @@ from faar_ray.tune.parameter import DEFAULTS, Parameter, Scalar
 from faar_ray.tune.points import planned, priors
 from faar_ray.tune.space_sections import (
     Budget,
-    Constraint,
     Failure,
     Objective,
     SchedulerConfig,
     SearchConfig,
     WarmStart,
-    parsed,
 )
 
 Handler = ValidatorFunctionWrapHandler
