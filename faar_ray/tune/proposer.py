@@ -22,7 +22,7 @@ from faar_ray.tune.failures import described
 from faar_ray.tune.jobs import Job
 from faar_ray.tune.points import asked, planned
 from faar_ray.tune.replicates import leading
-from faar_ray.tune.sampling import draw, from_optuna, sampler_of, to_optuna
+from faar_ray.tune.sampling import carry_over, draw, from_optuna, sampler_of, to_optuna
 from faar_ray.tune.space import Constraint, Scalar, SearchSpace
 
 TOLD = {"COMPLETE": TrialState.COMPLETE, "PRUNED": TrialState.PRUNED, "FAIL": TrialState.FAIL}
@@ -41,6 +41,7 @@ class Proposer:
         self.base_seed = space.trial_config({}).seed
         self._points = planned(space.search, space.parameters, space.base, space.warm_start.points)
         self._live: dict[int, optuna.Trial] = {}
+        self._sampler = study.sampler
         self._left = [trial.number for trial in journal.trials(study, TrialState.RUNNING)]
         self._settle_what_had_ended()
 
@@ -152,7 +153,9 @@ class Proposer:
     def _begin(self, number: int) -> Job:
         """Ask for trial `number` (or go on with it) and name it; every step may be repeated after a kill."""
         trials = journal.trials(self.study)
-        self.study.sampler = sampler_of(self.space.search, self.space.parameters, number)
+        self.study.sampler = self._sampler = carry_over(
+            self._sampler, sampler_of(self.space.search, self.space.parameters, number)
+        )
         fresh = number == len(trials) or trials[number].state == TrialState.WAITING
         trial = self._live[number] = self.study.ask() if fresh else journal.live(self.study, number)
         assert trial.number == number

@@ -12,6 +12,8 @@ from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.samplers import BaseSampler
+from optuna.search_space import IntersectionSearchSpace
 
 from faar_ray.seeding import seed_of
 from faar_ray.tune.conditions import in_order, unmet
@@ -70,6 +72,17 @@ def sampler_of(search: SearchConfig, parameters: Mapping[str, Parameter], number
         return optuna.samplers.TPESampler(
             seed=seed, n_startup_trials=startup, multivariate=True, group=conditional, constant_liar=True
         )
+
+
+def carry_over(known: BaseSampler, sampler: BaseSampler) -> BaseSampler:
+    """Give a new sampler what the one before found of the parameters that all finished trials share.
+
+    It follows from the finished trials alone, in whatever order they ended; so it is kept up, not found again.
+    """
+    before, now = (getattr(each, "_search_space", None) for each in (known, sampler))
+    if isinstance(before, IntersectionSearchSpace) and isinstance(now, IntersectionSearchSpace):
+        sampler._search_space = before  # type: ignore[attr-defined]
+    return sampler
 
 
 def _suggested(trial: optuna.Trial, name: str, dist: BaseDistribution) -> Any:
