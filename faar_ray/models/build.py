@@ -89,8 +89,7 @@ def _say_clipped_ranks(model: MultiTaskModel, config: TrialConfig) -> None:
     if clipped:
         ranks = sorted({(a.site.stage, a.rank) for a in clipped})
         told = ", ".join(f"{rank} in stage {stage}" for stage, rank in ranks)
+        keys = "pdrs.init_rank" if config.sinewich.rank is None else "pdrs.init_rank or sinewich.rank"
         log.warning(
-            "pdrs.init_rank (or sinewich.rank): above the smaller side of its layer for %d adapters, which start at %s",
-            len(clipped),
-            told,
+            "%s: above the smaller side of its layer for %d adapters, which start at %s", keys, len(clipped), told
         )

@@ -329,7 +329,7 @@ def test_two_parameters_that_can_be_drawn_at_odds_are_refused(tmp_path: Path) ->
         "objectives: [{name: delta_m, goal: maximize}]",
     ]
     file.write_text("\n".join(lines))
-    with pytest.raises(ConfigError, match="must be matrix or none where sinewich.conv_size is 1") as told:
+    with pytest.raises(ConfigError, match=r"must be matrix or none where sinewich\.conv_size is 1") as told:
         read_space(file)
     assert "a.yaml:6:" in str(told.value)
     assert "where sinewich.conv_size is 1 and sinewich.blur 'kernel': give one of them a `when`" in str(told.value)
