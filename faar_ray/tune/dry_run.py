@@ -12,7 +12,8 @@ from faar_ray.tune.conditions import possible
 from faar_ray.tune.parameter import Scalar
 from faar_ray.tune.points import asked, planned
 from faar_ray.tune.run_folder import as_yaml
-from faar_ray.tune.sampling import draw, sampler_of, to_optuna
+from faar_ray.tune.samplers import sampler_of
+from faar_ray.tune.sampling import draw, to_optuna
 from faar_ray.tune.space import SearchSpace
 
 SAMPLES = 3

@@ -22,7 +22,8 @@ from faar_ray.tune.failures import described
 from faar_ray.tune.jobs import Job
 from faar_ray.tune.points import asked, planned
 from faar_ray.tune.replicates import leading
-from faar_ray.tune.sampling import draw, from_optuna, sampler_of, to_optuna
+from faar_ray.tune.samplers import sampler_of
+from faar_ray.tune.sampling import draw, from_optuna, to_optuna
 from faar_ray.tune.space import Constraint, Scalar, SearchSpace
 
 TOLD = {"COMPLETE": TrialState.COMPLETE, "PRUNED": TrialState.PRUNED, "FAIL": TrialState.FAIL}

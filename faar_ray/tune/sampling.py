@@ -1,4 +1,4 @@
-"""From a parameter of the search space to an Optuna distribution and back, and the sampler of one ask.
+"""From a parameter of the search space to an Optuna distribution and back.
 
 Optuna sees u = 1 - x for `scale: log1m`, under the name `1 - <key>`, so that its journal is true as well; everything
 else sees x.
@@ -6,17 +6,15 @@ else sees x.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.samplers import NSGAIISampler
 
-from faar_ray.seeding import seed_of
 from faar_ray.tune.conditions import in_order, unmet
 from faar_ray.tune.parameter import Parameter, Scalar
-from faar_ray.tune.space_sections import SearchConfig
 
 DIGITS = 12  # 1 - (1 - x) is x again to this many
 
@@ -41,6 +39,8 @@ def distribution(parameter: Parameter) -> BaseDistribution:
 def draw(trial: optuna.Trial, parameters: Mapping[str, Parameter], base: Mapping[str, Any]) -> dict[str, Scalar]:
     """Draw every parameter that is active, in the order in which they are decided; what the journal has stays."""
     sample: dict[str, Scalar] = {}
+    if isinstance(trial.study.sampler, NSGAIISampler):
+        _ = trial.relative_params  # a point that is given whole has a generation, too
     for key in in_order(parameters):
         if not unmet(parameters[key], base, sample):
             held = _suggested(trial, optuna_name(key, parameters[key]), distribution(parameters[key]))
@@ -57,19 +57,6 @@ def from_optuna(parameters: Mapping[str, Parameter], held: Mapping[str, Any]) ->
     """What Optuna holds as a point (dotted key -> x), in the order of the space."""
     names = {key: optuna_name(key, parameter) for key, parameter in parameters.items()}
     return {key: _outward(parameters[key], held[name]) for key, name in names.items() if name in held}
-
-
-def sampler_of(search: SearchConfig, parameters: Mapping[str, Parameter], number: int) -> optuna.samplers.BaseSampler:
-    """The sampler of ask `number`, from the seed and the number alone: a resumed search asks as an undisturbed one."""
-    seed = seed_of(search.seed, "sampler", number) % 2**32
-    if search.sampler != "tpe":
-        return optuna.samplers.RandomSampler(seed=seed)
-    conditional = any(parameter.when for parameter in parameters.values())
-    startup = search.startup_trials
-    with warnings.catch_warnings(action="ignore", category=optuna.exceptions.ExperimentalWarning):  # says `group`
-        return optuna.samplers.TPESampler(
-            seed=seed, n_startup_trials=startup, multivariate=True, group=conditional, constant_liar=True
-        )
 
 
 def _suggested(trial: optuna.Trial, name: str, dist: BaseDistribution) -> Any:

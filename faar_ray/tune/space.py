@@ -21,6 +21,7 @@ from faar_ray.faults import Fault, did_you_mean, faults_of, lines_of, raising, u
 from faar_ray.overriding import overridden
 from faar_ray.reading import KeyPath, read_yaml, shown
 from faar_ray.sections import FolderName, Resources, Storage, Tracking
+from faar_ray.tune.abilities import sampler_faults
 from faar_ray.tune.conditions import at_odds, fitted, judged, possible, trial_faults
 from faar_ray.tune.metric_names import TASK_METRICS, Goal, goal_of, metric_names
 from faar_ray.tune.parameter import DEFAULTS, Parameter, Scalar
@@ -129,6 +130,13 @@ class SearchSpace(Section):
             Fault((index,), fault) for index, text in enumerate(constraints) if (fault := _constraint_fault(text, info))
         )
         return constraints
+
+    @field_validator("search")
+    @classmethod
+    def _sampler_takes_it(cls, search: SearchConfig, info: ValidationInfo) -> SearchConfig:
+        parts = (info.data.get(name, {}) for name in ("parameters", "objectives", "constraints"))
+        raising(sampler_faults(search, *parts))
+        return search
 
     @field_validator("budget")
     @classmethod

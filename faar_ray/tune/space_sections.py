@@ -47,14 +47,24 @@ class Replicates(Section):
 class SearchConfig(Section):
     """Who proposes configurations."""
 
-    sampler: Literal["tpe", "random", "grid", "points"] = Field(
+    sampler: Literal["tpe", "nsga2", "gp", "cmaes", "random", "qmc", "grid", "points"] = Field(
         "tpe",
-        description="Optuna sampler, or a list that is run as it is: `grid`, every combination of values; `points`, "
-        "those of warm_start.points.",
+        description="Optuna sampler, or a list that is run as it is. `tpe` takes everything: lists, `when`, several "
+        "objectives, constraints. `nsga2` and `gp` take all but `when`; `cmaes` ranges only, one objective, no "
+        "constraints. `random` and `qmc` (Sobol's sequence, without `when`) learn from no result. Trials that were "
+        "stopped early teach `tpe` alone, points and priors all but `cmaes`. `grid` is every combination of values; "
+        "`points`, those of warm_start.points.",
     )
     seeds: Count = Field(1, description="`grid` and `points`: seeds of every configuration.")
     seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(0, description="Seed of the sampler.")
-    startup_trials: Annotated[int, Field(ge=0)] = Field(4, description="Random configurations before tpe sets in.")
+    startup_trials: Annotated[int, Field(ge=0)] = Field(
+        4, description="Random configurations before tpe, gp or cmaes sets in."
+    )
+    population: Annotated[int, Field(ge=4)] | None = Field(
+        None,
+        description="`nsga2` and `cmaes`: finished trials of a generation; the first is random. null is 50 for nsga2, "
+        "4 + 3 ln(parameters) for cmaes.",
+    )
     replicates: Replicates | None = Field(None, description="Reruns of the leading configurations on common seeds.")
 
     @property

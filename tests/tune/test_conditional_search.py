@@ -19,7 +19,7 @@ from faar_ray.tune.dry_run import bound, show_plan
 from faar_ray.tune.jobs import Job
 from faar_ray.tune.journal import open_journal
 from faar_ray.tune.proposer import Proposer
-from faar_ray.tune.sampling import sampler_of
+from faar_ray.tune.samplers import sampler_of
 from faar_ray.tune.space import SearchSpace
 
 Space = Callable[..., SearchSpace]

@@ -12,7 +12,8 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 
 from faar_ray.tune.parameter import Parameter
 from faar_ray.tune.points import first_points
-from faar_ray.tune.sampling import distribution, draw, from_optuna, sampler_of, to_optuna
+from faar_ray.tune.samplers import sampler_of
+from faar_ray.tune.sampling import distribution, draw, from_optuna, to_optuna
 from faar_ray.tune.space import SearchSpace
 from faar_ray.tune.space_sections import SearchConfig
 
