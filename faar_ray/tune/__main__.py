@@ -10,11 +10,15 @@ import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from faar_ray.errors import FaarRayError, StorageError
 from faar_ray.tools import tool
+
+if TYPE_CHECKING:
+    from faar_ray.tune.space import SearchSpace
 
 EXAMPLE = """examples:
   python -m faar_ray.tune search_spaces/rho.yaml
@@ -79,10 +83,20 @@ def _again(raw: Sequence[str]) -> str:
 
 def _run(options: argparse.Namespace) -> int:
     warnings.filterwarnings("ignore")
-    from faar_ray.tune.space import read_space
+    from faar_ray.tune.space import read_document, read_space
 
     named = [] if options.name is None else [f"name={json.dumps(options.name)}"]
-    space = read_space(options.space, [*options.overrides, *named])
+    written = (options.space, [*options.overrides, *named])
+    space = read_space(*written)
+    from faar_ray.tune.older_run import OlderRunFault
+
+    try:
+        return _start(space, options)
+    except OlderRunFault as fault:
+        raise fault.at(read_document(*written)) from None
+
+
+def _start(space: SearchSpace, options: argparse.Namespace) -> int:
     from faar_ray.train.capacity import capacity, this_machine
     from faar_ray.train.preflight import preflight
     from faar_ray.tune.remote_run import check_remote

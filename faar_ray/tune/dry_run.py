@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import optuna
 from rich.console import Console
 from rich.text import Text
 
 from faar_ray.config import config_id
 from faar_ray.train.capacity import Capacity
+from faar_ray.tune import journal
 from faar_ray.tune.conditions import possible
 from faar_ray.tune.parameter import Scalar
 from faar_ray.tune.points import asked, planned
@@ -15,6 +18,7 @@ from faar_ray.tune.run_folder import as_yaml
 from faar_ray.tune.samplers import sampler_of
 from faar_ray.tune.sampling import draw, to_optuna
 from faar_ray.tune.space import SearchSpace
+from faar_ray.tune.warm_start import warm_start
 
 SAMPLES = 3
 
@@ -23,7 +27,7 @@ def show_plan(console: Console, space: SearchSpace, capacity: Capacity | None) -
     """Print the resolved space, three sample configs, the concurrency and the bound on trials x epochs."""
     console.print(Text("# the resolved search space\n" + as_yaml(space)), soft_wrap=True)
     console.print(Text("# three sample configs (searched keys; all others are the base's)"), soft_wrap=True)
-    for point in samples(space, SAMPLES):
+    for point in samples(space, SAMPLES, lambda text: console.print(Text(text), soft_wrap=True)):
         config = space.trial_config(point)
         values = ", ".join(f"{key}: {value}" for key, value in point.items())
         console.print(Text(f"{config_id(config)}  {{{values}}}"), soft_wrap=True)
@@ -34,14 +38,15 @@ def show_plan(console: Console, space: SearchSpace, capacity: Capacity | None) -
     console.print(Text(bound(space)), soft_wrap=True)
 
 
-def samples(space: SearchSpace, number: int) -> list[dict[str, Scalar]]:
-    """Points that the search begins with, as far as no result is needed for them."""
+def samples(space: SearchSpace, number: int, say: Callable[[str], None] = print) -> list[dict[str, Scalar]]:
+    """Points that the search begins with, as far as no result is needed for them; `say` hears of an older run."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = optuna.create_study(directions=[objective.goal for objective in space.objectives])
+    warm_start(study, space, say)
     points = planned(space.search, space.parameters, space.base, space.warm_start.points)
     out = []
     for index in range(min(number, len(points)) if space.search.listed else number):
-        study.sampler = sampler_of(space.search, space.parameters, index)
+        study.sampler = sampler_of(space.search, space.parameters, index, journal.older(study))
         if index < len(points):
             study.enqueue_trial(to_optuna(space.parameters, points[index]))
         out.append(draw(study.ask(), asked(space.search, space.parameters, points, index), space.base))

@@ -23,6 +23,9 @@ from faar_ray.tune.space import Objective
 RESULT = "result"
 STUDY_RESULT = "result/"
 TEST_RESULT = "test/"
+WARM_START = "warm_start"
+"""Marks the trials of an older run, and the study once it has them."""
+OLDER_ID = "warm_start_trial"
 
 
 def open_journal(path: Path, name: str, objectives: Sequence[Objective]) -> optuna.Study:
@@ -45,6 +48,19 @@ def open_journal(path: Path, name: str, objectives: Sequence[Objective]) -> optu
     return study
 
 
+def read_journal(path: Path) -> optuna.Study:
+    """The journal of another search, which may be running: nothing of it is touched.
+
+    Raises:
+        DataError: the file is no journal of a search.
+    """
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    try:
+        return optuna.load_study(study_name=None, storage=JournalStorage(JournalFileBackend(str(path))))
+    except (ValueError, KeyError, TypeError) as fault:
+        raise DataError(f"{path}: is not a readable Optuna journal ({fault})") from fault
+
+
 def _clean_up_after_a_kill(path: Path) -> None:
     """Cut a half-written last line and remove the lock of a writer that is no more."""
     for left in path.parent.glob(path.name + ".lock*"):
@@ -63,14 +79,16 @@ def keep_result(study: optuna.Study, result: TrialResult, trial: optuna.Trial | 
     if trial is None:
         study.set_user_attr(STUDY_RESULT + result.trial_id, row)
         return
-    for key, value in {**_readable(result), RESULT: row}.items():
+    for key, value in {**readable(result), RESULT: row}.items():
         trial.set_user_attr(key, value)
 
 
-def _readable(result: TrialResult) -> dict[str, Any]:
+def readable(result: TrialResult) -> dict[str, Any]:
     """What optuna-dashboard shows beside a trial."""
     shown: dict[str, Any] = {
-        name: result.metrics[name] for name in ("rank/mean", "params/adapters") if name in result.metrics
+        name: result.metrics[name]
+        for name in ("rank/mean", "trainable_params", "params/adapters")
+        if name in result.metrics
     }
     facts = {"seconds": result.seconds, "epochs": result.epochs, "mlflow_run_id": result.run_id}
     return {**shown, **facts, "reason": result.reason}
@@ -107,5 +125,15 @@ def result_of(row: Mapping[str, Any]) -> TrialResult:
 
 
 def trials(study: optuna.Study, *states: TrialState) -> list[FrozenTrial]:
-    """Trials of the study by number; all states when none is given."""
+    """Trials of the study by number, first those of an older run; all states when none is given."""
     return study.get_trials(deepcopy=False, states=states or None)
+
+
+def own(study: optuna.Study, *states: TrialState) -> list[FrozenTrial]:
+    """The same without those of an older run."""
+    return [trial for trial in trials(study, *states) if WARM_START not in trial.user_attrs]
+
+
+def older(study: optuna.Study) -> list[FrozenTrial]:
+    """Trials of an older run: the sampler learns from them, nobody else hears of them."""
+    return [trial for trial in trials(study, TrialState.COMPLETE) if WARM_START in trial.user_attrs]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
+from faar_ray.faults import Fault, did_you_mean
+from faar_ray.reading import shown
 from faar_ray.tune.conditions import Base, Parameters, Sample, in_order, judged, unmet
 from faar_ray.tune.parameter import Parameter, Scalar
 from faar_ray.tune.space_sections import SearchConfig
@@ -52,3 +54,15 @@ def _with_each(key: str, parameter: Parameter, base: Base, row: dict[str, Scalar
     if unmet(parameter, base, row):
         return [row]
     return [{**row, key: value} for value in parameter.values or ()]
+
+
+def point_faults(index: int, point: Sample, parameters: Parameters, base: Base | None) -> Iterator[Fault]:
+    """What is wrong with a point of `warm_start`; without a base nothing is said of conditions."""
+    inactive = {} if base is None else judged(parameters, base, point)[1]
+    for key, value in point.items():
+        if key not in parameters:
+            yield Fault(("points", index, key), f"must be one of parameters{did_you_mean(key, parameters)}")
+        elif not parameters[key].contains(value):
+            yield Fault(("points", index, key), f"must lie within {parameters[key].words}, got {shown(value)}")
+        elif key in inactive:
+            yield Fault(("points", index, key), f"is not searched in this point: {inactive[key]}")

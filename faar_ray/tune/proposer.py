@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-import sys
 from collections.abc import Sequence
 
 import optuna
@@ -24,7 +23,7 @@ from faar_ray.tune.points import asked, planned
 from faar_ray.tune.replicates import leading
 from faar_ray.tune.samplers import sampler_of
 from faar_ray.tune.sampling import draw, from_optuna, to_optuna
-from faar_ray.tune.space import Constraint, Scalar, SearchSpace
+from faar_ray.tune.space import Scalar, SearchSpace
 
 TOLD = {"COMPLETE": TrialState.COMPLETE, "PRUNED": TrialState.PRUNED, "FAIL": TrialState.FAIL}
 
@@ -34,13 +33,14 @@ class Proposer:
 
     Args:
         space: the search space.
-        study: its journal, opened.
+        study: its journal, opened; trials of an older run stand first in it (see `warm_start`).
     """
 
     def __init__(self, space: SearchSpace, study: optuna.Study) -> None:
         self.space, self.study = space, study
         self.base_seed = space.trial_config({}).seed
         self._points = planned(space.search, space.parameters, space.base, space.warm_start.points)
+        self._older = journal.older(study)
         self._live: dict[int, optuna.Trial] = {}
         self._left = [trial.number for trial in journal.trials(study, TrialState.RUNNING)]
         self._settle_what_had_ended()
@@ -56,7 +56,7 @@ class Proposer:
         """The next trial; None when nothing can be proposed now (see `finished`)."""
         if self._left:
             return self._begin(self._left.pop(0))
-        trials = journal.trials(self.study)
+        trials = journal.own(self.study)
         waiting = next((trial.number for trial in trials if trial.state == TrialState.WAITING), None)
         if waiting is not None:
             return self._begin(waiting)
@@ -64,23 +64,23 @@ class Proposer:
         if drawn < self.explored():
             if drawn < len(self._points):
                 self.study.enqueue_trial(to_optuna(self.space.parameters, self._points[drawn]))
-            return self._begin(len(trials))
+            return self._begin(len(self._older) + len(trials))
         for leader, seed in self._replicates_due(trials):
             attrs = {"replicate": True, "config_number": leader.user_attrs["config_number"], "seed": seed}
             self.study.enqueue_trial(dict(leader.params), user_attrs=attrs)
-            return self._begin(len(trials))
+            return self._begin(len(self._older) + len(trials))
         return None
 
     def exploring(self) -> bool:
         """Whether trials of the exploration are still running or to be drawn (replicates wait for them)."""
-        trials = [trial for trial in journal.trials(self.study) if not _is_replicate(trial)]
+        trials = [trial for trial in journal.own(self.study) if not _is_replicate(trial)]
         return len(trials) < self.explored() or any(not trial.state.is_finished() for trial in trials)
 
     def finished(self) -> bool:
         """Whether nothing will be proposed any more."""
         if self._left or journal.trials(self.study, TrialState.WAITING) or self.exploring():
             return False
-        return not self._replicates_due(journal.trials(self.study))
+        return not self._replicates_due(journal.own(self.study))
 
     def tell(self, result: TrialResult, number: int) -> TrialResult:
         """Close a trial as COMPLETE with its objectives, PRUNED or FAIL; a non-finite objective is a FAIL."""
@@ -110,7 +110,7 @@ class Proposer:
         """The scheduler's metric by trial id and epoch, of trials that may stop early."""
         return {
             trial.user_attrs["trial_id"]: [v for k, v in sorted(trial.user_attrs.items()) if k.startswith("epoch/")]
-            for trial in journal.trials(self.study)
+            for trial in journal.own(self.study)
             if "trial_id" in trial.user_attrs and not _is_replicate(trial)
         }
 
@@ -120,18 +120,18 @@ class Proposer:
 
     def counts(self) -> dict[str, int]:
         """Trials of the study by how they ended."""
-        ended = [trial.state for trial in journal.trials(self.study)]
+        ended = [trial.state for trial in journal.own(self.study)]
         names = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
         return {name: ended.count(state) for name, state in names.items()}
 
     def feasible(self, result: TrialResult) -> bool:
         """Whether a result satisfies all constraints; without the metric it does not."""
-        return all(_excess(limit, result) <= 0 for limit in self.space.limits)
+        return all(limit.excess(result.metrics) <= 0 for limit in self.space.limits)
 
     def leaders(self) -> list[TrialResult]:
         """The configurations that replicates are for."""
         replicates = self.space.search.replicates
-        explored = [trial for trial in journal.trials(self.study, TrialState.COMPLETE) if not _is_replicate(trial)]
+        explored = [trial for trial in journal.own(self.study, TrialState.COMPLETE) if not _is_replicate(trial)]
         unique = {trial.user_attrs["config_id"]: trial for trial in reversed(explored)}.values()
         rows = [trial.user_attrs[journal.RESULT] for trial in sorted(unique, key=lambda trial: trial.number)]
         finished = [journal.result_of(row) for row in rows]
@@ -153,12 +153,13 @@ class Proposer:
     def _begin(self, number: int) -> Job:
         """Ask for trial `number` (or go on with it) and name it; every step may be repeated after a kill."""
         trials = journal.trials(self.study)
-        self.study.sampler = sampler_of(self.space.search, self.space.parameters, number)
+        count = number - len(self._older)
+        self.study.sampler = sampler_of(self.space.search, self.space.parameters, count, self._older)
         fresh = number == len(trials) or trials[number].state == TrialState.WAITING
         trial = self._live[number] = self.study.ask() if fresh else journal.live(self.study, number)
         assert trial.number == number
         if "trial_id" not in trial.user_attrs:
-            parameters = asked(self.space.search, self.space.parameters, self._points, number)
+            parameters = asked(self.space.search, self.space.parameters, self._points, count)
             self._name(trial, draw(trial, parameters, self.space.base))
         params = from_optuna(self.space.parameters, trial.params)
         attrs = trial.user_attrs
@@ -169,8 +170,9 @@ class Proposer:
         """Seed, config id and trial id; a configuration that was drawn before runs on its next seed."""
         attrs = trial.user_attrs
         name = config_id(self._config(params, self.base_seed))
-        same = [t for t in journal.trials(self.study)[: trial.number] if t.user_attrs.get("config_id") == name]
-        first = same[0].user_attrs["config_number"] if same else trial.number
+        count = trial.number - len(self._older)
+        same = [t for t in journal.own(self.study)[:count] if t.user_attrs.get("config_id") == name]
+        first = same[0].user_attrs["config_number"] if same else count
         number = attrs.get("config_number", first)
         seed = attrs.get("seed", max((t.user_attrs["seed"] + 1 for t in same), default=self.base_seed))
         named = {"config_number": number, "seed": seed, "config_id": name}
@@ -193,7 +195,7 @@ class Proposer:
     def _close(self, result: TrialResult, trial: optuna.Trial) -> None:
         if result.state != "FAIL":
             for text, limit in zip(self.space.constraints, self.space.limits, strict=True):
-                trial.set_constraint(text, min(_excess(limit, result), sys.float_info.max))
+                trial.set_constraint(text, limit.excess(result.metrics))
         values = [result.metrics[o.name] for o in self.space.objectives] if result.state == "COMPLETE" else None
         self.study.tell(trial.number, values, TOLD[result.state])
 
@@ -207,8 +209,3 @@ class Proposer:
 
 def _is_replicate(trial: FrozenTrial) -> bool:
     return bool(trial.user_attrs.get("replicate"))
-
-
-def _excess(limit: Constraint, result: TrialResult) -> float:
-    value = limit.excess(result.metrics) if limit.metric in result.metrics else math.inf
-    return math.inf if math.isnan(value) else value

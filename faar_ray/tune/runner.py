@@ -38,6 +38,7 @@ from faar_ray.tune.roster import controls, job_of
 from faar_ray.tune.run_folder import RunFolder
 from faar_ray.tune.searcher import halting
 from faar_ray.tune.space import SearchSpace
+from faar_ray.tune.warm_start import warm_start
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,9 @@ def run_search(space: SearchSpace, name: str, progress: Progress, *, resume: boo
     """
     place = run_folder.place_for(space, name)
     with holding(place, space, fresh=not resume) as folder, mirrored(place, fresh=not resume) as twin:
-        proposer = Proposer(space, open_journal(folder.study_log, space.name, space.objectives))
+        study = open_journal(folder.study_log, space.name, space.objectives)
+        warm_start(study, space, progress.note)
+        proposer = Proposer(space, study)
         pen = Pen(functools.partial(open_tracker, space, name, folder), folder.path, progress.note)
         progress.backlog = pen.backlog
         with closing(pen, folder, proposer):

@@ -53,13 +53,20 @@ def sampler_of(
                     seed=seed,
                     n_startup_trials=startup,
                     popsize=search.population,
-                    source_trials=list(older) or None,
+                    source_trials=[_ranges_of(trial) for trial in older] or None,
                     warn_independent_sampling=False,
                 )
             case "qmc":
                 return Sobol(parameters, number, seed_of(search.seed, "sampler") % 2**32)
             case _:
                 return RandomSampler(seed=seed)
+
+
+def _ranges_of(trial: FrozenTrial) -> FrozenTrial:
+    """A finished trial without the parameters that have one value only; CMA-ES knows none of them."""
+    ranges = {name: dist for name, dist in trial.distributions.items() if not dist.single()}
+    params = {name: trial.params[name] for name in ranges}
+    return optuna.trial.create_trial(value=trial.value, params=params, distributions=ranges)
 
 
 class Genetic(NSGAIISampler):

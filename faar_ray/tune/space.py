@@ -19,13 +19,13 @@ from faar_ray.config import Positive, Section, TrialConfig
 from faar_ray.errors import ConfigError
 from faar_ray.faults import Fault, did_you_mean, faults_of, lines_of, raising, unknown_key, with_more
 from faar_ray.overriding import overridden
-from faar_ray.reading import KeyPath, read_yaml, shown
+from faar_ray.reading import Document, KeyPath, read_yaml, shown
 from faar_ray.sections import FolderName, Resources, Storage, Tracking
-from faar_ray.tune.abilities import sampler_faults
+from faar_ray.tune.abilities import older_faults, sampler_faults
 from faar_ray.tune.conditions import at_odds, fitted, judged, possible, trial_faults
 from faar_ray.tune.metric_names import TASK_METRICS, Goal, goal_of, metric_names
 from faar_ray.tune.parameter import DEFAULTS, Parameter, Scalar
-from faar_ray.tune.points import planned, priors
+from faar_ray.tune.points import planned, point_faults, priors
 from faar_ray.tune.space_sections import (
     Budget,
     Constraint,
@@ -170,7 +170,9 @@ class SearchSpace(Section):
         parameters: dict[str, Parameter] | None = info.data.get("parameters")
         if parameters is not None:
             points, base = enumerate(warm_start.points), info.data.get("base")
-            raising(fault for index, point in points for fault in _point_faults(index, point, parameters, base))
+            raising(fault for index, point in points for fault in point_faults(index, point, parameters, base))
+        if "search" in info.data:
+            raising(older_faults(info.data["search"], warm_start.from_))
         return warm_start
 
     @model_validator(mode="after")
@@ -254,19 +256,6 @@ def _control_faults(index: int, control: dict[str, Any], base: dict[str, Any]) -
         yield Fault((index, *path), names)
 
 
-def _point_faults(
-    index: int, point: dict[str, Scalar], parameters: dict[str, Parameter], base: dict[str, Any] | None
-) -> Iterator[Fault]:
-    inactive = {} if base is None else judged(parameters, base, point)[1]
-    for key, value in point.items():
-        if key not in parameters:
-            yield Fault(("points", index, key), f"must be one of parameters{did_you_mean(key, parameters)}")
-        elif not parameters[key].contains(value):
-            yield Fault(("points", index, key), f"must lie within {parameters[key].words}, got {shown(value)}")
-        elif key in inactive:
-            yield Fault(("points", index, key), f"is not searched in this point: {inactive[key]}")
-
-
 def _list_faults(space: SearchSpace) -> Iterator[Fault]:
     """What keeps a list of configurations from being run as it is."""
     what = space.search.sampler
@@ -293,6 +282,11 @@ def _fewest_epochs(info: ValidationInfo) -> int:
     return min(map(int, possible(info.data.get("parameters", {}), "optim.epochs", epochs)))
 
 
+def read_document(path: Path, overrides: Sequence[str] = ()) -> Document:
+    """A search-space file with `key=value` overrides on top, not yet checked."""
+    return overridden(read_yaml(path), overrides, _space_path)
+
+
 def read_space(path: Path, overrides: Sequence[str] = ()) -> SearchSpace:
     """The search space of a file.
 
@@ -304,7 +298,7 @@ def read_space(path: Path, overrides: Sequence[str] = ()) -> SearchSpace:
     Raises:
         ConfigError: with every fault, one line each.
     """
-    document = overridden(read_yaml(path), overrides, _space_path)
+    document = read_document(path, overrides)
     try:
         return SearchSpace.model_validate(document.data)
     except ValidationError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from typing import Annotated, Literal
@@ -14,6 +15,7 @@ from faar_ray.tune.metric_names import Goal
 from faar_ray.tune.parameter import Scalar
 
 SECONDS = {"s": 1, "m": 60, "h": 3600}
+FARTHEST = 1e30  # samplers square it
 CONSTRAINT = re.compile(r"\s*(\S+)\s*(<=|>=)\s*(\S+)\s*")
 
 
@@ -32,9 +34,12 @@ class Constraint(Section):
     limit: float
 
     def excess(self, metrics: Mapping[str, float]) -> float:
-        """How far the metric is past the limit: feasible where this is <= 0 (Optuna's convention)."""
-        over = metrics[self.metric] - self.limit
-        return over if self.sign == "<=" else -over
+        """How far the metric is past the limit: feasible where this is <= 0 (Optuna's convention).
+
+        A metric that is not there, or no number, is as far past it as can be.
+        """
+        over = metrics.get(self.metric, math.nan) - self.limit
+        return FARTHEST if math.isnan(over) else max(-FARTHEST, min(over if self.sign == "<=" else -over, FARTHEST))
 
 
 class Replicates(Section):
@@ -111,18 +116,19 @@ class Budget(Section):
 
 
 class WarmStart(Section):
-    """Configurations tried first."""
+    """What the search knows at its beginning."""
 
     model_config = ConfigDict(serialize_by_alias=True)
 
     points: Annotated[tuple[dict[str, Scalar], ...], Field(strict=False)] = Field(
-        (), description="Values of parameters; what a point leaves out is sampled."
+        (), description="Values of parameters, tried first; what a point leaves out is sampled."
     )
-    from_: None = Field(
+    from_: Annotated[str, Field(min_length=1)] | None = Field(
         None,
         alias="from",
-        description="An older run.",
-        json_schema_extra={"why": "warm starts from a run are not supported yet"},
+        description="An older run: its name below storage.path, its folder or its s3:// URI. The sampler learns from "
+        "its finished trials that fit this space; they are none of this search's results, and cost nothing of its "
+        "budget. Refused where anything that is not searched differs.",
     )
 
 

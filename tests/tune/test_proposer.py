@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -58,6 +61,64 @@ def test_every_trial_carries_what_names_it(space: Space, driver: Drive, tmp_path
     assert len(attrs["config_id"]) == 8
     assert attrs["mlflow_run_id"] == "run of t000-s0"
     assert attrs["seconds"] >= 0
+
+
+READER = """
+import json, sys, time
+import optuna
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+
+optuna.logging.set_verbosity(optuna.logging.ERROR)
+seen, deadline = {}, time.monotonic() + 120
+while len(seen) < 4 and time.monotonic() < deadline:
+    try:
+        study = optuna.load_study(study_name="tiny", storage=JournalStorage(JournalFileBackend(sys.argv[1])))
+    except KeyError:  # there is no study yet
+        continue
+    for trial in study.get_trials():
+        if trial.state.is_finished():
+            values = sorted(trial.intermediate_values.items())
+            seen[trial.number] = [trial.state.name, trial.values, values, trial.user_attrs]
+    print(len(seen), flush=True)
+    sys.stdin.readline()
+print(json.dumps(list(seen.values())))
+"""
+
+
+def test_another_process_sees_the_truth_while_it_is_written(space: Space, driver: Drive, tmp_path: Path) -> None:
+    """As optuna-dashboard does: plain Optuna, on the journal of a search that runs."""
+    path = tmp_path / "study.log"
+    path.touch()
+    with subprocess.Popen(
+        [sys.executable, "-c", READER, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as reader:
+        assert reader.stdin is not None
+        assert reader.stdout is not None
+        told: list[int] = []
+
+        def train(job: Any, epoch: int) -> dict[str, float]:
+            """Lets the other process look between any two epochs."""
+            print(file=reader.stdin, flush=True)
+            told.append(int(reader.stdout.readline()))
+            quality = {0: 5.0, 1: 1.0, 2: math.nan}.get(job.number, 9.0)
+            if job.number == 3:
+                return {"error": 1.0}
+            return {"delta_m": quality, "trainable_params": 1e5 - epoch, "rank/mean": 4.0 - epoch}
+
+        one = {"objectives": [{"name": "delta_m", "goal": "maximize"}], "budget": {"trials": 4}}
+        driver(space(**one), path, train=train).run()
+        done, stopped, unfit, failed = json.loads(reader.communicate("\n" * 99)[0].splitlines()[-1])
+    assert sorted(set(told)) == [0, 1, 2]  # finished trials, seen before the search had ended
+    assert done[:3] == ["COMPLETE", [5.0], [[0, 5.0], [1, 5.0], [2, 5.0]]]
+    assert stopped[:3] == ["PRUNED", [1.0], [[0, 1.0]]]
+    assert unfit[0] == failed[0] == "FAIL"
+    assert unfit[3]["reason"].startswith("objective delta_m is nan")
+    assert failed[3]["reason"].startswith("it broke")
+    for trial in (done, stopped, unfit):
+        assert trial[3]["rank/mean"] == 4.0 - (trial[3]["epochs"] - 1)
+        assert trial[3]["trainable_params"] == 1e5 - (trial[3]["epochs"] - 1)
+    assert all(trial[3]["seconds"] >= 0 for trial in (done, stopped, unfit, failed))
 
 
 def test_an_objective_that_is_no_number_is_a_failure_with_its_reason(space: Space, driver: Drive) -> None:
