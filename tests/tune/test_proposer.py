@@ -70,7 +70,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
-seen, deadline = {}, time.monotonic() + 120
+seen, deadline = {}, time.monotonic() + 240
 while len(seen) < 4 and time.monotonic() < deadline:
     try:
         study = optuna.load_study(study_name="tiny", storage=JournalStorage(JournalFileBackend(sys.argv[1])))
@@ -101,7 +101,7 @@ def test_another_process_sees_the_truth_while_it_is_written(space: Space, driver
             """Lets the other process look between any two epochs."""
             print(file=reader.stdin, flush=True)
             told.append(int(reader.stdout.readline()))
-            quality = {0: 5.0, 1: 1.0, 2: math.nan}.get(job.number, 9.0)
+            quality = math.nan if (job.number, epoch) == (2, 2) else {0: 5.0, 1: 1.0}.get(job.number, 9.0)
             if job.number == 3:
                 return {"error": 1.0}
             return {"delta_m": quality, "trainable_params": 1e5 - epoch, "rank/mean": 4.0 - epoch}
