@@ -4,7 +4,6 @@ callback only turn its pages, so all decisions are here and none needs Ray.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
@@ -13,15 +12,13 @@ from faar_ray.config import config_id
 from faar_ray.errors import FaarRayError, StorageError, TooManyFailures
 from faar_ray.records import State, TrialResult
 from faar_ray.tune import journal
-from faar_ray.tune.duration import clock
 from faar_ray.tune.failures import described
 from faar_ray.tune.jobs import Job, Running
 from faar_ray.tune.proposer import Proposer
 from faar_ray.tune.references import References
-from faar_ray.tune.scheduler import Halving
+from faar_ray.tune.scheduler import Rule, rule_of
 from faar_ray.tune.space import SearchSpace
-
-ELAPSED = "elapsed_s"
+from faar_ray.tune.spending import Spending
 
 
 class Watcher(Protocol):
@@ -76,13 +73,12 @@ class Book:
         self._controls = [job for job in controls if job.trial_id not in done]
         self._references = [job for job in references.jobs() if job.trial_id not in done]
         self._history = proposer.history()
-        self._halving = self._rungs_so_far()
-        self._started = now() - float(proposer.study.user_attrs.get(ELAPSED, 0.0))
-        self._budget = space.budget.seconds or math.inf
+        self._rule = self._rule_so_far()
+        self._spending = Spending(space, journal.spent(proposer.study), now)
 
     def next_job(self) -> Job | None:
         """The next job to hand to Ray; None while there is none (see `finished`)."""
-        if self.fatal or self.limit or self._out_of_time() or len(self.running) >= self.concurrent:
+        if self.fatal or self.limit or self._spent_up() or len(self.running) >= self.concurrent:
             return None
         job = self._references.pop(0) if self._references else self._search_job()
         if job is not None:
@@ -97,7 +93,7 @@ class Book:
         """Whether no job is open and none will come."""
         if self.running:
             return False
-        stopped = bool(self.fatal or self.limit or self._out_of_time())
+        stopped = bool(self.fatal or self.limit or self._spent_up())
         return stopped or not (self._references or self._controls or not self.proposer.finished())
 
     @property
@@ -109,6 +105,14 @@ class Book:
         """End the search, not its jobs: none of them is told, judged or counted any more, so `--resume` goes on."""
         if not self.halted:
             self.fatal = fault
+
+    def holds(self, trial_id: str) -> None:
+        """A job has its machine; until then, and while it waits for another one, it costs nothing."""
+        self._spending.take(trial_id)
+
+    def lost(self, trial_id: str) -> None:
+        """A job's process is gone and will be started again."""
+        self._spending.let_go(trial_id)
 
     def verdict(self, trial_id: str, epoch: int, metrics: Mapping[str, float]) -> str:
         """Why a job stops after this epoch; "" lets it go on. What the journal has already is not judged again."""
@@ -131,9 +135,8 @@ class Book:
         if epoch < running.known:
             running.seconds_before += metrics.get("time/epoch_s", 0.0)
         elif running.job.number is not None:
-            value = metrics.get(self.space.scheduler.metric, math.nan)
-            self.proposer.epoch(running.job.number, epoch, value, running.stop_reason)
-        self._keep_time()
+            self.proposer.epoch(running.job.number, epoch, self._rule.seen(metrics), running.stop_reason)
+        self._keep_spending()
         for watcher in self.watchers:
             watcher.epoch(running.job, epoch, metrics)
 
@@ -148,6 +151,7 @@ class Book:
     def ended(self, trial_id: str) -> None:
         """A job ended: by itself, stopped, or with an error."""
         running = self.running.pop(trial_id)
+        self._spending.let_go(trial_id)
         if self.halted:
             return
         result = self._result(running)
@@ -157,7 +161,7 @@ class Book:
             result = self.proposer.tell(result, running.job.number)
         else:
             journal.keep_result(self.proposer.study, result, None)
-        self._keep_time()
+        self._keep_spending()
         for watcher in self.watchers:
             watcher.ended(running.job, result)
         if running.job.role == "reference":
@@ -167,7 +171,7 @@ class Book:
 
     def elapsed(self) -> float:
         """Seconds of this search, without the time that it was down."""
-        return self.now() - self._started
+        return self._spending.elapsed()
 
     def _search_job(self) -> Job | None:
         if any(running.job.role == "reference" for running in self.running.values()):
@@ -175,7 +179,7 @@ class Book:
         return self.proposer.next_job() or (self._controls.pop(0) if self._controls else None)
 
     def _open(self, job: Job) -> None:
-        known = len(self._history.get(job.trial_id, ()))
+        known = 0 if job.number is None else len(self._history.get(job.number, ()))
         stop_reason = self.proposer.stopped_for(job.number) if known and job.number is not None else ""
         self.running[job.trial_id] = Running(job, self.now(), known=known, stop_reason=stop_reason)
         for watcher in self.watchers:
@@ -189,26 +193,25 @@ class Book:
                 watcher.started(job)
                 watcher.ended(job, result)
 
-    def _rungs_so_far(self) -> Halving:
-        halving = Halving(self.space.scheduler, self.space.goal(self.space.scheduler.metric))
-        for trial_id, values in self._history.items():
-            for epoch, value in enumerate(values):
-                halving.record(trial_id, epoch + 1, value)
-        return halving
+    def _rule_so_far(self) -> Rule:
+        rule = rule_of(self.space)
+        for number, values in self._history.items():
+            judged = self.proposer.epochs_of(number) - 1  # nobody is judged after the last
+            for epoch, seen in enumerate(values[:judged]):
+                rule.record(number, epoch + 1, seen)
+        return rule
 
     def _early_stop(self, job: Job, epoch: int, metrics: Mapping[str, float]) -> str:
-        if not job.may_stop_early:
+        if job.number is None or not job.may_stop_early:
             return ""
-        value = metrics.get(self.space.scheduler.metric, math.nan)
-        self._halving.record(job.trial_id, epoch + 1, value)
-        return self._halving.verdict(job.trial_id, epoch + 1, job.config.optim.epochs)
+        self._rule.record(job.number, epoch + 1, self._rule.seen(metrics))
+        return self._rule.verdict(job.number, epoch + 1, job.config.optim.epochs)
 
     def _halt(self) -> str:
-        return self.limit if self._out_of_time() else str(self.fatal or "")
+        return self.limit if self._spent_up() else str(self.fatal or "")
 
-    def _out_of_time(self) -> bool:
-        if not self.limit and self.elapsed() >= self._budget:
-            self.limit = f"budget.time {self.space.budget.time} was reached after {clock(self.elapsed())}"
+    def _spent_up(self) -> bool:
+        self.limit = self.limit or self._spending.limit()
         return bool(self.limit)
 
     def _result(self, running: Running) -> TrialResult:
@@ -246,5 +249,5 @@ class Book:
             told = f"{self.failures} trials failed, failure.max_failures is {allowed}; the last: {result.reason}"
             self.fatal = TooManyFailures(told)
 
-    def _keep_time(self) -> None:
-        self.proposer.study.set_user_attr(ELAPSED, round(self.elapsed(), 1))
+    def _keep_spending(self) -> None:
+        journal.keep_spent(self.proposer.study, self._spending.amounts())

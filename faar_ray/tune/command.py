@@ -18,13 +18,14 @@ from faar_ray.tune.outcome import json_line, show_answer, show_list
 from faar_ray.tune.progress import Progress
 from faar_ray.tune.roster import config_of
 from faar_ray.tune.runner import Outcome, run_search
+from faar_ray.tune.scheduler import rule_of
 from faar_ray.tune.space import SearchSpace
 
 
 def search_and_answer(space: SearchSpace, options: argparse.Namespace, console: Console) -> int:
     """Run the search; gives the exit code."""
     verbosity = -1 if options.quiet else int(options.verbose)
-    shown = list(dict.fromkeys([space.scheduler.metric, *(objective.name for objective in space.objectives)]))
+    shown = list(dict.fromkeys([*rule_of(space).goals, *(objective.name for objective in space.objectives)]))
     lines = options.json and not options.quiet and not console.is_terminal
     board = JsonLines if lines else Progress
     with board(console, space.name, shown, space.budget.trials, verbosity) as progress:
@@ -56,7 +57,7 @@ def _say_next(found: Outcome, options: argparse.Namespace, console: Console) -> 
     name = f" --name {shlex.quote(options.name)}" if options.name else ""
     if found.limit:
         lines.append(f"The search ended early: {found.limit}.")
-        lines.append(f"more of it   {again} budget.time=LONGER{name} --resume")
+        lines.append(f"more of it   {again} {found.limit.partition(' ')[0]}=MORE{name} --resume")
     if found.unwritten:
         lines.append(f"MLflow did not come back and lacks the last writes ({found.unwritten}); all data are on disk.")
         lines.append(f"complete it  {again}{name} --resume")

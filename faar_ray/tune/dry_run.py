@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import optuna
 from rich.console import Console
@@ -11,13 +11,14 @@ from rich.text import Text
 from faar_ray.config import config_id
 from faar_ray.train.capacity import Capacity
 from faar_ray.tune import journal
-from faar_ray.tune.conditions import possible
 from faar_ray.tune.parameter import Scalar
 from faar_ray.tune.points import asked, planned
 from faar_ray.tune.run_folder import as_yaml
 from faar_ray.tune.samplers import sampler_of
 from faar_ray.tune.sampling import draw, to_optuna
+from faar_ray.tune.scheduler import most_epochs
 from faar_ray.tune.space import SearchSpace
+from faar_ray.tune.spending import rates
 from faar_ray.tune.warm_start import warm_start
 
 SAMPLES = 3
@@ -35,7 +36,7 @@ def show_plan(console: Console, space: SearchSpace, capacity: Capacity | None) -
         console.print(Text(f"\nat once: {capacity.concurrent} trial(s); {capacity.why}"), soft_wrap=True)
     else:
         console.print(Text("\nat once: as many as the cluster holds; a dry run does not connect to it"), soft_wrap=True)
-    console.print(Text(bound(space)), soft_wrap=True)
+    console.print(Text(bound(space, capacity)), soft_wrap=True)
 
 
 def samples(space: SearchSpace, number: int, say: Callable[[str], None] = print) -> list[dict[str, Scalar]]:
@@ -53,17 +54,30 @@ def samples(space: SearchSpace, number: int, say: Callable[[str], None] = print)
     return out
 
 
-def bound(space: SearchSpace) -> str:
-    """The largest number of epochs that the search can train."""
-    base = space.trial_config({}).optim.epochs
-    most = max(map(int, possible(space.parameters, "optim.epochs", base)))
+def bound(space: SearchSpace, capacity: Capacity | None = None) -> str:
+    """The most that the search can train and cost, a line for each budget."""
+    base, most = space.trial_config({}).optim.epochs, most_epochs(space)
     trials, controls = space.budget.trials, len(space.controls)
     lines = [f"bound: {trials} trials x {most} epochs = {trials * most} epochs"]
-    beside = controls * base
     tasks = len(space.trial_config({}).data.tasks) if space.references == "auto" else 0
-    if beside or tasks:
+    if controls or tasks:
         beside_it = f"{controls} controls and {tasks} single-task references (none where cached)"
         lines.append(f"beside: {beside_it} x {base} epochs")
-    if space.budget.time:
-        lines.append(f"all within {space.budget.time} of wall time")
+    if limits := list(limits_of(space)):
+        lines += [*limits, "whatever runs at such a limit, references and controls too, ends with its epoch"]
+    if (price := space.resources.usd_per_hour) is not None:
+        slots = f", {price * capacity.concurrent:g} with all {capacity.concurrent} slots busy" if capacity else ""
+        lines.append(f"price: {price:g} USD per hour of a trial{slots}")
     return "\n".join(lines)
+
+
+def limits_of(space: SearchSpace) -> Iterator[str]:
+    """What may end the search before its last trial."""
+    budget, an_hour = space.budget, rates(space)
+    if budget.time:
+        yield f"all within {budget.time} of wall time"
+    if budget.gpu_hours is not None:
+        gpus = an_hour["gpu_hours"]
+        yield f"all within {budget.gpu_hours:g} GPU-hours: {budget.gpu_hours / gpus:.4g} h of trials on {gpus:g} GPUs"
+    if budget.usd is not None:
+        yield f"all within {budget.usd:g} USD: {budget.usd / an_hour['usd']:.4g} h of trials"

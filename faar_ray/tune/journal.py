@@ -26,6 +26,7 @@ TEST_RESULT = "test/"
 WARM_START = "warm_start"
 """Marks the trials of an older run, and the study once it has them."""
 OLDER_ID = "warm_start_trial"
+SPENT = ("elapsed_s", "gpu_hours", "usd")
 
 
 def open_journal(path: Path, name: str, objectives: Sequence[Objective]) -> optuna.Study:
@@ -97,6 +98,18 @@ def readable(result: TrialResult) -> dict[str, Any]:
 def keep_test(study: optuna.Study, trial_id: str, metrics: Mapping[str, float]) -> None:
     """Write down what the test split gave, apart from what the search compares."""
     study.set_user_attr(TEST_RESULT + trial_id, dict(metrics))
+
+
+def keep_spent(study: optuna.Study, amounts: Mapping[str, float]) -> None:
+    """Write down what the search has spent so far."""
+    for name in amounts:
+        study.set_user_attr(name, amounts[name])
+
+
+def spent(study: optuna.Study) -> dict[str, float]:
+    """What drivers before have spent."""
+    attrs = study.user_attrs
+    return {name: float(attrs[name]) for name in SPENT if name in attrs}
 
 
 def live(study: optuna.Study, number: int) -> optuna.Trial:

@@ -90,29 +90,36 @@ class Proposer:
         self._close(result, trial)
         return result
 
-    def epoch(self, number: int, epoch: int, value: float, stop_reason: str = "") -> None:
-        """Keep the scheduler's metric of one epoch, and before it the verdict when that epoch is the trial's last.
+    def epoch(self, number: int, epoch: int, seen: Sequence[float], stop_reason: str = "") -> None:
+        """Keep what the scheduler saw of one epoch, and before it the verdict when that epoch is the trial's last.
 
         User attributes hold it: Optuna takes no intermediate values for several objectives.
         """
         trial = self._live[number]
         if stop_reason:
             trial.set_user_attr("stop_reason", stop_reason)
-        if len(self.space.objectives) == 1 and math.isfinite(value):
-            trial.report(value, epoch)
-        trial.set_user_attr(f"epoch/{epoch:04d}", value)
+        if len(self.space.objectives) == 1 and math.isfinite(seen[0]):
+            trial.report(seen[0], epoch)
+        trial.set_user_attr(f"epoch/{epoch:04d}", seen[0] if len(seen) == 1 else list(seen))
 
     def stopped_for(self, number: int) -> str:
         """The verdict on a trial whose driver was killed before the trial ended; "" for none."""
         return str(journal.trials(self.study)[number].user_attrs.get("stop_reason", ""))
 
-    def history(self) -> dict[str, list[float]]:
-        """The scheduler's metric by trial id and epoch, of trials that may stop early."""
-        return {
-            trial.user_attrs["trial_id"]: [v for k, v in sorted(trial.user_attrs.items()) if k.startswith("epoch/")]
+    def history(self) -> dict[int, list[list[float]]]:
+        """What the scheduler saw by trial number and epoch, of trials that may stop early."""
+        rows = {
+            trial.number: [v for k, v in sorted(trial.user_attrs.items()) if k.startswith("epoch/")]
             for trial in journal.own(self.study)
             if "trial_id" in trial.user_attrs and not _is_replicate(trial)
         }
+        return {number: [v if isinstance(v, list) else [v] for v in values] for number, values in rows.items()}
+
+    def epochs_of(self, number: int) -> int:
+        """Epochs that a trial trains unless it is stopped."""
+        trial = journal.trials(self.study)[number]
+        params = from_optuna(self.space.parameters, trial.params)
+        return self._config(params, trial.user_attrs["seed"]).optim.epochs
 
     def results(self) -> list[TrialResult]:
         """Everything that ended."""

@@ -6,12 +6,10 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from faar_ray.records import TrialResult
+from faar_ray.tune.fronts import Points, layers_of
 from faar_ray.tune.space import Objective
-
-Points = NDArray[np.float64]
 
 
 def leading(finished: Sequence[TrialResult], objectives: Sequence[Objective], top: int) -> list[TrialResult]:
@@ -22,9 +20,10 @@ def leading(finished: Sequence[TrialResult], objectives: Sequence[Objective], to
         objectives: with one, the best values lead; with several, the Pareto front, its ends first.
         top: how many; fewer come back when fewer finished.
     """
-    losses = np.array([_losses(result, objectives) for result in finished], dtype=np.float64)
+    rows = [_losses(result, objectives) for result in finished]
+    losses = np.array(rows, dtype=np.float64).reshape(len(rows), len(objectives))
     chosen: list[int] = []
-    for layer in _layers(losses):
+    for layer in layers_of(losses):
         room = top - len(chosen)
         chosen += layer if len(layer) <= room else _spread(losses, layer, room)
     return [finished[index] for index in chosen]
@@ -34,21 +33,6 @@ def _losses(result: TrialResult, objectives: Sequence[Objective]) -> list[float]
     values = [result.metrics.get(objective.name, math.nan) for objective in objectives]
     signed = [-v if o.goal == "maximize" else v for v, o in zip(values, objectives, strict=True)]
     return [math.inf if math.isnan(value) else value for value in signed]
-
-
-def _layers(losses: Points) -> list[list[int]]:
-    """Indices by layers of non-domination, each sorted by the first objective."""
-    left = sorted(range(len(losses)), key=lambda index: tuple(losses[index]))
-    layers: list[list[int]] = []
-    while left:
-        layer = [i for i in left if not any(_dominates(losses[j], losses[i]) for j in left)]
-        layers.append(layer)
-        left = [index for index in left if index not in layer]
-    return layers
-
-
-def _dominates(first: Points, second: Points) -> bool:
-    return bool((first <= second).all() and (first < second).any())
 
 
 def _spread(losses: Points, layer: list[int], room: int) -> list[int]:

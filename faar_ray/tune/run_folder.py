@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import ValidationError
 
 from faar_ray.errors import ConfigError, DataError
 from faar_ray.tracking.atomic import check_writable, clear_leftovers, replacing, storing
@@ -72,7 +73,7 @@ def check_name(path: Path, space: SearchSpace, *, resume: bool) -> None:
     if resume:
         if not (path / "space.yaml").is_file():
             raise ConfigError(f"--resume: there is no run in {path}; without --resume it is started")
-        if faults := list(differences(stored_space(path), resolved(space))):
+        if faults := list(differences(with_defaults(stored_space(path)), resolved(space))):
             raise ConfigError([f"--resume: {fault}" for fault in faults])
     elif path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise ConfigError(f"name: {path} exists already: --resume goes on with it, --name NEW starts another")
@@ -160,6 +161,14 @@ def stored_space(path: Path) -> dict[str, Any]:
     if not isinstance(stored, dict):
         raise DataError(f"{path / 'space.yaml'}: is not a search space")
     return stored
+
+
+def with_defaults(stored: dict[str, Any]) -> dict[str, Any]:
+    """A stored space with the keys that did not exist yet when it was written."""
+    try:
+        return resolved(SearchSpace.model_validate(stored))
+    except ValidationError:
+        return stored
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:

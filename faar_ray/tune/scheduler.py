@@ -1,12 +1,24 @@
-"""Asynchronous successive halving (Li et al. 2020), stopping form: a trial is judged when it comes to a rung."""
+"""Rules of early stopping, stopping form: a trial is judged when it has finished an epoch, by what is known then, and
+what is stopped is not taken up again. Nothing is remembered but the journalled values, so a resumed search judges so.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import random
+import statistics
+from collections.abc import Mapping, Sequence
 
+import numpy as np
+
+from faar_ray.seeding import seed_of
+from faar_ray.tune.conditions import possible
+from faar_ray.tune.fronts import ahead_of
 from faar_ray.tune.metric_names import Goal
-from faar_ray.tune.space_sections import SchedulerConfig
+from faar_ray.tune.space import SearchSpace
+from faar_ray.tune.space_sections import FRONT, SchedulerConfig
+
+Values = Sequence[float]
 
 
 def rungs(min_epochs: int, reduction: int, epochs: int) -> tuple[int, ...]:
@@ -34,26 +46,140 @@ def goes_on(value: float, others: Sequence[float], reduction: int) -> bool:
     return len(there) < reduction or value >= there[keep - 1]
 
 
-class Halving:
-    """The rungs of one search and who reached them with what."""
+def front_goes_on(values: Values, others: Sequence[Values], reduction: int) -> bool:
+    """The same by several metrics: layers of non-domination, and in a layer first those with more room around them.
 
-    def __init__(self, config: SchedulerConfig, goal: Goal) -> None:
-        self.config = config
-        self.sign = 1.0 if goal == "maximize" else -1.0
-        self._at: dict[int, dict[str, float]] = {}
+    Nobody has more room than the best in a metric: the ends of the front always go on, its cheap one too.
+    """
+    if not comparable(values):
+        return False
+    there = np.array([values, *others], dtype=np.float64)
+    return len(there) < reduction or ahead_of(-there, 0) < math.ceil(len(there) / reduction)
 
-    def record(self, trial_id: str, finished: int, value: float) -> None:
-        """Remember a trial's metric after `finished` epochs; every epoch may be given, only rungs are looked at."""
-        self._at.setdefault(finished, {}).setdefault(trial_id, self.sign * value)
 
-    def verdict(self, trial_id: str, finished: int, epochs: int) -> str:
-        """ "" to go on, else why the trial is stopped; its own value must have been recorded."""
-        if self.config.type == "none" or finished not in rungs(self.config.min_epochs, self.config.reduction, epochs):
+def comparable(values: Values) -> bool:
+    """Whether a trial can be told better or worse by these."""
+    return not math.isnan(values[0]) if len(values) == 1 else all(map(math.isfinite, values))
+
+
+class Rule:
+    """Stops nobody; the others build on its memory of who reached which epoch with what.
+
+    Args:
+        config: the section of the search space.
+        goals: of the metrics that are looked at.
+        seed: of the search.
+        epochs: the most that a trial of the search may train.
+    """
+
+    def __init__(self, config: SchedulerConfig, goals: Mapping[str, Goal], seed: int = 0, epochs: int = 1) -> None:
+        self.config, self.goals, self.seed, self.epochs = config, goals, seed, epochs
+        self._signs = [1.0 if goal == "maximize" else -1.0 for goal in goals.values()]
+        self._at: dict[int, dict[int, Values]] = {}
+
+    def seen(self, metrics: Mapping[str, float]) -> list[float]:
+        """Those of an epoch's metrics that the rule looks at; NaN where one is missing."""
+        return [metrics.get(name, math.nan) for name in self.goals]
+
+    def record(self, number: int, finished: int, values: Values) -> None:
+        """Remember what a trial (by number) had after `finished` epochs; a replayed epoch changes nothing."""
+        signed = [sign * value for sign, value in zip(self._signs, values, strict=True)]
+        self._at.setdefault(finished, {}).setdefault(number, signed)
+
+    def verdict(self, number: int, finished: int, epochs: int) -> str:
+        """ "" to go on, else why the trial is stopped; its own values must have been recorded.
+
+        Args:
+            number: of the trial.
+            finished: its epochs so far.
+            epochs: that it would train.
+        """
+        return ""
+
+    def _others(self, number: int, finished: int) -> dict[int, Values]:
+        """What the trials beside this one had there, where it can be compared."""
+        return {other: values for other, values in self._at[finished].items() if other != number and comparable(values)}
+
+    def _words(self, values: Values) -> str:
+        return ", ".join(f"{name} {s * v:.4g}" for name, s, v in zip(self.goals, self._signs, values, strict=True))
+
+
+class Halving(Rule):
+    """asha (Li et al. 2020): at each rung the best 1/`reduction` of those that came so far go on.
+
+    With `metric: front` "best" is by non-domination over all objectives, as each was at that rung (Schmucker et al.
+    2021, with the room around a trial to break ties).
+    """
+
+    def verdict(self, number: int, finished: int, epochs: int) -> str:
+        """See `Rule`."""
+        if finished not in rungs(self._first_rung(number), self.config.reduction, epochs):
             return ""
-        there = self._at[finished]
-        others = [value for other, value in there.items() if other != trial_id and not math.isnan(value)]
-        if goes_on(there[trial_id], others, self.config.reduction):
+        values, others = self._at[finished][number], list(self._others(number, finished).values())
+        said, reduction = f"{self._words(values)} after {finished} epochs", self.config.reduction
+        first = self._first_rung(number)
+        trials = sum(1 for other in self._at[finished] if self._first_rung(other) == first)
+        if len(values) > 1:
+            lost = "" if front_goes_on(values, others, reduction) else "too far behind the front or crowded there"
+            return lost and f"{said}, {lost}, of {trials} trials"
+        if goes_on(values[0], [other[0] for other in others], reduction):
             return ""
-        best = self.sign * max(others, default=math.nan)
-        value = self.sign * there[trial_id]
-        return f"{self.config.metric} {value:.4g} after {finished} epochs, best there {best:.4g} of {len(there)} trials"
+        best = self._signs[0] * max((other[0] for other in others), default=math.nan)
+        return f"{said}, best there {best:.4g} of {trials} trials"
+
+    def _first_rung(self, number: int) -> int:
+        return self.config.min_epochs
+
+
+class Hyperband(Halving):
+    """Several ashas side by side (Li et al. 2018), the first rung of each `reduction` times later than the last one's.
+
+    A trial's bracket is drawn from the search's seed and the trial's number, early brackets more often: as in the
+    paper's count of configurations, whose brackets cost about the same. The last may have no rung at all.
+    """
+
+    def _first_rung(self, number: int) -> int:
+        brackets = rungs(self.config.min_epochs, self.config.reduction, self.epochs + 1)
+        most = len(brackets) - 1
+        sizes = [math.ceil((most + 1) / (s + 1) * self.config.reduction**s) for s in range(most, -1, -1)]
+        return random.Random(seed_of(self.seed, "bracket", number)).choices(brackets, sizes)[0]
+
+    def _others(self, number: int, finished: int) -> dict[int, Values]:
+        first = self._first_rung(number)
+        return {n: v for n, v in super()._others(number, finished).items() if self._first_rung(n) == first}
+
+
+class Median(Rule):
+    """Vizier's (Golovin et al. 2017): a trial's best so far against the median of the others' running means."""
+
+    def verdict(self, number: int, finished: int, epochs: int) -> str:
+        """See `Rule`."""
+        others = self._others(number, finished)
+        if not self.config.min_epochs <= finished < epochs or len(others) < self.config.min_trials:
+            return ""
+        best = max((value for value in self._past(number, finished) if not math.isnan(value)), default=-math.inf)
+        median = statistics.median(statistics.fmean(self._past(other, finished)) for other in others)
+        if not best < median:
+            return ""
+        limit = f"{self._signs[0] * median:.4g}"
+        return f"best {self._words([best])} after {finished} epochs, median of {len(others)} trials' means {limit}"
+
+    def _past(self, number: int, finished: int) -> list[float]:
+        return [self._at[epoch][number][0] for epoch in range(1, finished + 1)]
+
+
+RULES: dict[str, type[Rule]] = {"asha": Halving, "hyperband": Hyperband, "median": Median, "none": Rule}
+
+
+def rule_of(space: SearchSpace) -> Rule:
+    """The rule of a search space, with nothing recorded."""
+    config = space.scheduler
+    names = [o.name for o in space.objectives] if config.metric == FRONT else [config.metric]
+    goals = {name: space.goal(name) for name in names}
+    return RULES[config.type](config, goals, space.search.seed, most_epochs(space))
+
+
+def most_epochs(space: SearchSpace) -> int:
+    """The most epochs that a trial of the search may train."""
+    base = space.trial_config({}).optim.epochs
+    return max(map(int, possible(space.parameters, "optim.epochs", base)))

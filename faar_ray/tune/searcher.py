@@ -83,6 +83,14 @@ class BookCallback(Callback):
     def __init__(self, book: Book, folder: Path) -> None:
         self.book, self.folder = book, folder
 
+    def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """The trial got its actor, a new one or that of a trial before."""
+        self.book.holds(trial.config["trial_id"])
+
+    def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """The trial's actor died, and Ray will try again."""
+        self.book.lost(trial.config["trial_id"])
+
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
     ) -> None:

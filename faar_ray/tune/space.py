@@ -20,12 +20,13 @@ from faar_ray.errors import ConfigError
 from faar_ray.faults import Fault, did_you_mean, faults_of, lines_of, raising, unknown_key, with_more
 from faar_ray.overriding import overridden
 from faar_ray.reading import Document, KeyPath, read_yaml, shown
-from faar_ray.sections import FolderName, Resources, Storage, Tracking
+from faar_ray.sections import FolderName, Storage, Tracking
 from faar_ray.tune.abilities import older_faults, sampler_faults
-from faar_ray.tune.conditions import at_odds, fitted, possible, trial_faults
+from faar_ray.tune.conditions import at_odds, fitted, trial_faults
 from faar_ray.tune.metric_names import TASK_METRICS, Goal, goal_of, metric_names
 from faar_ray.tune.parameter import DEFAULTS, Parameter, Scalar
 from faar_ray.tune.points import planned, point_faults, priors
+from faar_ray.tune.space_rules import budget_faults, scheduler_faults
 from faar_ray.tune.space_sections import (
     Budget,
     Constraint,
@@ -33,6 +34,7 @@ from faar_ray.tune.space_sections import (
     Objective,
     SchedulerConfig,
     SearchConfig,
+    SearchResources,
     WarmStart,
     parsed,
 )
@@ -71,7 +73,7 @@ class SearchSpace(Section):
     budget: Annotated[Budget, Field(validate_default=True)] = Budget()
     scheduler: Annotated[SchedulerConfig, Field(validate_default=True)] = SchedulerConfig()
     warm_start: WarmStart = WarmStart()
-    resources: Resources = Resources()
+    resources: SearchResources = SearchResources()
     failure: Failure = Failure()
     storage: Storage = Storage()
     tracking: Tracking = Tracking()
@@ -152,16 +154,8 @@ class SearchSpace(Section):
     @field_validator("scheduler")
     @classmethod
     def _scheduler_fits(cls, scheduler: SchedulerConfig, info: ValidationInfo) -> SchedulerConfig:
-        names = ["delta_m", *(objective.name for objective in info.data.get("objectives", ()))]
-        faults = []
-        if scheduler.metric not in names and "objectives" in info.data:
-            hint = did_you_mean(scheduler.metric, names)
-            text = f"must be delta_m or an objective, got {shown(scheduler.metric)}{hint}"
-            faults.append(Fault(("metric",), text))
-        epochs = _fewest_epochs(info)
-        if scheduler.min_epochs > epochs and scheduler.type != "none":
-            faults.append(Fault(("min_epochs",), f"must be <= optim.epochs = {epochs}, got {scheduler.min_epochs}"))
-        raising(faults)
+        names = [objective.name for objective in info.data.get("objectives", ())]
+        raising(scheduler_faults(scheduler, names, _fewest_epochs(info)))
         return scheduler
 
     @field_validator("warm_start")
@@ -188,6 +182,11 @@ class SearchSpace(Section):
     def _list_is_whole(self) -> Self:
         if self.search.listed:
             raising(_list_faults(self))
+        return self
+
+    @model_validator(mode="after")
+    def _budgets_can_be_counted(self) -> Self:
+        raising(budget_faults(self.budget, self.resources))
         return self
 
     def trial_config(self, sample: Mapping[str, Any]) -> TrialConfig:

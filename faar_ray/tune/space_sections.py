@@ -5,17 +5,19 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, field_validator
 
-from faar_ray.config import Section
-from faar_ray.sections import Count
+from faar_ray.config import Positive, Section
+from faar_ray.sections import Count, Resources
 from faar_ray.tune.metric_names import Goal
 from faar_ray.tune.parameter import Scalar
 
 SECONDS = {"s": 1, "m": 60, "h": 3600}
 FARTHEST = 1e30  # samplers square it
+FRONT = "front"
+NO_PBT = "not in this version: it changes a trial's config while it trains, and results, export and resume know one"
 CONSTRAINT = re.compile(r"\s*(\S+)\s*(<=|>=)\s*(\S+)\s*")
 
 
@@ -79,16 +81,37 @@ class SearchConfig(Section):
 
 
 class SchedulerConfig(Section):
-    """Who stops trials early."""
+    """Who stops trials early; replicates, controls and references are never stopped by it."""
 
-    type: Literal["asha", "none"] = Field("asha", description="Rule of early stopping.")
-    metric: str = Field("delta_m", description="Metric the rule looks at: delta_m or an objective.")
+    type: Literal["asha", "hyperband", "median", "none"] = Field(
+        "asha",
+        description="Rule of early stopping. asha: at each rung one in `reduction` goes on; hyperband: several ashas "
+        "whose first rungs come later and later, a trial's drawn by its number; median: stopped where its best so far "
+        "is below the median of the other trials' means so far.",
+    )
+    metric: str = Field(
+        "delta_m",
+        description="Metric the rule looks at: delta_m or an objective; asha and hyperband also take `front`, "
+        "non-domination over all objectives at that rung, so that small trials are not stopped for being small. "
+        "Parameter counts are those at the rung: FAAR's only fall from there.",
+    )
     min_epochs: Count = Field(2, description="Epochs that every trial gets.")
-    reduction: Annotated[int, Field(ge=2)] = Field(3, description="One in so many goes on at each rung.")
+    reduction: Annotated[int, Field(ge=2)] = Field(3, description="asha, hyperband: one in so many goes on at a rung.")
+    min_trials: Count = Field(3, description="median: other trials that must have come as far.")
+
+    @field_validator("type", mode="before")
+    @classmethod
+    def _no_population(cls, name: Any) -> Any:
+        if name == "pbt":
+            raise ValueError(f"must be one of asha, hyperband, median, none, got 'pbt' ({NO_PBT})")
+        return name
 
 
 class Budget(Section):
-    """When the search ends; references and controls are not counted."""
+    """When the search ends; references and controls are no `trials`, but time, GPU-hours and USD are theirs too.
+
+    At a limit whatever runs, references and controls too, is stopped at the end of its epoch.
+    """
 
     trials: Count = Field(8, description="Trials; a trial is one config and seed.")
     time: str | None = Field(
@@ -97,10 +120,12 @@ class Budget(Section):
         pattern=r"^[0-9]{1,6}(\.[0-9]{1,6})?[smh]$",
         json_schema_extra={"words": "a time such as 90s, 10m or 2h"},
     )
-    gpu_hours: None = Field(
-        None, description="GPU-hours.", json_schema_extra={"why": "this budget is not supported yet"}
+    gpu_hours: Positive | None = Field(
+        None, description="Hours in which trials hold their GPUs x GPUs of a trial, summed over trials."
     )
-    usd: None = Field(None, description="Price in USD.", json_schema_extra={"why": "this budget is not supported yet"})
+    usd: Positive | None = Field(
+        None, description="Hours in which trials hold their machine x resources.usd_per_hour, summed over trials."
+    )
 
     @field_validator("time")
     @classmethod
@@ -113,6 +138,12 @@ class Budget(Section):
     def seconds(self) -> float | None:
         """Wall time in seconds, if limited."""
         return None if self.time is None else float(self.time[:-1]) * SECONDS[self.time[-1]]
+
+
+class SearchResources(Resources):
+    """What one trial needs, and its price."""
+
+    usd_per_hour: Positive | None = Field(None, description="Price of one trial's resources per hour, for budget.usd.")
 
 
 class WarmStart(Section):

@@ -40,6 +40,16 @@ def test_a_changed_space_is_not_resumed_and_the_difference_is_named(space: Space
     assert "base.pdrs.beta was absent when the run was started and is 0.5 now" in text
 
 
+def test_a_run_from_before_a_key_existed_goes_on(space: Space, tmp_path: Path) -> None:
+    hold(tmp_path, space()).close()
+    stored = stored_space(tmp_path)
+    del stored["scheduler"]["min_trials"]
+    (tmp_path / "space.yaml").write_text(json.dumps(stored))
+    check_name(tmp_path, space(), resume=True)
+    with pytest.raises(ConfigError, match="scheduler.min_trials was 3 when the run was started and is 5 now"):
+        check_name(tmp_path, space(scheduler={"min_trials": 5}), resume=True)
+
+
 def test_more_budget_and_other_resources_may_be_given_on_resume(space: Space) -> None:
     more = space(budget={"trials": 60, "time": "2h"}, resources={"max_concurrent": 1}, failure={"max_failures": 9})
     assert list(differences(resolved(space()), resolved(more))) == []

@@ -73,6 +73,22 @@ def test_shipped_spaces_are_valid(path: Path) -> None:
     assert read_space(path).name == path.stem
 
 
+def test_a_front_of_what_no_epoch_reports_is_refused(tmp_path: Path) -> None:
+    text = SMALL.replace("name: trainable_params", "name: test/delta_m") + "scheduler: {metric: front}\n"
+    (told,) = faults(tmp_path, text)
+    assert "no metric of these tasks is called 'test/delta_m'" in told
+
+
+def test_a_budget_of_money_needs_a_price_and_one_of_gpus_a_gpu(tmp_path: Path) -> None:
+    text = SMALL + "budget: {gpu_hours: 1.5, usd: 3}\nresources: {gpus_per_worker: 0.25, usd_per_hour: 2}\n"
+    assert read_space(written(tmp_path, text)).budget.gpu_hours == 1.5
+    both = faults(tmp_path, text, "resources={}")
+    assert [fault.partition(": must")[0] for fault in both] == [
+        "a.yaml:10:10: budget.gpu_hours",
+        "a.yaml:10:26: budget.usd",
+    ]
+
+
 def test_the_contract_s_example_is_read_whole(tmp_path: Path) -> None:
     space = read_space(written(tmp_path, CONTRACT))
     assert space.trial_config({}).optim.lr == 5e-4
@@ -197,16 +213,23 @@ def test_a_parameter_that_cannot_be_sampled_is_refused(tmp_path: Path, key: str,
         ("constraints: [trainable_param <= 3]", "did you mean 'trainable_params'?"),
         ("search: {replicates: {top: 5, seeds: 2}}", "must be >= search.replicates.top * seeds = 10, got 8"),
         ("search: {replicates: {seeds: 1}}", "must satisfy seeds >= 2, got 1"),
-        ("scheduler: {metric: delta}", "must be delta_m or an objective, got 'delta' (did you mean 'delta_m'?)"),
+        ("scheduler: {metric: delta}", "must be delta_m, an objective or front, got 'delta' (did you mean 'delta_m'?)"),
         ("scheduler: {min_epochs: 7}", "must be <= optim.epochs = 6, got 7"),
-        ("scheduler: {type: pbt}", "must be one of asha, none, got 'pbt'"),
+        ("scheduler: {type: pbt}", "must be one of asha, hyperband, median, none, got 'pbt' (not in this version: it"),
+        ("scheduler: {type: ash}", "must be one of asha, hyperband, median, none, got 'ash' (did you mean 'asha'?)"),
+        ("scheduler: {type: median, metric: front}", "scheduler.metric: must be delta_m or an objective where"),
+        ("{scheduler: {metric: front}, objectives: [{name: delta_m, goal: maximize}]}", "where there is one objective"),
+        ("scheduler: {min_trials: 0}", "must satisfy min_trials >= 1, got 0"),
         ("scheduler: {reduction: 1}", "must satisfy reduction >= 2, got 1"),
         ("budget: {time: 10 minutes}", "must be a time such as 90s, 10m or 2h, got '10 minutes'"),
         ("budget: {time: 600}", "must be a time such as 90s, 10m or 2h, got 600"),
         ("budget: {time: 0s}", "must be above zero, got '0s'"),
         ("budget: {trials: 0}", "must satisfy trials >= 1, got 0"),
-        ("budget: {gpu_hours: 3}", "must be null, got 3 (this budget is not supported yet)"),
-        ("budget: {usd: 3}", "must be null, got 3 (this budget is not supported yet)"),
+        ("budget: {gpu_hours: 3}", "must be null where resources.gpus_per_worker is 0: no trial holds a GPU, got 3"),
+        ("budget: {gpu_hours: 0}", "must satisfy gpu_hours > 0, got 0"),
+        ("budget: {usd: 3}", "budget.usd: must be null where resources.usd_per_hour, the price of one trial's"),
+        ("{budget: {usd: .inf}, resources: {usd_per_hour: 1}}", "budget.usd: must be finite, got inf"),
+        ("resources: {usd_per_hour: -1}", "must satisfy usd_per_hour > 0, got -1"),
         ("warm_start: {from: 3}", "must be text or null, got 3"),
         ("warm_start: {points: [{pdrs.beta: 0.5}]}", "warm_start.points.0.pdrs.beta: must be one of parameters"),
         ("warm_start: {points: [{pdrs.rho_shared: 1}]}", "must lie within 0.3 .. 0.99, got 1"),

@@ -1,0 +1,51 @@
+"""Order among points of several losses: layers of non-domination, and room within a layer. Pure functions."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Points = NDArray[np.float64]
+
+
+def layers_of(losses: Points) -> list[list[int]]:
+    """Indices by layers of non-domination, the front first, each sorted by the first loss.
+
+    Args:
+        losses: one row per point, smaller is better, no NaN.
+    """
+    no_worse: NDArray[np.bool_] = np.all(losses[:, None] <= losses[None], axis=2)
+    dominates = no_worse & ~no_worse.T
+    order = sorted(range(len(losses)), key=lambda index: tuple(losses[index]))
+    left = np.ones(len(losses), dtype=bool)
+    layers: list[list[int]] = []
+    while left.any():
+        here = left & ~dominates[left].any(axis=0)
+        layers.append([index for index in order if here[index]])
+        left &= ~here
+    return layers
+
+
+def room_around(losses: Points) -> NDArray[np.float64]:
+    """Crowding distance (Deb et al. 2002) of each point of a layer: infinite at the ends, 0 for one of two equals."""
+    room = np.zeros(len(losses))
+    for column in losses.T:
+        held = np.sort(column)
+        if (width := held[-1] - held[0]) == 0:
+            continue
+        first, after = np.searchsorted(held, column, "left"), np.searchsorted(held, column, "right")
+        above, below = held[np.minimum(after, len(held) - 1)], held[np.maximum(first - 1, 0)]
+        gap = np.where(after - first > 1, 0.0, (above - below) / width)
+        room += np.where((first == 0) | (after == len(held)), np.inf, gap)
+    return room
+
+
+def ahead_of(losses: Points, index: int) -> int:
+    """How many points stand before one: all of better layers, and of its own those with more room around them."""
+    before = 0
+    for layer in layers_of(losses):
+        if index in layer:
+            room = room_around(losses[layer])
+            return before + int((room > room[layer.index(index)]).sum())
+        before += len(layer)
+    raise IndexError(index)
