@@ -93,6 +93,7 @@ class Driver:
         """Until the book is finished."""
         while not self.book.finished():
             while (job := self.book.next_job()) is not None:
+                self.book.holds(job.trial_id)
                 self.open[job.trial_id] = (job, 0)
                 self.order.append(job.trial_id)
             for job, epoch in list(self.open.values()):

@@ -46,7 +46,7 @@ def test_a_run_from_before_a_key_existed_goes_on(space: Space, tmp_path: Path) -
     del stored["scheduler"]["min_trials"]
     (tmp_path / "space.yaml").write_text(json.dumps(stored))
     check_name(tmp_path, space(), resume=True)
-    with pytest.raises(ConfigError, match="scheduler.min_trials was 3 when the run was started and is 5 now"):
+    with pytest.raises(ConfigError, match=r"scheduler\.min_trials was 3 when the run was started and is 5 now"):
         check_name(tmp_path, space(scheduler={"min_trials": 5}), resume=True)
 
 
