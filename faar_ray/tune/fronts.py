@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 
 Points = NDArray[np.float64]
 
 
-def layers_of(losses: Points) -> list[list[int]]:
+def layers_of(losses: Points) -> Iterator[list[int]]:
     """Indices by layers of non-domination, the front first, each sorted by the first loss.
 
     Args:
         losses: one row per point, smaller is better, no NaN.
     """
-    no_worse: NDArray[np.bool_] = np.all(losses[:, None] <= losses[None], axis=2)
+    no_worse: NDArray[np.bool_] = np.logical_and.reduce([column[:, None] <= column for column in losses.T])
     dominates = no_worse & ~no_worse.T
-    order = sorted(range(len(losses)), key=lambda index: tuple(losses[index]))
+    above = dominates.sum(axis=0)
     left = np.ones(len(losses), dtype=bool)
-    layers: list[list[int]] = []
     while left.any():
-        here = left & ~dominates[left].any(axis=0)
-        layers.append([index for index in order if here[index]])
+        here = left & (above == 0)
+        yield sorted(map(int, np.flatnonzero(here)), key=lambda index: tuple(losses[index]))
         left &= ~here
-    return layers
+        above -= dominates[here].sum(axis=0)
 
 
 def room_around(losses: Points) -> NDArray[np.float64]:

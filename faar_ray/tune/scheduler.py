@@ -8,6 +8,7 @@ import math
 import random
 import statistics
 from collections.abc import Mapping, Sequence
+from functools import cache
 
 import numpy as np
 
@@ -139,14 +140,20 @@ class Hyperband(Halving):
     """
 
     def _first_rung(self, number: int) -> int:
-        brackets = rungs(self.config.min_epochs, self.config.reduction, self.epochs + 1)
-        most = len(brackets) - 1
-        sizes = [math.ceil((most + 1) / (s + 1) * self.config.reduction**s) for s in range(most, -1, -1)]
-        return random.Random(seed_of(self.seed, "bracket", number)).choices(brackets, sizes)[0]
+        return _bracket(self.config, self.seed, self.epochs, number)
 
     def _others(self, number: int, finished: int) -> dict[int, Values]:
         first = self._first_rung(number)
         return {n: v for n, v in super()._others(number, finished).items() if self._first_rung(n) == first}
+
+
+@cache
+def _bracket(config: SchedulerConfig, seed: int, epochs: int, number: int) -> int:
+    """A trial's first rung."""
+    brackets = rungs(config.min_epochs, config.reduction, epochs + 1)
+    most = len(brackets) - 1
+    sizes = [math.ceil((most + 1) / (s + 1) * config.reduction**s) for s in range(most, -1, -1)]
+    return random.Random(seed_of(seed, "bracket", number)).choices(brackets, sizes)[0]
 
 
 class Median(Rule):

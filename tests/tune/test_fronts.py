@@ -28,7 +28,7 @@ def test_layers_are_those_of_brute_force_and_of_optuna(points: list[Row]) -> Non
         expected.append(layer)
         left -= layer
     losses = np.array(points, dtype=float)
-    found = layers_of(losses)
+    found = list(layers_of(losses))
     assert [set(layer) for layer in found] == expected
     assert all(layer == sorted(layer, key=lambda i: points[i][0]) for layer in found)
     ranks = _fast_non_domination_rank(losses)
