@@ -22,7 +22,7 @@ from faar_ray.overriding import overridden
 from faar_ray.reading import Document, KeyPath, read_yaml, shown
 from faar_ray.sections import FolderName, Storage, Tracking
 from faar_ray.tune.abilities import older_faults, sampler_faults
-from faar_ray.tune.conditions import at_odds, fitted, trial_faults
+from faar_ray.tune.conditions import at_odds, fitted, possible, trial_faults
 from faar_ray.tune.metric_names import TASK_METRICS, Goal, goal_of, metric_names
 from faar_ray.tune.parameter import DEFAULTS, Parameter, Scalar
 from faar_ray.tune.points import planned, point_faults, priors
