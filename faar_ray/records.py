@@ -65,6 +65,10 @@ class SineRecord:
     """Mean cosine of this task's gradient on the base with every other task's; None where it was not measured."""
 
 
+MEASURED = ("time/", "memory/")
+"""Beginnings of metrics that equal runs do not share: they depend on the machine and on what else runs on it."""
+
+
 @dataclass(frozen=True, slots=True)
 class EpochRecord:
     """What one epoch of one trial gave."""

@@ -7,13 +7,10 @@ and its ratio is the median over these pairs.
 from __future__ import annotations
 
 import multiprocessing
-import resource
 import statistics
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,6 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from faar_ray.adapters import adapters_of
 from faar_ray.bench.variants import PEFT, VARIANTS, Setting, build, peft_is_there
 from faar_ray.ranks import shrink
+from faar_ray.train.memory import own_peak_mb
 from faar_ray.train.runtime import InProcess
 from faar_ray.train.trial import compiled
 
@@ -187,13 +185,3 @@ def _peak_here(setting: Setting, rank: int, device: str, threads: int) -> float:
     if stepper.device.type == "cuda":
         return torch.cuda.max_memory_allocated() / 2**20
     return own_peak_mb()
-
-
-def own_peak_mb() -> float:
-    """Largest resident memory of this process, MiB; on Linux of this program alone (getrusage counts the parent's)."""
-    status = Path("/proc/self/status")
-    if status.is_file():
-        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-        return int(line.split()[1]) / 1024
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20

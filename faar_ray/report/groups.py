@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any, Literal, Protocol
 
-from faar_ray.records import Role, TrialResult
+from faar_ray.records import MEASURED, Role, TrialResult
 
-COSTS = ("trainable_params", "params/", "rank/", "time/")
+COSTS = ("trainable_params", "params/", "rank/", *MEASURED)
 MOST_DIGITS = 17
 
 
@@ -59,7 +59,7 @@ class Config:
 
 
 def is_cost(metric: str) -> bool:
-    """Whether a metric counts something (parameters, ranks, time) rather than measures quality."""
+    """Whether a metric counts something (parameters, ranks, time, memory) rather than measures quality."""
     return metric.startswith(COSTS)
 
 

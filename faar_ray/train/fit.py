@@ -26,6 +26,7 @@ from faar_ray.tracking.sine_trace import FILE as SINES
 from faar_ray.tracking.sine_trace import write_sine_trace
 from faar_ray.train.evaluation import evaluate
 from faar_ray.train.gradients import gradient_cosines
+from faar_ray.train.memory import PeakMemory
 from faar_ray.train.runtime import InProcess, Runtime, by_first
 from faar_ray.train.step import train_step
 from faar_ray.train.trial import Trial
@@ -81,15 +82,18 @@ def fit(
     by_first(runtime, lambda: write_down(folder, trace, trial_id, trial.records))
     yield from list(trial.records)
     for epoch in range(len(trial.records), config.optim.epochs):
+        memory = PeakMemory(runtime.device)
         started = time.perf_counter()
         losses = train_epoch(trial, epoch)
         trained = time.perf_counter()
+        peak = max(runtime.of_all(memory.mb()))
         ranks = end_epoch(trial, epoch)
         metrics = losses | evaluate(trial, trial.val_data, split="val", references=references)
         sines = sine_records(trial, epoch)
         metrics |= trial.trainable_parameters() | rank_metrics(trial.adapters) | sine_metrics(sines)
         metrics["time/step_ms"] = 1000 * (trained - started) / trial.steps_per_epoch
         metrics["time/epoch_s"] = time.perf_counter() - started
+        metrics["memory/peak_mb"] = peak
         trial.records.append(EpochRecord(epoch, metrics, tuple(ranks), tuple(sines)))
         if epoch + 1 == config.optim.epochs:  # before the checkpoint that makes the trial count as finished
             by_first(runtime, lambda: write_adapter(folder / "adapter.safetensors", trial.model, config))

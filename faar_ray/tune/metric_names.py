@@ -24,7 +24,7 @@ SINE_METRICS = (
     *("sine/omega_std/mean", "sine/omega_std/min", "sine/omega_std/max"),
 )
 SMALLER_IS_BETTER = re.compile(
-    r"trainable_params|sine/cosine|(params|train|rank|time)/.*|.*/(mean_angle|rmse_angle|rmse)"
+    r"trainable_params|sine/cosine|(params|train|rank|time|memory)/.*|.*/(mean_angle|rmse_angle|rmse)"
 )
 
 
@@ -46,6 +46,7 @@ def metric_names(config: TrialConfig) -> tuple[str, ...]:
         *(f"rank/stage{stage}" for stage in range(4)),
         "time/step_ms",
         "time/epoch_s",
+        "memory/peak_mb",
     )
 
 

@@ -11,7 +11,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from faar_ray.records import TrialResult
+from faar_ray.records import MEASURED, TrialResult
 from faar_ray.report.groups import is_cost
 from faar_ray.report.wording import count
 from faar_ray.tune.duration import clock
@@ -177,4 +177,4 @@ def parameters(job: Job) -> str:
 
 def metric(name: str, value: float) -> str:
     """A metric's value for people."""
-    return count(value) if is_cost(name) and not name.startswith("time/") else f"{value:.2f}"
+    return count(value) if is_cost(name) and not name.startswith(MEASURED) else f"{value:.2f}"

@@ -14,7 +14,7 @@ from torch.multiprocessing.spawn import spawn
 
 from faar_ray.config import TrialConfig
 from faar_ray.errors import StorageError
-from faar_ray.records import EpochRecord
+from faar_ray.records import MEASURED, EpochRecord
 from faar_ray.train.checkpoint import checkpoint_path
 from faar_ray.train.distributed import Disagreement, Distributed
 from faar_ray.train.fit import fit
@@ -64,7 +64,7 @@ def run(folder: Path, workers: int, dotted: dict[str, Any], epochs: int | None =
 def compare(ours: Found, theirs: Found, *, rtol: float, atol: float) -> None:
     for a, b in zip(ours[0], theirs[0], strict=True):
         assert [row.rank for row in a.ranks] == [row.rank for row in b.ranks]
-        values = {name: value for name, value in b.metrics.items() if not name.startswith("time/")}
+        values = {name: value for name, value in b.metrics.items() if not name.startswith(MEASURED)}
         assert {name: a.metrics[name] for name in values} == pytest.approx(values, rel=rtol, abs=atol)
     assert ours[1].keys() == theirs[1].keys()
     for name, tensor in theirs[1].items():
@@ -97,7 +97,7 @@ def test_in_fp32_two_workers_have_the_ranks_of_one_and_metrics_nearby(tmp_path: 
     tame = {"optim.lr": 1e-4, "optim.decoder_lr": 2e-4, "optim.epochs": 2}
     one, two = (run(tmp_path / str(workers), workers, tame) for workers in (1, 2))
     assert [[row.rank for row in record.ranks] for record in two[0]] == [[r.rank for r in rec.ranks] for rec in one[0]]
-    theirs = {name: value for name, value in one[0][-1].metrics.items() if not name.startswith("time/")}
+    theirs = {name: value for name, value in one[0][-1].metrics.items() if not name.startswith(MEASURED)}
     assert {name: two[0][-1].metrics[name] for name in theirs} == pytest.approx(theirs, rel=1e-3, abs=0.05)  # mIoU in %
 
 

@@ -19,7 +19,7 @@ from safetensors import safe_open
 
 from faar_ray.config import TrialConfig
 from faar_ray.errors import ConfigError, DataError
-from faar_ray.records import EpochRecord
+from faar_ray.records import MEASURED, EpochRecord
 from faar_ray.train.checkpoint import checkpoint_path
 from faar_ray.train.fit import fit
 from faar_ray.train.preflight import check_compiler
@@ -50,8 +50,8 @@ def on_test(config: TrialConfig, folder: Path) -> dict[str, float]:
 
 
 def timeless(records: list[EpochRecord]) -> list[EpochRecord]:
-    """Records without wall-clock metrics, the only ones that may differ between equal runs."""
-    return [replace(r, metrics={k: v for k, v in r.metrics.items() if not k.startswith("time/")}) for r in records]
+    """Records without measured time and memory, the only metrics that may differ between equal runs."""
+    return [replace(r, metrics={k: v for k, v in r.metrics.items() if not k.startswith(MEASURED)}) for r in records]
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +112,7 @@ def test_metrics_have_the_names_of_the_contract(undisturbed: tuple[Path, list[Ep
         "delta_m", "trainable_params", "params/adapters", "train/loss", "train/loss/semseg", "val/semseg/miou",
         "val/human_parts/miou", "val/normals/mean_angle", "val/normals/rmse_angle", "rank/mean", "rank/weighted_mean",
         "rank/shared", "rank/normals", "rank/stage0", "rank/stage3", "time/step_ms", "time/epoch_s",
+        "memory/peak_mb",
     }  # fmt: skip
     assert expected <= names
 

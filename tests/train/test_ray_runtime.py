@@ -15,7 +15,7 @@ import pytest
 import ray
 
 from faar_ray.config import TrialConfig
-from faar_ray.records import EpochRecord
+from faar_ray.records import MEASURED, EpochRecord
 from faar_ray.tracking.place import place_of_trial
 from faar_ray.train import ray_cluster
 from faar_ray.train.capacity import Node
@@ -77,7 +77,7 @@ def finished(epochs: Epochs) -> tuple[list[EpochRecord], dict[str, float]]:
 
 
 def timeless(metrics: dict[str, float]) -> dict[str, float]:
-    return {name: value for name, value in metrics.items() if not name.startswith("time/")}
+    return {name: value for name, value in metrics.items() if not name.startswith(MEASURED)}
 
 
 def free_cpus(within: float) -> float:

@@ -16,7 +16,7 @@ from faar_ray.adapters.sine_measure import mean_cosines
 from faar_ray.config import TrialConfig
 from faar_ray.data import batches
 from faar_ray.export.read import load_model, read_adapter_file
-from faar_ray.records import EpochRecord
+from faar_ray.records import MEASURED, EpochRecord
 from faar_ray.tasks import TASKS
 from faar_ray.tracking.rank_trace import read_rank_trace
 from faar_ray.tracking.sine_trace import read_sine_trace
@@ -44,7 +44,7 @@ def run(folder: Path, epochs: int | None = None, **dotted: Any) -> list[EpochRec
 
 def timeless(records: list[EpochRecord]) -> list[Any]:
     return [
-        ({k: v for k, v in r.metrics.items() if not k.startswith("time/")}, r.ranks, r.sines) for r in records
+        ({k: v for k, v in r.metrics.items() if not k.startswith(MEASURED)}, r.ranks, r.sines) for r in records
     ]  # fmt: skip
 
 

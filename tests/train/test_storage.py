@@ -15,6 +15,7 @@ import yaml
 from faar_ray.errors import StorageError
 from faar_ray.export.read import read_adapter_file
 from faar_ray.export.trials import adapter_of
+from faar_ray.records import MEASURED
 from faar_ray.tracking.mirror import Mirror
 from faar_ray.tracking.rank_trace import read_rank_trace
 from faar_ray.tracking.remote import Remote
@@ -39,7 +40,7 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def timeless(metrics: dict[str, float]) -> dict[str, float]:
-    return {name: value for name, value in metrics.items() if not name.startswith("time/")}
+    return {name: value for name, value in metrics.items() if not name.startswith(MEASURED)}
 
 
 def test_a_run_in_a_bucket_goes_on_where_its_machine_was_lost(

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from faar_ray.records import MEASURED
 from faar_ray.report.results import read_results
 from faar_ray.tracking.mirror import Mirror
 from faar_ray.tracking.remote import Remote
@@ -61,7 +62,7 @@ def tune(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 def facts(run: Path) -> dict[str, Any]:
     """What must not depend on interruptions: who, with what, how it ended, every value but the clock's."""
     rows = read_results(run / "results.parquet")
-    timeless = {r.trial_id: {k: v for k, v in r.metrics.items() if not k.startswith("time/")} for r in rows}
+    timeless = {r.trial_id: {k: v for k, v in r.metrics.items() if not k.startswith(MEASURED)} for r in rows}
     return {r.trial_id: (r.state, r.seed, r.params, r.epochs, timeless[r.trial_id]) for r in rows}
 
 
