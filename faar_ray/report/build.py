@@ -3,20 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from math import nan
 from pathlib import Path
 
-from faar_ray.report.answer import Answer, answer
+from optuna import Study
+
+from faar_ray.report.answer import Answer, answer, pooled_noise
 from faar_ray.report.curves_plot import plot_curves
 from faar_ray.report.depth_plot import plot_depth
 from faar_ray.report.front_plot import plot_front
 from faar_ray.report.history import History, read_history
+from faar_ray.report.importance import importances
+from faar_ray.report.importance_plot import plot_importance
+from faar_ray.report.importance_words import importance_words
+from faar_ray.report.journal import ended_order, read_study
+from faar_ray.report.over_time import over_time, time_words, write_over_time
+from faar_ray.report.over_time_plot import plot_over_time
 from faar_ray.report.page import Picture, render
+from faar_ray.report.panels_plot import is_flat, plot_panels
 from faar_ray.report.source import Search, read_search
 from faar_ray.report.style import colours
 from faar_ray.tracking.atomic import replacing
 from faar_ray.tracking.rank_plot import plot_rank_trace
 
 MOST_MAPS = 6
+TIME = "over_time.png"
+KNEE = (
+    "The knee is the point of the front farthest from the line between its ends, both objectives scaled to the front."
+)
+SURFACE = (
+    "The front is a surface here: a point that looks dominated in one panel may lead in another. No knee is named."
+)
+IMPORTANCE = (
+    "Share of an objective's variance over the finished trials that a random forest's splits on a parameter take away "
+    "(Optuna's mean decrease of impurity). Pale: the gap between the best and the worst values of the parameter is "
+    "within what seeds alone give. Grey text: a conditional parameter, over the trials that have it."
+)
 
 
 def build_report(run_folder: Path, out: Path | None = None) -> Path:
@@ -35,21 +57,51 @@ def build_report(run_folder: Path, out: Path | None = None) -> Path:
     search = read_search(run_folder.resolve())
     out = out if out is not None else run_folder / "report"
     out.mkdir(parents=True, exist_ok=True)
-    found = answer(search.results, search.objectives)
+    found = answer(search.results, search.objectives, search.limits)
     history = read_history(search.tracking_uri, search.parent_run_id, search.results, found.quality.name)
     hues = colours(found.rows)
-    plots = list(_plots(search, found, history, hues, out))
+    study = None if search.listed else read_study(search.folder)
+    plots = [*_front(search, found, study, out), *_importance(search, study, out)]
+    plots += _curves(search, found, history, hues, out)
     page = render(search, found, history, plots, list(_maps(search, found, out)))
     with replacing(out / "index.html") as scratch:
         scratch.write_text(page, encoding="utf-8")
     return out
 
 
-def _plots(search: Search, found: Answer, history: History, hues: Mapping[str, str], out: Path) -> Iterator[Picture]:
-    bars = "Bars: ± 1 standard error of the seed noise" if found.noise.dof else "No bars: the seed noise is unknown"
-    front, curves, depth = out / "front.png", out / "curves.png", out / "ranks_by_depth.png"
-    if plot_front(found, search.results, front):
-        yield Picture(front, "Quality against cost", f"{bars}. Up and to the left is better.")
+def _front(search: Search, found: Answer, study: Study | None, out: Path) -> Iterator[Picture]:
+    """The front, and how the search came to it; the latter's numbers as JSON."""
+    bars = "Bars: 95% interval by the pooled seed noise" if found.noise.dof else "No bars: the seed noise is unknown"
+    front = out / "front.png"
+    if not is_flat(found):
+        if plot_panels(found, front):
+            yield Picture(front, "Quality against every other objective", f"{bars}. {SURFACE}")
+    elif plot_front(found, search.results, search.limits, front):
+        better = "Up" if found.quality.goal == "maximize" else "Down"
+        knee = f" {KNEE}" if found.knee else ""
+        yield Picture(front, "Quality against cost", f"{bars}. {better} and to the left is better.{knee}")
+    traced = over_time(search.results, search.objectives, search.limits, ended_order(study))
+    if traced is not None and len(traced.steps) > 1:
+        write_over_time(out / "over_time.json", traced)
+        plot_over_time(traced, {r.trial_id: r.metrics.get(found.quality.name, nan) for r in search.results}, out / TIME)
+        yield Picture(out / TIME, "The search over time", time_words(traced))
+
+
+def _importance(search: Search, study: Study | None, out: Path) -> Iterator[Picture]:
+    """Importances, or why there are none; a list of configurations has its findings instead."""
+    if study is None:
+        return
+    noise = {goal.name: pooled_noise(search.results, goal.name) for goal in search.objectives}
+    found = importances(study, search.objectives, noise)
+    file = out / "importance.png"
+    drawn = plot_importance(found, file)
+    yield Picture(
+        file if drawn else None, "Importance of parameters", IMPORTANCE * drawn, tuple(importance_words(found))
+    )
+
+
+def _curves(search: Search, found: Answer, history: History, hues: Mapping[str, str], out: Path) -> Iterator[Picture]:
+    curves, depth = out / "curves.png", out / "ranks_by_depth.png"
     if plot_curves(history.curves, search.results, found.rows, hues, found.quality.name, curves):
         yield Picture(curves, "Learning curves", "By epoch, on val; the axis shows the second half of training.")
     shown = [row for row in found.rows if row.on_front or row.recommended]

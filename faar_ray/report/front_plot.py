@@ -13,13 +13,15 @@ from matplotlib.transforms import Bbox
 
 from faar_ray.records import TrialResult
 from faar_ray.report.answer import Answer
-from faar_ray.report.style import CONTROL
+from faar_ray.report.limits import Constraint, feasible
+from faar_ray.report.style import CONTROL, KNEE, SEARCHED
 from faar_ray.report.table import Row
 from faar_ray.report.wording import axis, label
-from faar_ray.tracking.drawing import DPI, INK, MUTED, bare, save
+from faar_ray.tracking.drawing import DPI, FAINT, INK, MUTED, bare, save
 
-SEARCHED = "#2a6f97"
-KEYS = ("search, mean over seeds", "control", "recommended", "stopped early (too large and too weak to compare)")
+KEYS = ("search, mean over seeds", "control", "recommended", "knee", "breaks a constraint", "stopped early")
+MOST_NAMES = 25
+"""With more configurations only those of the front, the recommended one and controls are named."""
 BESIDE = (
     *((9, -9, "left"), (9, 9, "left"), (-9, 9, "right"), (-9, -9, "right"), (0, -16, "center"), (0, 16, "center")),
     *((9, -22, "left"), (9, 22, "left"), (-9, 22, "right"), (-9, -22, "right")),
@@ -27,7 +29,7 @@ BESIDE = (
 LOG_FROM = 4.0  # ratio of dearest to cheapest from which the cost axis is logarithmic
 
 
-def plot_front(found: Answer, results: Sequence[TrialResult], out: Path) -> bool:
+def plot_front(found: Answer, results: Sequence[TrialResult], limits: Sequence[Constraint], out: Path) -> bool:
     """Draw the front (PNG); False where there is nothing to place (no finished configuration, or no cost)."""
     rows = [row for row in found.rows if row.cost]
     if not rows or not found.cost_name:
@@ -51,6 +53,9 @@ def plot_front(found: Answer, results: Sequence[TrialResult], out: Path) -> bool
         label=KEYS[2],
         zorder=4,
     )
+    for r in (r for r in rows if found.knee and r.config_id == found.knee.config_id):
+        knee = {"s": 150, "marker": "s", "facecolors": "none", "edgecolors": KNEE, "linewidths": 1.4}
+        ax.scatter(_x(r), r.values[quality], **knee, label=KEYS[3], zorder=4)
     costs = [_x(r) for r in rows]
     if max(costs) / min(costs) > LOG_FROM:
         ax.set_xscale("log")
@@ -58,7 +63,7 @@ def plot_front(found: Answer, results: Sequence[TrialResult], out: Path) -> bool
         ax.xaxis.set_minor_formatter(NullFormatter())
     ax.xaxis.set_major_formatter(EngFormatter(sep=""))
     ax.margins(x=0.17)
-    _stopped(ax, results, found)
+    _beside(ax, found, results, limits)
     ax.set_xlabel(label(found.cost_name), fontsize=9, color=INK)
     ax.set_ylabel(axis(quality), fontsize=9, color=INK)
     handles, names = ax.get_legend_handles_labels()
@@ -67,13 +72,15 @@ def plot_front(found: Answer, results: Sequence[TrialResult], out: Path) -> bool
         [handles[i] for i in order],
         [names[i] for i in order],
         loc="outside upper left",
-        ncols=4,
+        ncols=len(names),
         frameon=False,
         fontsize=8,
         labelcolor=INK,
         handletextpad=0.3,
+        columnspacing=1.4,
     )
-    _names(figure, ax, rows, quality)
+    few = len(rows) <= MOST_NAMES
+    _names(figure, ax, rows, [r for r in rows if few or r.on_front or r.recommended or r.role != "trial"], quality)
     save(figure, out)
     return True
 
@@ -85,8 +92,8 @@ def _x(row: Row) -> float:
 def _points(ax: Axes, rows: Sequence[Row], quality: str, marker: str, colour: str, name: str) -> None:
     if not rows:
         return
-    known = all(math.isfinite(r.error) for r in rows)
-    bars = [r.error for r in rows] if known else None
+    known = all(math.isfinite(r.half) for r in rows)
+    bars = [r.half for r in rows] if known else None
     ax.errorbar(
         [_x(r) for r in rows],
         [r.values[quality] for r in rows],
@@ -102,39 +109,41 @@ def _points(ax: Axes, rows: Sequence[Row], quality: str, marker: str, colour: st
     )
 
 
-def _stopped(ax: Axes, results: Sequence[TrialResult], found: Answer) -> None:
-    """Early-stopped trials, hollow, where they stood; at the edge where they would stretch the axis."""
+def _beside(ax: Axes, found: Answer, results: Sequence[TrialResult], limits: Sequence[Constraint]) -> None:
+    """Trials that no comparison has, where they ended; at the edge where they would stretch the axis."""
     (low, high), quality = ax.get_ylim(), found.quality.name
     low, high = low - 0.15 * (high - low), high + 0.08 * (high - low)
     ax.set_ylim(low, high)
-    named = False
+    told = set[str]()
     for r in results:
         x, y = r.metrics.get(found.cost_name), r.metrics.get(quality)
-        if r.state == "PRUNED" and x and y is not None and math.isfinite(y):
-            inside = low <= y <= high
-            edge = low + 0.02 * (high - low) if y < low else high - 0.02 * (high - low)
+        outside = r.state == "COMPLETE" and r.role == "trial" and not feasible(r.metrics, limits)
+        if (r.state == "PRUNED" or outside) and x and y is not None and math.isfinite(y):
+            name = KEYS[4] if outside else KEYS[5]
+            edge = min(max(y, low + 0.02 * (high - low)), high - 0.02 * (high - low))
+            marker = ("X" if outside else "o") if edge == y else "v" if y < edge else "^"
             ax.plot(
                 x,
-                y if inside else edge,
-                "o" if inside else ("v" if y < low else "^"),
-                markerfacecolor="white",
-                markeredgecolor=MUTED,
-                markersize=6,
+                edge,
+                marker,
+                markerfacecolor=FAINT if outside else "white",
+                markeredgecolor="white" if outside else MUTED,
+                markersize=7 if outside else 6,
                 clip_on=False,
                 linestyle="none",
-                label=None if named else KEYS[3],
+                label=None if name in told else name,
             )
-            named = True
+            told.add(name)
 
 
-def _names(figure: Figure, ax: Axes, rows: Sequence[Row], quality: str) -> None:
+def _names(figure: Figure, ax: Axes, rows: Sequence[Row], told: Sequence[Row], quality: str) -> None:
     """Names beside the points, where they cover neither another name nor a point nor leave the axes."""
     figure.draw_without_rendering()
     figure.set_layout_engine("none")  # places are final from here on
     inside = ax.get_window_extent()
     points = ax.transData.transform([(_x(r), r.values[quality]) for r in rows])
     taken = [Bbox.from_bounds(x - 16, y - 16, 32, 32) for x, y in points]
-    for row in sorted(rows, key=lambda row: not row.recommended):  # the answer has first choice
+    for row in sorted(told, key=lambda row: not row.recommended):  # the answer has first choice
         for dx, dy, side in BESIDE:
             text = ax.annotate(
                 row.name, (_x(row), row.values[quality]), (dx, dy), textcoords="offset points", fontsize=7.5, ha=side,

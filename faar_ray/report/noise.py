@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,6 +69,7 @@ class SeedModel:
     def __init__(self, metric: str, observations: Sequence[Observation]) -> None:
         self.metric = metric
         self.configs = sorted({o.config for o in observations})
+        self._place = {config: place for place, config in enumerate(self.configs)}
         self.seeds = sorted({o.seed for o in observations})
         self._y = np.array([o.value for o in observations], dtype=np.float64)
         by_config = _indicator([o.config for o in observations], self.configs)
@@ -76,7 +77,7 @@ class SeedModel:
         self._plain = _Fit(by_config, self._y)
         self._additive = _Fit(np.hstack([by_config, by_seed]), self._y)
 
-    @property
+    @cached_property
     def noise(self) -> Noise:
         """Pooled noise and its degrees of freedom."""
         paired = self._additive.dof > 0
@@ -92,20 +93,24 @@ class SeedModel:
 
     def difference(self, config: str, other: str) -> Difference:
         """`config` minus `other`, paired over seeds where the design allows it."""
-        contrast = self._one(config) - self._one(other)
-        widened = np.concatenate([contrast, np.zeros(len(self.seeds))])
-        if self._additive.dof > 0 and self._additive.can_tell(widened):
-            return self._additive.difference(widened)
-        if self._additive.can_tell(widened):  # same seeds: the paired value, with the larger, unpaired noise
-            return Difference(self._additive.value(widened), self._plain.half_width(contrast), self._plain.dof)
-        return self._plain.difference(contrast)
+        pair = self._place[config], self._place[other]
+        if not self._additive.can_compare(*pair):
+            return self._plain.difference(*pair)
+        if self._additive.dof > 0:
+            return self._additive.difference(*pair)
+        plain = self._plain.difference(*pair)  # same seeds: the paired value, with the larger, unpaired noise
+        return Difference(self._additive.difference(*pair).value, plain.half, plain.dof)
 
     def standard_error(self, config: str) -> float:
         """Noise over the root of the number of the configuration's trials; nan where noise is unknown."""
         return self.noise.sd / math.sqrt(float(self._plain.trials(self._one(config))))
 
+    def interval(self, config: str) -> float:
+        """Half width of a configuration's 95% interval; infinite where noise is unknown."""
+        return student(self.noise.dof) * self.standard_error(config) if self.noise.dof else math.inf
+
     def _one(self, config: str) -> Array:
-        return np.array([float(c == config) for c in self.configs])
+        return np.eye(1, len(self.configs), self._place[config])[0]
 
 
 class _Fit:
@@ -134,14 +139,26 @@ class _Fit:
     def value(self, contrast: Array) -> float:
         return float(contrast @ self._coefficients)
 
-    def half_width(self, contrast: Array) -> float:
-        if not self.dof:
-            return math.inf
-        variance = float(contrast @ self._inverse @ contrast)
-        return float(stats.t.ppf(0.975, self.dof)) * self.sd * math.sqrt(max(variance, 0.0))
+    def can_compare(self, i: int, j: int) -> bool:
+        """Whether the data determine the difference of two coefficients."""
+        rest = self._row_space[i] - self._row_space[j]  # the projection is symmetric
+        rest[i] -= 1
+        rest[j] += 1
+        return bool(np.abs(rest).max() < 1e-5)
 
-    def difference(self, contrast: Array) -> Difference:
-        return Difference(self.value(contrast), self.half_width(contrast), self.dof)
+    def difference(self, i: int, j: int) -> Difference:
+        """Of two coefficients."""
+        value = float(self._coefficients[i] - self._coefficients[j])
+        if not self.dof:
+            return Difference(value, math.inf, 0)
+        variance = self._inverse[i, i] + self._inverse[j, j] - 2 * self._inverse[i, j]
+        return Difference(value, student(self.dof) * self.sd * math.sqrt(max(float(variance), 0.0)), self.dof)
+
+
+@cache
+def student(dof: int) -> float:
+    """Two-sided 95% quantile of Student's t."""
+    return float(stats.t.ppf(0.975, dof))
 
 
 def _indicator(values: Sequence[str] | Sequence[int], levels: Sequence[str] | Sequence[int]) -> Array:

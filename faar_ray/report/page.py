@@ -19,11 +19,13 @@ from faar_ray.report.history import History
 from faar_ray.report.noise import Difference
 from faar_ray.report.protocol import protocol, reference_values
 from faar_ray.report.source import Search
-from faar_ray.report.table import ADAPTERS, TRAINABLE, Row
+from faar_ray.report.table import ADAPTERS, TRAINABLE, Row, grouped
 from faar_ray.report.wording import label, plus_minus
 
 SHOWN_PACKAGES = ("torch", "torchvision", "timm", "ray", "optuna", "mlflow", "pyarrow", "faar-ray")
 MINUS = "\u2212"
+MOST_ROWS = 40
+"""Configurations in the table of groups."""
 ROLES = {"trial": 0, "control": 1, "reference": 2}
 
 
@@ -31,14 +33,16 @@ ROLES = {"trial": 0, "control": 1, "reference": 2}
 class Picture:
     """A plot on the page."""
 
-    file: Path
+    file: Path | None
     heading: str
     caption: str
+    sentences: tuple[str, ...] = ()
+    """Above the picture."""
 
     @property
     def source(self) -> str:
         """The PNG as a data URI: the page is one file, also inside MLflow's viewer."""
-        return "data:image/png;base64," + base64.b64encode(self.file.read_bytes()).decode()
+        return "data:image/png;base64," + base64.b64encode(self.file.read_bytes()).decode() if self.file else ""
 
 
 def render(search: Search, found: Answer, history: History, plots: Sequence[Picture], maps: Sequence[Picture]) -> str:
@@ -59,11 +63,14 @@ def render(search: Search, found: Answer, history: History, plots: Sequence[Pict
         lstrip_blocks=True,
     )
     environment.filters |= {"label": label, "number": number, "measure": measure, "typeset": typeset, "spread": spread}
+    environment.filters["interval"] = interval
     parameters = list(dict.fromkeys(k for r in search.results for k in r.params if r.role == "trial"))
+    groups = grouped(found.rows, MOST_ROWS)
     return environment.get_template("template.html").render(
         name=search.name,
         found=found,
-        front=[(row, versus(row, found)) for row in found.rows if row.on_front or row.recommended],
+        groups=[[(row, versus(row, found)) for row in group] for group in groups],
+        left_out=sum(row.role == "trial" for row in found.rows) - sum(map(len, groups)),
         others=[(row, versus(row, found)) for row in found.rows if row.role != "trial"],
         noise=noise_words(found),
         plots=plots,
@@ -106,7 +113,7 @@ def noise_words(found: Answer) -> str:
     kind = "paired over seeds" if noise.paired else "over seeds"
     return (
         f"Seed noise of {noise.metric}: sd {noise.sd:.2g} {kind}, {noise.dof} degrees of freedom; "
-        "± is the half width of the 95% interval of a difference."
+        "± is the half width of a 95% interval, of a value or of a difference."
     )
 
 
@@ -132,6 +139,12 @@ def cells(result: TrialResult, parameters: Sequence[str], found: Answer) -> dict
         "trainable": number(result.metrics.get(TRAINABLE), whole=True),
         "rank": measure(result.metrics.get("rank/mean")),
     }
+
+
+def interval(row: Row, metric: str) -> str:
+    """A configuration's quality with its 95% interval, for a cell."""
+    value = row.values[metric]
+    return plus_minus(value, row.half).replace("-", MINUS) if math.isfinite(row.half) else measure(value)
 
 
 def spread(found: Difference) -> str:

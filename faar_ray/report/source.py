@@ -16,6 +16,7 @@ from faar_ray.config import TrialConfig
 from faar_ray.errors import ConfigError, DataError
 from faar_ray.records import TrialResult
 from faar_ray.report.groups import Objective
+from faar_ray.report.limits import Constraint, parsed
 from faar_ray.report.results import read_results
 from faar_ray.tracking.place import Place, fetched
 from faar_ray.tracking.rank_trace import read_rank_trace
@@ -35,6 +36,15 @@ class Search:
     results: Sequence[TrialResult]
     traces: Mapping[str, pa.Table]
     """Rank trace per trial id."""
+
+    @property
+    def limits(self) -> tuple[Constraint, ...]:
+        """The constraints of the search space; none where this version of the package cannot read it."""
+        try:
+            texts = yaml.safe_load(self.space_yaml).get("constraints") or ()
+            return tuple(limit for text in texts if (limit := parsed(text)))
+        except (yaml.YAMLError, AttributeError, TypeError):
+            return ()
 
     @property
     def listed(self) -> bool:
@@ -62,7 +72,7 @@ def find_run(name_or_path: str) -> Place:
         ConfigError: there is none, or it holds no results yet.
     """
     if is_remote(name_or_path):
-        return fetched(name_or_path, "run.json", "space.yaml", "results.parquet", "rank_trace")
+        return fetched(name_or_path, "run.json", "space.yaml", "results.parquet", "study.log", "rank_trace")
     candidates = [Path(name_or_path), Path("runs") / name_or_path]
     folder = next((path for path in candidates if path.is_dir()), None)
     if folder is None:

@@ -10,7 +10,9 @@ from matplotlib.colors import to_hex
 from faar_ray.report.table import Row
 from faar_ray.tracking.drawing import WARM
 
+SEARCHED = "#2a6f97"
 CONTROL = WARM
+KNEE = "#7a4a9e"
 CONTROLS = (WARM, "#a63a6f", "#8a6d00", "#5b6470")
 
 

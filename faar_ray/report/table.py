@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from typing import TypeVar
 
 from faar_ray.records import Role
 from faar_ray.report.groups import Config, Objective, is_cost, pareto_front
-from faar_ray.report.noise import Difference, Noise, SeedModel
+from faar_ray.report.noise import Difference, SeedModel
 
 SAME_COST = 1.01
 """Within this factor two costs are the same."""
 ADAPTERS, TRAINABLE = "params/adapters", "trainable_params"
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -33,12 +36,16 @@ class Row:
     """Mean of all trainable parameters, where known."""
     error: float
     """Standard error of the quality; nan where noise is unknown."""
+    half: float
+    """Half width of the quality's 95% interval; infinite where noise is unknown."""
     versus_best: Difference
     """Quality against the best configuration of the search, positive = better."""
     test: float | None
     """Mean of the quality metric on the test split, where it was read."""
     on_front: bool
     recommended: bool
+    group: int
+    """From 1: members of a group cannot be told apart from its best; 0 for controls and where noise is unknown."""
 
 
 def table(configs: Sequence[Config], goals: Sequence[Objective], quality: Objective, model: SeedModel) -> list[Row]:
@@ -58,7 +65,9 @@ def table(configs: Sequence[Config], goals: Sequence[Objective], quality: Object
     versus = {c.config_id: _versus(c.config_id, best, sign, model) for c in configs}
     front = pareto_front({c.config_id: [values[c.config_id][g.name] for g in goals] for c in searched}, goals)
     cost = cost_metric(configs, goals, quality)
-    pick = _cheapest_tied(searched, versus, cost, model.noise)
+    group = _groups([c.config_id for c in searched], model)
+    tied = [c for c in searched if group[c.config_id] == 1]
+    pick = _cheapest_first(tied or searched[:1], lambda c: c.mean(cost) if cost else None)[:1]
     return [
         Row(
             config_id=c.config_id,
@@ -70,10 +79,12 @@ def table(configs: Sequence[Config], goals: Sequence[Objective], quality: Object
             cost=c.mean(cost) if cost else None,
             trainable=c.mean(TRAINABLE),
             error=model.standard_error(c.config_id),
+            half=model.interval(c.config_id),
             versus_best=versus[c.config_id],
             test=c.mean(f"test/{quality.name.removeprefix('val/')}"),
             on_front=c.config_id in front,
-            recommended=c.config_id == pick,
+            recommended=c in pick,
+            group=group.get(c.config_id, 0),
         )
         for c in ordered
     ]
@@ -109,15 +120,37 @@ def _versus(config_id: str, best: str, sign: float, model: SeedModel) -> Differe
     return Difference(sign * found.value, found.half, found.dof)
 
 
-def _cheapest_tied(ranked: Sequence[Config], versus: Mapping[str, Difference], cost: str, noise: Noise) -> str | None:
-    """Of those that cannot be told apart from the best, the cheapest; the best where noise or cost is unknown.
+def grouped(rows: Sequence[Row], most: int) -> list[list[Row]]:
+    """The search's rows by group, the best first, in each the cheapest first; by quality where noise is unknown.
 
-    Of several that cost about the same, the best by the numbers.
+    Of more rows than `most`, those of the front and the recommended one are kept before others.
     """
-    if not ranked:
-        return None
-    if not noise.dof or not cost:
-        return ranked[0].config_id
-    tied = [c for c in ranked if not versus[c.config_id].told_apart]
-    least = min(c.mean(cost) or 0.0 for c in tied)
-    return next(c.config_id for c in tied if (c.mean(cost) or 0.0) <= SAME_COST * least)
+    searched = sorted((row for row in rows if row.role == "trial"), key=lambda row: row.group)
+    groups = [list(members) for _, members in groupby(searched, key=lambda row: row.group)]
+    groups = [_cheapest_first(members, lambda row: row.cost) if members[0].group else members for members in groups]
+    rank = sorted((row for members in groups for row in members), key=lambda row: not (row.on_front or row.recommended))
+    kept = {row.config_id for row in rank[:most]}
+    shown = ([row for row in members if row.config_id in kept] for members in groups)
+    return [members for members in shown if members]
+
+
+def _groups(ranked: Sequence[str], model: SeedModel) -> dict[str, int]:
+    """The best of what is left, and all that cannot be told apart from it, make the next group."""
+    found = dict.fromkeys(ranked, 0)
+    left = list(ranked) if model.noise.dof else []
+    while left:
+        number = max(found.values()) + 1
+        alike = {c for c in left if c == left[0] or not model.difference(c, left[0]).told_apart}
+        found |= dict.fromkeys(alike, number)
+        left = [c for c in left if c not in alike]
+    return found
+
+
+def _cheapest_first(ranked: Sequence[T], cost: Callable[[T], float | None]) -> list[T]:
+    """By cost; of several that cost about the least, the best by the numbers leads. As ranked where cost is unknown."""
+    costs = [cost(one) for one in ranked]
+    known = [value for value in costs if value is not None]
+    if not known or len(known) < len(ranked):
+        return list(ranked)
+    head = next(i for i, value in enumerate(known) if value <= SAME_COST * min(known))
+    return [ranked[i] for i in sorted(range(len(ranked)), key=lambda i: (i != head, known[i]))]

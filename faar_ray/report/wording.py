@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from faar_ray.records import State
 from faar_ray.report.groups import Objective
-from faar_ray.report.noise import Difference, SeedModel
+from faar_ray.report.knee import Knee
+from faar_ray.report.limits import Constraint
+from faar_ray.report.noise import Difference, Noise, SeedModel
 from faar_ray.report.table import ADAPTERS, TRAINABLE, Row
 
-LABELS = {ADAPTERS: "adapter parameters", TRAINABLE: "trainable parameters"}
+LABELS = {
+    ADAPTERS: "adapter parameters",
+    TRAINABLE: "trainable parameters",
+    "time/step_ms": "step time",
+    "time/epoch_s": "epoch time",
+    "memory/peak_mb": "peak memory",
+}
+UNITS = {"time/step_ms": "ms", "time/epoch_s": "s", "memory/peak_mb": "MiB"}
 MOST_FRONT = 8
 ALIKE = 0.005  # shares below it are no saving
 
@@ -26,6 +35,12 @@ class Findings:
     cost_name: str
     model: SeedModel
     states: Mapping[State, int]
+    knee: Knee | None = None
+    limits: Sequence[Constraint] = ()
+    outside: int = 0
+    """Finished trials of the search that break a constraint."""
+    measured: Mapping[str, Noise] = field(default_factory=dict)
+    """Noise of objectives and constrained metrics that depend on the machine."""
 
     @property
     def searched(self) -> list[Row]:
@@ -43,11 +58,20 @@ def sentences(found: Findings) -> Iterator[str]:
     """Recommendation, the front's prices, controls, noise, what was left out."""
     if found.searched:
         yield _recommendation(found)
+        yield from _knee(found)
         yield from _prices(found)
         yield from _controls(found)
         yield _noise(found)
+        yield from (_measured(metric, noise) for metric, noise in found.measured.items())
+    elif found.outside:
+        yield f"None of {_trials(found.outside)} satisfies {_limits(found)}: there is nothing to recommend."
     else:
         yield "No trial of the search finished: there is nothing to compare."
+    if found.searched and found.outside:
+        yield (
+            f"Of {_trials(found.states['COMPLETE'])}, {found.outside} {_s('break', found.outside)} "
+            f"{_limits(found)}: no comparison and no front has them."
+        )
     left_out = _left_out(found.states)
     if left_out:
         yield left_out
@@ -60,7 +84,14 @@ def label(metric: str) -> str:
 
 def axis(metric: str) -> str:
     """A metric as an axis names it, with its unit."""
-    return f"{label(metric)} (%, mean gain over single-task)" if metric == "delta_m" else label(metric)
+    unit = "%, mean gain over single-task" if metric == "delta_m" else UNITS.get(metric)
+    return f"{label(metric)} ({unit})" if unit else label(metric)
+
+
+def amount(value: float, metric: str) -> str:
+    """A cost in words: `172k adapter parameters`, `23.4 ms step time`."""
+    shown = f"{value:.3g} {UNITS[metric]}" if metric in UNITS else count(value)
+    return f"{shown} {label(metric)}"
 
 
 def plus_minus(value: float, half: float) -> str:
@@ -98,7 +129,7 @@ def _recommendation(found: Findings) -> str:
     value = pick.values[found.quality.name]
     what = f"{found.quality.name} {value:.2f}" if 0 < abs(value) < 1 else f"{found.quality.name} {value:.3g}"
     if pick.cost is not None:
-        what += f", {count(pick.cost)} {label(found.cost_name)}"
+        what += f", {amount(pick.cost, found.cost_name)}"
     if len(found.searched) == 1:
         return f"Only {pick.name} finished ({what}): there is nothing to compare it with."
     if not found.model.noise.dof:
@@ -116,6 +147,24 @@ def _recommendation(found: Findings) -> str:
         return f"{best.name} leads by the numbers ({what}), but {len(tied)} configurations cannot be told apart."
     best_too = "the best by the numbers and " if pick is best else ""
     return f"{take} {pick.name} ({what}): {best_too}the cheapest of {len(tied)} that cannot be told apart{but}."
+
+
+def _knee(found: Findings) -> Iterator[str]:
+    if found.knee is None:
+        return
+    names = {row.config_id: row.name for row in found.searched}
+    knee = found.knee
+    text = (
+        f"The knee of the front is {names[knee.config_id]}: of its points the farthest from the line between its ends, "
+        f"{names[knee.ends[0]]} and {_second(names[knee.ends[1]], names[knee.ends[0]])} (both objectives scaled to "
+    )
+    yield f"{text}the front, {knee.distance:.2g} of at most 0.71){_doubt(knee)}."
+
+
+def _doubt(knee: Knee) -> str:
+    if not math.isfinite(knee.noise):
+        return "; by the numbers alone, the seed noise is unknown"
+    return "; that is within the seed noise" if knee.distance <= knee.noise else ""
 
 
 def _prices(found: Findings) -> Iterator[str]:
@@ -143,7 +192,12 @@ def _price(found: Findings, row: Row, best: Row) -> str:
         return f"{text}."
     cheaper = row if saved[0] > 0 else best
     share = saved[0] if saved[0] > 0 else 1 - 1 / (1 - saved[0])
-    return f"{text}: the cheaper is {cheaper.name}, with {share:.0%} fewer {saved[1]}."
+    less = "fewer" if _counted(saved[1]) else "less"
+    return f"{text}: the cheaper is {cheaper.name}, with {share:.0%} {less} {saved[1]}."
+
+
+def _counted(what: str) -> bool:
+    return what not in {LABELS[metric] for metric in UNITS}
 
 
 def _and_saves(saved: tuple[float, str] | None) -> str:
@@ -151,7 +205,7 @@ def _and_saves(saved: tuple[float, str] | None) -> str:
         return ""
     share, what = saved
     if abs(share) < ALIKE:
-        return f" with as many {what}"
+        return f" with as {'many' if _counted(what) else 'much'} {what}"
     return f" and saves {share:.0%} of the {what}" if share > 0 else f" and needs {-share:.0%} more {what}"
 
 
@@ -222,6 +276,26 @@ def _noise(found: Findings) -> str:
         f"Seed noise: standard deviation {noise.sd:.2g} {metric} between trials of one seed, which share decoder init "
         f"and batch order ({_freedom(noise.dof)}), {spread}; pooled over configurations."
     )
+
+
+def _measured(metric: str, noise: Noise) -> str:
+    sd = f" (standard deviation {noise.spread_sd:.2g} over seeds, {_freedom(noise.spread_dof)})" if noise.dof else ""
+    return (
+        f"{metric} is measured, not counted: it is noisy{sd} and depends on what else ran on the machine, "
+        "trials side by side among it."
+    )
+
+
+def _limits(found: Findings) -> str:
+    return " and ".join(map(str, found.limits))
+
+
+def _trials(number: int) -> str:
+    return f"{number} finished trial{'s' if number != 1 else ''}"
+
+
+def _s(verb: str, number: int) -> str:
+    return f"{verb}s" if number == 1 else verb
 
 
 def _freedom(dof: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,9 +17,12 @@ from faar_ray.records import TrialResult
 from faar_ray.report.answer import Answer
 from faar_ray.report.findings import findings, intervals
 from faar_ray.report.groups import pareto_front
-from faar_ray.report.table import Row
-from faar_ray.report.wording import count, label, plus_minus
+from faar_ray.report.table import Row, grouped
+from faar_ray.report.wording import UNITS, count, label, plus_minus
 from faar_ray.tune.space import Objective
+
+MOST_ROWS = 40
+"""Configurations in a terminal."""
 
 
 def best_of(results: Sequence[TrialResult], objectives: Sequence[Objective]) -> list[TrialResult]:
@@ -58,7 +62,7 @@ def show_answer(console: Console, found: Answer) -> None:
 
 
 def answer_table(found: Answer) -> Table:
-    """Configurations from best to worst, controls beside; the front and the recommended one are marked."""
+    """Configurations in groups that cannot be told apart, the cheapest first; controls beside; ± is 95%."""
     quality = found.quality.name
     table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold")
     table.add_column("\nconfiguration", overflow="fold", min_width=min(20, max(len(row.name) for row in found.rows)))
@@ -66,9 +70,12 @@ def answer_table(found: Answer) -> Table:
     for title in (f"{quality}\nval", "against\nbest", cost, f"{quality}\ntest", "\nseeds"):
         table.add_column(title, justify="right", no_wrap=True)
     table.add_column("", no_wrap=True, min_width=max(len(_mark(row)) for row in found.rows))
-    for row in found.rows:
+    groups = grouped(found.rows, MOST_ROWS)
+    for row in [*(row for group in groups for row in group), *(row for row in found.rows if row.role != "trial")]:
         style = "bold" if row.recommended else "dim" if row.role != "trial" else ""
-        table.add_row(*(Text(cell, style) for cell in _cells(row, quality)))
+        table.add_row(*(Text(cell, style) for cell in _cells(row, found)))
+        if len(groups) > 1 and row is not found.rows[-1] and any(row is group[-1] for group in groups):
+            table.add_row()
     return table
 
 
@@ -91,12 +98,13 @@ def show_list(console: Console, found: Answer, results: Sequence[TrialResult], t
             console.print(Text(f"- {sentence}"))
 
 
-def _cells(row: Row, quality: str) -> list[str]:
+def _cells(row: Row, found: Answer) -> list[str]:
+    quality = found.quality.name
     return [
         row.name,
-        plus_minus(row.values[quality], row.error) if row.error == row.error else f"{row.values[quality]:.2f}",
+        plus_minus(row.values[quality], row.half) if math.isfinite(row.half) else f"{row.values[quality]:.2f}",
         "" if row.versus_best.value == 0 else plus_minus(row.versus_best.value, row.versus_best.half),
-        "" if row.cost is None else count(row.cost),
+        "" if row.cost is None else count(row.cost) if found.cost_name not in UNITS else f"{row.cost:.3g}",
         "" if row.test is None else f"{row.test:.2f}",
         ",".join(map(str, row.seeds)),
         _mark(row),

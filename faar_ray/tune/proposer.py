@@ -16,6 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from faar_ray.config import TrialConfig, config_id
 from faar_ray.records import TrialResult
+from faar_ray.report.limits import feasible
 from faar_ray.tune import journal
 from faar_ray.tune.failures import described
 from faar_ray.tune.jobs import Job
@@ -133,7 +134,7 @@ class Proposer:
 
     def feasible(self, result: TrialResult) -> bool:
         """Whether a result satisfies all constraints; without the metric it does not."""
-        return all(limit.excess(result.metrics) <= 0 for limit in self.space.limits)
+        return feasible(result.metrics, self.space.limits)
 
     def leaders(self) -> list[TrialResult]:
         """The configurations that replicates are for."""

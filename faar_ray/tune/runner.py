@@ -130,15 +130,15 @@ def conclude(space: SearchSpace, folder: RunFolder, place: Place, proposer: Prop
         pen.tested(trial_id, metrics)
     pen.settle()
     results = write_down(folder, proposer, pen)
-    fit_for_use = [result for result in results if result.role != "trial" or proposer.feasible(result)]
-    complete = [result for result in fit_for_use if result.role == "trial" and result.state == "COMPLETE"]
+    finished = [result for result in results if result.role == "trial" and result.state == "COMPLETE"]
+    complete = [result for result in finished if proposer.feasible(result)]
     fault = book.fatal or (None if complete else nothing_feasible(space, results))
     report = build_report(folder.path, pen)
     unwritten = pen.end_search("FAILED" if book.fatal else "FINISHED", report)
     if not all(result.run_id for result in results):  # runs that were made at last
         write_down(folder, proposer, pen)
     best = best_of(complete, space.objectives)
-    found = answer(fit_for_use, space.objectives)
+    found = answer(results, space.objectives, space.limits)
     counts = proposer.counts()
     return Outcome(place, uri, parent, counts, results, best, found, book.limit, fault, unwritten)
 

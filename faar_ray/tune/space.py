@@ -20,6 +20,7 @@ from faar_ray.errors import ConfigError
 from faar_ray.faults import Fault, did_you_mean, faults_of, lines_of, raising, unknown_key, with_more
 from faar_ray.overriding import overridden
 from faar_ray.reading import Document, KeyPath, read_yaml, shown
+from faar_ray.report.limits import Constraint, parsed
 from faar_ray.sections import FolderName, Storage, Tracking
 from faar_ray.tune.abilities import older_faults, sampler_faults
 from faar_ray.tune.conditions import at_odds, fitted, possible, trial_faults
@@ -29,14 +30,12 @@ from faar_ray.tune.points import planned, point_faults, priors
 from faar_ray.tune.space_rules import budget_faults, scheduler_faults
 from faar_ray.tune.space_sections import (
     Budget,
-    Constraint,
     Failure,
     Objective,
     SchedulerConfig,
     SearchConfig,
     SearchResources,
     WarmStart,
-    parsed,
 )
 
 Handler = ValidatorFunctionWrapHandler

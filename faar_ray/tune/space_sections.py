@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import re
-from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, field_validator
@@ -15,33 +12,15 @@ from faar_ray.tune.metric_names import Goal
 from faar_ray.tune.parameter import Scalar
 
 SECONDS = {"s": 1, "m": 60, "h": 3600}
-FARTHEST = 1e30  # samplers square it
 FRONT = "front"
 NO_PBT = "not in this version: it changes a trial's config while it trains, and results, export and resume know one"
-CONSTRAINT = re.compile(r"\s*(\S+)\s*(<=|>=)\s*(\S+)\s*")
 
 
 class Objective(Section):
     """A metric to optimise."""
 
-    name: str = Field(description="Metric, e.g. delta_m, trainable_params, val/semseg/miou.")
+    name: str = Field(description="Metric, e.g. delta_m, trainable_params, time/step_ms, val/semseg/miou.")
     goal: Goal = Field(description="Which way is better.")
-
-
-class Constraint(Section):
-    """`metric <= limit` or `metric >= limit`."""
-
-    metric: str
-    sign: Literal["<=", ">="]
-    limit: float
-
-    def excess(self, metrics: Mapping[str, float]) -> float:
-        """How far the metric is past the limit: feasible where this is <= 0 (Optuna's convention).
-
-        A metric that is not there, or no number, is as far past it as can be.
-        """
-        over = metrics.get(self.metric, math.nan) - self.limit
-        return FARTHEST if math.isnan(over) else max(-FARTHEST, min(over if self.sign == "<=" else -over, FARTHEST))
 
 
 class Replicates(Section):
@@ -172,14 +151,3 @@ class Failure(Section):
         "of its config or data and a loss that is not finite are not tried again.",
     )
     max_failures: Annotated[int, Field(ge=0)] = Field(5, description="Failed trials that end the search (exit 3).")
-
-
-def parsed(text: str) -> Constraint | None:
-    """The constraint that a text states, or None."""
-    match = CONSTRAINT.fullmatch(text)
-    if match is None:
-        return None
-    try:
-        return Constraint.model_validate({"metric": match[1], "sign": match[2], "limit": float(match[3])})
-    except ValueError:
-        return None

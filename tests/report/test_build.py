@@ -76,11 +76,18 @@ def test_the_page_is_well_formed_and_needs_nothing_from_elsewhere(page: Page, ou
 
 
 def test_it_shows_front_curves_ranks_and_heat_maps(page: Page, out: Path) -> None:
-    assert page.pictures[:3] == ["Quality against cost", "Learning curves", "Ranks by depth and task"]
-    assert page.pictures[3] == "Rank heat map of t000-s0: rho_shared 0.95"
-    assert {"front.png", "curves.png", "ranks_by_depth.png", "rank_trace_t000-s0.png"} <= {
-        p.name for p in out.iterdir()
-    }
+    assert page.pictures[:3] == [
+        "Quality against cost", "The search over time", "Learning curves",
+    ]  # fmt: skip
+    assert page.pictures[4] == "Rank heat map of t000-s0: rho_shared 0.95"
+    assert {
+        "front.png",
+        "over_time.png",
+        "over_time.json",
+        "curves.png",
+        "ranks_by_depth.png",
+        "rank_trace_t000-s0.png",
+    } <= {p.name for p in out.iterdir()}
 
 
 def test_every_trial_is_in_the_table_with_its_state_and_reason(page: Page) -> None:
