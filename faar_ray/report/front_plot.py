@@ -53,9 +53,18 @@ def plot_front(found: Answer, results: Sequence[TrialResult], limits: Sequence[C
         label=KEYS[2],
         zorder=4,
     )
-    for r in (r for r in rows if found.knee and r.config_id == found.knee.config_id):
-        knee = {"s": 150, "marker": "s", "facecolors": "none", "edgecolors": KNEE, "linewidths": 1.4}
-        ax.scatter(_x(r), r.values[quality], **knee, label=KEYS[3], zorder=4)
+    knee = [r for r in rows if found.knee and r.config_id == found.knee.config_id]
+    ax.scatter(
+        [_x(r) for r in knee],
+        [r.values[quality] for r in knee],
+        s=210,
+        marker="s",
+        facecolors="none",
+        edgecolors=KNEE,
+        linewidths=1.4,
+        label=KEYS[3] if knee else None,
+        zorder=4,
+    )
     costs = [_x(r) for r in rows]
     if max(costs) / min(costs) > LOG_FROM:
         ax.set_xscale("log")

@@ -110,7 +110,9 @@ class SeedModel:
         return student(self.noise.dof) * self.standard_error(config) if self.noise.dof else math.inf
 
     def _one(self, config: str) -> Array:
-        return np.eye(1, len(self.configs), self._place[config])[0]
+        one = np.zeros(len(self.configs))
+        one[self._place[config]] = 1.0
+        return one
 
 
 class _Fit:
