@@ -1,4 +1,4 @@
-"""`python -m faar_ray.bench step|faults`: what a training step costs; what a search loses when it is struck."""
+"""`python -m faar_ray.bench step|faults|search`: what a step costs, what a search loses when struck, what it costs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
-from faar_ray.bench import fault_command
+from faar_ray.bench import fault_command, search_command
 from faar_ray.bench.step import measure
 from faar_ray.bench.variants import VARIANTS, Setting
 from faar_ray.config import Method, TrialConfig
@@ -30,6 +30,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if args.what == "faults":
             return fault_command.run(args)
+        if args.what == "search":
+            return search_command.run(args)
         found = run_step(args)
     except FaarRayError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -47,6 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m faar_ray.bench", description="Measure.", epilog=EXAMPLE)
     commands = parser.add_subparsers(dest="what", required=True)
     fault_command.add_parser(commands, _positive)
+    search_command.add_parser(commands, _positive)
     step = commands.add_parser(
         "step",
         help="a training step against the floor",

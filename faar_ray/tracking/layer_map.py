@@ -80,6 +80,7 @@ def draw_cells(
                     va="center_baseline",
                     fontsize=5.5,
                     color=_readable_on(colours(norm(value))),
+                    in_layout=False,  # it never leaves its cell
                 )
     return image
 

@@ -17,7 +17,9 @@ WATCHER: dict[str, int | float] = {"memory": 64_000_000}
 """Of an actor that passes on its workers' epochs: any share of a CPU would keep N workers from fitting on N CPUs."""
 
 
-def work_off(book: Book, spec: Spec, need: Resources, max_retries: int, scratch: Path) -> None:
+def work_off(
+    book: Book, spec: Spec, need: Resources, max_retries: int, scratch: Path, actor: type[TrialActor] = TrialActor
+) -> None:
     """Run the book's jobs under Ray Tune until it says that it is finished.
 
     Args:
@@ -26,11 +28,12 @@ def work_off(book: Book, spec: Spec, need: Resources, max_retries: int, scratch:
         need: of one trial.
         max_retries: of a trial whose process died or raised.
         scratch: folder for Ray's own bookkeeping, in the run's.
+        actor: what trains a trial.
     """
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(book.concurrent)  # else actors start one after another
     alone: dict[str, int | float] = {"CPU": need.cpus_per_worker, "GPU": need.gpus_per_worker}
     tune.run(
-        tune.with_resources(TrialActor, tune.PlacementGroupFactory([alone if need.workers == 1 else WATCHER])),
+        tune.with_resources(actor, tune.PlacementGroupFactory([alone if need.workers == 1 else WATCHER])),
         name="search",
         num_samples=-1,
         search_alg=BookSearcher(book, spec, scratch.parent),

@@ -9,9 +9,11 @@ import contextlib
 import dataclasses
 import functools
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import optuna
 
 from faar_ray.errors import FaarRayError, NothingFeasible, StorageError
 from faar_ray.records import TrialResult
@@ -39,6 +41,7 @@ from faar_ray.tune.run_folder import RunFolder
 from faar_ray.tune.searcher import halting
 from faar_ray.tune.space import SearchSpace
 from faar_ray.tune.warm_start import warm_start
+from faar_ray.tune.trainable import TrialActor
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,23 @@ class Outcome:
     """Writes that MLflow was too long away for; `--resume` makes them."""
 
 
-def run_search(space: SearchSpace, name: str, progress: Progress, *, resume: bool, address: str | None) -> Outcome:
+@dataclass(frozen=True)
+class Parts:
+    """What a search is put together from; a benchmark gives others, which measure or replay."""
+
+    proposer: Callable[[SearchSpace, optuna.Study], Proposer] = Proposer
+    actor: type[TrialActor] = TrialActor
+
+
+def run_search(
+    space: SearchSpace,
+    name: str,
+    progress: Progress,
+    *,
+    resume: bool,
+    address: str | None,
+    parts: Parts = Parts(),
+) -> Outcome:
     """Run or resume a search to its end, in a folder that `check_name` has let through.
 
     Raises:
@@ -72,7 +91,7 @@ def run_search(space: SearchSpace, name: str, progress: Progress, *, resume: boo
     with holding(place, space, fresh=not resume) as folder, mirrored(place, fresh=not resume) as twin:
         study = open_journal(folder.study_log, space.name, space.objectives)
         warm_start(study, space, progress.note)
-        proposer = Proposer(space, study)
+        proposer = parts.proposer(space, study)
         pen = Pen(functools.partial(open_tracker, space, name, folder), folder.path, progress.note)
         progress.backlog = pen.backlog
         with closing(pen, folder, proposer):
@@ -85,7 +104,7 @@ def run_search(space: SearchSpace, name: str, progress: Progress, *, resume: boo
                 space, proposer, references, controls(space), watchers=watchers, run_id=pen.run_id, say=progress.note
             )
             if not book.finished():
-                train(space, book, folder, place, pen, progress, address)
+                train(space, book, folder, place, pen, progress, address, parts.actor)
             progress.phase("writing the report")
             if twin:
                 twin.gather()
@@ -103,6 +122,7 @@ def train(
     pen: Pen,
     progress: Progress,
     address: str | None,
+    actor: type[TrialActor],
 ) -> None:
     """References, trials and controls, under Ray."""
     around = Surroundings(place, space.resources, space.storage.keep_checkpoints)
@@ -118,7 +138,7 @@ def train(
         progress.phase("opening MLflow")
         assert pen.tracker.parent  # nothing starts before MLflow is open
         with halting(book, folder.path):
-            cluster.work_off(book, spec, space.resources, space.failure.max_retries, folder.ray)
+            cluster.work_off(book, spec, space.resources, space.failure.max_retries, folder.ray, actor)
     if isinstance(book.fatal, StorageError):
         raise book.fatal
 

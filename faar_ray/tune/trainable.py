@@ -8,7 +8,6 @@ folder: a retry, a resumed search and a first run are the same call.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +21,6 @@ from faar_ray.train.adopt import adopt, hand_over
 from faar_ray.train.fit import Epochs, fit_spec
 from faar_ray.train.ray_runtime import TrainRun
 from faar_ray.tune.notes import notes
-
-
-def start(spec: Mapping[str, Any]) -> Epochs:
-    """The epochs of a trial, recorded ones first (at once), then trained ones; then the test split's metrics."""
-    return fit_spec(spec) if spec["workers"] == 1 else TrainRun(spec).epochs()
 
 
 class TrialActor(tune.Trainable):
@@ -59,6 +53,10 @@ class TrialActor(tune.Trainable):
             self.epochs.close()
         self.epochs = None
 
+    def start(self) -> Epochs:
+        """The epochs of the trial, recorded ones first (at once), then trained ones; then the test split's metrics."""
+        return fit_spec(self.spec) if self.spec["workers"] == 1 else TrainRun(self.spec).epochs()
+
     def step(self) -> dict[str, Any]:
         """Train (or replay) one epoch."""
         return self._guarded() | {"notes": notes().taken()}
@@ -73,7 +71,7 @@ class TrialActor(tune.Trainable):
 
     def _epoch(self) -> dict[str, Any]:
         if self.epochs is None:
-            self.epochs = start(self.spec)
+            self.epochs = self.start()
         record = next(record for record in self.epochs if record.epoch >= self.known)
         out: dict[str, Any] = {"trial": self.spec["trial_id"], "epoch": record.epoch, "metrics": dict(record.metrics)}
         if not math.isfinite(record.metrics.get("delta_m", 0.0)):
