@@ -40,8 +40,8 @@ from faar_ray.tune.roster import controls, job_of
 from faar_ray.tune.run_folder import RunFolder
 from faar_ray.tune.searcher import halting
 from faar_ray.tune.space import SearchSpace
-from faar_ray.tune.warm_start import warm_start
 from faar_ray.tune.trainable import TrialActor
+from faar_ray.tune.warm_start import warm_start
 
 
 @dataclass(frozen=True)
