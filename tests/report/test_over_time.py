@@ -7,12 +7,11 @@ import pytest
 
 from faar_ray.records import State, TrialResult
 from faar_ray.report.groups import Objective
-from faar_ray.report.limits import parsed
+from faar_ray.report.limits import Constraint
 from faar_ray.report.over_time import over_time, time_words, write_over_time
 
 UP, DOWN = Objective("delta_m", "maximize"), Objective("trainable_params", "minimize")
-SMALL = parsed("trainable_params <= 100")
-assert SMALL is not None
+SMALL = Constraint(metric="trainable_params", sign="<=", limit=100)
 
 
 def trial(number: int, delta_m: float, size: float, state: State = "COMPLETE", epochs: int = 6) -> TrialResult:
