@@ -82,6 +82,10 @@ def comparable(space: SearchSpace) -> SearchSpace:
         "resources.workers: must be 1": space.resources.workers != 1,
         "constraints: must be none": bool(space.constraints),
     }
+    first = planned(space.search, space.parameters, space.base, space.warm_start.points)
+    faults["warm_start.points and priors: must set every parameter"] = any(
+        len(p) < len(space.parameters) for p in first
+    )
     if found := [text for text, wrong in faults.items() if wrong]:
         raise ConfigError([f"{text}, for this comparison" for text in found])
     search = space.search.model_copy(update={"replicates": None})
