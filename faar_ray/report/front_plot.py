@@ -89,7 +89,8 @@ def plot_front(found: Answer, results: Sequence[TrialResult], limits: Sequence[C
         columnspacing=1.4,
     )
     few = len(rows) <= MOST_NAMES
-    _names(figure, ax, rows, [r for r in rows if few or r.on_front or r.recommended or r.role != "trial"], quality)
+    landmarks = [*pick, *knee, *front[:1], *front[-1:], *(r for r in rows if r.role != "trial")]
+    _names(figure, ax, rows, rows if few else [r for r in rows if r in landmarks], quality)
     save(figure, out)
     return True
 

@@ -33,7 +33,7 @@ def plot_over_time(traced: OverTime, values: Mapping[str, float], out: Path) -> 
     if traced.reference:
         left.set_ylabel("hypervolume of the front\n(of that of the ideal point)", fontsize=9, color=INK)
         left.yaxis.set_major_formatter(PercentFormatter(1.0))
-        left.set_ylim(bottom=0)
+        left.set_ylim(0, 1.05 * max(step.found or 0.0 for step in traced.steps) / traced.box)
     else:
         left.set_ylabel(axis(traced.objectives[0].name), fontsize=9, color=INK)
         handles, names = left.get_legend_handles_labels()

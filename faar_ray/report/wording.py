@@ -21,7 +21,7 @@ LABELS = {
     "memory/peak_mb": "peak memory",
 }
 UNITS = {"time/step_ms": "ms", "time/epoch_s": "s", "memory/peak_mb": "MiB"}
-MOST_FRONT = 8
+MOST_FRONT = 4
 ALIKE = 0.005  # shares below it are no saving
 
 
