@@ -14,6 +14,9 @@ from faar_ray.reading import KeyPath, shown
 
 Scalar = bool | int | float | str
 Number = int | float
+FEW_NUMBERS = 8
+MOST_VALUES = 256
+"""Choices of one parameter, each of which is checked against the trial config."""
 DEFAULTS = TrialConfig().dotted()
 """Every dotted key of a trial config."""
 
@@ -23,7 +26,7 @@ class Parameter(Section):
 
     min: Number | None = Field(None, description="Smallest value, inclusive.")
     max: Number | None = Field(None, description="Largest value, inclusive.")
-    values: Annotated[tuple[Scalar, ...], Field(min_length=1, strict=False)] | None = Field(
+    values: Annotated[tuple[Scalar, ...], Field(min_length=1, max_length=MOST_VALUES, strict=False)] | None = Field(
         None, description="The choices, instead of a range."
     )
     log: bool = Field(False, description="Sample on a log scale (min > 0).")
@@ -88,6 +91,12 @@ class Parameter(Section):
             low, high = self.bounds
             yield ("min",), low
             yield ("max",), high
+
+    def telling(self) -> list[Scalar]:
+        """The values to check beside those of another parameter: of many numbers only the least and the largest."""
+        values = [value for _, value in self.extremes()]
+        numbers = [value for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
+        return [min(numbers), max(numbers)] if len(values) == len(numbers) > FEW_NUMBERS else values
 
     def _within(self, value: Scalar) -> bool:
         if self.values is not None:

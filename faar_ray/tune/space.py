@@ -26,7 +26,7 @@ from faar_ray.tune.abilities import older_faults, sampler_faults
 from faar_ray.tune.conditions import at_odds, fitted, possible, trial_faults
 from faar_ray.tune.metric_names import TASK_METRICS, Goal, goal_of, metric_names
 from faar_ray.tune.parameter import DEFAULTS, Parameter, Scalar
-from faar_ray.tune.points import planned, point_faults, priors
+from faar_ray.tune.points import list_length, point_faults, priors
 from faar_ray.tune.space_rules import budget_faults, scheduler_faults
 from faar_ray.tune.space_sections import (
     Budget,
@@ -38,6 +38,8 @@ from faar_ray.tune.space_sections import (
     WarmStart,
 )
 
+MOST_LISTED = 10_000
+"""Trials of a list: far more than a search of this kind can train, and few enough to be written out."""
 Handler = ValidatorFunctionWrapHandler
 Controls = tuple[dict[str, Any], ...]
 
@@ -270,8 +272,10 @@ def _list_faults(space: SearchSpace) -> Iterator[Fault]:
         yield Fault(("search", "replicates"), f"must be null for sampler {what}: search.seeds says how many")
     if space.scheduler.type != "none":
         yield Fault(("scheduler", "type"), f"must be none for sampler {what}: a list runs to its end")
-    many = len(planned(space.search, space.parameters, space.base, space.warm_start.points))
-    if many > space.budget.trials:
+    many = list_length(space.search, space.parameters, space.base, space.warm_start.points, MOST_LISTED)
+    if many is None:
+        yield Fault(("search", "sampler"), f"must list at most {MOST_LISTED} trials (configurations x seeds)")
+    elif many > space.budget.trials:
         yield Fault(("budget", "trials"), f"must be >= configurations x seeds = {many}, got {space.budget.trials}")
 
 

@@ -116,7 +116,7 @@ parameters:
   pdrs.margin: {max: 2}
 objectives:
   - {name: delta_mm, goal: maximise}
-search: {sampler: gp}
+search: {sampler: gq}
 pramaeters: 1
 """
     words = "a folder's name: letters, digits, '.', '_' and '-', at most 100"
@@ -130,7 +130,8 @@ pramaeters: 1
         "a.yaml:9:3: pdrs.margin: needs min and max, or values: min missing",
         "a.yaml:11:6: objectives.0.name: no metric of these tasks is called 'delta_mm' (did you mean 'delta_m'?)",
         "a.yaml:11:22: objectives.0.goal: must be one of maximize, minimize, got 'maximise' (did you mean 'maximize'?)",
-        "a.yaml:12:10: search.sampler: must be one of tpe, random, grid, points, got 'gp'",
+        "a.yaml:12:10: search.sampler: must be one of tpe, nsga2, gp, cmaes, random, qmc, grid, points, got 'gq' "
+        "(did you mean 'gp'?)",
         "a.yaml:13:1: pramaeters: unknown key (did you mean 'parameters'?)",
     ]
 
