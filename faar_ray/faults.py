@@ -5,7 +5,7 @@ The rule is said from the field's JSON schema, so bounds, choices and key names 
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
@@ -117,6 +117,13 @@ def unknown_key(key: str, names: Iterable[str]) -> str:
     if dot and first in known:
         return f"unknown key: write it nested, {first}: {{{rest}: ...}}"
     return f"unknown key{did_you_mean(key, known)}"
+
+
+def reference_faults(given: Iterable[str], tasks: Sequence[str], above: KeyPath = ()) -> Iterator[Fault]:
+    """What a table of single-task metrics, a number for each task, has too much or too little."""
+    yield from (Fault((*above, key), unknown_key(key, tasks)) for key in given if key not in tasks)
+    if missing := [task for task in tasks if task not in given]:
+        yield Fault(above, f"must have a number for every task, missing {', '.join(missing)}")
 
 
 def _data_path(detail: ErrorDetails, raw: Any) -> KeyPath:

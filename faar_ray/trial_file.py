@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from faar_ray.config import Positive, TrialConfig
 from faar_ray.errors import ConfigError
-from faar_ray.faults import faults_of, lines_of
+from faar_ray.faults import faults_of, lines_of, raising, reference_faults
 from faar_ray.overriding import overridden
 from faar_ray.reading import read_yaml
 from faar_ray.sections import FolderName, Resources, Storage, Tracking
@@ -29,9 +29,8 @@ class TrialFile(TrialConfig):
 
     @model_validator(mode="after")
     def _references_match(self) -> Self:
-        if self.references is not None and set(self.references) != set(self.data.tasks):
-            tasks = ", ".join(self.data.tasks)
-            raise ValueError(f"references: must have a number for each of {tasks}, got {sorted(self.references)}")
+        if self.references is not None:
+            raising(reference_faults(self.references, self.data.tasks, ("references",)))
         return self
 
     @property

@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             train(file, file.name or args.config.stem, resume=args.resume, as_json=args.json)
     except FaarRayError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(error, file=sys.stderr)
         if isinstance(error, StorageError):
             print(f"when it is mended, go on with: {_again(args)}", file=sys.stderr)
         return error.exit_code

@@ -17,7 +17,16 @@ from pydantic import (
 
 from faar_ray.config import Positive, Section, TrialConfig
 from faar_ray.errors import ConfigError
-from faar_ray.faults import Fault, did_you_mean, faults_of, lines_of, raising, unknown_key, with_more
+from faar_ray.faults import (
+    Fault,
+    did_you_mean,
+    faults_of,
+    lines_of,
+    raising,
+    reference_faults,
+    unknown_key,
+    with_more,
+)
 from faar_ray.overriding import overridden
 from faar_ray.reading import Document, KeyPath, read_yaml, shown
 from faar_ray.report.limits import Constraint, parsed
@@ -113,10 +122,7 @@ class SearchSpace(Section):
     def _references_match(cls, references: Any, info: ValidationInfo) -> Any:
         tasks = TrialConfig.resolve(_base(info)).data.tasks
         if isinstance(references, dict):
-            faults = [Fault((key,), unknown_key(key, tasks)) for key in references if key not in tasks]
-            if missing := [task for task in tasks if task not in references]:
-                faults.append(Fault((), f"must have a number for every task, missing {', '.join(missing)}"))
-            raising(faults)
+            raising(reference_faults(references, tasks))
         return references
 
     @field_validator("controls")
@@ -251,9 +257,18 @@ def _constraint_fault(text: str, info: ValidationInfo) -> str:
 
 def _control_faults(index: int, control: dict[str, Any], base: dict[str, Any]) -> Iterator[Fault]:
     for fault in trial_faults(base, control):
-        path: KeyPath = (fault.name,) if fault.name in control else fault.path
-        names = unknown_key(fault.name, DEFAULTS) if fault.text.startswith("unknown key") else fault.text
-        yield Fault((index, *path), names)
+        path = _as_written(fault.path, control)
+        unknown = fault.text.startswith("unknown key")
+        yield Fault((index, *path), unknown_key(".".join(map(str, path)), DEFAULTS) if unknown else fault.text)
+
+
+def _as_written(path: KeyPath, control: Iterable[str]) -> KeyPath:
+    """A path into the trial config as a control's dotted keys have it."""
+    for key in control:
+        parts = tuple(key.split("."))
+        if parts[: len(path)] == path[: len(parts)]:
+            return (key, *path[len(parts) :])
+    return path
 
 
 def _list_faults(space: SearchSpace) -> Iterator[Fault]:

@@ -97,6 +97,23 @@ def test_the_contract_s_example_is_read_whole(tmp_path: Path) -> None:
     assert space.limits[0].excess({"trainable_params": 5e6}) == 1e6
 
 
+CONDITIONAL = "  sinewich.sigma:  {min: 0.5, max: 2.0, log: true, when: {method: free_sinewich, sinewich.blur_size: [3, 5, 7, 9]}}\n"
+
+
+def test_the_contract_s_condition_is_taken_where_its_method_is_searched_and_refused_with_the_reason_elsewhere(
+    tmp_path: Path,
+) -> None:
+    text = CONTRACT.replace("objectives:", CONDITIONAL + "objectives:")
+    (told,) = faults(tmp_path, text)
+    assert told == (
+        "a.yaml:14:62: sinewich.sigma.when.method: is never 'free_sinewich' in this search, but 'faar'"
+    )
+    searched = text.replace("objectives:", "  method: {values: [faar, free_sinewich]}\nobjectives:")
+    space = read_space(written(tmp_path, searched))
+    point = {"method": "free_sinewich", "sinewich.sigma": 2.0}
+    assert space.trial_config(point).sinewich.sigma == 2.0
+
+
 def test_a_space_survives_being_written_and_read(tmp_path: Path) -> None:
     space = read_space(written(tmp_path, CONTRACT))
     again = read_space(written(tmp_path, yaml.safe_dump(space.model_dump(mode="json"))))
