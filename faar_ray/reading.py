@@ -36,7 +36,10 @@ NO_CHARACTER = re.compile(r"\\U(?!0010|000)[0-9a-fA-F]{8}")
 SYNTAX = [
     (r"tab", "a tab cannot indent or separate here, use spaces"),
     (r"found undefined alias (.*)", r"\1 has no &name before it"),
-    (r"mapping values are not allowed", "a second colon on this line: quote the text that holds it, or begin a new line"),
+    (
+        r"mapping values are not allowed",
+        "a colon that makes no key here: its text needs quotes, or the line above lacks a colon",
+    ),
     (r"could not find expected ':'", "a key without a colon and a space after it"),
     (r"expected ',' or '([]}])'", r"a comma or the closing \1 is missing before this"),
     (r"expected <block end>", "this does not fit what stands above it: mend the indentation, or what is left open"),
@@ -283,7 +286,8 @@ def _parse(text: str, prefix: str, *, one_line: bool = False) -> tuple[_Plain, A
         node = yaml.compose(text, _Loader)
         return plain, None if node is None else plain.of(node, ())
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
+        scanned = error.context_mark if (error.context or "").startswith("while scanning") else None
+        mark = scanned or error.problem_mark or error.context_mark
         line, column = _place(mark) if mark else (1, 1)
         fault = _syntax(error, text)
     except yaml.reader.ReaderError as error:

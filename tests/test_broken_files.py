@@ -1,4 +1,4 @@
-"""Spaces and trial configs, damaged in every way that people and programs damage them: read whole, or refused in words."""
+"""Spaces and trial configs, damaged as people and programs damage them: read, or refused in words."""
 
 from __future__ import annotations
 
@@ -50,18 +50,20 @@ tracking: {uri: "sqlite:///mlflow.db", experiment: once}
 SPACES = {path.name: path.read_text() for path in sorted((Path(__file__).parents[1] / "search_spaces").glob("*.yaml"))}
 FILES: dict[str, tuple[Read, str]] = {name: (read_space, text) for name, text in SPACES.items()}
 FILES["trial.yaml"] = (read_trial, TRIAL)
-JARGON = re.compile(r"Traceback|Input should|type=|pydantic|NoneType|<class|faar_ray\.|Error|\bdict\b|\btuple\b|None|True")
-VALUES = """
+JARGON = re.compile(
+    r"Traceback|Input should|type=|pydantic|NoneType|<class|faar_ray\.|Error|\bdict\b|\btuple\b|None|True"
+)
+VALUES = [*"""
 ||~|null|true|yes|on|0|1|-1|2|1.5|0.5|2e-5|1e308|-1e308|5e-324|1e400|9223372036854775807|-9223372036854775808
 9223372036854775808|.nan|.inf|-.inf|0x10|0o17|010|1_000|12:30:00|2024-01-01|x|'1'|''|' '|a.b|faar|[]|[1]|[[]]
 [null]|[x, x]|{}|{a: 1}|{a: {b: {c: 1}}}|{0: 1, 1: 2, 2: 3, 3: 4}|{0: 1}|!!str 3|!!python/object:os.system x
 !!binary aGk=|!!set {a}|&a [*a]|*nowhere|"\\0"|"\\ud800"|"\\U00110000"|'😀'|{min: 0.1, max: 0.5}|{values: [1, 2]}
 [1, 2.5, x, {a: 1}, [2], null, true]|"[bold]x[/]"|'a: b'|'{x}'|'%s'|@|`|"a\\nb"
-""".replace("\n", "|").split("|") + ["9" * 400, "y" * 3000, "[" * 30 + "]" * 30]  # fmt: skip
-KEYS = """
+""".replace("\n", "|").split("|"), "9" * 400, "y" * 3000, "[" * 30 + "]" * 30]  # fmt: skip
+KEYS = [*"""
 <<|1|0|''|null|true|~|x|'a.b'|"\\n"|'a b'|[a]|{a: b}|? x|'é'|version|name|base|seed|method|prior|when|from|from_
 model_config|values|__class__|1.5|!!int 3|"[red]"|"\\ud800"
-""".strip().replace("\n", "|").split("|") + ["key" * 200]  # fmt: skip
+""".strip().replace("\n", "|").split("|"), "key" * 200]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -198,7 +200,9 @@ def test_every_key_that_is_dropped_doubled_misspelt_or_of_a_wrong_type_is_told_a
         twice = told(read, path, doubled(text, spot))
         assert any(f"{key}: duplicate key, first on line" in fault for fault in twice)
         wrong = told(read, path, renamed(text, spot, "zz" + key))
-        assert any(fault.startswith(here) and re.search(rf"zz{key}: (unknown key|must be)", fault) for fault in wrong), wrong
+        assert any(
+            fault.startswith(here) and re.search(rf"zz{key}: (unknown key|must be)", fault) for fault in wrong
+        ), wrong
     wrong = told(read, path, retyped(text, spot, "{zz: [[1]]}"))
     lines = (here.partition(":")[0], str(text[: spot.value[0]].count("\n") + 1))
     assert any(fault.partition(":")[0] in lines and (key in fault or "zz" in fault) for fault in wrong), wrong
@@ -232,7 +236,9 @@ def nibbled(draw: st.DrawFn) -> tuple[str, bytes]:
     raw = FILES[name][1].encode()
     for _ in range(draw(st.integers(1, 4))):
         start = draw(st.integers(0, len(raw)))
-        new = draw(st.binary(max_size=4) | st.sampled_from([b"\t", b"\n", b": ", b"{", b"]", b"&a", b"*a", b"- ", b"'"]))
+        new = draw(
+            st.binary(max_size=4) | st.sampled_from([b"\t", b"\n", b": ", b"{", b"]", b"&a", b"*a", b"- ", b"'"])
+        )
         raw = raw[:start] + new + raw[start + draw(st.integers(0, 6)) :]
     return name, raw
 
@@ -240,13 +246,31 @@ def nibbled(draw: st.DrawFn) -> tuple[str, bytes]:
 def override_keys() -> list[str]:
     """Keys that exist, from their groups' too, and such that do not."""
     own = [".".join(map(str, spot.path)) for text in SPACES.values() for spot in spots(text)]
-    searched = [f"parameters.{key}{end}" for key in DEFAULTS for end in ("", ".min", ".when", ".when.method", ".values.0")]
-    odd = ["", ".", "..", "a.", ".a", "base..x", "\n", "\ud83d", "[red]", "parameters.", "version.x", "objectives.2", "x" * 500]
+    searched = [
+        f"parameters.{key}{end}" for key in DEFAULTS for end in ("", ".min", ".when", ".when.method", ".values.0")
+    ]
+    odd = [
+        "",
+        ".",
+        "..",
+        "a.",
+        ".a",
+        "base..x",
+        "\n",
+        "\ud83d",
+        "[red]",
+        "parameters.",
+        "version.x",
+        "objectives.2",
+        "x" * 500,
+    ]
     return list(dict.fromkeys([*DEFAULTS, *own, *searched, *SearchSpace.model_fields, *odd]))
 
 
 OVERRIDES = st.tuples(
-    st.sampled_from(override_keys()), st.sampled_from(["=", "=", "=", "==", " = ", ""]), st.sampled_from([*VALUES, "faar", "a=b"])
+    st.sampled_from(override_keys()),
+    st.sampled_from(["=", "=", "=", "==", " = ", ""]),
+    st.sampled_from([*VALUES, "faar", "a=b"]),
 ).map("".join)
 SOME_OVERRIDES = st.lists(OVERRIDES, min_size=1, max_size=3, unique=True)
 

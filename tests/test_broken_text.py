@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,8 @@ RANGE = "  pdrs.rho_shared: {min: 0.3, max: 0.99, scale: log1m, prior: 0.95}\n"
 LISTED = SMALL.replace(RANGE, "  optim.lr: {values: [1e-3]}\n") + "scheduler: {type: none}\n"
 TEN = "[" + ", ".join(str(number) for number in range(1, 11)) + "]"
 WIDE = "".join(f"  optim.{key}: {{values: {TEN}}}\n" for key in ("lr", "clip", "batch_size", "decoder_lr", "epochs"))
-BOMB = "a: &a [x, x]\n" + "".join(f"{new}: &{new} [*{old}, *{old}]\n" for old, new in zip("abcdefghijklmnop", "bcdefghijklmnopq", strict=True))  # fmt: skip
+MANY = f"  optim.lr: {{values: [{', '.join(f'0.{number}' for number in range(1000, 1300))}]}}\n"
+BOMB = "a: &a [x, x]\n" + "".join(f"{new}: &{new} [*{old}, *{old}]\n" for old, new in pairwise("abcdefghijklmnopq"))
 
 
 def small(old: str, new: str) -> str:
@@ -84,9 +86,8 @@ def test_a_text_that_only_looks_unusual_is_read(tmp_path: Path, raw: str | bytes
         (f"&top\n{SMALL}again: *top\n", "1:1: again: an alias (*name) must not hold itself"),
         (SMALL + "again: *top\n", "9:8: not YAML: 'top' has no &name before it"),
         (BOMB, "1:1: more than 20000 values"),
-        (SMALL + "".join(f"k{number}: 1\n" for number in range(21_000)), "1:1: more than 20000 values"),
-        ("a: " + "[" * 3000, "1:1: nested too deeply"),
-        ("a: " + "[" * 50 + "]" * 50, "1:23: a.0.0.0.0."),
+        ("a: " + "[" * 1000, "1:1: nested too deeply"),
+        ("a: " + "[" * 50 + "]" * 50, "1:24: a.0.0.0.0."),
         (small("16", "!!python/object:os.system x"), "4:21: pdrs.init_rank: tag !!python/object:os.system is not"),
         (small("16", "99999999999999999999"), "4:21: pdrs.init_rank: must fit in 64 bits, got 99999999999999999999"),
         (small("16", "9" * 5000), "4:21: pdrs.init_rank: must fit in 64 bits, got an integer of 5000 digits"),
@@ -102,15 +103,15 @@ def test_a_text_that_only_looks_unusual_is_read(tmp_path: Path, raw: str | bytes
         (SMALL + "'': 1\n", "9:1: '': unknown key"),
         (SMALL + f"? {'k' * 9000}\n: 1\n", f"9:3: {'k' * 57}...: unknown key"),
         (small("pdrs.rho_shared", "''"), "6:3: '': unknown key"),
-        (small("0.95}", "0.95"), "7:1: not YAML: a comma or the closing } is missing before this"),
-        (small("small", "a: b"), "2:8: not YAML: a second colon on this line"),
-        (small("small", "'small"), "9:1: not YAML: a quote is not closed"),
+        (small("0.95}", "0.95"), "7:11: not YAML: a comma or the closing } is missing before this"),
+        (small("small", "a: b"), "2:8: not YAML: a colon that makes no key here"),
+        (small("small", "'small"), "2:7: not YAML: a quote is not closed"),
         (small("small", "@small"), "2:7: not YAML: text that begins with @ needs quotes"),
-        (small("  pdrs:", "pdrs\n  pdrs:"), "5:3: not YAML: "),
-        ("pdrs\n" + SMALL, "1:1: not YAML: a key without a colon and a space after it"),
-        (LISTED + "search: {sampler: grid, seeds: 900000000}\nbudget: {trials: 900000000}\n", "9:10: search.sampler: must list"),
-        (SMALL.replace(RANGE, WIDE) + "search: {sampler: grid}\nscheduler: {type: none}\n", "13:10: search.sampler: must list"),
-        (small("{min: 0.3, max: 0.99, scale: log1m, prior: 0.95}", f"{{values: [{', '.join(f'0.{n}' for n in range(1000, 1300))}]}}"), "6:21: pdrs.rho_shared.values: must be a list of 1 to 256"),
+        (small("  pdrs:", "pdrs\n  pdrs:"), "4:1: not YAML: a key without a colon and a space after it"),
+        ("pdrs\n" + SMALL, "2:8: not YAML: a colon that makes no key here: its text needs quotes, or the line above"),
+        (LISTED + "search: {sampler: grid, seeds: 90000000}\nbudget: {trials: 90000000}\n", "10:10: search.sampler"),
+        (SMALL.replace(RANGE, WIDE) + "search: {sampler: grid}\nscheduler: {type: none}\n", "13:10: search.sampler"),
+        (SMALL.replace(RANGE, MANY), "6:14: optim.lr.values: must be a list of 1 to 256"),
     ],
 )  # fmt: skip
 @pytest.mark.timeout(60)
