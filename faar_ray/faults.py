@@ -5,6 +5,7 @@ The rule is said from the field's JSON schema, so bounds, choices and key names 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -13,8 +14,11 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
+from faar_ray.errors import ConfigError
+from faar_ray.overriding import PathOf
 from faar_ray.reading import LONGEST, Document, KeyPath, Place, named, shown, spoken
 
+KEYED = re.compile(r"(name|[a-z_]+(?:\.[a-z_]+)+): (.+)")
 BOUNDS = {"minimum": "<=", "exclusiveMinimum": "<", "maximum": "<=", "exclusiveMaximum": "<"}
 TYPES = {
     "integer": "an integer",
@@ -94,6 +98,15 @@ def lines_of(faults: Iterable[Fault], document: Document) -> list[str]:
             words = fault.text if override[0] == fault.path else text
             placed.append(((1, document.overrides.index(override), 0), f"{spoken(override[1])}: {words}"))
     return list(dict.fromkeys(text for _, text in sorted(placed, key=lambda pair: pair[0])))
+
+
+def with_places(error: ConfigError, document: Document, path_of: PathOf) -> ConfigError:
+    """The error of a later check with the place of each key that begins one of its lines."""
+    lines: list[str] = []
+    for text in error.faults:
+        found = KEYED.fullmatch(text)
+        lines += lines_of([Fault(path_of(found[1], document.data), found[2])], document) if found else [text]
+    return ConfigError(lines)
 
 
 def _place(fault: Fault, document: Document) -> Place:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from faar_ray.errors import FaarRayError, StorageError
+from faar_ray.errors import ConfigError, FaarRayError, StorageError
 from faar_ray.tools import tool
 
 if TYPE_CHECKING:
@@ -83,7 +83,8 @@ def _again(raw: Sequence[str]) -> str:
 
 def _run(options: argparse.Namespace) -> int:
     warnings.filterwarnings("ignore")
-    from faar_ray.tune.space import read_document, read_space
+    from faar_ray.faults import with_places
+    from faar_ray.tune.space import read_document, read_space, space_path
 
     named = [] if options.name is None else [f"name={json.dumps(options.name)}"]
     written = (options.space, [*options.overrides, *named])
@@ -94,6 +95,8 @@ def _run(options: argparse.Namespace) -> int:
         return _start(space, options)
     except OlderRunFault as fault:
         raise fault.at(read_document(*written)) from None
+    except ConfigError as fault:
+        raise with_places(fault, read_document(*written), space_path) from None
 
 
 def _start(space: SearchSpace, options: argparse.Namespace) -> int:

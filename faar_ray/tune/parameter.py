@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, Self
 
@@ -124,6 +125,8 @@ class Parameter(Section):
             return
         if low >= high:
             yield Fault(("min",), f"must satisfy min < max, got {shown(low)} and {shown(high)}")
+        if math.isinf(float(high) - float(low)):
+            yield Fault(("max",), f"must be so near to min that max - min is finite, got {shown(high)}")
         if self.log and low <= 0:
             yield Fault(("min",), f"must satisfy min > 0 where log is true, got {shown(low)}")
         if self.scale == "log1m":

@@ -301,7 +301,7 @@ def _fewest_epochs(info: ValidationInfo) -> int:
 
 def read_document(path: Path, overrides: Sequence[str] = ()) -> Document:
     """A search-space file with `key=value` overrides on top, not yet checked."""
-    return overridden(read_yaml(path), overrides, _space_path)
+    return overridden(read_yaml(path), overrides, space_path)
 
 
 def read_space(path: Path, overrides: Sequence[str] = ()) -> SearchSpace:
@@ -322,7 +322,7 @@ def read_space(path: Path, overrides: Sequence[str] = ()) -> SearchSpace:
         raise ConfigError(lines_of(faults_of(error, SearchSpace, document.data), document)) from None
 
 
-def _space_path(key: str, data: dict[str, Any]) -> KeyPath:
+def space_path(key: str, data: dict[str, Any]) -> KeyPath:
     """Where a dotted key of the command line points to."""
     first, _, rest = key.partition(".")
     if first in TrialConfig.model_fields and first not in data:

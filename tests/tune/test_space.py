@@ -169,6 +169,7 @@ def parameter(key: str, words: str) -> str:
     [
         ("pdrs.beta", "{min: 0.9, max: 0.1}", "must satisfy min < max, got 0.9 and 0.1"),
         ("pdrs.beta", "{min: 0.9, max: 0.9}", "must satisfy min < max, got 0.9 and 0.9"),
+        ("sinewich.offset", "{min: -1e308, max: 1e308}", "must be so near to min that max - min is finite, got 1e+308"),
         ("pdrs.beta", "{}", "needs min and max, or values: min and max missing"),
         ("pdrs.beta", "3", "must be a mapping of keys to values, got 3"),
         ("pdrs.beta", "{min: 0, max: 0.5, values: [0.1]}", "must not stand beside min or max: give a range or a list"),
