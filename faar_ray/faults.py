@@ -18,7 +18,7 @@ from faar_ray.errors import ConfigError
 from faar_ray.overriding import PathOf
 from faar_ray.reading import LONGEST, Document, KeyPath, Place, named, shown, spoken
 
-KEYED = re.compile(r"(name|[a-z_]+(?:\.[a-z_]+)+): (.+)")
+KEYED = re.compile(r"(name|resources|[a-z_]+(?:\.[a-z0-9_]+)+): (.+)")
 BOUNDS = {"minimum": "<=", "exclusiveMinimum": "<", "maximum": "<=", "exclusiveMaximum": "<"}
 TYPES = {
     "integer": "an integer",
@@ -105,7 +105,9 @@ def with_places(error: ConfigError, document: Document, path_of: PathOf) -> Conf
     lines: list[str] = []
     for text in error.faults:
         found = KEYED.fullmatch(text)
-        lines += lines_of([Fault(path_of(found[1], document.data), found[2])], document) if found else [text]
+        parts = path_of(found[1], document.data) if found else ()
+        path = tuple(int(part) if str(part).isdecimal() else part for part in parts)
+        lines += lines_of([Fault(path, found[2])], document) if found else [text]
     return ConfigError(lines)
 
 

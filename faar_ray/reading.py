@@ -28,8 +28,8 @@ LONGEST = 60
 HIDDEN = ("base", "parameters")
 """Groups whose keys are a trial's own: their name is left out of messages."""
 CORE = "tag:yaml.org,2002:"
-HALF = re.compile(r"[\ud800-\udfff]")
-"""Halves of characters beyond the first 65,536, which an escape can write and no file can hold."""
+UNFIT = re.compile(r"[\x00\ud800-\udfff]")
+"""The null character, and halves of characters beyond the first 65,536: escapes can write them, no path holds them."""
 STAGE_KEY = re.compile(r"[0-9]{1,3}")
 """Keys below the top that are numbers, taken as text: the stages of `pdrs.init_rank: {0: 2, 1: 2, 2: 3, 3: 16}`."""
 NO_CHARACTER = re.compile(r"\\U(?!0010|000)[0-9a-fA-F]{8}")
@@ -146,8 +146,8 @@ class _Plain:
         if not isinstance(node, yaml.ScalarNode) or node.tag != CORE + "str":
             got = repr(node.value) if isinstance(node, yaml.ScalarNode) else "a list or mapping"
             return self._fault(node, above, f"a key must be text, got {got[:LONGEST]}")
-        if HALF.search(node.value):
-            return self._fault(node, above, f"a key must be whole characters, got {shown(node.value)}")
+        if UNFIT.search(node.value):
+            return self._fault(node, above, f"a key must be without null or half characters, got {shown(node.value)}")
         return str(node.value)
 
     def _sequence(self, node: yaml.SequenceNode, path: KeyPath) -> Any:
@@ -161,8 +161,8 @@ class _Plain:
 
     def _scalar(self, node: yaml.Node, path: KeyPath) -> Any:
         name, text = node.tag.removeprefix(CORE), str(node.value)
-        if HALF.search(text):
-            return self._fault(node, path, f"must be whole characters, got {shown(text)}")
+        if UNFIT.search(text):
+            return self._fault(node, path, f"must be without null or half characters, got {shown(text)}")
         if name == "str":
             return text
         if name not in CORE_SCALARS or node.tag == name:
@@ -212,7 +212,7 @@ def read_override(text: str) -> tuple[str, Any]:
         ConfigError: no `=`, an empty key or value, a value that is not YAML.
     """
     key, equals, value = text.partition("=")
-    if HALF.search(text):
+    if UNFIT.search(text):
         raise ConfigError(f"{spoken(text)}: must be UTF-8 text")
     if not equals or not key.strip() or not value.strip():
         raise ConfigError(f"{spoken(text)}: must be key=value (null for nothing)")

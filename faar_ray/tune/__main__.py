@@ -105,8 +105,12 @@ def _start(space: SearchSpace, options: argparse.Namespace) -> int:
     from faar_ray.tune.remote_run import check_remote
     from faar_ray.tune.run_folder import check_name, place_for
 
-    for over in ({}, *space.controls):
-        preflight(space.trial_config(over), space.resources.workers)
+    preflight(space.trial_config({}), space.resources.workers)
+    for index, control in enumerate(space.controls):
+        try:
+            preflight(space.trial_config(control), space.resources.workers)
+        except ConfigError as fault:
+            raise ConfigError([f"controls.{index}.{text}" for text in fault.faults]) from None
     room = capacity(space.resources, [this_machine()]) if options.address is None else None
     console = Console(stderr=options.json, highlight=False)
     if options.dry_run:
