@@ -5,7 +5,8 @@ The rule is said from the field's JSON schema, so bounds, choices and key names 
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator, Mapping
+import re
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
@@ -13,10 +14,11 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
-from faar_ray.reading import Document, KeyPath, Place, shown
+from faar_ray.errors import ConfigError
+from faar_ray.overriding import PathOf
+from faar_ray.reading import LONGEST, Document, KeyPath, Place, named, shown, spoken
 
-HIDDEN = ("base", "parameters")
-"""Groups whose keys are a trial's own: their name is left out of messages."""
+KEYED = re.compile(r"(name|resources|[a-z_]+(?:\.[a-z0-9_]+)+): (.+)")
 BOUNDS = {"minimum": "<=", "exclusiveMinimum": "<", "maximum": "<=", "exclusiveMaximum": "<"}
 TYPES = {
     "integer": "an integer",
@@ -41,8 +43,7 @@ class Fault:
     @property
     def name(self) -> str:
         """The key that the message begins with."""
-        shown_path = self.path[1:] if len(self.path) > 1 and self.path[0] in HIDDEN else self.path
-        return self.key or ".".join(map(str, shown_path))
+        return self.key or named(self.path)
 
 
 def raising(faults: Iterable[Fault]) -> None:
@@ -77,9 +78,9 @@ def faults_of(error: ValidationError, model: type[BaseModel], raw: Any) -> list[
             found += [Fault((*path, *fault.path), fault.text, fault.key) for fault in detail["ctx"]["faults"]]
         else:
             groups.setdefault(path, []).append(detail)
-    deeper = [*groups, *(fault.path for fault in found)]
+    above = {path[:end] for path in (*groups, *(fault.path for fault in found)) for end in range(len(path))}
     for path, details in groups.items():
-        if not any(len(other) > len(path) and other[: len(path)] == path for other in deeper):
+        if path not in above:
             found.append(_fault(path, details, schema))
     return found
 
@@ -95,8 +96,19 @@ def lines_of(faults: Iterable[Fault], document: Document) -> list[str]:
             placed.append(((0, line, column), f"{document.file}:{line}:{column}: {text}"))
         else:
             words = fault.text if override[0] == fault.path else text
-            placed.append(((1, document.overrides.index(override), 0), f"command line: {override[1]}: {words}"))
+            placed.append(((1, document.overrides.index(override), 0), f"{spoken(override[1])}: {words}"))
     return list(dict.fromkeys(text for _, text in sorted(placed, key=lambda pair: pair[0])))
+
+
+def with_places(error: ConfigError, document: Document, path_of: PathOf) -> ConfigError:
+    """The error of a later check with the place of each key that begins one of its lines."""
+    lines: list[str] = []
+    for text in error.faults:
+        found = KEYED.fullmatch(text)
+        parts = path_of(found[1], document.data) if found else ()
+        path = tuple(int(part) if str(part).isdecimal() else part for part in parts)
+        lines += lines_of([Fault(path, found[2])], document) if found else [text]
+    return ConfigError(lines)
 
 
 def _place(fault: Fault, document: Document) -> Place:
@@ -110,7 +122,7 @@ def _place(fault: Fault, document: Document) -> Place:
 
 def did_you_mean(word: str, names: Iterable[str]) -> str:
     """` (did you mean 'x'?)` for the nearest of the names, or nothing."""
-    near = get_close_matches(word, sorted(names), n=1, cutoff=0.6)
+    near = get_close_matches(word, sorted(names), n=1, cutoff=0.6) if len(word) <= LONGEST else []
     return f" (did you mean {near[0]!r}?)" if near else ""
 
 
@@ -120,6 +132,13 @@ def unknown_key(key: str, names: Iterable[str]) -> str:
     if dot and first in known:
         return f"unknown key: write it nested, {first}: {{{rest}: ...}}"
     return f"unknown key{did_you_mean(key, known)}"
+
+
+def reference_faults(given: Iterable[str], tasks: Sequence[str], above: KeyPath = ()) -> Iterator[Fault]:
+    """What a table of single-task metrics, a number for each task, has too much or too little."""
+    yield from (Fault((*above, key), unknown_key(key, tasks)) for key in given if key not in tasks)
+    if missing := [task for task in tasks if task not in given]:
+        yield Fault(above, f"must have a number for every task, missing {', '.join(missing)}")
 
 
 def _data_path(detail: ErrorDetails, raw: Any) -> KeyPath:
@@ -187,8 +206,14 @@ def _wanted(options: list[dict[str, Any]]) -> str:
             continue
         if kind == "integer" and any(other.get("type") == "number" for other in options):
             continue
-        words.append(option.get("words") or ("a list that is not empty" if option.get("minItems") else TYPES[kind]))
+        words.append(option.get("words") or _list_words(option) or TYPES[kind])
     return "be " + " or ".join(dict.fromkeys(words)) if words else "be valid"
+
+
+def _list_words(option: dict[str, Any]) -> str:
+    if "maxItems" in option:
+        return f"a list of {option.get('minItems', 0)} to {option['maxItems']}"
+    return "a list that is not empty" if option.get("minItems") else ""
 
 
 def _choices(options: list[dict[str, Any]]) -> list[str]:

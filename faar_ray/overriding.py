@@ -7,7 +7,7 @@ from copy import deepcopy
 from typing import Any
 
 from faar_ray.errors import ConfigError
-from faar_ray.reading import Document, KeyPath, read_override
+from faar_ray.reading import Document, KeyPath, Place, named, read_override, shown, spoken
 
 PathOf = Callable[[str, dict[str, Any]], KeyPath]
 
@@ -23,21 +23,24 @@ def overridden(document: Document, overrides: Sequence[str], path_of: PathOf = d
     Raises:
         ConfigError: an override that is not `key=value`, all of them at once.
     """
-    data, done = deepcopy(document.data), list(document.overrides)
+    data, places, done = deepcopy(document.data), dict(document.places), list(document.overrides)
     faults: list[str] = []
     for text in overrides:
         try:
             key, value = read_override(text)
-            done.append((_set(data, path_of(key, data), value, text), text))
+            done.append((_set(data, places, path_of(key, data), value, text), text))
         except ConfigError as error:
             faults += error.faults
     if faults:
         raise ConfigError(faults)
-    return Document(document.file, data, document.places, tuple(done))
+    return Document(document.file, data, places, tuple(done))
 
 
-def _set(data: dict[str, Any], path: KeyPath, value: Any, text: str) -> KeyPath:
-    """Set a value, make mappings on the way; elements of lists are named by their number."""
+def _set(data: dict[str, Any], places: dict[KeyPath, Place], path: KeyPath, value: Any, text: str) -> KeyPath:
+    """Set a value, make mappings on the way; elements of lists are named by their number.
+
+    What a mapping takes the place of is no longer the file's, so it leaves `places`.
+    """
     here: Any = data
     done: KeyPath = ()
     for part in path[:-1]:
@@ -45,6 +48,7 @@ def _set(data: dict[str, Any], path: KeyPath, value: Any, text: str) -> KeyPath:
         below = here.get(step) if isinstance(here, dict) else here[step]
         if not isinstance(below, dict | list):
             here[step] = {}
+            places.pop((*done, step), None)
         here, done = here[step], (*done, step)
     step = _step(here, path[-1], done, text)
     here[step] = value
@@ -56,5 +60,5 @@ def _step(here: Any, part: str | int, above: KeyPath, text: str) -> Any:
         return part
     if isinstance(part, str) and part.isascii() and part.isdecimal() and len(part) < 7 and int(part) < len(here):
         return int(part)
-    name = ".".join(map(str, above))
-    raise ConfigError(f"command line: {text}: {name} is a list of {len(here)}, and {part!r} is none of its numbers")
+    what = f"{named(above)} is a list of {len(here)}, and {shown(part)} is none of its numbers"
+    raise ConfigError(f"{spoken(text)}: {what}")

@@ -21,10 +21,34 @@ Place = tuple[int, int]
 """Line and column, both from 1."""
 
 LARGEST_FILE = 1_000_000
-MOST_NODES = 100_000
+MOST_NODES = 20_000
+MOST_LEVELS = 20
+LONGEST = 60
+"""Characters of a value, or of a part of a key, that a message quotes."""
+HIDDEN = ("base", "parameters")
+"""Groups whose keys are a trial's own: their name is left out of messages."""
 CORE = "tag:yaml.org,2002:"
+UNFIT = re.compile(r"[\x00\ud800-\udfff]")
+"""The null character, and halves of characters beyond the first 65,536: escapes can write them, no path holds them."""
 STAGE_KEY = re.compile(r"[0-9]{1,3}")
 """Keys below the top that are numbers, taken as text: the stages of `pdrs.init_rank: {0: 2, 1: 2, 2: 3, 3: 16}`."""
+NO_CHARACTER = re.compile(r"\\U(?!0010|000)[0-9a-fA-F]{8}")
+SYNTAX = [
+    (r"tab", "a tab cannot indent or separate here, use spaces"),
+    (r"found undefined alias (.*)", r"\1 has no &name before it"),
+    (
+        r"mapping values are not allowed",
+        "a colon that makes no key here: its text needs quotes, or the line above lacks a colon",
+    ),
+    (r"could not find expected ':'", "a key without a colon and a space after it"),
+    (r"expected ',' or '([]}])'", r"a comma or the closing \1 is missing before this"),
+    (r"expected <block end>", "this does not fit what stands above it: mend the indentation, or what is left open"),
+    (r"expected a single document", "a file holds one document: take out what follows a second ---"),
+    (r"unexpected end of stream", "a quote is not closed"),
+    (r"character '(.)' that cannot start", r"text that begins with \1 needs quotes"),
+    (r"incompatible YAML document", "%YAML must be 1.2"),
+]
+"""What PyYAML's parser says (a pattern), and the same for people."""
 CORE_SCALARS: dict[str, tuple[str, list[str]]] = {
     "null": (r"~|null|Null|NULL|", ["~", "n", "N", ""]),
     "bool": (r"true|True|TRUE|false|False|FALSE", list("tTfF")),
@@ -84,21 +108,23 @@ class _Plain:
         self.nodes += 1
         if self.nodes > MOST_NODES:
             raise ConfigError(f"more than {MOST_NODES} values: too large for a config")
+        if len(path) > MOST_LEVELS:
+            return self._fault(node, path, f"nested more than {MOST_LEVELS} deep")
         if any(node is above for above in self.open):
-            return self._fault(node, "an alias (*name) must not hold itself")
+            return self._fault(node, path, "an alias (*name) must not hold itself")
         self.open.append(node)
         try:
             if isinstance(node, yaml.MappingNode):
                 return self._mapping(node, path)
             if isinstance(node, yaml.SequenceNode):
                 return self._sequence(node, path)
-            return self._scalar(node)
+            return self._scalar(node, path)
         finally:
             self.open.pop()
 
     def _mapping(self, node: yaml.MappingNode, path: KeyPath) -> Any:
         if node.tag != CORE + "map":
-            return self._fault(node, f"tag {_short(node.tag)} is not supported")
+            return self._fault(node, path, f"tag {_short(node.tag)} is not supported")
         out: dict[str, Any] = {}
         for key_node, value_node in node.value:
             key = self._key(key_node, path)
@@ -106,58 +132,60 @@ class _Plain:
                 continue
             below = (*path, key)
             if key in out:
-                self._fault(key_node, f"{key}: duplicate key, first on line {self.places[below][0]}")
+                self._fault(key_node, below, f"duplicate key, first on line {self.places[below][0]}")
                 continue
             self.places[below] = _place(key_node.start_mark)
             out[key] = self.of(value_node, below)
         return out
 
-    def _key(self, node: yaml.Node, above: KeyPath) -> str | None:
+    def _key(self, node: yaml.Node, above: KeyPath) -> Any:
         if isinstance(node, yaml.ScalarNode) and node.tag == CORE + "str" and node.value == "<<" and not node.style:
-            self._fault(node, "merge keys (<<) are not supported: write the keys out")
-            return None
+            return self._fault(node, above, "merge keys (<<) are not supported: write the keys out")
         if (above or self.below_top) and isinstance(node, yaml.ScalarNode) and STAGE_KEY.fullmatch(node.value):
             return str(node.value)
         if not isinstance(node, yaml.ScalarNode) or node.tag != CORE + "str":
             got = repr(node.value) if isinstance(node, yaml.ScalarNode) else "a list or mapping"
-            self._fault(node, f"a key must be text, got {got[:60]}")
-            return None
+            return self._fault(node, above, f"a key must be text, got {got[:LONGEST]}")
+        if UNFIT.search(node.value):
+            return self._fault(node, above, f"a key must be without null or half characters, got {shown(node.value)}")
         return str(node.value)
 
     def _sequence(self, node: yaml.SequenceNode, path: KeyPath) -> Any:
         if node.tag != CORE + "seq":
-            return self._fault(node, f"tag {_short(node.tag)} is not supported")
+            return self._fault(node, path, f"tag {_short(node.tag)} is not supported")
         out = []
         for index, child in enumerate(node.value):
             self.places[(*path, index)] = _place(child.start_mark)
             out.append(self.of(child, (*path, index)))
         return out
 
-    def _scalar(self, node: yaml.Node) -> Any:
+    def _scalar(self, node: yaml.Node, path: KeyPath) -> Any:
         name, text = node.tag.removeprefix(CORE), str(node.value)
+        if UNFIT.search(text):
+            return self._fault(node, path, f"must be without null or half characters, got {shown(text)}")
         if name == "str":
             return text
         if name not in CORE_SCALARS or node.tag == name:
-            return self._fault(node, f"tag {_short(node.tag)} is not supported")
+            return self._fault(node, path, f"tag {_short(node.tag)} is not supported")
         if not re.fullmatch(CORE_SCALARS[name][0], text):
-            return self._fault(node, f"{text[:60]!r} is no YAML {name}")
+            return self._fault(node, path, f"{shown(text)} is no YAML {name}")
         if name == "int":
-            return self._integer(node, text)
+            return self._integer(node, path, text)
         if name == "float":
             return float(re.sub(r"\.(inf|nan)", r"\1", text.lower()))
         return text.lower() == "true" if name == "bool" else None
 
-    def _integer(self, node: yaml.Node, text: str) -> Any:
-        if len(text) > 60:
-            return self._fault(node, f"an integer of {len(text)} digits does not fit in 64 bits")
+    def _integer(self, node: yaml.Node, path: KeyPath, text: str) -> Any:
+        if len(text) > LONGEST:
+            return self._fault(node, path, f"must fit in 64 bits, got an integer of {len(text)} digits")
         base = {"0o": 8, "0x": 16}.get(text[:2], 10)
         value = int(text[2:] if base != 10 else text, base)
         if -(2**63) <= value < 2**63:
             return value
-        return self._fault(node, f"{value} does not fit in 64 bits")
+        return self._fault(node, path, f"must fit in 64 bits, got {text}")
 
-    def _fault(self, node: yaml.Node, text: str) -> Any:
-        self.faults.append((_place(node.start_mark), text))
+    def _fault(self, node: yaml.Node, path: KeyPath, text: str) -> Any:
+        self.faults.append((_place(node.start_mark), f"{named(path)}: {text}" if path else text))
 
 
 def read_yaml(path: Path) -> Document:
@@ -184,20 +212,46 @@ def read_override(text: str) -> tuple[str, Any]:
         ConfigError: no `=`, an empty key or value, a value that is not YAML.
     """
     key, equals, value = text.partition("=")
+    if UNFIT.search(text):
+        raise ConfigError(f"{spoken(text)}: must be UTF-8 text")
     if not equals or not key.strip() or not value.strip():
-        raise ConfigError(f"command line: {text}: must be key=value (null for nothing)")
-    plain, data = _parse(value, f"command line: {text}: value ", one_line=True)
+        raise ConfigError(f"{spoken(text)}: must be key=value (null for nothing)")
+    plain, data = _parse(value, f"{spoken(text)}: value ", one_line=True)
     if plain.faults:
-        raise ConfigError([f"command line: {text}: {fault}" for _, fault in plain.faults])
+        raise ConfigError([f"{spoken(text)}: {fault}" for _, fault in plain.faults])
     return key.strip(), data
+
+
+def spoken(override: str) -> str:
+    """An override as its faults begin with it, on one line."""
+    return f"command line: {_shortened(_printable(override), 3 * LONGEST)}"
+
+
+def named(path: KeyPath) -> str:
+    """A key as a message names it."""
+    shown_path = path[1:] if len(path) > 1 and path[0] in HIDDEN else path
+    return ".".join(_shortened(_printable(str(part)), LONGEST) or "''" for part in shown_path)
 
 
 def shown(value: Any) -> str:
     """A value as a message quotes it: YAML's words, text in quotes, shortened."""
+    return _shortened(_worded(value), LONGEST)
+
+
+def _worded(value: Any) -> str:
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{_printable(str(key))}: {_worded(below)}" for key, below in value.items()) + "}"
+    return f"[{', '.join(map(_worded, value))}]" if isinstance(value, list | tuple) else repr(value)
+
+
+def _shortened(text: str, most: int) -> str:
+    return text if len(text) <= most else text[: most - 3] + "..."
+
+
+def _printable(text: str) -> str:
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 def _text(path: Path) -> str:
@@ -232,7 +286,8 @@ def _parse(text: str, prefix: str, *, one_line: bool = False) -> tuple[_Plain, A
         node = yaml.compose(text, _Loader)
         return plain, None if node is None else plain.of(node, ())
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
+        scanned = error.context_mark if (error.context or "").startswith("while scanning") else None
+        mark = scanned or error.problem_mark or error.context_mark
         line, column = _place(mark) if mark else (1, 1)
         fault = _syntax(error, text)
     except yaml.reader.ReaderError as error:
@@ -240,6 +295,10 @@ def _parse(text: str, prefix: str, *, one_line: bool = False) -> tuple[_Plain, A
         fault = f"character {error.character!r} is not allowed in YAML"
     except RecursionError:
         line, column, fault = 1, 1, "nested too deeply"
+    except ValueError:
+        found = NO_CHARACTER.search(text)
+        line, column = _line_column(text[: found.start()]) if found else (1, 1)
+        fault = f"not YAML: {found[0] if found else 'an escape'} is no character"
     except ConfigError as error:
         line, column, fault = 1, 1, str(error)
     raise ConfigError(f"{prefix}{fault}" if one_line else f"{prefix}{line}:{column}: {fault}")
@@ -247,10 +306,12 @@ def _parse(text: str, prefix: str, *, one_line: bool = False) -> tuple[_Plain, A
 
 def _syntax(error: yaml.MarkedYAMLError, text: str) -> str:
     mark = error.problem_mark
-    if mark is not None and mark.index < len(text) and text[mark.index] == "\t":
-        return "not YAML: a tab cannot indent or separate here, use spaces"
-    words = [part for part in (error.context, error.problem) if part]
-    return "not YAML: " + ", ".join(words)
+    tab = mark is not None and text[mark.index : mark.index + 1] == "\t"
+    said = "tab" if tab else ", ".join(part for part in (error.context, error.problem) if part)
+    for pattern, words in SYNTAX:
+        if found := re.search(pattern, said):
+            return f"not YAML: {found.expand(words)}"
+    return f"not YAML: {_printable(said)}"
 
 
 def _place(mark: yaml.Mark | None) -> Place:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 from pydantic import Field, ValidationError, model_validator
 
 from faar_ray.config import Positive, TrialConfig
 from faar_ray.errors import ConfigError
-from faar_ray.faults import faults_of, lines_of
+from faar_ray.faults import faults_of, lines_of, raising, reference_faults
 from faar_ray.overriding import overridden
-from faar_ray.reading import read_yaml
+from faar_ray.reading import Document, read_yaml
 from faar_ray.sections import FolderName, Resources, Storage, Tracking
 
 
@@ -29,9 +29,8 @@ class TrialFile(TrialConfig):
 
     @model_validator(mode="after")
     def _references_match(self) -> Self:
-        if self.references is not None and set(self.references) != set(self.data.tasks):
-            tasks = ", ".join(self.data.tasks)
-            raise ValueError(f"references: must have a number for each of {tasks}, got {sorted(self.references)}")
+        if self.references is not None:
+            raising(reference_faults(self.references, self.data.tasks, ("references",)))
         return self
 
     @property
@@ -46,9 +45,13 @@ def read_trial(path: Path, overrides: Sequence[str] = ()) -> TrialFile:
     Raises:
         ConfigError: with every fault, one line each.
     """
-    document = overridden(read_yaml(path), overrides)
-    data: dict[str, Any] = document.data
+    document = trial_document(path, overrides)
     try:
-        return TrialFile.model_validate(data)
+        return TrialFile.model_validate(document.data)
     except ValidationError as error:
-        raise ConfigError(lines_of(faults_of(error, TrialFile, data), document)) from None
+        raise ConfigError(lines_of(faults_of(error, TrialFile, document.data), document)) from None
+
+
+def trial_document(path: Path, overrides: Sequence[str] = ()) -> Document:
+    """A trial's file with `key=value` overrides on top, not yet checked."""
+    return overridden(read_yaml(path), overrides)

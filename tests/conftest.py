@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -23,6 +24,10 @@ hypothesis.settings.register_profile("faar_ray", deadline=None)
 hypothesis.settings.load_profile("faar_ray")
 
 
+CHROMIUM_FLAGS = (
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
+    "--disable-background-networking", "--disable-component-update", "--hide-scrollbars",
+)  # fmt: skip
 S3_ENVIRONMENT = {
     "AWS_ACCESS_KEY_ID": "testing",  # any will do there
     "AWS_SECRET_ACCESS_KEY": "testing",
@@ -95,6 +100,20 @@ def s3(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> str:
     bucket = f"bucket-{uuid.uuid4().hex[:12]}"
     urllib.request.urlopen(urllib.request.Request(f"{s3_server}/{bucket}", method="PUT")).close()
     return f"s3://{bucket}"
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Callable[..., str]:
+    """Runs headless Chromium, `chromium(profile folder, *arguments)`; gives what it printed."""
+    binary = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if binary is None:
+        pytest.skip("no Chromium on PATH (apt-get install chromium)")
+
+    def run(profile: Path, *arguments: str) -> str:
+        command = [binary, *CHROMIUM_FLAGS, f"--user-data-dir={profile}", *arguments]
+        return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -39,7 +39,7 @@ def test_the_config_that_a_trial_leaves_behind_can_be_trained_again(tmp_path: Pa
         ("nmae: x", "1:1: nmae: unknown key (did you mean 'name'?)"),
         ("seed: 1\nparameters: {}", "2:1: parameters: unknown key"),
         ("name: ../x", "1:1: name: must be a folder's name: letters, digits, '.', '_' and '-', at most 100 or null"),
-        ("references: {semseg: 1}", "1:1: references: must have a number for each of semseg, human_parts, normals"),
+        ("references: {semseg: 1}", "1:1: references: must have a number for every task, missing human_parts, normals"),
         ("adapter: {kind: none}", "1:1: ranks.kind: must be fixed where adapter.kind is none, got 'pdrs'"),
         ("method: single_task", "1:1: data.tasks: must be one task for method single_task"),
         ("pdrs:\n  free_epochs: 6", "1:1: pdrs.start_epoch: must be below optim.epochs - pdrs.free_epochs = 0"),

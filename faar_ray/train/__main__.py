@@ -14,12 +14,14 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from faar_ray.errors import FaarRayError, StorageError
+from faar_ray.errors import ConfigError, FaarRayError, StorageError
+from faar_ray.faults import with_places
 from faar_ray.models import build_model, parameter_terms, parameters_by_part
+from faar_ray.overriding import dotted_path
 from faar_ray.tasks import TASKS
 from faar_ray.tools import tool, ui_command
 from faar_ray.train.session import Session
-from faar_ray.trial_file import TrialFile, read_trial
+from faar_ray.trial_file import TrialFile, read_trial, trial_document
 
 EXAMPLE = "example: python -m faar_ray.train faar.yaml pdrs.rho_shared=0.8 optim.epochs=6"
 
@@ -29,12 +31,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_intermixed_args(argv)
     try:
         file = read_trial(args.config, args.overrides)
-        if args.dry_run:
-            dry_run(file, as_json=args.json)
-        else:
-            train(file, file.name or args.config.stem, resume=args.resume, as_json=args.json)
+        try:
+            _run(file, args)
+        except ConfigError as error:
+            raise with_places(error, trial_document(args.config, args.overrides), dotted_path) from None
     except FaarRayError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(error, file=sys.stderr)
         if isinstance(error, StorageError):
             print(f"when it is mended, go on with: {_again(args)}", file=sys.stderr)
         return error.exit_code
@@ -42,6 +44,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"\ninterrupted; go on with: {_again(args)}", file=sys.stderr)
         return 130
     return 0
+
+
+def _run(file: TrialFile, args: argparse.Namespace) -> None:
+    if args.dry_run:
+        dry_run(file, as_json=args.json)
+    else:
+        train(file, file.name or args.config.stem, resume=args.resume, as_json=args.json)
 
 
 def _again(args: argparse.Namespace) -> str:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from faar_ray.errors import FaarRayError, StorageError
+from faar_ray.errors import ConfigError, FaarRayError, StorageError
 from faar_ray.tools import tool
 
 if TYPE_CHECKING:
@@ -83,7 +83,8 @@ def _again(raw: Sequence[str]) -> str:
 
 def _run(options: argparse.Namespace) -> int:
     warnings.filterwarnings("ignore")
-    from faar_ray.tune.space import read_document, read_space
+    from faar_ray.faults import with_places
+    from faar_ray.tune.space import read_document, read_space, space_path
 
     named = [] if options.name is None else [f"name={json.dumps(options.name)}"]
     written = (options.space, [*options.overrides, *named])
@@ -94,6 +95,8 @@ def _run(options: argparse.Namespace) -> int:
         return _start(space, options)
     except OlderRunFault as fault:
         raise fault.at(read_document(*written)) from None
+    except ConfigError as fault:
+        raise with_places(fault, read_document(*written), space_path) from None
 
 
 def _start(space: SearchSpace, options: argparse.Namespace) -> int:
@@ -102,8 +105,12 @@ def _start(space: SearchSpace, options: argparse.Namespace) -> int:
     from faar_ray.tune.remote_run import check_remote
     from faar_ray.tune.run_folder import check_name, place_for
 
-    for over in ({}, *space.controls):
-        preflight(space.trial_config(over), space.resources.workers)
+    preflight(space.trial_config({}), space.resources.workers)
+    for index, control in enumerate(space.controls):
+        try:
+            preflight(space.trial_config(control), space.resources.workers)
+        except ConfigError as fault:
+            raise ConfigError([f"controls.{index}.{text}" for text in fault.faults]) from None
     room = capacity(space.resources, [this_machine()]) if options.address is None else None
     console = Console(stderr=options.json, highlight=False)
     if options.dry_run:

@@ -90,7 +90,7 @@ def fitted(parameters: Parameters, base: Base, *, whole: bool = True) -> tuple[d
 
 def at_odds(parameters: Parameters, base: Base) -> Iterator[Fault]:
     """Two parameters, neither with conditions, that can be sampled with values which do not fit together."""
-    free = {key: [value for _, value in p.extremes()] for key, p in parameters.items() if not p.when}
+    free = {key: parameter.telling() for key, parameter in parameters.items() if not parameter.when}
     for (first, ones), (second, others) in combinations(free.items(), 2):
         for one, other in product(ones, others):
             sample = {first: one, second: other}
@@ -158,7 +158,7 @@ def _condition_faults(parameters: Parameters, key: str, base: Base | None) -> It
             faults = [(index, _value_fault(parameters, name, value, base)) for index, value in enumerate(values)]
             yield from (Fault((*path, index) if listed else path, text) for index, text in faults if text)
     circle = _circle(parameters, key)
-    if key not in parameters[key].conditions and key == next((name for name in parameters if name in circle), ""):
+    if key not in parameters[key].conditions and key == next((name for name in parameters if name in circle), None):
         way = " needs ".join(circle) if len(circle) > 2 else "its own preset may decide what is named here"
         named = circle[1:2] if circle[1] in parameters[key].conditions else []
         yield Fault((key, "when", *named), f"must not depend on itself: {way}")

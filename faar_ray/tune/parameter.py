@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, Self
 
@@ -14,6 +15,9 @@ from faar_ray.reading import KeyPath, shown
 
 Scalar = bool | int | float | str
 Number = int | float
+FEW_NUMBERS = 8
+MOST_VALUES = 256
+"""Choices of one parameter, each of which is checked against the trial config."""
 DEFAULTS = TrialConfig().dotted()
 """Every dotted key of a trial config."""
 
@@ -23,7 +27,7 @@ class Parameter(Section):
 
     min: Number | None = Field(None, description="Smallest value, inclusive.")
     max: Number | None = Field(None, description="Largest value, inclusive.")
-    values: Annotated[tuple[Scalar, ...], Field(min_length=1, strict=False)] | None = Field(
+    values: Annotated[tuple[Scalar, ...], Field(min_length=1, max_length=MOST_VALUES, strict=False)] | None = Field(
         None, description="The choices, instead of a range."
     )
     log: bool = Field(False, description="Sample on a log scale (min > 0).")
@@ -89,6 +93,12 @@ class Parameter(Section):
             yield ("min",), low
             yield ("max",), high
 
+    def telling(self) -> list[Scalar]:
+        """The values to check beside those of another parameter: of many numbers only the least and the largest."""
+        values = [value for _, value in self.extremes()]
+        numbers = [value for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
+        return [min(numbers), max(numbers)] if len(values) == len(numbers) > FEW_NUMBERS else values
+
     def _within(self, value: Scalar) -> bool:
         if self.values is not None:
             return among(value, self.values)
@@ -115,6 +125,8 @@ class Parameter(Section):
             return
         if low >= high:
             yield Fault(("min",), f"must satisfy min < max, got {shown(low)} and {shown(high)}")
+        if math.isinf(float(high) - float(low)):
+            yield Fault(("max",), f"must be so near to min that max - min is finite, got {shown(high)}")
         if self.log and low <= 0:
             yield Fault(("min",), f"must satisfy min > 0 where log is true, got {shown(low)}")
         if self.scale == "log1m":

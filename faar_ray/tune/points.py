@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import islice
 
 from faar_ray.faults import Fault, did_you_mean
 from faar_ray.reading import shown
@@ -30,8 +31,26 @@ def planned(
     """Points in the order in which they are tried before a sampler is asked; of a list all of them, seed by seed."""
     if not search.listed:
         return first_points(parameters, base, points)
-    chosen = [dict(point) for point in points] if search.sampler == "points" else grid(parameters, base)
+    chosen = list(_listed(search, parameters, base, points))
     return [point for _ in range(search.seeds) for point in chosen]
+
+
+def list_length(
+    search: SearchConfig, parameters: Parameters, base: Base, points: Sequence[Sample], most: int
+) -> int | None:
+    """Trials of a list, configurations x seeds; None where they are more than `most`."""
+    fit = most // search.seeds
+    found = sum(1 for _ in islice(_listed(search, parameters, base, points), fit + 1))
+    return found * search.seeds if found <= fit else None
+
+
+def _listed(
+    search: SearchConfig, parameters: Parameters, base: Base, points: Sequence[Sample]
+) -> Iterator[dict[str, Scalar]]:
+    if search.sampler == "points":
+        yield from map(dict, points)
+    else:
+        yield from rows(parameters, base)
 
 
 def asked(search: SearchConfig, parameters: Parameters, plan: Sequence[Sample], number: int) -> dict[str, Parameter]:
@@ -44,16 +63,24 @@ def asked(search: SearchConfig, parameters: Parameters, plan: Sequence[Sample], 
 
 def grid(parameters: Parameters, base: Base) -> list[dict[str, Scalar]]:
     """Every combination of the values of active parameters, the last key fastest."""
-    rows: list[dict[str, Scalar]] = [{}]
-    for key in in_order(parameters):
-        rows = [longer for row in rows for longer in _with_each(key, parameters[key], base, row)]
-    return [{key: row[key] for key in parameters if key in row} for row in rows]
+    return list(rows(parameters, base))
 
 
-def _with_each(key: str, parameter: Parameter, base: Base, row: dict[str, Scalar]) -> list[dict[str, Scalar]]:
-    if unmet(parameter, base, row):
-        return [row]
-    return [{**row, key: value} for value in parameter.values or ()]
+def rows(parameters: Parameters, base: Base) -> Iterator[dict[str, Scalar]]:
+    """The same one after another: there may be more than fit into memory."""
+    for row in _longer({}, in_order(parameters), parameters, base):
+        yield {key: row[key] for key in parameters if key in row}
+
+
+def _longer(row: Sample, keys: Sequence[str], parameters: Parameters, base: Base) -> Iterator[Sample]:
+    """Every way to go on with a row, by the values of the remaining keys."""
+    if not keys:
+        yield row
+    elif unmet(parameters[keys[0]], base, row):
+        yield from _longer(row, keys[1:], parameters, base)
+    else:
+        for value in parameters[keys[0]].values or ():
+            yield from _longer({**row, keys[0]: value}, keys[1:], parameters, base)
 
 
 def point_faults(index: int, point: Sample, parameters: Parameters, base: Base | None) -> Iterator[Fault]:

@@ -84,6 +84,7 @@ def _inward(parameter: Parameter, x: Scalar) -> Any:
 
 def _outward(parameter: Parameter, held: Any) -> Scalar:
     if parameter.scale == "log1m":
-        return round(1 - float(held), DIGITS)
+        low, high = parameter.bounds
+        return min(max(round(1 - float(held), DIGITS), float(low)), float(high))
     value: Scalar = held
     return value

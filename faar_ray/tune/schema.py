@@ -23,12 +23,22 @@ def space_schema() -> dict[str, Any]:
     definitions: dict[str, Any] = {**schema.pop("$defs"), **trial.pop("$defs"), "TrialConfig": trial}
     properties, keys = schema["properties"], [key for key in DEFAULTS if key != "seed"]
     definitions["Parameter"]["properties"]["when"]["anyOf"][0]["propertyNames"] = {"enum": keys}
-    properties["base"] = {"$ref": "#/$defs/TrialConfig", "description": properties["base"]["description"]}
+    base = {"$ref": "#/$defs/TrialConfig", "description": properties["base"]["description"], "default": {}}
+    properties["base"] = base
+    for section in (schema, trial):
+        section["properties"] = {key: _described(node, definitions) for key, node in section["properties"].items()}
+    properties = schema["properties"]
     properties["parameters"] |= {
         "additionalProperties": False,
         "properties": {key: _parameter(key, definitions) for key in keys},
     }
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "$defs": definitions}
+
+
+def _described(node: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
+    """A key that is a section, with that section's own description."""
+    section = definitions.get(node.get("$ref", "").rpartition("/")[2], {})
+    return {"description": section["description"], **node} if "description" in section else node
 
 
 def _parameter(key: str, definitions: dict[str, Any]) -> dict[str, Any]:

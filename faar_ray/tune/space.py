@@ -17,7 +17,16 @@ from pydantic import (
 
 from faar_ray.config import Positive, Section, TrialConfig
 from faar_ray.errors import ConfigError
-from faar_ray.faults import Fault, did_you_mean, faults_of, lines_of, raising, unknown_key, with_more
+from faar_ray.faults import (
+    Fault,
+    did_you_mean,
+    faults_of,
+    lines_of,
+    raising,
+    reference_faults,
+    unknown_key,
+    with_more,
+)
 from faar_ray.overriding import overridden
 from faar_ray.reading import Document, KeyPath, read_yaml, shown
 from faar_ray.report.limits import Constraint, parsed
@@ -26,7 +35,7 @@ from faar_ray.tune.abilities import older_faults, sampler_faults
 from faar_ray.tune.conditions import at_odds, fitted, possible, trial_faults
 from faar_ray.tune.metric_names import TASK_METRICS, Goal, goal_of, metric_names
 from faar_ray.tune.parameter import DEFAULTS, Parameter, Scalar
-from faar_ray.tune.points import planned, point_faults, priors
+from faar_ray.tune.points import list_length, point_faults, priors
 from faar_ray.tune.space_rules import budget_faults, scheduler_faults
 from faar_ray.tune.space_sections import (
     Budget,
@@ -38,6 +47,8 @@ from faar_ray.tune.space_sections import (
     WarmStart,
 )
 
+MOST_LISTED = 10_000
+"""Trials of a list: far more than a search of this kind can train, and few enough to be written out."""
 Handler = ValidatorFunctionWrapHandler
 Controls = tuple[dict[str, Any], ...]
 
@@ -111,10 +122,7 @@ class SearchSpace(Section):
     def _references_match(cls, references: Any, info: ValidationInfo) -> Any:
         tasks = TrialConfig.resolve(_base(info)).data.tasks
         if isinstance(references, dict):
-            faults = [Fault((key,), unknown_key(key, tasks)) for key in references if key not in tasks]
-            if missing := [task for task in tasks if task not in references]:
-                faults.append(Fault((), f"must have a number for every task, missing {', '.join(missing)}"))
-            raising(faults)
+            raising(reference_faults(references, tasks))
         return references
 
     @field_validator("controls")
@@ -249,9 +257,18 @@ def _constraint_fault(text: str, info: ValidationInfo) -> str:
 
 def _control_faults(index: int, control: dict[str, Any], base: dict[str, Any]) -> Iterator[Fault]:
     for fault in trial_faults(base, control):
-        path: KeyPath = (fault.name,) if fault.name in control else fault.path
-        names = unknown_key(fault.name, DEFAULTS) if fault.text.startswith("unknown key") else fault.text
-        yield Fault((index, *path), names)
+        path = _as_written(fault.path, control)
+        unknown = fault.text.startswith("unknown key")
+        yield Fault((index, *path), unknown_key(".".join(map(str, path)), DEFAULTS) if unknown else fault.text)
+
+
+def _as_written(path: KeyPath, control: Iterable[str]) -> KeyPath:
+    """A path into the trial config as a control's dotted keys have it."""
+    for key in control:
+        parts = tuple(key.split("."))
+        if parts[: len(path)] == path[: len(parts)]:
+            return (key, *path[len(parts) :])
+    return path
 
 
 def _list_faults(space: SearchSpace) -> Iterator[Fault]:
@@ -270,8 +287,10 @@ def _list_faults(space: SearchSpace) -> Iterator[Fault]:
         yield Fault(("search", "replicates"), f"must be null for sampler {what}: search.seeds says how many")
     if space.scheduler.type != "none":
         yield Fault(("scheduler", "type"), f"must be none for sampler {what}: a list runs to its end")
-    many = len(planned(space.search, space.parameters, space.base, space.warm_start.points))
-    if many > space.budget.trials:
+    many = list_length(space.search, space.parameters, space.base, space.warm_start.points, MOST_LISTED)
+    if many is None:
+        yield Fault(("search", "sampler"), f"must list at most {MOST_LISTED} trials (configurations x seeds)")
+    elif many > space.budget.trials:
         yield Fault(("budget", "trials"), f"must be >= configurations x seeds = {many}, got {space.budget.trials}")
 
 
@@ -282,7 +301,7 @@ def _fewest_epochs(info: ValidationInfo) -> int:
 
 def read_document(path: Path, overrides: Sequence[str] = ()) -> Document:
     """A search-space file with `key=value` overrides on top, not yet checked."""
-    return overridden(read_yaml(path), overrides, _space_path)
+    return overridden(read_yaml(path), overrides, space_path)
 
 
 def read_space(path: Path, overrides: Sequence[str] = ()) -> SearchSpace:
@@ -303,7 +322,7 @@ def read_space(path: Path, overrides: Sequence[str] = ()) -> SearchSpace:
         raise ConfigError(lines_of(faults_of(error, SearchSpace, document.data), document)) from None
 
 
-def _space_path(key: str, data: dict[str, Any]) -> KeyPath:
+def space_path(key: str, data: dict[str, Any]) -> KeyPath:
     """Where a dotted key of the command line points to."""
     first, _, rest = key.partition(".")
     if first in TrialConfig.model_fields and first not in data:

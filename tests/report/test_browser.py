@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-import subprocess
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -16,24 +14,14 @@ from matplotlib import image
 from faar_ray.report import build_report
 from faar_ray.report.history import log_report
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on PATH (apt-get install chromium)"),
-]
-FLAGS = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
-    "--disable-background-networking", "--disable-component-update", "--hide-scrollbars",
-)  # fmt: skip
-
-
-def chromium(profile: Path, *arguments: str) -> str:
-    command = [str(CHROMIUM), *FLAGS, f"--user-data-dir={profile}", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+pytestmark = pytest.mark.browser
+Chromium = Callable[..., str]
 
 
 @pytest.mark.parametrize("width", [1280, 500])
-def test_nothing_of_the_page_is_wider_than_the_window(finished_run: Path, tmp_path: Path, width: int) -> None:
+def test_nothing_of_the_page_is_wider_than_the_window(
+    finished_run: Path, tmp_path: Path, chromium: Chromium, width: int
+) -> None:
     html = build_report(finished_run, tmp_path / "report") / "index.html"
     probe = "<script>document.title = document.documentElement.scrollWidth + '/' + innerWidth</script></body>"
     html.write_text(html.read_text().replace("</body>", probe))
@@ -44,7 +32,7 @@ def test_nothing_of_the_page_is_wider_than_the_window(finished_run: Path, tmp_pa
     assert inside <= window
 
 
-def test_the_page_paints_its_pictures(finished_run: Path, tmp_path: Path) -> None:
+def test_the_page_paints_its_pictures(finished_run: Path, tmp_path: Path, chromium: Chromium) -> None:
     html = build_report(finished_run, tmp_path / "report") / "index.html"
     shot = tmp_path / "shot.png"
 
@@ -56,7 +44,7 @@ def test_the_page_paints_its_pictures(finished_run: Path, tmp_path: Path) -> Non
 
 
 def test_mlflow_ui_shows_the_runs_and_the_report(
-    finished_run: Path, tmp_path: Path, mlflow_ui: Callable[[Path], AbstractContextManager[str]]
+    finished_run: Path, tmp_path: Path, chromium: Chromium, mlflow_ui: Callable[[Path], AbstractContextManager[str]]
 ) -> None:
     run = json.loads((finished_run / "run.json").read_text())
     report = build_report(finished_run, tmp_path / "report")

@@ -133,6 +133,12 @@ def space_file() -> Callable[..., Path]:
     return write_space
 
 
+@pytest.fixture(scope="session")
+def trainer() -> Trainer:
+    """Invents the metrics of a trial's epoch."""
+    return invented
+
+
 @pytest.fixture
 def driver(tmp_path: Path) -> Callable[..., Driver]:
     """Makes drivers over one journal."""

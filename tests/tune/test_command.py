@@ -52,6 +52,15 @@ def test_a_dry_run_shows_a_space_that_can_be_read_again(
         (["pdrs.rho_sharde=0.9"], "did you mean"),
         (["resources.cpus_per_worker=4096"], "cpus_per_worker: 4096 CPUs, "),
         (["resources.gpus_per_worker=64"], "gpus_per_worker: 64 GPUs, "),
+        (
+            ["optim.batch_size=7", "resources.workers=5"],
+            "command line: optim.batch_size=7: 7 leaves a batch of 4 of 32",
+        ),
+        (
+            ["controls=[{backbone.name: x}]"],
+            "controls=[{backbone.name: x}]: controls.0.backbone.name: must be swin_micro, ",
+        ),
+        (["resources.workers=9"], "space.yaml:18:5: optim.batch_size: 8 leaves a batch of 8 of 32 images"),
         (["--name", "../up"], "name"),
         (["--resume"], "there is no run in"),
     ],

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import optuna
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
+from faar_ray.tune.abilities import sampler_faults
+from faar_ray.tune.conditions import unmet
 from faar_ray.tune.parameter import Parameter
 from faar_ray.tune.points import first_points
 from faar_ray.tune.samplers import sampler_of
-from faar_ray.tune.sampling import distribution, draw, from_optuna, to_optuna
+from faar_ray.tune.sampling import distribution, draw, from_optuna, optuna_name, to_optuna
 from faar_ray.tune.space import SearchSpace
 from faar_ray.tune.space_sections import SearchConfig
 
@@ -60,3 +63,117 @@ def test_an_ask_depends_on_its_number_and_the_seed_alone(space: Callable[..., Se
 
     assert ask(0, 3) == ask(0, 3)
     assert len({ask(0, 3), ask(0, 4), ask(1, 3)}) == 3
+
+
+@st.composite
+def bounds(draw: st.DrawFn, low: float, high: float) -> dict[str, Any]:
+    """`min` and `max` that are apart, and a prior between them; as a person writes them, or with all digits."""
+    numbers = st.floats(low, high) | st.floats(low, high).map(lambda x: float(f"{x:.3g}"))
+    values = draw(st.lists(numbers.filter(lambda x: low <= x <= high), min_size=3, max_size=3, unique=True).map(sorted))
+    prior = draw(st.sampled_from([None, *values]))
+    return {"min": values[0], "max": values[2]} | ({} if prior is None else {"prior": prior})
+
+
+def scaled(ranges: st.SearchStrategy[dict[str, Any]], **how: Any) -> st.SearchStrategy[dict[str, Any]]:
+    return ranges.map(lambda parameter: parameter | how)
+
+
+RANGES = {
+    "pdrs.rho_shared": scaled(bounds(0.05, 0.9999999999999), scale="log1m") | bounds(0.01, 1.0),
+    "optim.lr": scaled(bounds(1e-12, 1.0), log=True) | bounds(1e-6, 1e3),
+    "pdrs.margin": st.sampled_from([{"min": 0, "max": 3}, {"min": 1, "max": 64, "log": True, "prior": 8}]),
+    "optim.weight_decay": st.sampled_from([{"min": 0, "max": 1}, {"values": [0.0, 1e-4, 5e-2], "prior": 1e-4}]),
+    "sinewich.sigma": scaled(bounds(0.01, 9.0), when={"method": "free_sinewich"}) | bounds(0.02, 2.0),
+    "decoder.cutoff": scaled(bounds(0.1, 1.0), scale="linear", when={"decoder.kind": ["ts_pd"]}) | bounds(0.1, 1.0),
+    "decoder.filter": st.sampled_from(
+        [{"values": ["grid", "radial"]}, {"values": ["radial"], "when": {"method": "faar"}}]
+    ),
+    "method": st.just({"values": ["faar", "free_sinewich", "lora"], "prior": "lora"}),
+}
+PARAMETERS = st.lists(st.sampled_from(list(RANGES)), min_size=1, max_size=5, unique=True).flatmap(
+    lambda keys: st.fixed_dictionaries({key: RANGES[key] for key in {"method": 0} | dict.fromkeys(keys)})
+)
+
+
+def of(parameters: dict[str, Any]) -> SearchSpace:
+    """A space of these parameters."""
+    objectives = [{"name": "delta_m", "goal": "maximize"}]
+    return SearchSpace.model_validate(
+        {
+            "version": 1,
+            "name": "drawn",
+            "parameters": parameters,
+            "objectives": objectives,
+            "search": {"sampler": "random"},
+        }
+    )
+
+
+def some_trials(space: SearchSpace, sampler: str, seed: int, number: int) -> list[dict[str, Any]]:
+    """What a sampler draws, told results that mean nothing; what it cannot take is left out."""
+    search = SearchConfig(sampler=sampler, seed=seed, startup_trials=2, population=None)
+    refused = list(sampler_faults(search, space.parameters, ["delta_m"], ()))
+    ranges = {
+        key: one for key, one in space.parameters.items() if not one.when and (sampler != "cmaes" or not one.values)
+    }
+    parameters = ranges if refused else space.parameters
+    study = optuna.create_study(direction="maximize")
+    drawn = []
+    for index in range(number if parameters else 0):
+        study.sampler = sampler_of(search, parameters, index)
+        trial = study.ask()
+        drawn.append(draw(trial, parameters, space.base))
+        study.tell(trial, float(index % 3))
+    return drawn
+
+
+def fit(space: SearchSpace, drawn: dict[str, Any]) -> None:
+    """Within bounds, a trial, and through Optuna and back without a change."""
+    for key, value in drawn.items():
+        parameter = space.parameters[key]
+        assert parameter.contains(value)
+        assert not unmet(parameter, space.base, drawn)
+        name = optuna_name(key, parameter)
+        held = to_optuna(space.parameters, {key: value})[name]
+        dist = distribution(parameter)
+        assert dist._contains(dist.to_internal_repr(held))
+    assert from_optuna(space.parameters, to_optuna(space.parameters, drawn)) == drawn
+    config = space.trial_config(drawn).dotted()
+    assert {key: config[key] for key in drawn} == drawn
+
+
+@settings(max_examples=60, derandomize=True)
+@given(PARAMETERS, st.sampled_from(["random", "tpe", "nsga2", "qmc", "cmaes"]), st.integers(0, 99))
+def test_every_draw_lies_within_bounds_and_comes_back_from_optuna(
+    parameters: dict[str, Any], sampler: str, seed: int
+) -> None:
+    searched = of(parameters)
+    for drawn in some_trials(searched, sampler, seed, 7):
+        fit(searched, drawn)
+
+
+@settings(max_examples=5, derandomize=True)
+@given(PARAMETERS, st.integers(0, 99))
+def test_draws_of_the_gaussian_process_lie_within_bounds(parameters: dict[str, Any], seed: int) -> None:
+    for drawn in some_trials(of(parameters), "gp", seed, 4):
+        fit(of(parameters), drawn)
+
+
+@settings(derandomize=True)
+@given(PARAMETERS)
+def test_priors_bounds_and_choices_come_back_from_optuna(parameters: dict[str, Any]) -> None:
+    searched = of(parameters)
+    for key, parameter in searched.parameters.items():
+        said = [value for _, value in parameter.extremes()] + [parameter.prior] * (parameter.prior is not None)
+        for value in said:
+            back = from_optuna(searched.parameters, to_optuna(searched.parameters, {key: value}))[key]
+            assert parameter.contains(back)
+            assert type(back) is type(value)
+            assert back == (pytest.approx(value, abs=1e-12) if parameter.scale == "log1m" else value)
+            if parameter.scale == "log1m" and round(value, 9) == value:
+                assert back == value
+
+
+def test_a_bound_with_more_digits_than_are_kept_is_not_passed() -> None:
+    near = {"rho": Parameter(min=0.5, max=1 - 1e-14, scale="log1m")}
+    assert from_optuna(near, {"1 - rho": 1e-14}) == {"rho": 1 - 1e-14}

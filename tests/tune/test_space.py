@@ -97,6 +97,23 @@ def test_the_contract_s_example_is_read_whole(tmp_path: Path) -> None:
     assert space.limits[0].excess({"trainable_params": 5e6}) == 1e6
 
 
+CONDITIONAL = """\
+  sinewich.sigma:  {min: 0.5, max: 2.0, log: true, when: {method: free_sinewich, sinewich.blur_size: [3, 5, 7, 9]}}
+"""
+
+
+def test_the_contract_s_condition_is_taken_where_its_method_is_searched_and_refused_with_the_reason_elsewhere(
+    tmp_path: Path,
+) -> None:
+    text = CONTRACT.replace("objectives:", CONDITIONAL + "objectives:")
+    (told,) = faults(tmp_path, text)
+    assert told == ("a.yaml:14:59: sinewich.sigma.when.method: is never 'free_sinewich' in this search, but 'faar'")
+    searched = text.replace("objectives:", "  method: {values: [faar, free_sinewich]}\nobjectives:")
+    space = read_space(written(tmp_path, searched))
+    point = {"method": "free_sinewich", "sinewich.sigma": 2.0}
+    assert space.trial_config(point).sinewich.sigma == 2.0
+
+
 def test_a_space_survives_being_written_and_read(tmp_path: Path) -> None:
     space = read_space(written(tmp_path, CONTRACT))
     again = read_space(written(tmp_path, yaml.safe_dump(space.model_dump(mode="json"))))
@@ -153,10 +170,11 @@ def parameter(key: str, words: str) -> str:
     [
         ("pdrs.beta", "{min: 0.9, max: 0.1}", "must satisfy min < max, got 0.9 and 0.1"),
         ("pdrs.beta", "{min: 0.9, max: 0.9}", "must satisfy min < max, got 0.9 and 0.9"),
+        ("sinewich.offset", "{min: -1e308, max: 1e308}", "must be so near to min that max - min is finite, got 1e+308"),
         ("pdrs.beta", "{}", "needs min and max, or values: min and max missing"),
         ("pdrs.beta", "3", "must be a mapping of keys to values, got 3"),
         ("pdrs.beta", "{min: 0, max: 0.5, values: [0.1]}", "must not stand beside min or max: give a range or a list"),
-        ("pdrs.beta", "{values: []}", "must be a list that is not empty or null, got []"),
+        ("pdrs.beta", "{values: []}", "must be a list of 1 to 256 or null, got []"),
         ("pdrs.beta", "{values: [0.1, 0.1]}", "must not repeat, got 0.1 again"),
         ("pdrs.beta", "{values: [0.1, x]}", "must be a number, got 'x'"),
         ("pdrs.beta", "{values: [0.1, 2]}", "must satisfy 0 <= beta < 1, got 2"),
