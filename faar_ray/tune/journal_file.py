@@ -61,7 +61,7 @@ _EVENT: ContextVar[set[JournalFile] | None] = ContextVar("event", default=None)
 
 @contextmanager
 def event() -> Iterator[None]:
-    """What the block appends is on disk at its end, however it ends; a driver that is killed before leaves none of it."""
+    """What the block appends is on disk at its end, however it ends; of a driver killed before, nothing is."""
     if _EVENT.get() is not None:
         yield
         return
