@@ -13,6 +13,11 @@ from rich.console import Console
 from rich.table import Table
 
 EXAMPLE = "example: python -m faar_ray.bench search --trials 1000 --nodes 4"
+JSON = (
+    "one JSON object instead of a table: replay (true), trials, nodes, results (epochs), seconds, goals (name, goal, "
+    "measured, met), ask_tell_ms and next_trial_s (p50, p95), driver (ms per result), epoch_s (a recorded epoch's "
+    "training), memory_mb ([trials ended, MB]), memory_mb_per_100_trials, journal (mb, read_s), ended (by state)"
+)
 
 
 def add_parser(commands: Any, positive: Any) -> None:
@@ -28,7 +33,7 @@ def add_parser(commands: Any, positive: Any) -> None:
     search.add_argument("--trials", type=positive, default=1000, help="to replay (default %(default)s)")
     search.add_argument("--nodes", type=positive, default=4, help="of one CPU each, in name (default %(default)s)")
     search.add_argument("--out", type=Path, help="empty folder to keep the run in (default: it is not kept)")
-    search.add_argument("--json", action="store_true", help="one JSON object instead of a table")
+    search.add_argument("--json", action="store_true", help=JSON)
 
 
 def run(args: argparse.Namespace) -> int:

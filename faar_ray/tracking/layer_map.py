@@ -77,11 +77,12 @@ def draw_cells(
     ax.spines[:].set_visible(False)
     if numbers:
         there = [(cell, value) for cell, value in np.ndenumerate(cells) if np.isfinite(value)]
+        shades = colours(norm(cells))
         texts = PathCollection(
             [_glyphs(format(value, numbers)) for _, value in there],
             offsets=[(epochs[j], i) for (i, j), _ in there],
             offset_transform=ax.transData,
-            facecolors=[_readable_on(colours(norm(value))) for _, value in there],
+            facecolors=[_readable_on(shades[cell]) for cell, _ in there],
             linewidths=0,
         )
         texts.set_transform(Affine2D().scale(1 / POINTS) + ax.get_figure().dpi_scale_trans)  # type: ignore[union-attr]
