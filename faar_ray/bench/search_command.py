@@ -13,6 +13,11 @@ from rich.console import Console
 from rich.table import Table
 
 EXAMPLE = "example: python -m faar_ray.bench search --trials 1000 --nodes 4"
+JSON = (
+    "one JSON object instead of a table: replay (true), trials, nodes, results (epochs), seconds, goals (name, goal, "
+    "measured, met), ask_tell_ms and next_trial_s (p50, p95), driver (ms per result), epoch_s (a recorded epoch's "
+    "training), memory_mb ([trials ended, MB]), memory_mb_per_100_trials, journal (mb, read_s), ended (by state)"
+)
 
 
 def add_parser(commands: Any, positive: Any) -> None:
@@ -28,7 +33,7 @@ def add_parser(commands: Any, positive: Any) -> None:
     search.add_argument("--trials", type=positive, default=1000, help="to replay (default %(default)s)")
     search.add_argument("--nodes", type=positive, default=4, help="of one CPU each, in name (default %(default)s)")
     search.add_argument("--out", type=Path, help="empty folder to keep the run in (default: it is not kept)")
-    search.add_argument("--json", action="store_true", help="one JSON object instead of a table")
+    search.add_argument("--json", action="store_true", help=JSON)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -58,11 +63,17 @@ def table_of(found: dict[str, Any]) -> Table:
 
 def sentences(found: dict[str, Any]) -> list[str]:
     """What no goal says."""
-    driver, memory = found["driver"], found["memory_mb"]
+    driver, memory, asked = found["driver"], found["memory_mb"], found["ask_tell_ms"]
+    last, cpu = asked["last"], asked["last_cpu"]
     return [
-        f"ask + tell over all trials: median {found['ask_tell_ms']['p50']} ms, p95 {found['ask_tell_ms']['p95']} ms",
-        f"beside training: {driver['process_cpu_ms_per_result']} ms of CPU of the driver's process (its thread and "
-        f"MLflow's) and {driver['written_ms_per_result']} ms of writing in the trial, per epoch of "
-        f"{found['epoch_s']} s as recorded",
-        "memory of the driver, MB by trials: " + ", ".join(f"{trials}: {mb:.0f}" for trials, mb in memory),
+        f"ask + tell: median {asked['p50']} ms, p95 {asked['p95']} ms over all trials; of the last {last['p50']} and "
+        f"{last['p95']} ms, {cpu['p50']} and {cpu['p95']} ms are CPU, the rest waits for the disk or a core",
+        f"per result: {driver['thread_cpu_ms_per_result']} ms of CPU of the driver's thread, of which verdict and "
+        f"journal; these took {driver['journal_and_verdict_ms_per_result']} ms with all waiting",
+        f"beside training: {driver['process_cpu_ms_per_result']} ms of CPU of the driver's process (its thread, "
+        f"MLflow's, pictures, the report) and {driver['written_ms_per_result']} ms of writing in the trial, per epoch "
+        f"of {found['epoch_s']} s as recorded",
+        f"memory of the driver: {found['memory_mb_per_100_trials']} MB per 100 trials; MB by trials: "
+        + ", ".join(f"{trials}: {mb:.0f}" for trials, mb in memory),
+        f"journal: {found['journal']['mb']} MB, read by --resume in {found['journal']['read_s']} s",
     ]

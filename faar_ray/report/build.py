@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from math import nan
 from pathlib import Path
 
@@ -23,10 +23,11 @@ from faar_ray.report.page import Picture, render
 from faar_ray.report.panels_plot import is_flat, plot_panels
 from faar_ray.report.source import Search, read_search
 from faar_ray.report.style import colours
+from faar_ray.report.table import Row
 from faar_ray.tracking.atomic import replacing
 from faar_ray.tracking.rank_plot import plot_rank_trace
 
-MOST_MAPS = 6
+MOST_MAPS, MOST_DEPTHS = 6, 8
 TIME = "over_time.png"
 KNEE = (
     "The knee is the point of the front farthest from the line between its ends, both objectives scaled to the front."
@@ -104,17 +105,29 @@ def _curves(search: Search, found: Answer, history: History, hues: Mapping[str, 
     curves, depth = out / "curves.png", out / "ranks_by_depth.png"
     if plot_curves(history.curves, search.results, found.rows, hues, found.quality.name, curves):
         yield Picture(curves, "Learning curves", "By epoch, on val; the axis shows the second half of training.")
-    shown = [row for row in found.rows if row.on_front or row.recommended]
+    shown, front = along_front(found.rows, MOST_DEPTHS), sum(row.on_front for row in found.rows)
     if plot_depth(search.traces, shown, hues, depth):
-        yield Picture(depth, "Ranks by depth and task", "Mean over the adapters of a stage, after the last epoch.")
+        of = f" {len(shown)} configurations along the front of {front}." if front > len(shown) else ""
+        yield Picture(depth, "Ranks by depth and task", f"Mean over the adapters of a stage, after the last epoch.{of}")
 
 
 def _maps(search: Search, found: Answer, out: Path) -> Iterator[Picture]:
-    """Heat map of one trial for each configuration of the front, the recommended first."""
-    rows = sorted((r for r in found.rows if r.on_front or r.recommended), key=lambda row: not row.recommended)
-    for row in rows[:MOST_MAPS]:
+    """Heat map of one trial for configurations along the front, the recommended first."""
+    for row in sorted(along_front(found.rows, MOST_MAPS), key=lambda row: not row.recommended):
         trial = next((t for t in row.trial_ids if t in search.traces and search.traces[t].num_rows), None)
         if trial is not None:
             file = out / f"rank_trace_{trial}.png"
             plot_rank_trace(search.traces[trial], file, f"{trial}: {row.name}")
             yield Picture(file, f"{trial}: {row.name}", "")
+
+
+def along_front(rows: Sequence[Row], most: int) -> list[Row]:
+    """The recommended configuration and those of the front; of too many, as far apart in it as can be."""
+    pick = [row for row in rows if row.recommended]
+    front = [row for row in rows if row.on_front and not row.recommended]
+    room = most - len(pick)
+    if len(front) > room:
+        front.sort(key=lambda row: row.cost or 0.0)
+        front = [front[round(i * (len(front) - 1) / max(1, room - 1))] for i in range(room)]
+    kept = {row.config_id for row in (*pick, *front)}
+    return [row for row in rows if row.config_id in kept and (row.on_front or row.recommended)]

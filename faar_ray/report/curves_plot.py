@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 
@@ -38,12 +38,14 @@ def plot_curves(
     figure = Figure(figsize=(8.6, 4.4), layout="constrained")
     ax = figure.subplots()
     bare(ax)
-    handles, names = _means(ax, drawn, curves, hues) if len(drawn) > MOST_LINES else _each(ax, drawn, curves, hues)
+    many = len(drawn) > MOST_LINES
+    named = {row.config_id for row in _named(rows)}
+    handles, names = _means(ax, drawn, curves, hues, named) if many else _each(ax, drawn, curves, hues)
     _focus(ax, [curves[r.trial_id] for r in drawn if r.state == "COMPLETE"])
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set_xlabel("epoch", fontsize=9, color=INK)
     ax.set_ylabel(axis(quality), fontsize=9, color=INK)
-    shown = [row for row in rows if any(r.config_id == row.config_id for r in drawn)]
+    shown = _named([row for row in rows if any(r.config_id == row.config_id for r in drawn)])
     handles = [*(ax.plot([], [], color=hues[row.config_id], linewidth=2)[0] for row in shown), *handles]
     names = [*(row.name for row in shown), *names]
     figure.legend(handles, names, loc="outside right upper", frameon=False, fontsize=8, labelcolor=INK)
@@ -69,10 +71,25 @@ def _each(
     return handles, names
 
 
+def _named(rows: Sequence[Row]) -> list[Row]:
+    """Configurations with a colour in the legend: all, or where these are too many those of the front and controls."""
+    if len(rows) <= MOST_LINES:
+        return list(rows)
+    return sorted((row for row in rows if row.on_front or row.role != "trial"), key=_beside_the_answer)[:MOST_LINES]
+
+
+def _beside_the_answer(row: Row) -> tuple[bool, bool]:
+    return not row.recommended, row.role == "trial"
+
+
 def _means(
-    ax: Axes, drawn: Sequence[TrialResult], curves: Mapping[str, Curve], hues: Mapping[str, str]
+    ax: Axes,
+    drawn: Sequence[TrialResult],
+    curves: Mapping[str, Curve],
+    hues: Mapping[str, str],
+    named: Collection[str],
 ) -> tuple[list[Line2D], list[str]]:
-    """A line per configuration, the mean over its complete trials."""
+    """A line per configuration, the mean over its complete trials; pale where the legend does not name it."""
     groups: dict[str, list[Curve]] = {}
     for r in drawn:
         if r.state == "COMPLETE":
@@ -80,8 +97,13 @@ def _means(
     for config_id, group in groups.items():
         epochs = [epoch for epoch, _ in group[0]]
         values = [fmean(dict(curve)[e] for curve in group if e in dict(curve)) for e in epochs]
-        ax.plot(epochs, values, color=hues.get(config_id, OTHER), linewidth=1.8)
-    return [ax.plot([], [], color="none")[0]], ["(means over seeds)"]
+        if config_id in named:
+            ax.plot(epochs, values, color=hues.get(config_id, OTHER), linewidth=1.8, zorder=3)
+        else:
+            ax.plot(epochs, values, color=OTHER, linewidth=0.8, alpha=0.5)
+    if groups.keys() <= set(named):
+        return [ax.plot([], [], color="none")[0]], ["(means over seeds)"]
+    return [ax.plot([], [], color=OTHER, linewidth=0.8)[0]], [f"{len(groups.keys() - set(named))} others"]
 
 
 def _line(ax: Axes, result: TrialResult, curve: Curve, colour: str, dash: str) -> None:

@@ -13,6 +13,8 @@ from matplotlib.ticker import MaxNLocator
 from faar_ray.report.table import Row
 from faar_ray.tracking.drawing import INK, bare, save
 
+FOUR_ACROSS = 25  # letters of the longest name with which four fit side by side
+
 
 def plot_depth(traces: Mapping[str, pa.Table], rows: Sequence[Row], hues: Mapping[str, str], out: Path) -> bool:
     """Draw mean final ranks by stage (PNG), a line per configuration; False without traces of these rows."""
@@ -35,7 +37,9 @@ def plot_depth(traces: Mapping[str, pa.Table], rows: Sequence[Row], hues: Mappin
     figure.supxlabel("stage", fontsize=9, color=INK)
     shown = [row for row in rows if ranks[row.config_id]]
     handles = [axes[0].plot([], [], "o-", color=hues[row.config_id], markersize=4)[0] for row in shown]
-    figure.legend(handles, [row.name for row in shown], loc="outside upper left", ncols=4, frameon=False, fontsize=8)
+    names = [row.name for row in shown]
+    across = 4 if max(map(len, names), default=0) <= FOUR_ACROSS else 3
+    figure.legend(handles, names, loc="outside upper left", ncols=across, frameon=False, fontsize=8)
     save(figure, out)
     return True
 

@@ -110,7 +110,9 @@ def _points(ax: Axes, rows: Sequence[Row], quality: str, marker: str, colour: st
         yerr=bars,
         fmt=marker,
         color=colour,
-        markersize=6.5,
+        markersize=6.5 if len(rows) <= MOST_NAMES else 4.5,
+        markeredgecolor="white" if len(rows) > MOST_NAMES else colour,
+        markeredgewidth=0.4,
         capsize=3,
         elinewidth=1.2,
         linestyle="none",
@@ -124,26 +126,27 @@ def _beside(ax: Axes, found: Answer, results: Sequence[TrialResult], limits: Seq
     (low, high), quality = ax.get_ylim(), found.quality.name
     low, high = low - 0.15 * (high - low), high + 0.08 * (high - low)
     ax.set_ylim(low, high)
-    told = set[str]()
+    places: dict[tuple[bool, str], list[tuple[float, float]]] = {}
     for r in results:
         x, y = r.metrics.get(found.cost_name), r.metrics.get(quality)
         outside = r.state == "COMPLETE" and r.role == "trial" and not feasible(r.metrics, limits)
         if (r.state == "PRUNED" or outside) and x and y is not None and math.isfinite(y):
-            name = KEYS[4] if outside else KEYS[5]
             edge = min(max(y, low + 0.02 * (high - low)), high - 0.02 * (high - low))
             marker = ("X" if outside else "o") if edge == y else "v" if y < edge else "^"
-            ax.plot(
-                x,
-                edge,
-                marker,
-                markerfacecolor=FAINT if outside else "white",
-                markeredgecolor="white" if outside else MUTED,
-                markersize=7 if outside else 6,
-                clip_on=False,
-                linestyle="none",
-                label=None if name in told else name,
-            )
-            told.add(name)
+            places.setdefault((outside, marker), []).append((x, edge))
+    told = set[bool]()
+    for (outside, marker), points in places.items():
+        ax.plot(
+            *zip(*points, strict=True),
+            marker,
+            markerfacecolor=FAINT if outside else "white",
+            markeredgecolor="white" if outside else MUTED,
+            markersize=7 if outside else 6,
+            clip_on=False,
+            linestyle="none",
+            label=None if outside in told else KEYS[4] if outside else KEYS[5],
+        )
+        told.add(outside)
 
 
 def _names(figure: Figure, ax: Axes, rows: Sequence[Row], told: Sequence[Row], quality: str) -> None:

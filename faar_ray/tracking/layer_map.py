@@ -77,11 +77,12 @@ def draw_cells(
     ax.spines[:].set_visible(False)
     if numbers:
         there = [(cell, value) for cell, value in np.ndenumerate(cells) if np.isfinite(value)]
+        shades = colours(norm(cells))
         texts = PathCollection(
             [_glyphs(format(value, numbers)) for _, value in there],
             offsets=[(epochs[j], i) for (i, j), _ in there],
             offset_transform=ax.transData,
-            facecolors=[_readable_on(colours(norm(value))) for _, value in there],
+            facecolors=[_readable_on(shades[cell]) for cell, _ in there],
             linewidths=0,
         )
         texts.set_transform(Affine2D().scale(1 / POINTS) + ax.get_figure().dpi_scale_trans)  # type: ignore[union-attr]
@@ -99,7 +100,7 @@ def _glyphs(text: str) -> Path:
 
 def label_layers(axes: Sequence[Axes], sites: Sequence[Site]) -> None:
     """Names at the left of the first; in all a thin gap between blocks, a wider one between stages."""
-    axes[0].set_yticks(range(len(sites)), [_name(site) for site in sites], fontsize=6.5)
+    axes[0].set_yticks(range(len(sites)), [name_of(site) for site in sites], fontsize=6.5)
     for i, (before, after) in enumerate(pairwise(sites)):
         if before[:2] != after[:2]:
             for ax in axes:
@@ -113,7 +114,8 @@ def _depth(site: Site) -> tuple[int, int, int, str]:
     return stage, block, LAYERS.index(linear) if linear in LAYERS else len(LAYERS), layer
 
 
-def _name(site: Site) -> str:
+def name_of(site: Site) -> str:
+    """For people."""
     stage, block, layer = site
     return f"decoder {layer}" if stage == DECODER else f"s{stage}.b{block} {layer.replace('_awb', ' AWB')}"
 

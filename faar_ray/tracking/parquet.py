@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import fields
 from pathlib import Path
 
 import pyarrow as pa
@@ -16,7 +16,7 @@ from faar_ray.tracking.atomic import storing
 
 def write_records(path: Path, schema: pa.Schema, trial_id: str, records: Sequence[RankRecord | SineRecord]) -> None:
     """Write a trial's records, atomically; the columns are `trial_id` and the records' fields."""
-    rows = [{"trial_id": trial_id, **asdict(record)} for record in records]
+    rows = [{"trial_id": trial_id, **{f.name: getattr(record, f.name) for f in fields(record)}} for record in records]
     with storing(path) as scratch:
         pq.write_table(pa.Table.from_pylist(rows, schema=schema), scratch, write_page_checksum=True)
 

@@ -14,6 +14,7 @@ from faar_ray.records import State, TrialResult
 from faar_ray.tune import journal
 from faar_ray.tune.failures import described
 from faar_ray.tune.jobs import Job, Running
+from faar_ray.tune.journal_file import event
 from faar_ray.tune.proposer import Proposer
 from faar_ray.tune.references import References
 from faar_ray.tune.scheduler import Rule, rule_of
@@ -132,11 +133,12 @@ class Book:
         if epoch < running.epochs:
             return
         running.epochs = epoch + 1
-        if epoch < running.known:
-            running.seconds_before += metrics.get("time/epoch_s", 0.0)
-        elif running.job.number is not None:
-            self.proposer.epoch(running.job.number, epoch, self._rule.seen(metrics), running.stop_reason)
-        self._keep_spending()
+        with event():
+            if epoch < running.known:
+                running.seconds_before += metrics.get("time/epoch_s", 0.0)
+            elif running.job.number is not None:
+                self.proposer.epoch(running.job.number, epoch, self._rule.seen(metrics), running.stop_reason)
+            self._keep_spending()
         for watcher in self.watchers:
             watcher.epoch(running.job, epoch, metrics)
 
@@ -154,14 +156,9 @@ class Book:
         self._spending.let_go(trial_id)
         if self.halted:
             return
-        result = self._result(running)
-        if running.test:
-            journal.keep_test(self.proposer.study, trial_id, running.test)
-        if running.job.number is not None:
-            result = self.proposer.tell(result, running.job.number)
-        else:
-            journal.keep_result(self.proposer.study, result, None)
-        self._keep_spending()
+        with event():
+            result = self._keep(running)
+            self._keep_spending()
         for watcher in self.watchers:
             watcher.ended(running.job, result)
         if running.job.role == "reference":
@@ -235,6 +232,16 @@ class Book:
             self.run_id(job.trial_id),
             reason,
         )
+
+    def _keep(self, running: Running) -> TrialResult:
+        """Write down how a job ended."""
+        result = self._result(running)
+        if running.test:
+            journal.keep_test(self.proposer.study, running.job.trial_id, running.test)
+        if running.job.number is not None:
+            return self.proposer.tell(result, running.job.number)
+        journal.keep_result(self.proposer.study, result, None)
+        return result
 
     def _reference_ended(self, running: Running, result: TrialResult) -> None:
         if result.state == "COMPLETE":

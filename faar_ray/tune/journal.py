@@ -18,6 +18,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from faar_ray.errors import DataError
 from faar_ray.records import TrialResult
+from faar_ray.tune.journal_file import JournalFile
 from faar_ray.tune.space import Objective
 
 RESULT = "result"
@@ -39,7 +40,7 @@ def open_journal(path: Path, name: str, objectives: Sequence[Objective]) -> optu
     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
     _clean_up_after_a_kill(path)
     try:
-        storage = JournalStorage(JournalFileBackend(str(path)))
+        storage = JournalStorage(JournalFile(path))
         directions = [objective.goal for objective in objectives]
         study = optuna.create_study(storage=storage, study_name=name, directions=directions, load_if_exists=True)
     except (ValueError, KeyError, TypeError) as fault:

@@ -20,6 +20,7 @@ from faar_ray.report.limits import feasible
 from faar_ray.tune import journal
 from faar_ray.tune.failures import described
 from faar_ray.tune.jobs import Job
+from faar_ray.tune.journal_file import event
 from faar_ray.tune.points import asked, planned
 from faar_ray.tune.replicates import leading
 from faar_ray.tune.samplers import sampler_of
@@ -53,6 +54,7 @@ class Proposer:
             return min(trials, len(self._points))
         return trials - replicates.top * (replicates.seeds - 1) if replicates else trials
 
+    @event()
     def next_job(self) -> Job | None:
         """The next trial; None when nothing can be proposed now (see `finished`)."""
         if self._left:
@@ -83,6 +85,7 @@ class Proposer:
             return False
         return not self._replicates_due(journal.own(self.study))
 
+    @event()
     def tell(self, result: TrialResult, number: int) -> TrialResult:
         """Close a trial as COMPLETE with its objectives, PRUNED or FAIL; a non-finite objective is a FAIL."""
         result = self._judged(result)
@@ -91,6 +94,7 @@ class Proposer:
         self._close(result, trial)
         return result
 
+    @event()
     def epoch(self, number: int, epoch: int, seen: Sequence[float], stop_reason: str = "") -> None:
         """Keep what the scheduler saw of one epoch, and before it the verdict when that epoch is the trial's last.
 

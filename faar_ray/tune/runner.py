@@ -13,8 +13,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import optuna
-
 from faar_ray.errors import FaarRayError, NothingFeasible, StorageError
 from faar_ray.records import TrialResult
 from faar_ray.report.answer import Answer, answer
@@ -68,7 +66,7 @@ class Outcome:
 class Parts:
     """What a search is put together from; a benchmark gives others, which measure or replay."""
 
-    proposer: Callable[[SearchSpace, optuna.Study], Proposer] = Proposer
+    book: Callable[..., Book] = Book
     actor: type[TrialActor] = TrialActor
 
 
@@ -91,7 +89,7 @@ def run_search(
     with holding(place, space, fresh=not resume) as folder, mirrored(place, fresh=not resume) as twin:
         study = open_journal(folder.study_log, space.name, space.objectives)
         warm_start(study, space, progress.note)
-        proposer = parts.proposer(space, study)
+        proposer = Proposer(space, study)
         pen = Pen(functools.partial(open_tracker, space, name, folder), folder.path, progress.note)
         progress.backlog = pen.backlog
         with closing(pen, folder, proposer):
@@ -100,7 +98,7 @@ def run_search(
             references = References(space, proposer.results())
             pen.reconcile([(job_of(space, result), result) for result in proposer.results()])
             watchers: list[Watcher] = [*([twin] if twin else []), pen, progress]
-            book = Book(
+            book = parts.book(
                 space, proposer, references, controls(space), watchers=watchers, run_id=pen.run_id, say=progress.note
             )
             if not book.finished():
