@@ -23,6 +23,8 @@ from faar_ray.tune.space import Objective
 RESULT = "result"
 STUDY_RESULT = "result/"
 TEST_RESULT = "test/"
+EPOCH = "epoch/"
+"""With the epoch's number: what the scheduler saw of it."""
 WARM_START = "warm_start"
 """Marks the trials of an older run, and the study once it has them."""
 OLDER_ID = "warm_start_trial"

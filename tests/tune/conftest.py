@@ -105,7 +105,7 @@ class Driver:
         if "error" in metrics:
             self.book.failed(name, "it broke")
         else:
-            done = epoch + 1 == job.config.optim.epochs
+            done = epoch + 1 == (job.until or job.config.optim.epochs)
             stop = False if done else bool(self.book.verdict(name, epoch, metrics))
             self.book.epoch(name, epoch, metrics)
             if not done and not stop:
