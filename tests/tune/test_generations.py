@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -67,6 +68,11 @@ def pbt(space: Space) -> Space:
         return space(**{name: sections.get(name, {}) | over.get(name, {}) for name in {*sections, *over}})
 
     return make
+
+
+@pytest.fixture(autouse=True)
+def _nothing_waits_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "fsync", lambda file: None)
 
 
 def rows(drive: Any) -> list[tuple[Any, ...]]:
@@ -209,7 +215,9 @@ def moments(lines: list[bytes]) -> list[int]:
     return [n for n, line in enumerate(lines) if n > 2 and (n % 17 == 0 or any(word in line for word in about))]
 
 
-@pytest.mark.parametrize("part", [pytest.param(3, id="some"), pytest.param(1, id="all", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "part", [pytest.param(3, id="some"), pytest.param(1, id="all", marks=[pytest.mark.slow, pytest.mark.timeout(900)])]
+)
 def test_killed_at_any_moment_it_decides_as_an_undisturbed_one(
     pbt: Space, driver: Drive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: int
 ) -> None:
