@@ -25,7 +25,7 @@ from faar_ray.tune.space import SearchSpace
 
 WAITS = "waits"
 """What a trial would end as if it never went on: its result so far, as a row."""
-PARENT, INHERITED = "parent", "inherited_epochs"
+INHERITED = "inherited_epochs"
 DECISION = "generation/"
 
 
@@ -58,7 +58,9 @@ class Generations:
             return list(left)
         boundary, trials = self.boundary(), journal.trials(self.study)
         giving = {
-            trial.user_attrs.get(PARENT) for trial in trials if not trial.state.is_finished() and not _epochs(trial)
+            trial.user_attrs.get(journal.PARENT)
+            for trial in trials
+            if not trial.state.is_finished() and not _epochs(trial)
         }
         return [
             number
@@ -92,7 +94,8 @@ class Generations:
     def _all_wait(self, boundary: int) -> bool:
         own = journal.own(self.study)
         live = [trial for trial in own if not trial.state.is_finished()]
-        return len(own) >= self.space.scheduler.population and all(_waits(trial, boundary) for trial in live)
+        whole = len(own) >= self.space.scheduler.population and bool(live)
+        return whole and all(_waits(trial, boundary) for trial in live)
 
     def _chosen(self) -> list[Copy]:
         own, scheduler = journal.own(self.study), self.space.scheduler
@@ -112,7 +115,7 @@ class Generations:
     def _enrol(self, copy: Copy, boundary: int) -> None:
         parent = journal.trials(self.study)[copy.parent].user_attrs
         facts = {"config_number": copy.heir, "seed": parent["seed"]}
-        facts |= {PARENT: parent["trial_id"], INHERITED: boundary}
+        facts |= {journal.PARENT: parent["trial_id"], INHERITED: boundary}
         self.study.enqueue_trial(to_optuna(self.space.parameters, copy.params), user_attrs=facts)
 
     def _metric(self, trial: FrozenTrial) -> float:

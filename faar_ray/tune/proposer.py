@@ -20,7 +20,7 @@ from faar_ray.records import TrialResult
 from faar_ray.report.limits import feasible
 from faar_ray.tune import journal
 from faar_ray.tune.failures import described
-from faar_ray.tune.generations import INHERITED, PARENT, WAITS, Generations
+from faar_ray.tune.generations import INHERITED, WAITS, Generations
 from faar_ray.tune.jobs import Job, trial_name
 from faar_ray.tune.points import asked, planned
 from faar_ray.tune.replicates import leading
@@ -199,7 +199,7 @@ class Proposer:
             number,
             replicate=bool(attrs.get("replicate")),
             until=self._generations.boundary(),
-            parent=attrs.get(PARENT, ""),
+            parent=attrs.get(journal.PARENT, ""),
             inherited=attrs.get(INHERITED, 0),
         )
 

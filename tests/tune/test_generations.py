@@ -343,3 +343,19 @@ def test_what_cannot_be_a_population_is_refused(pbt: Space, over: dict[str, Any]
     with pytest.raises(ValueError, match=r".") as told:
         pbt(**over)
     assert rule in str(told.value)
+
+
+def test_more_trials_on_resume_go_to_boundaries_that_nobody_has_passed(
+    pbt: Space, driver: Drive, tmp_path: Path
+) -> None:
+    """Without room nobody waits; who has gone past a boundary is not compared there any more."""
+    world, path = World(), tmp_path / "study.log"
+    first = driver(pbt(budget={"trials": 5}), path, train=world, concurrent=4)
+    while max(len(state) for state in world.disk.values() or [()]) < 5:
+        first.take()
+        for name in list(first.open):
+            first.step(name)
+    results = driver(pbt(budget={"trials": 9}), path, train=world, concurrent=4).run().proposer.results()
+    assert [result.state for result in results].count("COMPLETE") == 4
+    assert len(results) == 5
+    assert len(world.trained) == len(set(world.trained))
