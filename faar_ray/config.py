@@ -32,6 +32,7 @@ from faar_ray.trial_sections import (
 )
 
 __all__ = [
+    "CHANGEABLE",
     "PRESETS",
     "AdapterConfig",
     "BackboneConfig",
@@ -52,6 +53,16 @@ __all__ = [
     "merged",
     "with_dotted",
 ]
+
+CHANGEABLE = (
+    "optim.lr",
+    "optim.decoder_lr",
+    "optim.backbone_lr",
+    "pdrs.beta",
+    "pdrs.rho_shared",
+    "pdrs.rho_task",
+)
+"""Keys that may change while a trial trains: nothing in memory has their shape, and each acts from the next step on."""
 
 Method = Literal[
     "faar",

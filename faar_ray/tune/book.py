@@ -4,6 +4,7 @@ callback only turn its pages, so all decisions are here and none needs Ray.
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
@@ -17,6 +18,7 @@ from faar_ray.tune.jobs import Job, Running
 from faar_ray.tune.journal_file import event
 from faar_ray.tune.proposer import Proposer
 from faar_ray.tune.references import References
+from faar_ray.tune.roster import job_of
 from faar_ray.tune.scheduler import Rule, rule_of
 from faar_ray.tune.space import SearchSpace
 from faar_ray.tune.spending import Spending
@@ -66,6 +68,8 @@ class Book:
         self.space, self.proposer, self.references = space, proposer, references
         self.concurrent, self.watchers, self.run_id, self.say, self.now = concurrent, watchers, run_id, say, now
         self.running: dict[str, Running] = {}
+        self.waiting: dict[str, Running] = {}
+        """Open jobs that hold no machine until their generation is whole."""
         self.limit = ""
         self.fatal: FaarRayError | None = None
         done = {result.trial_id for result in proposer.results()}
@@ -79,6 +83,7 @@ class Book:
 
     def next_job(self) -> Job | None:
         """The next job to hand to Ray; None while there is none (see `finished`)."""
+        self._turn()
         if self.fatal or self.limit or self._spent_up() or len(self.running) >= self.concurrent:
             return None
         job = self._references.pop(0) if self._references else self._search_job()
@@ -133,13 +138,16 @@ class Book:
         if epoch < running.epochs:
             return
         running.epochs = epoch + 1
+        if running.job.inherited <= epoch < running.known:
+            running.seconds_before += metrics.get("time/epoch_s", 0.0)
+        number = running.job.number
         with event():
-            if epoch < running.known:
-                running.seconds_before += metrics.get("time/epoch_s", 0.0)
-            elif running.job.number is not None:
-                self.proposer.epoch(running.job.number, epoch, self._rule.seen(metrics), running.stop_reason)
+            if epoch >= running.known and number is not None:
+                seen = self._rule.seen(metrics)
+                self.proposer.epoch(number, epoch, seen, running.stop_reason)
+                self._history.setdefault(number, []).append(seen)
             self._keep_spending()
-        for watcher in self.watchers:
+        for watcher in self.watchers if epoch >= running.told else ():
             watcher.epoch(running.job, epoch, metrics)
 
     def tested(self, trial_id: str, metrics: Mapping[str, float]) -> None:
@@ -151,11 +159,25 @@ class Book:
         self.running[trial_id].error = reason
 
     def ended(self, trial_id: str) -> None:
-        """A job ended: by itself, stopped, or with an error."""
+        """A job ended: by itself, stopped, with an error, or for now: it waits for its generation."""
         running = self.running.pop(trial_id)
         self._spending.let_go(trial_id)
         if self.halted:
             return
+        if running.waits and running.job.number is not None:
+            self.waiting[trial_id] = running
+            with event():
+                self.proposer.wait(self._result(running), running.job.number)
+                self._keep_spending()
+        else:
+            self._close(running)
+        self._turn()
+
+    def elapsed(self) -> float:
+        """Seconds of this search, without the time that it was down."""
+        return self._spending.elapsed()
+
+    def _close(self, running: Running) -> None:
         with event():
             result = self._keep(running)
             self._keep_spending()
@@ -166,9 +188,19 @@ class Book:
         if result.state == "FAIL":
             self._count_failure(result)
 
-    def elapsed(self) -> float:
-        """Seconds of this search, without the time that it was down."""
-        return self._spending.elapsed()
+    def _turn(self) -> None:
+        """End the trials whose place in the population is taken, and at a limit all that wait."""
+        if self.halted:
+            return
+        for number, result in self.proposer.turn(self._halt()):
+            result = dataclasses.replace(result, run_id=self.run_id(result.trial_id))
+            known = self.waiting.pop(result.trial_id, None)
+            job = known.job if known else job_of(self.space, result)
+            result = self.proposer.tell(result, number)
+            for watcher in self.watchers:
+                if known is None:
+                    watcher.started(job)
+                watcher.ended(job, result)
 
     def _search_job(self) -> Job | None:
         if any(running.job.role == "reference" for running in self.running.values()):
@@ -178,8 +210,10 @@ class Book:
     def _open(self, job: Job) -> None:
         known = 0 if job.number is None else len(self._history.get(job.number, ()))
         stop_reason = self.proposer.stopped_for(job.number) if known and job.number is not None else ""
-        self.running[job.trial_id] = Running(job, self.now(), known=known, stop_reason=stop_reason)
-        for watcher in self.watchers:
+        before = self.waiting.pop(job.trial_id, None)
+        told = before.epochs if before else 0
+        self.running[job.trial_id] = Running(job, self.now(), told=told, known=known, stop_reason=stop_reason)
+        for watcher in self.watchers if before is None else ():
             watcher.started(job)
 
     def _adopt(self, cached: Sequence[tuple[Job, TrialResult]]) -> None:
@@ -215,7 +249,7 @@ class Book:
         job, epochs = running.job, running.epochs
         state: State = "COMPLETE" if epochs >= job.config.optim.epochs else "PRUNED"
         reason = running.error or (running.stop_reason if state == "PRUNED" else "")
-        if running.error or (state == "PRUNED" and not reason):
+        if running.error or (state == "PRUNED" and not reason and not running.waits):
             reason = reason or f"it ended by itself after {epochs} of {job.config.optim.epochs} epochs"
             state, reason = "FAIL", described(reason, job.trial_id, job.params)
         took = running.seconds_before + self.now() - running.started

@@ -13,11 +13,13 @@ from faar_ray.train.capacity import Capacity
 from faar_ray.tune import journal
 from faar_ray.tune.parameter import Scalar
 from faar_ray.tune.points import asked, planned
+from faar_ray.tune.population import boundaries, share
 from faar_ray.tune.run_folder import as_yaml
 from faar_ray.tune.samplers import sampler_of
 from faar_ray.tune.sampling import draw, to_optuna
 from faar_ray.tune.scheduler import most_epochs
 from faar_ray.tune.space import SearchSpace
+from faar_ray.tune.space_sections import SchedulerConfig
 from faar_ray.tune.spending import rates
 from faar_ray.tune.warm_start import warm_start
 
@@ -59,6 +61,8 @@ def bound(space: SearchSpace, capacity: Capacity | None = None) -> str:
     base, most = space.trial_config({}).optim.epochs, most_epochs(space)
     trials, controls = space.budget.trials, len(space.controls)
     lines = [f"bound: {trials} trials x {most} epochs = {trials * most} epochs"]
+    if space.scheduler.type == "pbt":
+        lines = [population_bound(space.scheduler, trials, most)]
     tasks = len(space.trial_config({}).data.tasks) if space.references == "auto" else 0
     if controls or tasks:
         beside_it = f"{controls} controls and {tasks} single-task references (none where cached)"
@@ -69,6 +73,15 @@ def bound(space: SearchSpace, capacity: Capacity | None = None) -> str:
         slots = f", {price * capacity.concurrent:g} with all {capacity.concurrent} slots busy" if capacity else ""
         lines.append(f"price: {price:g} USD per hour of a trial{slots}")
     return "\n".join(lines)
+
+
+def population_bound(scheduler: SchedulerConfig, trials: int, epochs: int) -> str:
+    """The most that a population can train: a copy goes on where its parent is, in the place of another trial."""
+    members, times = scheduler.population, boundaries(scheduler, epochs)
+    copies = min(trials - members, len(times) * share(members, scheduler.quantile))
+    where = ", ".join(map(str, times[:4])) + ", ..." * (len(times) > 4)
+    said = f"{members} members and at most {copies} copies, which train what is left after {where} epochs"
+    return f"bound: {members} places x {epochs} epochs = {members * epochs} epochs ({said})"
 
 
 def limits_of(space: SearchSpace) -> Iterator[str]:

@@ -28,11 +28,22 @@ class Job:
     """A leading configuration on one more seed."""
     cached: bool = False
     """A reference that an earlier search trained."""
+    until: int | None = None
+    """Finished epochs after which it waits for others, without a machine; None: it goes to its end."""
+    parent: str = ""
+    """Trial whose checkpoint it goes on from, "" for none."""
+    inherited: int = 0
+    """Epochs of that checkpoint."""
 
     @property
     def may_stop_early(self) -> bool:
         """Whether it is compared at the rungs: what the search explores is; all else runs to its end."""
         return self.role == "trial" and not self.replicate
+
+
+def trial_name(number: int, seed: int) -> str:
+    """Id of a trial: its configuration's number and the seed."""
+    return f"t{number:03d}-s{seed}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +63,8 @@ class Surroundings:
             val: single-task references on val, task -> metric; empty for a reference itself.
             test: the same on test.
         """
-        return spec_of(
+        part = {"until": job.until, "parent": job.parent, "inherited": job.inherited}
+        return part | spec_of(
             job.trial_id,
             job.config,
             self.place,
@@ -75,6 +87,8 @@ class Running:
     """Of epochs that were trained before the driver was killed."""
     epochs: int = 0
     """Epochs known to be finished (replays included once)."""
+    told: int = 0
+    """Epochs of which the watchers have heard before."""
     metrics: dict[str, float] = field(default_factory=dict)
     """Of the last epoch."""
     test: dict[str, float] = field(default_factory=dict)
@@ -84,3 +98,8 @@ class Running:
     stop_reason: str = ""
     """Set by the scheduler's verdict or by a limit."""
     error: str = ""
+
+    @property
+    def waits(self) -> bool:
+        """Whether it has come to where it waits for others."""
+        return self.epochs == self.job.until and not (self.stop_reason or self.error)

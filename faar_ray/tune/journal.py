@@ -24,6 +24,10 @@ from faar_ray.tune.space import Objective
 RESULT = "result"
 STUDY_RESULT = "result/"
 TEST_RESULT = "test/"
+EPOCH = "epoch/"
+"""With the epoch's number: what the scheduler saw of it."""
+PARENT = "parent"
+"""Of a trial that goes on from another one's checkpoint: its id."""
 WARM_START = "warm_start"
 """Marks the trials of an older run, and the study once it has them."""
 OLDER_ID = "warm_start_trial"
@@ -136,6 +140,11 @@ def tests(study: optuna.Study) -> dict[str, dict[str, float]]:
 def result_of(row: Mapping[str, Any]) -> TrialResult:
     """A row as `keep_result` wrote it."""
     return TrialResult(**cast("dict[str, Any]", row))
+
+
+def copied(study: optuna.Study) -> set[str]:
+    """Ids of trials that began with another one's checkpoint: their values are not those of their whole training."""
+    return {trial.user_attrs["trial_id"] for trial in trials(study) if {PARENT, "trial_id"} <= trial.user_attrs.keys()}
 
 
 def trials(study: optuna.Study, *states: TrialState) -> list[FrozenTrial]:

@@ -69,7 +69,8 @@ def read_older(space: SearchSpace, run: str) -> OlderRun:
     try:
         folder = _found(space, run).path
         old = SearchSpace.model_validate(stored_space(folder))
-        results = journal.results(journal.read_journal(folder / "study.log"))
+        study = journal.read_journal(folder / "study.log")
+        results, copied = journal.results(study), journal.copied(study)
     except ValidationError as error:
         first = faults_of(error, SearchSpace, {})[0]
         raise OlderRunFault(f"{run}: its space.yaml is none of this version ({first.name}: {first.text})") from None
@@ -78,7 +79,8 @@ def read_older(space: SearchSpace, run: str) -> OlderRun:
     except (ConfigError, DataError) as fault:
         raise OlderRunFault(str(fault)) from None
     finished = [result for result in results if result.role == "trial" and result.state == "COMPLETE"]
-    reasons = [(result, unfit(space, result)) for result in finished]
+    part = "trained under other values before"
+    reasons = [(result, part if result.trial_id in copied else unfit(space, result)) for result in finished]
     fitting = tuple(result for result, reason in reasons if not reason)
     if differences := list(_differences(old, space, fitting)):
         raise OlderRunFault(*(f"{run} was measured otherwise: {text}" for text in differences))

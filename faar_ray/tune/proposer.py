@@ -1,7 +1,8 @@
 """What is tried next, over Optuna's ask and tell; a trial of the study is one (config, seed).
 
-Order: trials that a killed driver left RUNNING, then the first points (priors, warm start), then the sampler's until
-the exploration is done, then the leading configurations on further seeds.
+Order: trials that a killed driver left RUNNING or that waited for their generation, then copies that take a place in a
+population, then the first points (priors, warm start), then the sampler's until the exploration is done, then the
+leading configurations on further seeds.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from faar_ray.records import TrialResult
 from faar_ray.report.limits import feasible
 from faar_ray.tune import journal
 from faar_ray.tune.failures import described
-from faar_ray.tune.jobs import Job
+from faar_ray.tune.generations import INHERITED, WAITS, Generations
+from faar_ray.tune.jobs import Job, trial_name
 from faar_ray.tune.journal_file import event
 from faar_ray.tune.points import asked, planned
 from faar_ray.tune.replicates import leading
@@ -43,22 +45,26 @@ class Proposer:
         self.base_seed = space.trial_config({}).seed
         self._points = planned(space.search, space.parameters, space.base, space.warm_start.points)
         self._older = journal.older(study)
+        self._generations = Generations(space, study)
         self._live: dict[int, optuna.Trial] = {}
         self._left = [trial.number for trial in journal.trials(study, TrialState.RUNNING)]
         self._settle_what_had_ended()
 
     def explored(self) -> int:
-        """How many configurations the search draws: the budget without the replicates' trials."""
+        """How many configurations the search draws: the budget without the replicates' trials, or a population."""
         replicates, trials = self.space.search.replicates, self.space.budget.trials
         if self.space.search.listed:
             return min(trials, len(self._points))
+        if self.space.scheduler.type == "pbt":
+            return self.space.scheduler.population
         return trials - replicates.top * (replicates.seeds - 1) if replicates else trials
 
     @event()
     def next_job(self) -> Job | None:
         """The next trial; None when nothing can be proposed now (see `finished`)."""
-        if self._left:
-            return self._begin(self._left.pop(0))
+        if ready := self._generations.ready(self._left):
+            self._left.remove(ready[0])
+            return self._begin(ready[0])
         trials = journal.own(self.study)
         waiting = next((trial.number for trial in trials if trial.state == TrialState.WAITING), None)
         if waiting is not None:
@@ -85,11 +91,25 @@ class Proposer:
             return False
         return not self._replicates_due(journal.own(self.study))
 
+    def wait(self, result: TrialResult, number: int) -> None:
+        """A trial has come to where it waits for others: keep what it would end as, and hand it out again later."""
+        self._live.pop(number).set_user_attr(WAITS, dataclasses.asdict(result))
+        self._left.append(number)
+
+    @event()
+    def turn(self, halt: str = "") -> list[tuple[int, TrialResult]]:
+        """Decide about a generation that is whole, unless the search is to `halt`; which trials that waited end now."""
+        if not halt:
+            self._generations.turn()
+        return list(self._generations.over(self._left, halt))
+
     @event()
     def tell(self, result: TrialResult, number: int) -> TrialResult:
         """Close a trial as COMPLETE with its objectives, PRUNED or FAIL; a non-finite objective is a FAIL."""
         result = self._judged(result)
-        trial = self._live.pop(number)
+        if number in self._left:
+            self._left.remove(number)
+        trial = self._live.pop(number, None) or journal.live(self.study, number)
         journal.keep_result(self.study, result, trial)
         self._close(result, trial)
         return result
@@ -105,7 +125,7 @@ class Proposer:
             trial.set_user_attr("stop_reason", stop_reason)
         if len(self.space.objectives) == 1 and math.isfinite(seen[0]):
             trial.report(seen[0], epoch)
-        trial.set_user_attr(f"epoch/{epoch:04d}", seen[0] if len(seen) == 1 else list(seen))
+        trial.set_user_attr(f"{journal.EPOCH}{epoch:04d}", seen[0] if len(seen) == 1 else list(seen))
 
     def stopped_for(self, number: int) -> str:
         """The verdict on a trial whose driver was killed before the trial ended; "" for none."""
@@ -114,7 +134,7 @@ class Proposer:
     def history(self) -> dict[int, list[list[float]]]:
         """What the scheduler saw by trial number and epoch, of trials that may stop early."""
         rows = {
-            trial.number: [v for k, v in sorted(trial.user_attrs.items()) if k.startswith("epoch/")]
+            trial.number: [v for k, v in sorted(trial.user_attrs.items()) if k.startswith(journal.EPOCH)]
             for trial in journal.own(self.study)
             if "trial_id" in trial.user_attrs and not _is_replicate(trial)
         }
@@ -176,7 +196,17 @@ class Proposer:
         params = from_optuna(self.space.parameters, trial.params)
         attrs = trial.user_attrs
         config = self._config(params, attrs["seed"])
-        return Job(attrs["trial_id"], "trial", config, params, number, replicate=bool(attrs.get("replicate")))
+        return Job(
+            attrs["trial_id"],
+            "trial",
+            config,
+            params,
+            number,
+            replicate=bool(attrs.get("replicate")),
+            until=self._generations.boundary(),
+            parent=attrs.get(journal.PARENT, ""),
+            inherited=attrs.get(INHERITED, 0),
+        )
 
     def _name(self, trial: optuna.Trial, params: dict[str, Scalar]) -> None:
         """Seed, config id and trial id; a configuration that was drawn before runs on its next seed."""
@@ -188,7 +218,7 @@ class Proposer:
         number = attrs.get("config_number", first)
         seed = attrs.get("seed", max((t.user_attrs["seed"] + 1 for t in same), default=self.base_seed))
         named = {"config_number": number, "seed": seed, "config_id": name}
-        for key, value in (named | {"trial_id": f"t{number:03d}-s{seed}"}).items():
+        for key, value in (named | {"trial_id": trial_name(number, seed)}).items():
             trial.set_user_attr(key, value)
 
     def _config(self, params: dict[str, Scalar], seed: int) -> TrialConfig:

@@ -175,7 +175,13 @@ class Median(Rule):
         return [self._at[epoch][number][0] for epoch in range(1, finished + 1)]
 
 
-RULES: dict[str, type[Rule]] = {"asha": Halving, "hyperband": Hyperband, "median": Median, "none": Rule}
+RULES: dict[str, type[Rule]] = {
+    "asha": Halving,
+    "hyperband": Hyperband,
+    "median": Median,
+    "none": Rule,
+    "pbt": Rule,  # see `generations`
+}
 
 
 def rule_of(space: SearchSpace) -> Rule:

@@ -35,8 +35,8 @@ from faar_ray.tune.abilities import older_faults, sampler_faults
 from faar_ray.tune.conditions import at_odds, fitted, possible, trial_faults
 from faar_ray.tune.metric_names import TASK_METRICS, Goal, goal_of, metric_names
 from faar_ray.tune.parameter import DEFAULTS, Parameter, Scalar
-from faar_ray.tune.points import list_length, point_faults, priors
-from faar_ray.tune.space_rules import budget_faults, scheduler_faults
+from faar_ray.tune.points import list_length, planned, point_faults, priors
+from faar_ray.tune.space_rules import budget_faults, population_faults, scheduler_faults
 from faar_ray.tune.space_sections import (
     Budget,
     Failure,
@@ -189,6 +189,13 @@ class SearchSpace(Section):
     def _list_is_whole(self) -> Self:
         if self.search.listed:
             raising(_list_faults(self))
+        return self
+
+    @model_validator(mode="after")
+    def _population_can_train(self) -> Self:
+        if self.scheduler.type == "pbt":
+            points = planned(self.search, self.parameters, self.base, self.warm_start.points)
+            raising(population_faults(self.scheduler, self.search, self.budget, self.parameters, len(points)))
         return self
 
     @model_validator(mode="after")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
+from faar_ray.config import CHANGEABLE
 from faar_ray.faults import Fault, did_you_mean
 from faar_ray.reading import shown
-from faar_ray.tune.space_sections import FRONT, Budget, SchedulerConfig, SearchResources
+from faar_ray.tune.parameter import Parameter
+from faar_ray.tune.space_sections import FRONT, Budget, SchedulerConfig, SearchConfig, SearchResources
 
 
 def scheduler_faults(scheduler: SchedulerConfig, objectives: Sequence[str], epochs: int) -> Iterator[Fault]:
@@ -21,6 +23,8 @@ def scheduler_faults(scheduler: SchedulerConfig, objectives: Sequence[str], epoc
         yield Fault(("metric",), fault)
     if scheduler.min_epochs > epochs and scheduler.type != "none":
         yield Fault(("min_epochs",), f"must be <= optim.epochs = {epochs}, got {scheduler.min_epochs}")
+    elif scheduler.min_epochs == epochs and scheduler.type == "pbt":
+        yield Fault(("min_epochs",), f"must be < optim.epochs = {epochs} for pbt, or nobody is ever replaced")
 
 
 def _metric_fault(scheduler: SchedulerConfig, objectives: Sequence[str]) -> str:
@@ -33,7 +37,46 @@ def _metric_fault(scheduler: SchedulerConfig, objectives: Sequence[str]) -> str:
         return "must be delta_m or an objective where there is one objective, got 'front'"
     if scheduler.type == "median":
         return "must be delta_m or an objective where scheduler.type is median: a front has no median, got 'front'"
+    if scheduler.type == "pbt":
+        return (
+            "must be delta_m or an objective where scheduler.type is pbt: it tells best and worst by one, got 'front'"
+        )
     return ""
+
+
+def population_faults(
+    scheduler: SchedulerConfig, search: SearchConfig, budget: Budget, parameters: Mapping[str, Parameter], points: int
+) -> Iterator[Fault]:
+    """What keeps a search from being population based training.
+
+    Args:
+        scheduler: of type pbt.
+        search: who proposes.
+        budget: for the population and its copies.
+        parameters: of the space.
+        points: how many are tried first.
+    """
+    at = ("scheduler", "type")
+    if search.sampler != "random":
+        text = (
+            f"cannot be pbt for sampler {search.sampler}: only the first trials are drawn, the others are copies; give"
+        )
+        yield Fault(at, f"{text} search.sampler: random")
+    if search.replicates is not None:
+        yield Fault(
+            at, "cannot be pbt with search.replicates: a copy's past is another trial's, and no seed repeats it"
+        )
+    if fixed := [key for key in parameters if key not in CHANGEABLE]:
+        text = f"cannot be pbt where {', '.join(fixed)} is searched: only {', '.join(CHANGEABLE)} may change"
+        yield Fault(at, f"{text} while a trial trains")
+    if conditional := [key for key, parameter in parameters.items() if parameter.when]:
+        yield Fault(at, f"cannot be pbt where parameters have `when` ({', '.join(conditional)}): a copy keeps its keys")
+    if scheduler.population >= budget.trials:
+        text = f"must be < budget.trials = {budget.trials}, which counts copies too, or nobody is ever replaced"
+        yield Fault(("scheduler", "population"), f"{text}, got {scheduler.population}")
+    elif points > scheduler.population:
+        text = f"priors and warm_start.points are {points} trials and must fit into scheduler.population"
+        yield Fault(("scheduler", "population"), f"{text}, got {scheduler.population}")
 
 
 def budget_faults(budget: Budget, resources: SearchResources) -> Iterator[Fault]:

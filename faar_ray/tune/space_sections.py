@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, field_validator
 
@@ -13,7 +13,6 @@ from faar_ray.tune.parameter import Scalar
 
 SECONDS = {"s": 1, "m": 60, "h": 3600}
 FRONT = "front"
-NO_PBT = "not in this version: it changes a trial's config while it trains, and results, export and resume know one"
 
 
 class Objective(Section):
@@ -62,11 +61,13 @@ class SearchConfig(Section):
 class SchedulerConfig(Section):
     """Who stops trials early; replicates, controls and references are never stopped by it."""
 
-    type: Literal["asha", "hyperband", "median", "none"] = Field(
+    type: Literal["asha", "hyperband", "median", "none", "pbt"] = Field(
         "asha",
         description="Rule of early stopping. asha: at each rung one in `reduction` goes on; hyperband: several ashas "
         "whose first rungs come later and later, a trial's drawn by its number; median: stopped where its best so far "
-        "is below the median of the other trials' means so far.",
+        "is below the median of the other trials' means so far; pbt (population based training): at each boundary all "
+        "trials wait for each other, and copies of the best, with their checkpoints and other values, take the places "
+        "of the worst. It needs sampler `random` and keys that may change while training.",
     )
     metric: str = Field(
         "delta_m",
@@ -74,16 +75,18 @@ class SchedulerConfig(Section):
         "non-domination over all objectives at that rung, so that small trials are not stopped for being small. "
         "Parameter counts are those at the rung: FAAR's only fall from there.",
     )
-    min_epochs: Count = Field(2, description="Epochs that every trial gets.")
+    min_epochs: Count = Field(2, description="Epochs that every trial gets; pbt: the first boundary.")
     reduction: Annotated[int, Field(ge=2)] = Field(3, description="asha, hyperband: one in so many goes on at a rung.")
     min_trials: Count = Field(3, description="median: other trials that must have come as far.")
-
-    @field_validator("type", mode="before")
-    @classmethod
-    def _no_population(cls, name: Any) -> Any:
-        if name == "pbt":
-            raise ValueError(f"must be one of asha, hyperband, median, none, got 'pbt' ({NO_PBT})")
-        return name
+    population: Annotated[int, Field(ge=2)] = Field(
+        8, description="pbt: trials that train side by side; the rest of budget.trials are the copies."
+    )
+    interval: Count = Field(1, description="pbt: epochs from one boundary to the next.")
+    quantile: Annotated[float, Field(gt=0, le=0.5)] = Field(
+        0.25,
+        description="pbt: share of the population, rounded up, whose places are taken at a boundary, and share whose "
+        "copies take them.",
+    )
 
 
 class Budget(Section):

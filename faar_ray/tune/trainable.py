@@ -17,7 +17,8 @@ from ray import tune
 from faar_ray.config import TrialConfig
 from faar_ray.errors import FaarRayError, StorageError
 from faar_ray.tracking.place import place_of_trial
-from faar_ray.train.adopt import adopt, hand_over
+from faar_ray.train.adopt import adopt, hand_over, inherit
+from faar_ray.train.checkpoint import checkpoints_of
 from faar_ray.train.fit import Epochs, fit_spec
 from faar_ray.train.ray_runtime import TrainRun
 from faar_ray.tune.notes import notes
@@ -36,6 +37,7 @@ class TrialActor(tune.Trainable):
         """Take a new trial; it starts with the first step."""
         self.spec = config
         self.last = TrialConfig.model_validate(config["config"]).optim.epochs - 1
+        self.until = config.get("until")
         self.epochs: Epochs | None = None
         self.known = 0  # epochs that Tune has seen: of a checkpoint that it gave
         torch.set_num_threads(config["threads"])
@@ -55,7 +57,20 @@ class TrialActor(tune.Trainable):
 
     def start(self) -> Epochs:
         """The epochs of the trial, recorded ones first (at once), then trained ones; then the test split's metrics."""
+        if self.spec.get("parent"):
+            self._inherit()
         return fit_spec(self.spec) if self.spec["workers"] == 1 else TrainRun(self.spec).epochs()
+
+    def _inherit(self) -> None:
+        """Begin with another trial's checkpoint, which is in the trial's own folder, and twin, from then on."""
+        own, parent = (place_of_trial({**self.spec, "trial_id": self.spec[name]}) for name in ("trial_id", "parent"))
+        own.twin.pull()
+        if checkpoints_of(own.folder):
+            return
+        parent.twin.pull()
+        config = TrialConfig.model_validate(self.spec["config"])
+        inherit(parent.folder, own.folder, config, self.spec["inherited"])
+        own.twin.push()
 
     def step(self) -> dict[str, Any]:
         """Train (or replay) one epoch."""
@@ -76,6 +91,9 @@ class TrialActor(tune.Trainable):
         out: dict[str, Any] = {"trial": self.spec["trial_id"], "epoch": record.epoch, "metrics": dict(record.metrics)}
         if not math.isfinite(record.metrics.get("delta_m", 0.0)):
             return out | {"error": f"delta_m is {record.metrics['delta_m']} after epoch {record.epoch}", "done": True}
+        if record.epoch + 1 == self.until:  # it waits for others: its workers are free before anybody hears of it
+            self.cleanup()
+            return out | {"done": True}
         if record.epoch < self.last:
             return out | {"done": False}
         return out | {"test": self._test(), "done": True}
@@ -90,7 +108,7 @@ class TrialActor(tune.Trainable):
         raise AssertionError(f"epoch {record.epoch} after the last")
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
-        """For Tune's pause and PBT: the trial's newest checkpoint. A retry needs none, the trial has its own."""
+        """For Tune's own pause and PBT: the trial's newest checkpoint. A retry needs none, the trial has its own."""
         hand_over(place_of_trial(self.spec).folder, Path(checkpoint_dir))
 
     def load_checkpoint(self, checkpoint: Any) -> None:

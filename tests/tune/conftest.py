@@ -92,20 +92,26 @@ class Driver:
     def run(self) -> Driver:
         """Until the book is finished."""
         while not self.book.finished():
-            while (job := self.book.next_job()) is not None:
-                self.book.holds(job.trial_id)
-                self.open[job.trial_id] = (job, 0)
-                self.order.append(job.trial_id)
-            for job, epoch in list(self.open.values()):
-                self._epoch(job, epoch)
+            self.take()
+            for name in list(self.open):
+                self.step(name)
         return self
 
-    def _epoch(self, job: Job, epoch: int) -> None:
-        name, metrics = job.trial_id, self.train(job, epoch)
+    def take(self) -> None:
+        """All jobs that the book hands out now."""
+        while (job := self.book.next_job()) is not None:
+            self.book.holds(job.trial_id)
+            self.open[job.trial_id] = (job, 0)
+            self.order.append(job.trial_id)
+
+    def step(self, name: str) -> None:
+        """One epoch of an open job, trained or replayed."""
+        job, epoch = self.open[name]
+        metrics = self.train(job, epoch)
         if "error" in metrics:
             self.book.failed(name, "it broke")
         else:
-            done = epoch + 1 == job.config.optim.epochs
+            done = epoch + 1 == (job.until or job.config.optim.epochs)
             stop = False if done else bool(self.book.verdict(name, epoch, metrics))
             self.book.epoch(name, epoch, metrics)
             if not done and not stop:

@@ -305,3 +305,14 @@ def test_cma_es_needs_a_tenth_to_begin_at(older: Callable[..., Path], learning: 
 def test_a_sampler_that_learns_nothing_takes_no_older_run(learning: Space, sampler: str) -> None:
     with pytest.raises(ValueError, match=rf"from: must be null for sampler {sampler}: it learns from no result"):
         learning(search={"sampler": sampler})
+
+
+def test_copies_of_a_population_teach_nothing_for_their_past_is_not_theirs(
+    older: Callable[..., Path], learning: Callable[..., SearchSpace]
+) -> None:
+    pbt = {"type": "pbt", "min_epochs": 1, "population": 4}
+    older(scheduler=pbt, search={"sampler": "random"}, budget={"trials": 9})
+    found = read_older(learning(), "old")
+    assert len(found.fitting) + found.skipped["trained under other values before"] == 4
+    assert {result.trial_id for result in found.fitting} <= {f"t{number:03d}-s0" for number in range(4)}
+    assert found.skipped["trained under other values before"] > 0
