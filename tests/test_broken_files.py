@@ -90,7 +90,7 @@ def spots(text: str) -> list[Spot]:
 
 
 def _below(node: yaml.Node, path: tuple[str | int, ...]) -> Iterator[Spot]:
-    if isinstance(node, yaml.ScalarNode):
+    if not isinstance(node, yaml.CollectionNode):
         return
     pairs = node.value if isinstance(node, yaml.MappingNode) else [(child, child) for child in node.value]
     begins = [key.start_mark for key, _ in pairs]
