@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -98,7 +99,9 @@ def _below(node: yaml.Node, path: tuple[str | int, ...]) -> Iterator[Spot]:
         below = (*path, key.value if isinstance(node, yaml.MappingNode) else index)
         end = value.end_mark.index
         after = begins[index + 1].index if index + 1 < len(pairs) else end
-        between = ", " if node.flow_style else "\n" + " " * begins[index].column
+        between = (
+            ", " if isinstance(node, yaml.CollectionNode) and node.flow_style else "\n" + " " * begins[index].column
+        )
         yield Spot(below, begins[index].index, (value.start_mark.index, end), after, between)
         yield from _below(value, below)
 
@@ -221,9 +224,9 @@ def damaged(draw: st.DrawFn) -> tuple[str, str]:
         key = str(spot.path[-1])
         text = draw(
             st.sampled_from([dropped(text, spot), doubled(text, spot)])
-            | st.sampled_from(VALUES).map(lambda value, text=text, spot=spot: retyped(text, spot, value))
+            | st.sampled_from(VALUES).map(functools.partial(retyped, text, spot))
             | st.sampled_from([key[:-1], key + "s", key[1:], key.upper(), "x." + key, key[:1] + key[:0:-1], *KEYS]).map(
-                lambda new, text=text, spot=spot: renamed(text, spot, new)
+                functools.partial(renamed, text, spot)
             )
         )
     return name, text

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -37,7 +38,7 @@ class JournalFile(JournalFileBackend):
         else:
             self.write()
 
-    def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:
+    def read_logs(self, log_number_from: int) -> Generator[dict[str, Any], None, None]:
         """The file at first, then what was appended since."""
         if log_number_from == 0:
             self.write()
@@ -48,12 +49,19 @@ class JournalFile(JournalFileBackend):
 
     def write(self) -> None:
         """Make what was taken durable."""
-        lines, self._unwritten = self._unwritten, []
-        if lines:
+        if not self._unwritten:
+            return
+        whole = self.path.stat().st_size
+        try:
             with self.path.open("ab") as file:
-                file.write("".join(line + "\n" for line in lines).encode())
+                file.write("".join(line + "\n" for line in self._unwritten).encode())
                 file.flush()
                 os.fsync(file.fileno())
+        except OSError:  # a later event must not stand behind half of this one
+            with contextlib.suppress(OSError):
+                os.truncate(self.path, whole)
+            raise
+        self._unwritten = []
 
 
 _EVENT: ContextVar[set[JournalFile] | None] = ContextVar("event", default=None)

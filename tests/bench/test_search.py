@@ -67,7 +67,7 @@ def test_counts_are_whole_and_more_rho_holds_more(known: Recorded, tmp_path: Pat
 
 def test_a_trial_replays_the_same_again_and_its_seed_and_config_another(known: Recorded, tmp_path: Path) -> None:
     def ending(**of: float) -> float:
-        return known.epochs_of(config(tmp_path, 0.9, **of))[0][-1].metrics["delta_m"]  # type: ignore[arg-type]
+        return known.epochs_of(config(tmp_path, 0.9, **of))[0][-1].metrics["delta_m"]
 
     assert ending() == ending()
     assert len({ending(), ending(seed=1), ending(beta=0.95)}) == 3

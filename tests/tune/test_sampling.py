@@ -164,7 +164,8 @@ def test_draws_of_the_gaussian_process_lie_within_bounds(parameters: dict[str, A
 def test_priors_bounds_and_choices_come_back_from_optuna(parameters: dict[str, Any]) -> None:
     searched = of(parameters)
     for key, parameter in searched.parameters.items():
-        said = [value for _, value in parameter.extremes()] + [parameter.prior] * (parameter.prior is not None)
+        said = [value for _, value in parameter.extremes()]
+        said += [] if parameter.prior is None else [parameter.prior]
         for value in said:
             back = from_optuna(searched.parameters, to_optuna(searched.parameters, {key: value}))[key]
             assert parameter.contains(back)
