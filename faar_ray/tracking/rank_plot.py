@@ -49,7 +49,7 @@ def plot_rank_trace(table: pa.Table, out: Path, title: str) -> None:
         ax.set_title(task.replace("_", " "), fontsize=8.5, color=INK, loc="left", pad=4)
         ax.set_yticks([])
     label_layers(axes, sites)
-    _colour_bar(image, _panel(figure, size[0] - RIGHT + 0.05, BAR))
+    _colour_bar(figure, image, _panel(figure, size[0] - RIGHT + 0.05, BAR))
     figure.text((left + size[0] - RIGHT) / 2 / size[0], 0.08 / size[1], "epoch", fontsize=8.5, color=INK, ha="center")
     figure.text(0.1 / size[0], 1 - 0.19 / size[1], title, fontsize=10, color=INK, fontweight="bold")
     save(figure, out)
@@ -61,8 +61,8 @@ def _panel(figure: Figure, left: float, width: float) -> Axes:
     return figure.add_axes((left / across, BELOW / high, width / across, 1 - (BELOW + TOP) / high))
 
 
-def _colour_bar(image: AxesImage, ax: Axes) -> None:
-    bar = ax.get_figure().colorbar(image, cax=ax)
+def _colour_bar(figure: Figure, image: AxesImage, ax: Axes) -> None:
+    bar = figure.colorbar(image, cax=ax)
     bar.ax.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
     bar.set_label("rank", fontsize=8.5, color=INK)
     bar.outline.set_visible(False)
