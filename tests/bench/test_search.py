@@ -12,7 +12,7 @@ import pytest
 from mlflow import MlflowClient
 
 from faar_ray.bench.__main__ import main
-from faar_ray.bench.recorded import RHO, WHOLE, Recorded, recorded
+from faar_ray.bench.recorded import EPOCHS, RHO, WHOLE, Recorded, recorded
 from faar_ray.bench.replay import WRITE_MS, replay_space
 from faar_ray.bench.search import GOALS, facts, growth, quantile
 from faar_ray.bench.search_command import sentences, table_of
@@ -34,7 +34,7 @@ def config(tmp_path: Path, rho: float, seed: int = 0, beta: float = 0.98) -> Tri
 def test_a_recorded_rho_gives_what_its_two_seeds_gave_plus_one_draw_of_their_spread(
     known: Recorded, tmp_path: Path
 ) -> None:
-    table = pq.read_table(Path(recorded.__wrapped__.__globals__["EPOCHS"])).to_pylist()
+    table = pq.read_table(EPOCHS).to_pylist()
     for rho in known.rhos:
         rows = [row for row in table if row["rho"] == rho]
         given, _ = known.epochs_of(config(tmp_path, rho))
