@@ -79,7 +79,9 @@ class SchedulerConfig(Section):
     reduction: Annotated[int, Field(ge=2)] = Field(3, description="asha, hyperband: one in so many goes on at a rung.")
     min_trials: Count = Field(3, description="median: other trials that must have come as far.")
     population: Annotated[int, Field(ge=2)] = Field(
-        8, description="pbt: trials that train side by side; the rest of budget.trials are the copies."
+        8,
+        description="pbt: trials that train side by side; the rest of budget.trials are the copies. All finish at the "
+        "end, so a budget of time, GPU-hours or USD that ends it early leaves no complete trial.",
     )
     interval: Count = Field(1, description="pbt: epochs from one boundary to the next.")
     quantile: Annotated[float, Field(gt=0, le=0.5)] = Field(
