@@ -6,8 +6,10 @@ is told. Compared is what a user could take away: the hypervolume of the front o
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +95,7 @@ def comparable(space: SearchSpace) -> SearchSpace:
 
 
 def run_both(space: SearchSpace, folder: Path, seeds: int, say: Callable[[str], None]) -> list[Run]:
-    """Run both on each seed, one after the other.
+    """Run both on each seed, one after the other, each in a process of its own.
 
     Args:
         space: `comparable`.
@@ -103,13 +105,26 @@ def run_both(space: SearchSpace, folder: Path, seeds: int, say: Callable[[str], 
     """
     runs = []
     for seed in range(seeds):
-        for name, search in ((OURS, run_ours), (STOCK, run_stock)):
-            run = Run(name, seed)
-            search(_seeded(space, folder, run), run)
+        for name in (OURS, STOCK):
+            run = run_alone(space, folder, name, seed)
             runs.append(run)
             whole = sum(trial.finished for trial in run.ended)
             say(f"seed {seed}, {name}: {len(run.ended)} trials, {whole} of them to the end, {run.epochs} epochs")
     return runs
+
+
+def run_alone(space: SearchSpace, folder: Path, name: str, seed: int) -> Run:
+    """One search in a new process: Ray does not take ten clusters after another in one."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(run_one, space, folder, name, seed).result()
+
+
+def run_one(space: SearchSpace, folder: Path, name: str, seed: int) -> Run:
+    """One search."""
+    run = Run(name, seed)
+    search = {OURS: run_ours, STOCK: run_stock}[name]
+    search(_seeded(space, folder, run), run)
+    return run
 
 
 def run_ours(space: SearchSpace, run: Run) -> None:
