@@ -135,6 +135,7 @@ def run_ours(space: SearchSpace, run: Run) -> None:
 
 def run_stock(space: SearchSpace, run: Run) -> None:
     """Plain Ray Tune; references are those that our search trained."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
     goals, metric = space.objectives, stopping_metric(space)
     searcher = OptunaSearch(
         {optuna_name(key, parameter): distribution(parameter) for key, parameter in space.parameters.items()},
@@ -146,7 +147,6 @@ def run_stock(space: SearchSpace, run: Run) -> None:
         ],
         seed=space.search.seed,
     )
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
     scheduler = ASHAScheduler(
         metric=metric,
         mode=space.goal(metric)[:3],
