@@ -36,7 +36,7 @@ from faar_ray.tune.conditions import at_odds, fitted, possible, trial_faults
 from faar_ray.tune.metric_names import TASK_METRICS, Goal, goal_of, metric_names
 from faar_ray.tune.parameter import DEFAULTS, Parameter, Scalar
 from faar_ray.tune.points import list_length, planned, point_faults, priors
-from faar_ray.tune.space_rules import budget_faults, population_faults, scheduler_faults
+from faar_ray.tune.space_rules import budget_faults, control_faults, population_faults, scheduler_faults
 from faar_ray.tune.space_sections import (
     Budget,
     Failure,
@@ -129,7 +129,7 @@ class SearchSpace(Section):
     @classmethod
     def _controls_resolve(cls, controls: Controls, info: ValidationInfo) -> Controls:
         base = _base(info)
-        raising(fault for index, control in enumerate(controls) for fault in _control_faults(index, control, base))
+        raising(fault for index, control in enumerate(controls) for fault in control_faults(index, control, base))
         return controls
 
     @field_validator("constraints")
@@ -260,22 +260,6 @@ def _constraint_fault(text: str, info: ValidationInfo) -> str:
     if constraint is None:
         return f"must read `metric <= number` or `metric >= number`, got {shown(text)}"
     return _unknown_metric(constraint.metric, info)
-
-
-def _control_faults(index: int, control: dict[str, Any], base: dict[str, Any]) -> Iterator[Fault]:
-    for fault in trial_faults(base, control):
-        path = _as_written(fault.path, control)
-        unknown = fault.text.startswith("unknown key")
-        yield Fault((index, *path), unknown_key(".".join(map(str, path)), DEFAULTS) if unknown else fault.text)
-
-
-def _as_written(path: KeyPath, control: Iterable[str]) -> KeyPath:
-    """A path into the trial config as a control's dotted keys have it."""
-    for key in control:
-        parts = tuple(key.split("."))
-        if parts[: len(path)] == path[: len(parts)]:
-            return (key, *path[len(parts) :])
-    return path
 
 
 def _list_faults(space: SearchSpace) -> Iterator[Fault]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 from faar_ray.config import CHANGEABLE
-from faar_ray.faults import Fault, did_you_mean
-from faar_ray.reading import shown
-from faar_ray.tune.parameter import Parameter
+from faar_ray.faults import Fault, did_you_mean, unknown_key
+from faar_ray.reading import KeyPath, shown
+from faar_ray.tune.conditions import trial_faults
+from faar_ray.tune.parameter import DEFAULTS, Parameter
 from faar_ray.tune.space_sections import FRONT, Budget, SchedulerConfig, SearchConfig, SearchResources
 
 
@@ -77,6 +79,23 @@ def population_faults(
     elif points > scheduler.population:
         text = f"priors and warm_start.points are {points} trials and must fit into scheduler.population"
         yield Fault(("scheduler", "population"), f"{text}, got {scheduler.population}")
+
+
+def control_faults(index: int, control: Mapping[str, Any], base: Mapping[str, Any]) -> Iterator[Fault]:
+    """What is wrong with a control on top of a base, where it is written."""
+    for fault in trial_faults(base, control):
+        path = _as_written(fault.path, control)
+        unknown = fault.text.startswith("unknown key")
+        yield Fault((index, *path), unknown_key(".".join(map(str, path)), DEFAULTS) if unknown else fault.text)
+
+
+def _as_written(path: KeyPath, control: Iterable[str]) -> KeyPath:
+    """A path into the trial config as a control's dotted keys have it."""
+    for key in control:
+        parts = tuple(key.split("."))
+        if parts[: len(path)] == path[: len(parts)]:
+            return (key, *path[len(parts) :])
+    return path
 
 
 def budget_faults(budget: Budget, resources: SearchResources) -> Iterator[Fault]:

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
 from faar_ray.tune.dry_run import bound
 from faar_ray.tune.jobs import Job
+from faar_ray.tune.journal_file import JournalFile
 from faar_ray.tune.space import SearchSpace
 
 Space = Callable[..., SearchSpace]
@@ -193,18 +193,18 @@ SMALLER: dict[str, Any] = {
 class Dying:
     """Journal writes until the driver is killed; the line that it was writing may be torn."""
 
-    append = JournalFileBackend.append_logs
+    write = JournalFile.write
 
     def __init__(self, lines: int) -> None:
         self.left = lines
 
-    def __call__(self, backend: JournalFileBackend, logs: list[dict[str, Any]]) -> None:
-        done, self.left = logs[: self.left], self.left - len(logs)
-        if done:
-            Dying.append(backend, done)
+    def __call__(self, journal: JournalFile) -> None:
+        lines = journal._unwritten
+        journal._unwritten, self.left = lines[: max(0, self.left)], self.left - len(lines)
+        Dying.write(journal)
         if self.left < 0:
             if self.left % 2:
-                with Path(backend._file_path).open("ab") as file:
+                with journal.path.open("ab") as file:
                     file.write(b'{"op_code": 8, "wor')
             raise Killed
 
@@ -233,7 +233,7 @@ def test_killed_at_any_moment_it_decides_as_an_undisturbed_one(
         for left, concurrent in ((kill, 2), (9, 3)):
             dying = Dying(left)
             with monkeypatch.context() as patch, contextlib.suppress(Killed):
-                patch.setattr(JournalFileBackend, "append_logs", lambda *given, dying=dying: dying(*given))
+                patch.setattr(JournalFile, "write", lambda journal, dying=dying: dying(journal))
                 driver(space, path, train=world, concurrent=concurrent).run()
             assert dying.left < 0 or kill + 9 > len(lines) - 30
         assert rows(driver(space, path, train=world, concurrent=2).run()) == whole, f"killed after line {kill}"

@@ -234,7 +234,10 @@ def test_a_parameter_that_cannot_be_sampled_is_refused(tmp_path: Path, key: str,
         ("search: {replicates: {seeds: 1}}", "must satisfy seeds >= 2, got 1"),
         ("scheduler: {metric: delta}", "must be delta_m, an objective or front, got 'delta' (did you mean 'delta_m'?)"),
         ("scheduler: {min_epochs: 7}", "must be <= optim.epochs = 6, got 7"),
-        ("scheduler: {type: pbt}", "scheduler.type: cannot be pbt for sampler tpe: only the first trials are drawn"),
+        (
+            "scheduler: {type: pbt, population: 4}",
+            "scheduler.type: cannot be pbt for sampler tpe: only the first trials are drawn",
+        ),
         (
             "scheduler: {type: ash}",
             "must be one of asha, hyperband, median, none, pbt, got 'ash' (did you mean 'asha'?)",
