@@ -30,6 +30,8 @@ HIDDEN = ("base", "parameters")
 CORE = "tag:yaml.org,2002:"
 UNFIT = re.compile(r"[\x00\ud800-\udfff]")
 """The null character, and halves of characters beyond the first 65,536: escapes can write them, no path holds them."""
+LINE_BREAK = re.compile("\r\n|[\r\n\x85\u2028\u2029]")
+"""Where lines end in YAML."""
 STAGE_KEY = re.compile(r"[0-9]{1,3}")
 """Keys below the top that are numbers, taken as text: the stages of `pdrs.init_rank: {0: 2, 1: 2, 2: 3, 3: 16}`."""
 NO_CHARACTER = re.compile(r"\\U(?!0010|000)[0-9a-fA-F]{8}")
@@ -292,7 +294,7 @@ def _parse(text: str, prefix: str, *, one_line: bool = False) -> tuple[_Plain, A
         fault = _syntax(error, text)
     except yaml.reader.ReaderError as error:
         line, column = _line_column(text[: error.position])
-        fault = f"character {error.character!r} is not allowed in YAML"
+        fault = f"character {_code(error.character)} is not allowed in YAML"
     except RecursionError:
         line, column, fault = 1, 1, "nested too deeply"
     except ValueError:
@@ -318,8 +320,13 @@ def _place(mark: yaml.Mark | None) -> Place:
     return (1, 1) if mark is None else (mark.line + 1, mark.column + 1)
 
 
+def _code(character: int | str | bytes) -> str:
+    """A character that may not be printable, by its number."""
+    return f"U+{character if isinstance(character, int) else ord(character):04X}"
+
+
 def _line_column(before: str) -> Place:
-    lines = before.split("\n")
+    lines = LINE_BREAK.split(before)
     return len(lines), len(lines[-1]) + 1
 
 

@@ -78,7 +78,7 @@ def test_a_text_that_only_looks_unusual_is_read(tmp_path: Path, raw: str | bytes
         (f"{SMALL}---\n{SMALL}", "9:1: not YAML: a file holds one document"),
         (SMALL.encode("utf-16"), "1:1: not UTF-8 text (byte 0xff)"),
         (small("small", "sm\xe4ll").encode("latin-1"), "2:9: not UTF-8 text (byte 0xe4)"),
-        (small("small", "sm\0all"), "2:9: character 0 is not allowed in YAML"),
+        (small("small", "sm\0all"), "2:9: character U+0000 is not allowed in YAML"),
         (small("  pdrs: {", "\tpdrs: {"), "4:1: not YAML: a tab cannot indent"),
         (SMALL + "name: again\n", "9:1: name: duplicate key, first on line 2"),
         (small("16}", "16, init_rank: 8}"), "4:25: pdrs.init_rank: duplicate key, first on line 4"),
