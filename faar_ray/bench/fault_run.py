@@ -20,6 +20,7 @@ import yaml
 import faar_ray
 from faar_ray.bench.fault_cluster import LocalCluster
 from faar_ray.errors import FaarRayError
+from faar_ray.records import MEASURED
 from faar_ray.report.results import read_results
 from faar_ray.tracking.mlflow_writer import open_runs
 from faar_ray.tracking.rank_trace import read_rank_trace
@@ -121,7 +122,7 @@ class Arena:
     def facts(self, name: str) -> Facts:
         """What a search found."""
         rows = read_results(self.run(name) / "results.parquet")
-        timeless = {r.trial_id: {k: v for k, v in r.metrics.items() if not k.startswith("time/")} for r in rows}
+        timeless = {r.trial_id: {k: v for k, v in r.metrics.items() if not k.startswith(MEASURED)} for r in rows}
         known = {r.trial_id: (r.state, r.seed, r.params, r.epochs, timeless[r.trial_id]) for r in rows}
         return Facts(known, read_rank_trace(self.run(name) / "rank_trace"))
 
