@@ -310,7 +310,7 @@ def test_any_overrides_are_taken_or_refused_by_their_name(tmp_path: Path, name: 
 
 
 @pytest.mark.slow
-@settings(max_examples=3000, **QUICK)
+@settings(max_examples=400, **QUICK)
 @given(damaged() | nibbled())
 def test_many_damaged_files_can_be_run_or_are_refused(tmp_path: Path, damage: tuple[str, str | bytes]) -> None:
     refused_or_run(tmp_path, *damage)
