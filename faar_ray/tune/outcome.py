@@ -31,7 +31,8 @@ def best_of(results: Sequence[TrialResult], objectives: Sequence[Objective]) -> 
     values = {name: [result.metrics[o.name] for o in objectives] for name, result in by_id.items()}
     sign = -1 if objectives[0].goal == "maximize" else 1
     front = pareto_front(values, objectives)
-    return sorted((result for name, result in by_id.items() if name in front), key=lambda result: sign * result.metrics[objectives[0].name])
+    there = [result for name, result in by_id.items() if name in front]  # ties stay in the order of the trials
+    return sorted(there, key=lambda result: sign * result.metrics[objectives[0].name])
 
 
 def json_line(
