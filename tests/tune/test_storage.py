@@ -105,7 +105,8 @@ def test_a_search_in_a_bucket_goes_on_where_its_machine_was_lost(
 def test_a_bucket_that_is_not_there_is_exit_2_before_anything_starts(folder: Path, s3: str) -> None:
     refused = tune(folder, "storage.path=s3://nobody-s-bucket/runs")
     assert refused.returncode == 2
-    assert refused.stderr.startswith("storage.path: s3://nobody-s-bucket/runs/tiny: there is no bucket")
+    given = "command line: storage.path=s3://nobody-s-bucket/runs: "
+    assert refused.stderr.startswith(f"{given}s3://nobody-s-bucket/runs/tiny: there is no bucket")
     assert len(refused.stderr.splitlines()) == 1
 
 
@@ -152,7 +153,8 @@ def test_a_folder_that_cannot_be_written_is_exit_2(folder: Path, tmp_path: Path)
         finally:
             subprocess.run(["umount", "-l", str(path)], capture_output=True, check=False)
         assert refused.returncode == 2
-        assert refused.stderr.splitlines() == [f"storage.path: {path}/tiny cannot be written ({reason})"]
+        given = f"command line: storage.path={path}: "
+        assert refused.stderr.splitlines() == [f"{given}{path}/tiny cannot be written ({reason})"]
 
 
 def test_a_damaged_trace_of_a_finished_trial_is_written_again_on_resume(
