@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
 from faar_ray.config import Section
+from faar_ray.uris import STORAGE, storage_fault
 
-STORAGE = "s3://BUCKET/PREFIX"
 Count = Annotated[int, Field(ge=1)]
 FolderName = Annotated[
     str,
@@ -31,20 +30,6 @@ class Resources(Section):
     max_concurrent: Count | Literal["auto"] = Field(
         "auto", description="Trials at the same time; `auto`: as many as fit."
     )
-
-
-def storage_fault(path: str) -> str:
-    """What is wrong with a storage path as text, "" for nothing; never quotes what may be a secret."""
-    scheme, mark, rest = path.partition("://")
-    if not mark and not path.startswith("s3:"):
-        return ""
-    if "@" in rest.partition("/")[0] or "?" in rest:
-        return f"must be {STORAGE} without user, key or options: credentials come from the environment"
-    if not mark or scheme != "s3":
-        return f"must be a folder or {STORAGE}, got {path!r}"
-    if not re.fullmatch(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[^/#]+)*/?", rest):
-        return f"must be {STORAGE} with a bucket's name as S3 takes it (3 to 63 of a-z, 0-9, '.', '-'), got {path!r}"
-    return ""
 
 
 class Storage(Section):

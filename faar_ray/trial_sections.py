@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+
+from faar_ray.uris import STORAGE, storage_fault
 
 TaskName = Literal["semseg", "human_parts", "saliency", "normals", "depth", "edge"]
 LayerName = Literal["qkv", "proj", "fc1", "fc2"]
@@ -55,13 +57,25 @@ class DataConfig(Section):
     tasks: Annotated[tuple[TaskName, ...], Field(min_length=1, strict=False)] = Field(
         ("semseg", "human_parts", "normals"), description="Tasks trained together, in this order."
     )
-    root: str | None = Field(None, description="Folder of the data set; `scenes` makes its own and needs none.")
+    root: Annotated[str, Field(min_length=1)] | None = Field(
+        None,
+        description=f"Folder or {STORAGE} of the data set's shards (`python -m faar_ray.data pack --out`). null: "
+        "`scenes` are made in the cache where they are missing; with a `storage.path` in object storage all machines "
+        "take them from `<storage.path>/data`, where the search puts them.",
+    )
     domain: Literal["target", "source"] = Field("target", description="`scenes` only: the domain that is drawn from.")
     image_size: Annotated[int, Field(ge=32)] = Field(64, description="Side of the square images, pixels.")
     train_images: Annotated[int, Field(ge=1)] = Field(720, description="`scenes` only: training images.")
     val_images: Annotated[int, Field(ge=1)] = Field(600, description="`scenes` only: validation images.")
     test_images: Annotated[int, Field(ge=1)] = Field(600, description="`scenes` only: test images, read once.")
     seed: Annotated[int, Field(ge=0)] = Field(0, description="`scenes` only: seed of the generator.")
+
+    @field_validator("root")
+    @classmethod
+    def _known_kind(cls, root: str | None) -> str | None:
+        if root and (fault := storage_fault(root)):
+            raise ValueError(fault)
+        return root
 
     @model_validator(mode="after")
     def _distinct_tasks(self) -> Self:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from faar_ray.data.dense import DenseDataset, batches, unnormalise
-from faar_ray.data.loading import check_labels, dataset_channels, load_dataset
+from faar_ray.data.loading import check_labels, check_root, dataset_channels, load_dataset
 from faar_ray.data.scene_cache import default_cache_dir
 
 __all__ = [
     "DenseDataset",
     "batches",
     "check_labels",
+    "check_root",
     "dataset_channels",
     "default_cache_dir",
     "load_dataset",

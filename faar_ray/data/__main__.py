@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,10 +18,11 @@ from faar_ray.data.contact_sheet import write_contact_sheet
 from faar_ray.data.domains import DOMAINS
 from faar_ray.data.loading import dataset_channels, load_dataset
 from faar_ray.data.scene_cache import default_cache_dir, make_shards, shard_paths
+from faar_ray.data.shard_store import SPLITS, absent, hand_out, take
 from faar_ray.data.verify import verify_split
 from faar_ray.errors import ConfigError, DataError, FaarRayError
+from faar_ray.uris import STORAGE, is_remote, storage_fault
 
-SPLITS = ("train", "val", "test")
 FLAGS = {"image_size": "--size", "seed": "--seed", "train_images": "--images", "domain": "--domain"}
 
 
@@ -46,8 +48,9 @@ def _parser() -> argparse.ArgumentParser:
         epilog="example: python -m faar_ray.data show scenes --out out/scenes.png",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="pack|check|show")
-    _command(commands, "pack", "write the shards of all splits", "images per split", "cache folder", "pack scenes")
-    _command(commands, "check", "verify rows, ranges, hashes", "images per split", "cache folder", "check scenes")
+    where = f"folder instead of the cache, or {STORAGE}"
+    _command(commands, "pack", "write the shards of all splits", "images per split", where, "pack scenes")
+    _command(commands, "check", "verify rows, ranges, hashes", "images per split", where, "check scenes")
     _command(commands, "show", "write a contact sheet (PNG)", "rows per domain", "the PNG", "show scenes --images 6")
     return parser
 
@@ -65,7 +68,7 @@ def _command(
     parser.add_argument("dataset", metavar="DATASET", help="scenes")
     parser.add_argument("--domain", choices=sorted(DOMAINS), help="default: target (show: both)")
     parser.add_argument("--images", type=int, metavar="N", help=images)
-    parser.add_argument("--out", type=Path, metavar="PATH", help=out)
+    parser.add_argument("--out", metavar="PATH", help=out)
     parser.add_argument("--size", type=int, default=64, metavar="PIXELS", help="side of the images (default 64)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the generator (default 0)")
 
@@ -82,25 +85,46 @@ def _config(args: argparse.Namespace, domain: str, images: int | None) -> DataCo
         raise ConfigError(lines or str(error)) from error
 
 
+def _cache(args: argparse.Namespace) -> tuple[Path | None, str]:
+    """The folder, None for the cache, and the URI, "" for none, that `--out` means."""
+    if args.out and (fault := storage_fault(args.out)):
+        raise ConfigError(f"--out: {fault}")
+    return (None, args.out) if args.out and is_remote(args.out) else (args.out and Path(args.out), "")
+
+
 def pack(args: argparse.Namespace) -> None:
-    """Make what is missing of all splits and say where it is."""
+    """Make what is missing of all splits, put it into object storage where asked to, and say where it is."""
     config = _config(args, args.domain or "target", args.images)
+    folder, uri = _cache(args)
     with Progress(console=Console(stderr=True), transient=True) as progress:
         for split in SPLITS:
-            paths = shard_paths(config, split, args.out)
+            paths = shard_paths(config, split, folder)
             bar = progress.add_task(f"{config.domain} {split}", total=sum(not path.exists() for path in paths))
-            make_shards(config, split, args.out, lambda _, bar=bar: progress.advance(bar))  # type: ignore[misc]
-    print(paths[0].parent)
+            make_shards(config, split, folder, lambda _, bar=bar: progress.advance(bar))  # type: ignore[misc]
+        if uri:
+            sent = progress.add_task(uri)
+            hand_out(config, uri, "--out", lambda done, of: progress.update(sent, completed=done, total=of))
+    print(uri or paths[0].parent)
 
 
 def check(args: argparse.Namespace) -> None:
-    """Print a table of the shards; a fault in any of them is an error."""
+    """Print a table of the shards; a fault in any of them is an error. Those of a URI are read to the cache first."""
     config = _config(args, args.domain or "target", args.images)
-    reports = [report for split in SPLITS for report in verify_split(config, split, args.out)]
-    folder = reports[0].path.parent
+    folder, uri = _cache(args)
+    if uri and (missing := absent(config, uri, "--out")):
+        raise DataError(f"{uri}: {len(missing)} shards are missing, first {missing[0]}: run `pack` with this --out")
+    with tempfile.TemporaryDirectory() as scratch:
+        if uri:
+            take(config, uri, "--out", folder := Path(scratch))
+        _check(args, config, folder)
+
+
+def _check(args: argparse.Namespace, config: DataConfig, folder: Path | None) -> None:
+    reports = [report for split in SPLITS for report in verify_split(config, split, folder)]
+    where = reports[0].path.parent
     if not any(report.path.exists() for report in reports):
-        raise DataError(f"{folder}: no shards; make them with `python -m faar_ray.data pack {args.dataset}`")
-    table = Table("shard", "rows", "sha256", "result", title=str(folder), title_justify="left")
+        raise DataError(f"{where}: no shards; make them with `python -m faar_ray.data pack {args.dataset}`")
+    table = Table("shard", "rows", "sha256", "result", title=str(args.out or where), title_justify="left")
     for report in reports:
         table.add_row(report.path.name, str(report.rows), report.digest[:12], report.fault or "ok")
     Console().print(table)
@@ -115,7 +139,7 @@ def show(args: argparse.Namespace) -> None:
     images = 4 if args.images is None else args.images
     domains = [args.domain] if args.domain else list(DOMAINS)
     configs = {domain: _config(args, domain, images) for domain in domains}
-    path = (args.out or Path("out") / f"{args.dataset}.png").absolute()
+    path = Path(args.out or Path("out") / f"{args.dataset}.png").absolute()
     cache = default_cache_dir()
     sets = {domain: load_dataset(config, "val", cache_dir=cache) for domain, config in configs.items()}
     write_contact_sheet(sets, path, images)

@@ -10,10 +10,13 @@ import torch
 from faar_ray.config import DataConfig
 from faar_ray.data.dense import DenseDataset
 from faar_ray.data.scene_cache import read_scenes, split_images
+from faar_ray.data.shard_store import SPLITS, absent, take
 from faar_ray.data.slots import CLASSES, PARTS
-from faar_ray.errors import DataError
+from faar_ray.errors import ConfigError, DataError, StorageError
+from faar_ray.uris import is_remote
 
 Split = Literal["train", "val", "test"]
+ROOT = "data.root"
 
 CHANNELS = {
     "scenes": {
@@ -50,14 +53,50 @@ def check_labels(config: DataConfig) -> None:
         raise DataError(f"data.tasks: {config.name} has {', '.join(tasks)}, got {', '.join(unknown)}")
 
 
+def check_root(config: DataConfig) -> None:
+    """Refuse a URI that lacks shards: every machine of a cluster would make them for itself.
+
+    Raises:
+        ConfigError: naming `data.root`, and the command that puts them there.
+    """
+    if not config.root or not is_remote(config.root):
+        return
+    try:
+        missing = absent(config, config.root, ROOT)
+    except StorageError as fault:
+        raise ConfigError(str(fault)) from None
+    if missing:
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise ConfigError(
+            f"{ROOT}: {config.root} has no {missing[0]}{more}; this puts them there: python -m faar_ray.data pack "
+            f"{config.name} {pack_options(config)} --out {config.root}"
+        )
+
+
+def pack_options(config: DataConfig) -> str:
+    """What `python -m faar_ray.data pack` needs to make at least the shards of a config."""
+    images = max(split_images(config, split) for split in SPLITS)
+    return f"--domain {config.domain} --size {config.image_size} --seed {config.seed} --images {images}"
+
+
 def load_dataset(config: DataConfig, split: Split, *, cache_dir: Path | None = None) -> DenseDataset:
     """The images of a split with the labels of `config.tasks`; scenes are made on first use and where damaged.
 
+    Args:
+        config: says which; its `root` is a folder that serves as the cache, or a URI that the cache is filled from.
+        split: train, val or test.
+        cache_dir: instead of all these.
+
     Raises:
         DataError: unknown data set or task, or a cache that cannot be written.
+        StorageError: a URI that cannot be read.
     """
     check_labels(config)
     names = ("image", *config.tasks)
+    if cache_dir is None and config.root and is_remote(config.root):
+        take(config, config.root, ROOT)
+    elif cache_dir is None and config.root:
+        cache_dir = Path(config.root).expanduser().absolute()
     shards = read_scenes(config, split, names, cache_dir)
     wanted = split_images(config, split)
     stored = {name: torch.cat([shard[name] for shard in shards])[:wanted].clone() for name in names}

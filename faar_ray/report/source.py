@@ -20,7 +20,7 @@ from faar_ray.report.limits import Constraint, parsed
 from faar_ray.report.results import read_results
 from faar_ray.tracking.place import Place, fetched
 from faar_ray.tracking.rank_trace import read_rank_trace
-from faar_ray.tracking.remote import is_remote
+from faar_ray.uris import is_remote
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,10 @@ from typing import Any
 
 from faar_ray.data import default_cache_dir
 from faar_ray.errors import ConfigError, FaarRayError
-from faar_ray.sections import storage_fault
 from faar_ray.tracking.mirror import NO_TWIN, Mirror, Twin
-from faar_ray.tracking.remote import ATTEMPTS_AT_START, Remote, endpoint, is_remote
+from faar_ray.tracking.remote import ATTEMPTS_AT_START, Remote, endpoint
 from faar_ray.tracking.sine_trace import FILE as SINES
+from faar_ray.uris import is_remote, storage_fault
 
 
 @dataclass(frozen=True)

@@ -28,11 +28,6 @@ CONNECT_S, REQUEST_S = 5, 15
 """A request is given up after so long without a byte."""
 
 
-def is_remote(path: str) -> bool:
-    """Whether a storage path is a URI and no folder."""
-    return "://" in path
-
-
 def endpoint() -> str:
     """The server that the environment names, "" for Amazon's."""
     return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
@@ -44,10 +39,11 @@ class Remote:
     Args:
         uri: `s3://bucket/prefix`, checked by the config.
         attempts: of every request.
+        key: of the config that names the URI, for messages.
     """
 
-    def __init__(self, uri: str, attempts: int = ATTEMPTS) -> None:
-        self.uri = uri.rstrip("/")
+    def __init__(self, uri: str, attempts: int = ATTEMPTS, key: str = "storage.path") -> None:
+        self.uri, self.key = uri.rstrip("/"), key
         self._base = self.uri.partition("://")[2]
         with self._telling("cannot be used"):
             self._files = fs.S3FileSystem(
@@ -62,13 +58,13 @@ class Remote:
         """Refuse, in bounded time, a bucket that is not there or cannot be written.
 
         Raises:
-            ConfigError: naming storage.path and the reason.
+            ConfigError: naming the key and the reason.
         """
         bucket = self._base.partition("/")[0]
         try:
             with self._telling("cannot be used"):
                 if self._files.get_file_info(bucket).type == fs.FileType.NotFound:
-                    raise StorageError(f"storage.path: {self.uri}: there is no bucket {bucket}{self._where()}")
+                    raise StorageError(f"{self.key}: {self.uri}: there is no bucket {bucket}{self._where()}")
             self.now_ns()
         except StorageError as fault:
             raise ConfigError(str(fault)) from None
@@ -117,8 +113,9 @@ class Remote:
         if not size:
             self._put(name, b"")
             return self.info(name)
-        with mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ) as mapped:
-            self._put(name, mapped)
+        mapped = mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ)
+        self._put(name, mapped)  # a fault holds on to the map, and closing it then would be a fault of its own
+        mapped.close()
         return self.info(name)
 
     def download(self, name: str, path: Path, info: fs.FileInfo) -> None:
@@ -127,7 +124,7 @@ class Remote:
             with scratch.open("wb") as file, self._reading(name) as stream:
                 shutil.copyfileobj(stream, file, 1 << 20)
             if scratch.stat().st_size != info.size:
-                raise StorageError(f"storage.path: {self.uri}/{name} cannot be read (it changed meanwhile)")
+                raise StorageError(f"{self.key}: {self.uri}/{name} cannot be read (it changed meanwhile)")
             os.utime(scratch, ns=(info.mtime_ns, info.mtime_ns))
 
     def delete(self, name: str) -> None:
@@ -162,7 +159,7 @@ class Remote:
         except FileNotFoundError:
             raise
         except (OSError, pa.ArrowException) as fault:
-            raise StorageError(f"storage.path: {self.uri} {what} ({self._reason(fault)})") from None
+            raise StorageError(f"{self.key}: {self.uri} {what} ({self._reason(fault)})") from None
 
     def _reason(self, fault: Exception) -> str:
         text = reason_of(fault) if isinstance(fault, OSError) else str(fault).splitlines()[0]

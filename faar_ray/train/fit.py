@@ -13,6 +13,7 @@ import yaml
 from faar_ray.adapters.sine_measure import measure
 from faar_ray.config import TrialConfig
 from faar_ray.data import batches, load_dataset
+from faar_ray.data.shard_store import take
 from faar_ray.export.adapter_file import write_adapter
 from faar_ray.ranks import rank_metrics, sine_metrics
 from faar_ray.records import EpochRecord, RankRecord, SineRecord
@@ -108,9 +109,11 @@ def fit(
 
 def fit_spec(spec: Mapping[str, Any], runtime: Runtime | None = None) -> Epochs:
     """`fit` of a trial given as plain values, as they travel between processes."""
-    place = place_of_trial(spec)
+    place, config = place_of_trial(spec), TrialConfig.model_validate(spec["config"])
+    if spec.get("data") and not config.data.root:
+        take(config.data, spec["data"], "storage.path")
     return fit(
-        TrialConfig.model_validate(spec["config"]),
+        config,
         place.folder,
         trial_id=spec["trial_id"],
         trace=place.trace,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from faar_ray.config import TrialConfig
-from faar_ray.data import check_labels, load_dataset
+from faar_ray.data import check_labels, check_root, load_dataset
 from faar_ray.errors import ConfigError
 
 
@@ -13,11 +13,12 @@ def preflight(config: TrialConfig, workers: int = 1) -> None:
     """Look whether data set, tasks and backbone exist; builds and loads nothing.
 
     Raises:
-        ConfigError: a backbone that is not there, no C++ compiler where `optim.compile` needs one, or a last batch
-            with fewer images than workers.
+        ConfigError: a backbone or shards that are not there, no C++ compiler where `optim.compile` needs one, or a
+            last batch with fewer images than workers.
         DataError: a data set, a task's labels or a checkpoint that is not there.
     """
     check_labels(config.data)
+    check_root(config.data)
     if workers > 1:
         data = config.data
         check_last_batch(

@@ -20,6 +20,7 @@ def spec_of(
     references: Mapping[str, float] | None,
     test_references: Mapping[str, float] | None = None,
     test: bool = False,
+    data: str = "",
 ) -> dict[str, Any]:
     """What `fit.fit_spec` and `ray_runtime.TrainRun` take.
 
@@ -32,10 +33,12 @@ def spec_of(
         references: single-task metrics on val, task -> metric; None or empty for no delta_m.
         test_references: the same on test.
         test: whether to read the test split at the end.
+        data: URI that the shards are taken from, where the config names none; "" for none.
     """
     return {
         "trial_id": trial_id,
         "config": config.model_dump(mode="json"),
+        "data": data,
         "run": {"path": str(place.path), "uri": place.uri},
         "references": dict(references or {}) or None,
         "test_references": dict(test_references or {}) or None,

@@ -9,39 +9,53 @@ import torch
 
 from faar_ray.config import DataConfig
 from faar_ray.data.scene_cache import make_shards, shard_paths
+from faar_ray.data.shard_store import SPLITS, hand_out
 from faar_ray.train.capacity import this_machine
 from faar_ray.tune.space import SearchSpace
+from faar_ray.uris import is_remote
 
-SPLITS = ("train", "val", "test")
 
-
-def make_data(space: SearchSpace, say: Callable[[str], None]) -> None:
-    """Make the missing shards of the embedded data; data sets in a folder of the user's need nothing.
+def make_data(space: SearchSpace, say: Callable[[str], None], uri: str = "") -> None:
+    """Make the missing shards of the embedded data, and put them where all machines find them.
 
     Args:
-        space: whose base and controls say which data.
+        space: whose base and controls say which data; a `data.root` in object storage has them (`check_root`).
         say: is told how far it is.
+        uri: below which the machines look, "" for none.
+
+    Raises:
+        DataError: the cache cannot be written.
+        StorageError: the URI cannot be written.
     """
     wanted = {space.trial_config(over).data for over in ({}, *space.controls)}
     for config in sorted((data for data in wanted if data.name == "scenes"), key=repr):
-        missing = [path for split in SPLITS for path in shard_paths(config, split) if not path.exists()]
+        if config.root and is_remote(config.root):
+            continue
+        cache = Path(config.root).expanduser().absolute() if config.root else None
+        missing = [path for split in SPLITS for path in shard_paths(config, split, cache) if not path.exists()]
         if missing:
-            _make(config, len(missing), say)
+            _make(config, cache, len(missing), say)
+        if uri and not config.root:
+            hand_out(config, uri, "storage.path", lambda done, of: _tell(say, f"putting data in {uri}", done, of))
 
 
-def _make(config: DataConfig, missing: int, say: Callable[[str], None]) -> None:
+def _tell(say: Callable[[str], None], what: str, done: int, of: int) -> None:
+    if done % 5 == 0 or done == of:
+        say(f"{what}: {done} of {of} shards")
+
+
+def _make(config: DataConfig, cache: Path | None, missing: int, say: Callable[[str], None]) -> None:
     made: list[Path] = []
 
     def on_shard(path: Path) -> None:
         made.append(path)
-        if len(made) % 5 == 0:
-            say(f"making data: {len(made)} of {missing} shards")
+        _tell(say, "making data", len(made), missing)
 
     say(f"making data: {missing} shards of scenes, once")
     threads = torch.get_num_threads()
     torch.set_num_threads(int(this_machine().cpus))
     try:
         for split in SPLITS:
-            make_shards(config, split, on_shard=on_shard)
+            make_shards(config, split, cache, on_shard)
     finally:
         torch.set_num_threads(threads)

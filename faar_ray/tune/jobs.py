@@ -12,6 +12,9 @@ from faar_ray.sections import Resources
 from faar_ray.tracking.place import Place
 from faar_ray.train.spec import spec_of
 
+SHARDS = "data"
+"""Folder of the shards below `storage.path`; no run there may have this name."""
+
 
 @dataclass(frozen=True, slots=True)
 class Job:
@@ -46,6 +49,11 @@ def trial_name(number: int, seed: int) -> str:
     return f"t{number:03d}-s{seed}"
 
 
+def shards_uri(place: Place) -> str:
+    """Where a run in object storage puts the shards for its machines: beside the runs, so that all share them."""
+    return f"{place.uri.rpartition('/')[0]}/{SHARDS}" if place.uri else ""
+
+
 @dataclass(frozen=True, slots=True)
 class Surroundings:
     """What every trial of a search shares, beside its config."""
@@ -73,6 +81,7 @@ class Surroundings:
             references=val,
             test_references=test,
             test=True,
+            data=shards_uri(self.place),
         )
 
 

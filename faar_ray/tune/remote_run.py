@@ -17,7 +17,7 @@ from faar_ray.tracking.mirror import Mirror
 from faar_ray.tracking.place import Place, fetched
 from faar_ray.tracking.remote import ATTEMPTS_AT_START, Remote
 from faar_ray.tracking.sine_trace import FILE as SINES
-from faar_ray.tune.jobs import Job
+from faar_ray.tune.jobs import SHARDS, Job
 from faar_ray.tune.lease import REFRESH_S, Lease
 
 OWN = ("space.yaml", "run.json", "study.log", "results.parquet", "report")
@@ -103,6 +103,8 @@ def check_remote(place: Place, *, resume: bool) -> Place:
     Raises:
         ConfigError: saying which.
     """
+    if place.path.name == SHARDS:
+        raise ConfigError(f"name: {place} is where searches put their data; choose another")
     remote = Remote(place.uri, ATTEMPTS_AT_START)
     remote.check()
     if resume:

@@ -25,7 +25,7 @@ from faar_ray.train.ray_cluster import connected
 from faar_ray.tune import cluster, run_folder
 from faar_ray.tune.book import Book, Watcher
 from faar_ray.tune.datasets import make_data
-from faar_ray.tune.jobs import Job, Surroundings
+from faar_ray.tune.jobs import Job, Surroundings, shards_uri
 from faar_ray.tune.journal import open_journal, tests
 from faar_ray.tune.mending import mend_traces
 from faar_ray.tune.outcome import best_of
@@ -132,7 +132,7 @@ def train(
     progress.phase("starting Ray")
     with connected(address) as nodes:
         book.concurrent = capacity(space.resources, nodes).concurrent
-        make_data(space, progress.phase)
+        make_data(space, progress.phase, shards_uri(place))
         progress.phase("opening MLflow")
         assert pen.tracker.parent  # nothing starts before MLflow is open
         with halting(book, folder.path):

@@ -1,0 +1,26 @@
+"""Which places outside this machine a config may name."""
+
+from __future__ import annotations
+
+import re
+
+STORAGE = "s3://BUCKET/PREFIX"
+
+
+def is_remote(path: str) -> bool:
+    """Whether a path is a URI and no folder."""
+    return "://" in path
+
+
+def storage_fault(path: str) -> str:
+    """What is wrong with a storage path as text, "" for nothing; never quotes what may be a secret."""
+    scheme, mark, rest = path.partition("://")
+    if not mark and not path.startswith("s3:"):
+        return ""
+    if "@" in rest.partition("/")[0] or "?" in rest:
+        return f"must be {STORAGE} without user, key or options: credentials come from the environment"
+    if not mark or scheme != "s3":
+        return f"must be a folder or {STORAGE}, got {path!r}"
+    if not re.fullmatch(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[^/#]+)*/?", rest):
+        return f"must be {STORAGE} with a bucket's name as S3 takes it (3 to 63 of a-z, 0-9, '.', '-'), got {path!r}"
+    return ""
