@@ -9,7 +9,7 @@ import torch
 
 from faar_ray.config import DataConfig
 from faar_ray.data.scene_cache import make_shards, shard_paths
-from faar_ray.data.shard_store import SPLITS, hand_out
+from faar_ray.data.shard_store import SPLITS, hand_out, take
 from faar_ray.train.capacity import this_machine
 from faar_ray.tune.space import SearchSpace
 from faar_ray.uris import is_remote
@@ -31,6 +31,8 @@ def make_data(space: SearchSpace, say: Callable[[str], None], uri: str = "") -> 
     for config in sorted((data for data in wanted if data.name == "scenes"), key=repr):
         if config.root and is_remote(config.root):
             continue
+        if uri and not config.root:
+            take(config, uri, "storage.path")
         cache = Path(config.root).expanduser().absolute() if config.root else None
         missing = [path for split in SPLITS for path in shard_paths(config, split, cache) if not path.exists()]
         if missing:
