@@ -31,8 +31,8 @@ NOT_TRAVELLING = shutil.ignore_patterns(
 )
 FILE = "clusters/local.yaml"
 SMALL = (
-    "budget.trials=6", "search.replicates=null", "controls=[]", "scheduler.type=none", "optim.epochs=3", "pdrs.free_epochs=1",
-    "data.train_images=120", "data.val_images=60", "data.test_images=60", "warm_start.points=[]",
+    "budget.trials=6", "search.replicates=null", "controls=[]", "scheduler.type=none", "warm_start.points=[]",
+    "optim.epochs=3", "pdrs.free_epochs=1", "data.train_images=120", "data.val_images=60", "data.test_images=60",
     "references={semseg: 40.0, human_parts: 20.0, normals: 30.0}",
 )  # fmt: skip
 
@@ -45,7 +45,7 @@ def machines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Host]]:
         pytest.skip("namespaces cannot be made here")
     folder = tmp_path_factory.mktemp("hosts")
     wheels = folder / "wheels"
-    download = [sys.executable, *"-m pip download -q --no-deps setuptools>=77 wheel -d".split(), str(wheels)]
+    download = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", wheels, "setuptools>=77", "wheel"]
     subprocess.run(download, check=True)
     with hosts(folder, ["laptop", "head", "worker"], [Path(sys.prefix), Path(sys.base_prefix)]) as made:
         laptop, *others = made
