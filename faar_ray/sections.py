@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator
 
 from faar_ray.config import Section
-from faar_ray.uris import STORAGE, storage_fault
+from faar_ray.paths import STORAGE, storage_fault
 
 Count = Annotated[int, Field(ge=1)]
 FolderName = Annotated[

@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 
 def seed_of(*names: int | str) -> int:
@@ -17,12 +19,16 @@ def seed_of(*names: int | str) -> int:
 
 def private(*names: int | str) -> torch.Generator:
     """A CPU generator for a named stream."""
+    import torch  # seconds and half a gigabyte, which names alone do not need
+
     return torch.Generator().manual_seed(seed_of(*names))
 
 
 @contextmanager
 def seeded(*names: int | str) -> Iterator[None]:
     """Library draws (inits) inside the block use the named stream; the global state is as before afterwards."""
+    import torch
+
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_of(*names))
         yield

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
-from faar_ray.uris import STORAGE, storage_fault
+from faar_ray.paths import STORAGE, storage_fault
 
 TaskName = Literal["semseg", "human_parts", "saliency", "normals", "depth", "edge"]
 LayerName = Literal["qkv", "proj", "fc1", "fc2"]

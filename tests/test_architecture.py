@@ -16,7 +16,7 @@ ROOT = Path(faar_ray.__file__).parent
 LONGEST_FILE = 350
 FLOORS = {
     1: "config presets records tasks decoders errors seeding reading faults overriding sections tools trial_file "
-    "torch_file trial_sections uris",
+    "torch_file trial_sections paths",
     2: "adapters data tracking",
     3: "ranks report",
     4: "models",

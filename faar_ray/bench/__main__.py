@@ -1,4 +1,4 @@
-"""`python -m faar_ray.bench step|faults|search|stock`: what steps and searches cost, lose and find."""
+"""`python -m faar_ray.bench step|faults|search|scale|stock`: what steps and searches cost, lose and find."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
-from faar_ray.bench import fault_command, search_command, stock_command
+from faar_ray.bench import fault_command, scale_command, search_command, stock_command
 from faar_ray.bench.step import measure
 from faar_ray.bench.variants import VARIANTS, Setting
 from faar_ray.config import Method, TrialConfig
@@ -32,6 +32,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             return fault_command.run(args)
         if args.what == "search":
             return search_command.run(args)
+        if args.what == "scale":
+            return scale_command.run(args)
         if args.what == "stock":
             return stock_command.run(args)
         found = run_step(args)
@@ -52,6 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="what", required=True)
     fault_command.add_parser(commands, _positive)
     search_command.add_parser(commands, _positive)
+    scale_command.add_parser(commands, _positive)
     stock_command.add_parser(commands, _positive)
     step = commands.add_parser(
         "step",

@@ -24,17 +24,19 @@ HEALTH = {
 
 
 class LocalCluster:
-    """A head without CPUs and nodes of one CPU each.
+    """A head without CPUs, and nodes.
 
     Args:
         nodes: how many.
+        cpus: of each node, in name.
     """
 
-    def __init__(self, nodes: int) -> None:
+    def __init__(self, nodes: int, cpus: int = 1) -> None:
         set_defaults(QUIET | HEALTH)
         logging.getLogger("ray").setLevel(logging.CRITICAL)
         self._cluster = Cluster()
         self._cluster.add_node(num_cpus=0, object_store_memory=STORE, include_dashboard=False)
+        self._cpus = cpus
         self._nodes: list[Any] = [self._add() for _ in range(nodes)]
 
     @property
@@ -71,13 +73,13 @@ class LocalCluster:
         self._cluster.shutdown()
 
     def _add(self) -> Any:
-        return self._cluster.add_node(num_cpus=1, object_store_memory=STORE)
+        return self._cluster.add_node(num_cpus=self._cpus, object_store_memory=STORE)
 
 
 @contextlib.contextmanager
-def local_cluster(nodes: int) -> Iterator[LocalCluster]:
+def local_cluster(nodes: int, cpus: int = 1) -> Iterator[LocalCluster]:
     """Start it, and end it."""
-    cluster = LocalCluster(nodes)
+    cluster = LocalCluster(nodes, cpus)
     try:
         yield cluster
     finally:

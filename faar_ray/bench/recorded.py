@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 
 from faar_ray.config import TrialConfig, config_id
 from faar_ray.records import EpochRecord, RankRecord
-from faar_ray.report.results import read_results
 from faar_ray.seeding import seed_of
 from faar_ray.tracking.epoch_file import read_epochs
 from faar_ray.tracking.place import Place
@@ -81,6 +80,8 @@ def recorded() -> Recorded:
 
 def record(run: Path) -> None:
     """Make the files from a run in which every configuration has both seeds to its last epoch."""
+    from faar_ray.report.results import read_results
+
     place, rows, traces = Place(run), [], []
     for result in read_results(run / "results.parquet"):
         if result.role != "trial":

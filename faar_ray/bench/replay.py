@@ -6,21 +6,13 @@ one does, but no checkpoint and no adapter.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from faar_ray.bench.recorded import RHO, recorded
-from faar_ray.config import TrialConfig
-from faar_ray.records import EpochRecord
-from faar_ray.tracking.place import place_of_trial
-from faar_ray.train.fit import Epochs, clear_leftovers_of, write_config, write_down
+from faar_ray.bench.replayed import replayed
+from faar_ray.train.fit import Epochs
 from faar_ray.tune.space import SearchSpace
 from faar_ray.tune.trainable import TrialActor
-
-WRITE_MS = "time/replay_ms"
-"""A replayed epoch's own time: what a trial writes."""
 
 
 class ReplayActor(TrialActor):
@@ -29,22 +21,6 @@ class ReplayActor(TrialActor):
     def start(self) -> Epochs:
         """The recorded epochs."""
         return replayed(self.spec)
-
-
-def replayed(spec: Mapping[str, Any]) -> Epochs:
-    """What `fit_spec` gives, without training."""
-    config, place = TrialConfig.model_validate(spec["config"]), place_of_trial(spec)
-    given, test = recorded().epochs_of(config)
-    started, done = time.perf_counter(), list[EpochRecord]()
-    clear_leftovers_of(place.folder, place.trace)
-    write_config(place.folder, config)
-    for record in given:
-        done.append(record)
-        write_down(place.folder, place.trace, spec["trial_id"], done)
-        record.metrics[WRITE_MS] = 1000 * (time.perf_counter() - started)
-        yield record
-        started = time.perf_counter()
-    return test if spec["test"] else {}
 
 
 def replay_space(folder: Path, trials: int, seed: int = 0) -> SearchSpace:

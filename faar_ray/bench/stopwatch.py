@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 from rich.console import Console
 
-from faar_ray.bench.replay import WRITE_MS
+from faar_ray.bench.replayed import WRITE_MS
 from faar_ray.records import TrialResult
 from faar_ray.tune.book import Book
 from faar_ray.tune.jobs import Job

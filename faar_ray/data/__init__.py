@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from faar_ray.data.dense import DenseDataset, batches, unnormalise
 from faar_ray.data.loading import check_labels, check_root, dataset_channels, load_dataset
-from faar_ray.data.scene_cache import default_cache_dir
 
 __all__ = [
     "DenseDataset",
@@ -12,7 +11,6 @@ __all__ = [
     "check_labels",
     "check_root",
     "dataset_channels",
-    "default_cache_dir",
     "load_dataset",
     "unnormalise",
 ]

@@ -17,11 +17,11 @@ from faar_ray.config import DataConfig
 from faar_ray.data.contact_sheet import write_contact_sheet
 from faar_ray.data.domains import DOMAINS
 from faar_ray.data.loading import dataset_channels, load_dataset
-from faar_ray.data.scene_cache import default_cache_dir, make_shards, shard_paths
+from faar_ray.data.scene_cache import make_shards, shard_paths
 from faar_ray.data.shard_store import SPLITS, absent, hand_out, take
 from faar_ray.data.verify import verify_split
 from faar_ray.errors import ConfigError, DataError, FaarRayError
-from faar_ray.uris import STORAGE, is_remote, storage_fault
+from faar_ray.paths import STORAGE, default_cache_dir, is_remote, storage_fault
 
 FLAGS = {"image_size": "--size", "seed": "--seed", "train_images": "--images", "domain": "--domain"}
 

@@ -13,7 +13,7 @@ from faar_ray.data.scene_cache import read_scenes, split_images
 from faar_ray.data.shard_store import SPLITS, absent, take
 from faar_ray.data.slots import CLASSES, PARTS
 from faar_ray.errors import ConfigError, DataError, StorageError
-from faar_ray.uris import is_remote
+from faar_ray.paths import is_remote
 
 Split = Literal["train", "val", "test"]
 ROOT = "data.root"

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
@@ -24,6 +23,7 @@ from faar_ray.data.domains import DOMAINS
 from faar_ray.data.scenes import GENERATOR_VERSION, Rendered, joined, render
 from faar_ray.data.shards import read_shard, write_shard
 from faar_ray.errors import DataError
+from faar_ray.paths import default_cache_dir
 from faar_ray.seeding import private
 
 CHUNK_IMAGES = 6  # rendered together: what fits a core's cache at 64x64
@@ -31,11 +31,6 @@ SHARD_IMAGES = 60
 IGNORE = 255
 
 log = logging.getLogger(__name__)
-
-
-def default_cache_dir() -> Path:
-    """`$FAAR_RAY_CACHE`, or ~/.cache/faar_ray."""
-    return Path(os.environ.get("FAAR_RAY_CACHE") or Path.home() / ".cache" / "faar_ray").expanduser().absolute()
 
 
 def split_images(config: DataConfig, split: str) -> int:

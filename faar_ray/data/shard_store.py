@@ -11,8 +11,9 @@ from pathlib import Path
 from filelock import FileLock
 
 from faar_ray.config import DataConfig
-from faar_ray.data.scene_cache import default_cache_dir, shard_paths
+from faar_ray.data.scene_cache import shard_paths
 from faar_ray.errors import DataError
+from faar_ray.paths import default_cache_dir
 from faar_ray.tracking.remote import ATTEMPTS_AT_START, Remote
 
 SPLITS = ("train", "val", "test")

@@ -6,9 +6,9 @@ import re
 from pathlib import Path
 
 from faar_ray.errors import ConfigError
+from faar_ray.paths import is_remote
 from faar_ray.tracking.fetch import fetch_artifact
 from faar_ray.tracking.place import fetched
-from faar_ray.uris import is_remote
 
 FILE = "adapter.safetensors"
 RUN_ID = re.compile(r"[0-9a-f]{32}")

@@ -14,13 +14,13 @@ from pydantic import ValidationError
 
 from faar_ray.config import TrialConfig
 from faar_ray.errors import ConfigError, DataError
+from faar_ray.paths import is_remote
 from faar_ray.records import TrialResult
 from faar_ray.report.groups import Objective
 from faar_ray.report.limits import Constraint, parsed
 from faar_ray.report.results import read_results
 from faar_ray.tracking.place import Place, fetched
 from faar_ray.tracking.rank_trace import read_rank_trace
-from faar_ray.uris import is_remote
 
 
 @dataclass(frozen=True)

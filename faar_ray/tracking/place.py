@@ -12,12 +12,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from faar_ray.data import default_cache_dir
 from faar_ray.errors import ConfigError, FaarRayError
+from faar_ray.paths import default_cache_dir, is_remote, storage_fault
 from faar_ray.tracking.mirror import NO_TWIN, Mirror, Twin
 from faar_ray.tracking.remote import ATTEMPTS_AT_START, Remote, endpoint
 from faar_ray.tracking.sine_trace import FILE as SINES
-from faar_ray.uris import is_remote, storage_fault
 
 
 @dataclass(frozen=True)

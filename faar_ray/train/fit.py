@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
 from faar_ray.adapters.sine_measure import measure
 from faar_ray.config import TrialConfig
@@ -18,13 +17,9 @@ from faar_ray.export.adapter_file import write_adapter
 from faar_ray.ranks import rank_metrics, sine_metrics
 from faar_ray.records import EpochRecord, RankRecord, SineRecord
 from faar_ray.tasks import TASKS
-from faar_ray.tracking.atomic import clear_leftovers, storing
-from faar_ray.tracking.epoch_file import write_epochs
 from faar_ray.tracking.mirror import NO_TWIN, Twin
 from faar_ray.tracking.place import place_of_trial
-from faar_ray.tracking.rank_trace import write_rank_trace
-from faar_ray.tracking.sine_trace import FILE as SINES
-from faar_ray.tracking.sine_trace import write_sine_trace
+from faar_ray.tracking.trial_files import clear_leftovers_of, write_config, write_down
 from faar_ray.train.evaluation import evaluate
 from faar_ray.train.gradients import gradient_cosines
 from faar_ray.train.memory import PeakMemory
@@ -167,28 +162,3 @@ def sine_records(trial: Trial, epoch: int) -> list[SineRecord]:
     due = every > 0 and (last or (epoch + 1) % every == 0)
     cosines = gradient_cosines(trial) if due else {}
     return [record for layer in trial.sines for record in measure(layer, epoch, cosines.get(layer))]
-
-
-def clear_leftovers_of(folder: Path, trace: Path) -> None:
-    """Half-written files of a process that was killed in this trial."""
-    for part in (folder, folder / "checkpoints"):
-        clear_leftovers(part)
-    clear_leftovers(trace.parent, trace.name)
-
-
-def write_config(folder: Path, config: TrialConfig) -> None:
-    """`config.yaml` of a trial, every key of it."""
-    with storing(folder / "config.yaml") as scratch:
-        scratch.write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
-
-
-def write_down(folder: Path, trace: Path, trial_id: str, records: Sequence[EpochRecord]) -> None:
-    """All metrics and both traces so far: no row twice, none missing, whatever was interrupted."""
-    write_trace(trace, trial_id, records)
-    write_sine_trace(folder / SINES, trial_id, [row for record in records for row in record.sines])
-    write_epochs(folder / "epochs.parquet", records)
-
-
-def write_trace(trace: Path, trial_id: str, records: Sequence[EpochRecord]) -> None:
-    """The whole rank trace so far: no row twice, none missing, whatever was interrupted."""
-    write_rank_trace(trace, trial_id, [row for record in records for row in record.ranks])

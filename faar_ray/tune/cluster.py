@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from ray import tune
+from ray.tune import Trainable
 
 from faar_ray.sections import Resources
 from faar_ray.tune.book import Book
@@ -18,7 +19,7 @@ WATCHER: dict[str, int | float] = {"memory": 64_000_000}
 
 
 def work_off(
-    book: Book, spec: Spec, need: Resources, max_retries: int, scratch: Path, actor: type[TrialActor] = TrialActor
+    book: Book, spec: Spec, need: Resources, max_retries: int, scratch: Path, actor: type[Trainable] = TrialActor
 ) -> None:
     """Run the book's jobs under Ray Tune until it says that it is finished.
 

@@ -10,9 +10,9 @@ import torch
 from faar_ray.config import DataConfig
 from faar_ray.data.scene_cache import make_shards, shard_paths
 from faar_ray.data.shard_store import SPLITS, hand_out, take
+from faar_ray.paths import is_remote
 from faar_ray.train.capacity import this_machine
 from faar_ray.tune.space import SearchSpace
-from faar_ray.uris import is_remote
 
 
 def make_data(space: SearchSpace, say: Callable[[str], None], uri: str = "") -> None:

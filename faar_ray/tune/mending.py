@@ -8,8 +8,8 @@ from faar_ray.errors import DataError
 from faar_ray.records import TrialResult
 from faar_ray.tracking.place import Place, TrialPlace
 from faar_ray.tracking.rank_trace import read_rank_trace
+from faar_ray.tracking.trial_files import write_trace
 from faar_ray.train.checkpoint import last_good_checkpoint, records_from_plain
-from faar_ray.train.fit import write_trace
 
 
 def mend_traces(place: Place, results: Sequence[TrialResult], say: Callable[[str], None]) -> None:

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from faar_ray.errors import ConfigError, DataError
 from faar_ray.faults import Fault, did_you_mean, faults_of, lines_of
+from faar_ray.paths import is_remote
 from faar_ray.reading import Document, shown
 from faar_ray.records import TrialResult
 from faar_ray.tracking.place import Place, fetched, place_of
@@ -21,7 +22,6 @@ from faar_ray.tune.conditions import unmet
 from faar_ray.tune.roster import reference_job
 from faar_ray.tune.run_folder import stored_space
 from faar_ray.tune.space import SearchSpace
-from faar_ray.uris import is_remote
 
 PARTS = ("space.yaml", "study.log")
 FEWEST_FOR_CMAES = 10

@@ -62,6 +62,10 @@ class Pen:
         """Writes that wait because MLflow is away; 0 while it is not."""
         return self._outbox.waiting if self._outbox.away else 0
 
+    def waiting(self) -> int:
+        """Writes that are still to be made."""
+        return self._outbox.waiting
+
     def started(self, job: Job) -> None:
         """Open the trial's run, or go on with it."""
         self._outbox.put(lambda: self._start(job))

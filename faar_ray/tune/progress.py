@@ -51,6 +51,7 @@ class Progress:
         self.lines: dict[str, Line] = {}
         self.phase_text = ""
         self.backlog: Callable[[], int] = lambda: 0
+        self.waiting: Callable[[], int] = lambda: 0
         """Writes that wait for MLflow."""
         self._live: Live | None = None
 

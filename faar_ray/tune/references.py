@@ -15,7 +15,7 @@ from typing import Any
 
 import faar_ray
 from faar_ray.config import TrialConfig
-from faar_ray.data import default_cache_dir
+from faar_ray.paths import default_cache_dir
 from faar_ray.records import TrialResult
 from faar_ray.tasks import TASKS
 from faar_ray.tracking.atomic import replacing

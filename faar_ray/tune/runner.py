@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ray.tune import Trainable
+
 from faar_ray.errors import FaarRayError, NothingFeasible, StorageError
 from faar_ray.records import TrialResult
 from faar_ray.report.answer import Answer, answer
@@ -67,7 +69,7 @@ class Parts:
     """What a search is put together from; a benchmark gives others, which measure or replay."""
 
     book: Callable[..., Book] = Book
-    actor: type[TrialActor] = TrialActor
+    actor: type[Trainable] = TrialActor
 
 
 def run_search(
@@ -91,7 +93,7 @@ def run_search(
         warm_start(study, space, progress.note)
         proposer = Proposer(space, study)
         pen = Pen(functools.partial(open_tracker, space, name, folder), folder.path, progress.note)
-        progress.backlog = pen.backlog
+        progress.backlog, progress.waiting = pen.backlog, pen.waiting
         with closing(pen, folder, proposer):
             if resume:
                 mend_traces(place, proposer.results(), progress.note)
@@ -120,7 +122,7 @@ def train(
     pen: Pen,
     progress: Progress,
     address: str | None,
-    actor: type[TrialActor],
+    actor: type[Trainable],
 ) -> None:
     """References, trials and controls, under Ray."""
     around = Surroundings(place, space.resources, space.storage.keep_checkpoints)

@@ -13,7 +13,8 @@ from mlflow import MlflowClient
 
 from faar_ray.bench.__main__ import main
 from faar_ray.bench.recorded import EPOCHS, RHO, WHOLE, Recorded, recorded
-from faar_ray.bench.replay import WRITE_MS, replay_space
+from faar_ray.bench.replay import replay_space
+from faar_ray.bench.replayed import WRITE_MS
 from faar_ray.bench.search import GOALS, facts, growth, quantile
 from faar_ray.bench.search_command import sentences, table_of
 from faar_ray.bench.stopwatch import Clock

@@ -12,10 +12,11 @@ import pytest
 import torch
 
 from faar_ray.config import DataConfig
-from faar_ray.data import default_cache_dir, load_dataset, scene_cache
+from faar_ray.data import load_dataset, scene_cache
 from faar_ray.data.scene_cache import compact, make_shards, render_shard, shard_paths
 from faar_ray.data.shards import read_shard
 from faar_ray.errors import DataError
+from faar_ray.paths import default_cache_dir
 
 from .conftest import MakeConfig
 

@@ -8,6 +8,7 @@ import pytest
 from faar_ray.records import EpochRecord, RankRecord, SineRecord
 from faar_ray.tracking.rank_trace import read_rank_trace
 from faar_ray.tracking.sine_trace import read_sine_trace
+from faar_ray.tracking.trial_files import write_down
 from faar_ray.train.checkpoint import (
     PARTS,
     read_checkpoint,
@@ -15,7 +16,6 @@ from faar_ray.train.checkpoint import (
     records_to_plain,
     save_checkpoint,
 )
-from faar_ray.train.fit import write_down
 
 RANK = RankRecord(0, 0, 0, "qkv", "shared", 2, 2, "adapter", 1.0, 1.0, (0.75, 0.25), 0, 9)
 SINE = SineRecord(0, 3, 1, "fc1", "depth", 9.0, 0.01, 0.05, 0.1, 0.45, 64, 40.0, 90.0, 0.2, None)

@@ -115,10 +115,10 @@ def test_a_file_in_the_folders_place_is_exit_2(config: Path, capsys: pytest.Capt
 def test_a_storage_that_gives_out_leaves_what_was_trained_and_names_the_command(
     config: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from faar_ray.train import fit
+    from faar_ray.tracking import trial_files
 
     written: list[int] = []
-    write = fit.write_trace
+    write = trial_files.write_trace
 
     def once(*arguments: Any) -> None:
         if len(written) == 2:
@@ -126,13 +126,13 @@ def test_a_storage_that_gives_out_leaves_what_was_trained_and_names_the_command(
         written.append(1)
         write(*arguments)
 
-    monkeypatch.setattr(fit, "write_trace", once)
+    monkeypatch.setattr(trial_files, "write_trace", once)
     assert main([str(config)]) == 1
     error = capsys.readouterr().err
     assert "storage.path: /there cannot be written (No space left on device)" in error
     assert "mine.yaml --resume" in error
     assert read_rank_trace(config.parent / "runs/mine/rank_trace/t000-s0.parquet").num_rows > 0
-    monkeypatch.setattr(fit, "write_trace", write)
+    monkeypatch.setattr(trial_files, "write_trace", write)
     assert main([str(config), "--resume"]) == 0
 
 

@@ -1,10 +1,17 @@
-"""Which places outside this machine a config may name."""
+"""Places: the cache of this machine, and what a config may name outside it."""
 
 from __future__ import annotations
 
+import os
 import re
+from pathlib import Path
 
 STORAGE = "s3://BUCKET/PREFIX"
+
+
+def default_cache_dir() -> Path:
+    """`$FAAR_RAY_CACHE`, or ~/.cache/faar_ray."""
+    return Path(os.environ.get("FAAR_RAY_CACHE") or Path.home() / ".cache" / "faar_ray").expanduser().absolute()
 
 
 def is_remote(path: str) -> bool:
