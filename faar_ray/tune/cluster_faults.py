@@ -54,3 +54,8 @@ def count(data: Mapping[str, Any], key: str, path: KeyPath, faults: list[Fault],
 def mapping(value: Any) -> dict[str, Any]:
     """The value if it is a mapping, else an empty one."""
     return value if isinstance(value, dict) else {}
+
+
+def listing(value: Any) -> list[Any]:
+    """The value if it is a list, else an empty one."""
+    return value if isinstance(value, list) else []

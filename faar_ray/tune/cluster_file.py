@@ -10,7 +10,7 @@ from pathlib import Path
 from faar_ray.errors import ConfigError
 from faar_ray.faults import lines_of
 from faar_ray.reading import Document
-from faar_ray.tune.cluster_kube import KINDS, read_kube
+from faar_ray.tune.cluster_kube import KINDS, is_kube, read_kube
 from faar_ray.tune.cluster_vm import read_vm
 from faar_ray.tune.node_types import ClusterFile
 from faar_ray.tune.yaml_stream import read_yaml_stream
@@ -25,7 +25,7 @@ def read_cluster(path: Path) -> ClusterFile:
         ConfigError: no such file, no YAML, no cluster, bounds or names that fail later; all faults at once.
     """
     document = cluster_document(path)
-    cluster, faults = (read_kube if document.data.get("kind") in KINDS else read_vm)(path, document)
+    cluster, faults = (read_kube if is_kube(document) else read_vm)(path, document)
     if faults or cluster is None:
         raise ConfigError(lines_of(faults, document))
     return cluster

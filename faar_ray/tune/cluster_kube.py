@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from faar_ray.faults import Fault
 from faar_ray.reading import Document, KeyPath, shown
 from faar_ray.train.capacity import Node
-from faar_ray.tune.cluster_faults import count, mapping, name, price
+from faar_ray.tune.cluster_faults import count, listing, mapping, name, price
 from faar_ray.tune.node_types import MARKET, ClusterFile, NodeType
 
 KINDS = {"RayCluster": ("spec",), "RayJob": ("spec", "rayClusterSpec")}
@@ -24,6 +25,11 @@ SPOT = {
 UNITS = {"m": 1e-3, "": 1.0, "k": 1e3}
 
 
+def is_kube(document: Document) -> bool:
+    """Whether a document describes a cluster of KubeRay's."""
+    return any(document.data.get("kind") == kind for kind in KINDS)
+
+
 def read_kube(path: Path, document: Document) -> tuple[ClusterFile | None, list[Fault]]:
     """The cluster, and all faults of the document."""
     faults: list[Fault] = []
@@ -33,13 +39,12 @@ def read_kube(path: Path, document: Document) -> tuple[ClusterFile | None, list[
         spec = mapping(mapping(spec).get(key))
     if not mapping(spec.get("headGroupSpec")):
         faults.append(Fault((*where, "headGroupSpec"), "must be written"))
-    groups = spec.get("workerGroupSpecs") or []
+    groups = spec.get("workerGroupSpecs", [])
     if not isinstance(groups, list):
         faults.append(Fault((*where, "workerGroupSpecs"), f"must be a list, got {shown(groups)}"))
-        groups = []
     called = name(mapping(data.get("metadata")).get("name"), ("metadata", "name"), faults)
     head = _head(mapping(spec.get("headGroupSpec")), (*where, "headGroupSpec"), faults)
-    workers = list(_workers(groups, (*where, "workerGroupSpecs"), faults))
+    workers = list(_workers(listing(groups), (*where, "workerGroupSpecs"), faults))
     return ClusterFile(path, called, "kuberay", sum(kind.most for kind in workers), (head, *workers)), faults
 
 
@@ -67,8 +72,8 @@ def _workers(groups: list[Any], path: KeyPath, faults: list[Fault]) -> Iterator[
 def _node(group: dict[str, Any], path: KeyPath, faults: list[Fault]) -> Node:
     """What Ray offers of one pod: `resources` or `rayStartParams` of the group, else the first container's limits."""
     pod = mapping(mapping(group.get("template")).get("spec"))
-    containers = pod.get("containers")
-    if not isinstance(containers, list) or not containers:
+    containers = listing(pod.get("containers"))
+    if not containers:
         faults.append(Fault((*path, "template", "spec", "containers"), "must hold the container that runs Ray"))
         return Node(0, 0)
     resources = mapping(mapping(containers[0]).get("resources"))
@@ -88,10 +93,13 @@ def _quantity(value: Any, path: KeyPath, faults: list[Fault]) -> float:
     text = str(value)
     number, unit = (text[:-1], text[-1]) if text[-1:] in ("m", "k") else (text, "")
     try:
-        return float(number) * UNITS[unit]
+        found = float(number) * UNITS[unit]
     except ValueError:
-        faults.append(Fault(path, f"CPUs and GPUs must be numbers such as 4 or 500m, got {shown(value)}"))
-        return 0.0
+        found = math.nan
+    if 0 <= found < math.inf:
+        return found
+    faults.append(Fault(path, f"CPUs and GPUs must be numbers such as 4 or 500m, got {shown(value)}"))
+    return 0.0
 
 
 def _price(group: dict[str, Any], path: KeyPath, faults: list[Fault]) -> float | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from difflib import get_close_matches
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from jsonschema import Draft7Validator, ValidationError
 from faar_ray.faults import Fault
 from faar_ray.reading import Document, KeyPath, named, shown
 from faar_ray.train.capacity import Node
-from faar_ray.tune.cluster_faults import count, mapping, name, price
+from faar_ray.tune.cluster_faults import count, listing, mapping, name, price
 from faar_ray.tune.node_types import MARKET, ClusterFile, NodeType
 
 TYPES = "available_node_types"
@@ -32,7 +33,7 @@ def read_vm(path: Path, document: Document) -> tuple[ClusterFile | None, list[Fa
     called = name(data.get("cluster_name"), ("cluster_name",), faults)
     provider = mapping(data.get("provider")).get("type")
     if provider == "local":
-        most = len(mapping(data.get("provider")).get("worker_ips") or [])
+        most = len(listing(mapping(data.get("provider")).get("worker_ips")))
         cluster = ClusterFile(path, called, provider, most, ())
     else:
         most = count(data, "max_workers", (), faults, UNWRITTEN)
@@ -42,11 +43,16 @@ def read_vm(path: Path, document: Document) -> tuple[ClusterFile | None, list[Fa
 
 def schema_faults(data: dict[str, Any]) -> Iterator[Fault]:
     """What Ray's schema for such files refuses."""
+    for error in Draft7Validator(_schema()).iter_errors(data):
+        yield from _said(error)
+
+
+@cache
+def _schema() -> dict[str, Any]:
     spec = find_spec("ray")
     assert spec is not None and spec.origin is not None
-    schema = json.loads((Path(spec.origin).parent / "autoscaler" / "ray-schema.json").read_text())
-    for error in Draft7Validator(schema).iter_errors(data):
-        yield from _said(error)
+    schema: dict[str, Any] = json.loads((Path(spec.origin).parent / "autoscaler" / "ray-schema.json").read_text())
+    return schema
 
 
 def _said(error: ValidationError) -> Iterator[Fault]:
@@ -69,8 +75,8 @@ def _types(data: dict[str, Any], faults: list[Fault]) -> Iterator[NodeType]:
     head, types = data.get("head_node_type"), mapping(data.get(TYPES))
     if not types:
         faults.append(Fault((TYPES,), "must name the node types, the head's and the workers'"))
-    elif head not in types:
-        near = get_close_matches(str(head), types, 1)
+    elif not isinstance(head, str) or head not in types:
+        near = get_close_matches(str(head), list(types), 1)
         hint = f" (did you mean '{near[0]}'?)" if near else ""
         said = "must be written" if head is None else f"must be one of {', '.join(types)}, got {shown(head)}{hint}"
         faults.append(Fault(("head_node_type",), said))
@@ -80,10 +86,11 @@ def _types(data: dict[str, Any], faults: list[Fault]) -> Iterator[NodeType]:
 
 def _type(called: str, kind: dict[str, Any], head: bool, faults: list[Fault]) -> NodeType:
     path: KeyPath = (TYPES, called)
-    most = 1 + int(kind.get("max_workers") or 0) if head else count(kind, "max_workers", path, faults, UNBOUND)
+    bound = count({"max_workers": 0, **kind} if head else kind, "max_workers", path, faults, UNBOUND)
+    most = bound + head
     least = kind.get("min_workers", 0)
-    if isinstance(least, int) and not head and "max_workers" in kind and least > most:
-        faults.append(Fault((*path, "min_workers"), f"must be at most max_workers {most}, got {least}"))
+    if isinstance(least, int) and not head and "max_workers" in kind and least > bound:
+        faults.append(Fault((*path, "min_workers"), f"must be at most max_workers {bound}, got {least}"))
     labels = kind.get("labels")
     return NodeType(
         name=called,
@@ -106,8 +113,8 @@ def _node(resources: dict[str, Any], path: KeyPath, faults: list[Fault]) -> Node
 def _by_spot(node_config: dict[str, Any]) -> bool:
     """Whether a cloud's own words ask for a machine that it may take back: those of AWS, GCP and Azure."""
     market = mapping(node_config.get("InstanceMarketOptions")).get("MarketType")
-    plan: Any = node_config.get("scheduling") or {}
-    plans = [mapping(one) for one in (plan if isinstance(plan, list) else [plan])]
+    plan = node_config.get("scheduling")
+    plans = [mapping(one) for one in (listing(plan) or [plan])]
     priority = mapping(node_config.get("azure_arm_parameters")).get("priority")
     google = any(one.get("preemptible") is True or one.get("provisioningModel") == "SPOT" for one in plans)
     return market == "spot" or google or str(priority).lower() in ("spot", "low")
