@@ -47,12 +47,13 @@ def house_faults(path: Path) -> list[str]:
     kinds = [document for document in documents if is_kube(document)]
     if len(documents) > 1 and not kinds:
         raise ConfigError(f"{path}:1:1: kind: one document must be a RayCluster or a RayJob")
-    lines = []
-    for document in documents:
-        judge = _kube if document in kinds else _vm if len(documents) == 1 else _any
-        faults = sorted(judge(path, document), key=lambda fault: document.place(fault.path))
-        lines += lines_of(faults, document)
-    return lines
+    return [line for document in documents for line in lines_of(rule_faults(path, document), document)]
+
+
+def rule_faults(path: Path, document: Document) -> list[Fault]:
+    """All faults of one document; of another kind than a cluster only what holds for whatever a file describes."""
+    judge = _kube if is_kube(document) else _any if "kind" in document.data else _vm
+    return list(judge(path, document))
 
 
 def _any(path: Path, document: Document) -> Iterator[Fault]:
@@ -141,13 +142,13 @@ def _doors(data: dict[str, Any]) -> Iterator[Fault]:
     group = mapping(mapping(data.get("provider")).get("security_group"))
     for index, rule in enumerate(listing(group.get("IpPermissions"))):
         if "0.0.0.0/0" in str(rule) or "::/0" in str(rule):
-            place = ("provider", "security_group", "IpPermissions", index)
-            yield Fault(place, "must not let the whole world in: Ray adds SSH by itself")
+            rules: KeyPath = ("provider", "security_group", "IpPermissions", index)
+            yield Fault(rules, "must not let the whole world in: Ray adds SSH by itself")
 
 
 def _machine(config: dict[str, Any], path: KeyPath) -> Iterator[Fault]:
     """A machine image that is another one tomorrow, in the words of AWS, GCP and Azure."""
-    if "InstanceType" in config and MOVING.match(str(config.get("ImageId", "latest"))):
+    if "InstanceType" in config and not str(config.get("ImageId")).startswith("ami-"):
         yield Fault((*path, "ImageId"), "must be written as an id: Ray's default is another one with each version")
     for index, disk in enumerate(listing(config.get("disks"))):
         if "/family/" in str(mapping(mapping(disk).get("initializeParams")).get("sourceImage")):

@@ -57,18 +57,20 @@ def _schema() -> dict[str, Any]:
 
 def _said(error: ValidationError) -> Iterator[Fault]:
     path: KeyPath = tuple(error.absolute_path)
+    rule: Any = error.validator_value
+    written: Any = error.instance
     if error.validator == "required":
-        missing = [key for key in error.validator_value if key not in error.instance]
+        missing = [key for key in rule if key not in written]
         yield from (Fault((*path, key), "must be written") for key in missing)
     elif error.validator == "additionalProperties":
         known = mapping(error.schema).get("properties", {})
-        for key in [key for key in error.instance if key not in known]:
+        for key in [key for key in written if key not in known]:
             near = get_close_matches(key, known, 1)
             yield Fault((*path, key), "unknown key" + (f" (did you mean '{near[0]}'?)" if near else ""))
     elif error.validator == "type":
-        yield Fault(path, f"must be of type {error.validator_value}, got {shown(error.instance)}")
+        yield Fault(path, f"must be of type {rule}, got {shown(written)}")
     else:
-        yield Fault(path, f"breaks Ray's rule {error.validator}: {shown(error.validator_value)}")
+        yield Fault(path, f"breaks Ray's rule {error.validator}: {shown(rule)}")
 
 
 def _types(data: dict[str, Any], faults: list[Fault]) -> Iterator[NodeType]:
