@@ -1,5 +1,5 @@
-"""`clusters/slurm.sh` on this machine: `srun` and `scontrol` are stand-ins that run a step here, `ray` and `python` record
-what they were asked.
+"""`clusters/slurm.sh` on this machine. `srun` and `scontrol` are stand-ins that run a step here, `ray` and `python`
+record what they were asked.
 """
 
 from __future__ import annotations
