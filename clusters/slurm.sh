@@ -2,7 +2,7 @@
 # A search under SLURM: one job that holds its nodes, Ray on all of them, the search on the first one, all gone with the job.
 # Edit: the #SBATCH lines, VENV and RUNS below (a folder that all nodes share, or s3://BUCKET/runs); PRICE, USD per node and hour as your site accounts it.
 # Per hour: 4 nodes x PRICE, 4.80 USD by the 1.20 below, until the search ends or --time is over, busy or not: SLURM has no autoscaler.
-# Start, in the repository's root: python3.11 -m venv VENV && VENV/bin/pip install -c constraints.txt . once; mkdir -p ~/.ray; VENV/bin/ray get-auth-token --generate > /dev/null
+# Start, in the repository's root: python3.11 -m venv VENV && VENV/bin/pip install -c constraints.txt . once; VENV/bin/ray get-auth-token --generate > /dev/null
 # Search: sbatch clusters/slurm.sh, which runs: python -m faar_ray.tune search_spaces/rho.yaml --address auto storage.path=RUNS resources.workers=4 resources.gpus_per_worker=1
 #   more of its arguments behind the file: sbatch clusters/slurm.sh budget.trials=40
 # Watch: tail -f faar_ray-JOBID.out; the dashboard: ssh -L 8265:localhost:PORT -J LOGIN NODE as that file's first line has them (it asks for what ray get-auth-token prints).
@@ -34,7 +34,7 @@ case $RUNS in
 esac
 
 # Jobs may share a node, with those of others too: ports and a session folder of the job's own.
-port=$((20000 + SLURM_JOB_ID % 10000 * 2))
+port=$((20000 + SLURM_JOB_ID % 3000 * 4))
 session=/tmp/faar_ray-$SLURM_JOB_ID
 mapfile -t nodes < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
 head=${nodes[0]}
@@ -42,17 +42,21 @@ address=$(srun --overlap --nodes=1 --ntasks=1 --nodelist="$head" hostname -I | a
 export RAY_ADDRESS=$address:$port  # what `--address auto` finds
 offer=(
   --block  # the step holds its Ray: it ends with the step, and the step with the job
+  --temp-dir="$session" --dashboard-agent-listen-port=$((port + 3))
   --num-cpus="$SLURM_CPUS_PER_TASK" --num-gpus="${SLURM_GPUS_ON_NODE:-0}"
   --labels="usd-per-hour=$price,ray.io/market-type=on-demand"
 )
 
 steps=()
 search=
-trap 'kill "${steps[@]}" 2> /dev/null || true; wait' EXIT
+status=1
+# Ray's logs of a job that failed stay on its nodes, in $session
+trap 'kill "${steps[@]}" 2> /dev/null || true; wait
+  ((status)) || srun --overlap --nodes="${#nodes[@]}" --ntasks="${#nodes[@]}" rm -rf "$session"' EXIT
 trap '[ -z "$search" ] || kill -TERM "$search"' TERM
 
 srun --overlap --nodes=1 --ntasks=1 --nodelist="$head" ray start --head --node-ip-address="$address" --port="$port" \
-  --dashboard-host=127.0.0.1 --dashboard-port=$((port + 1)) --temp-dir="$session" "${offer[@]}" &
+  --dashboard-host=127.0.0.1 --dashboard-port=$((port + 1)) --ray-client-server-port=$((port + 2)) "${offer[@]}" &
 steps+=($!)
 for ((try = 1; ; try++)); do
   if ray status > /dev/null 2>&1; then break; fi

@@ -4,9 +4,11 @@ record what they were asked.
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -52,7 +54,7 @@ def environment(tmp_path: Path) -> dict[str, str]:
 
 def run(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        ["bash", str(SCRIPT), *arguments], env=environment, capture_output=True, text=True, timeout=60
+        ["bash", str(SCRIPT), *arguments], env=environment, capture_output=True, text=True, timeout=200
     )  # fmt: skip
 
 
@@ -69,11 +71,12 @@ def test_a_head_its_workers_and_the_search_start_in_this_order(environment: dict
     assert done.returncode == 0, done.stderr
     lines = log(environment)
     (head,) = (line for line in lines if line.startswith("ray start --head"))
-    assert "--node-ip-address=127.0.0.1 --port=20014 --dashboard-host=127.0.0.1" in head
-    assert head.endswith("[token 127.0.0.1:20014]")
-    (worker,) = (line for line in lines if line.startswith("ray start --address=127.0.0.1:20014"))
+    assert "--node-ip-address=127.0.0.1 --port=20028 --dashboard-host=127.0.0.1" in head
+    assert head.endswith("[token 127.0.0.1:20028]")
+    (worker,) = (line for line in lines if line.startswith("ray start --address=127.0.0.1:20028"))
     for line in (head, worker):
-        assert "--block --num-cpus=8 --num-gpus=1 --labels=usd-per-hour=1.20,ray.io/market-type=on-demand" in line
+        assert "--block --temp-dir=/tmp/faar_ray-7 --dashboard-agent-listen-port=20031" in line
+        assert "--num-cpus=8 --num-gpus=1 --labels=usd-per-hour=1.20,ray.io/market-type=on-demand" in line
     assert any(line.startswith("srun --overlap --nodes=3 --ntasks=3 --exclude=node1 ray start") for line in lines)
     (search,) = (line for line in lines if line.startswith("python -m faar_ray.tune"))
     runs = f"{environment['HOME']}/faar_ray-runs"
@@ -111,6 +114,40 @@ def test_what_cannot_work_is_said_before_ray_starts(
     assert not Path(environment["LOG"]).exists()
 
 
+SEARCH = """#!{python}
+import json, os, subprocess, sys, time
+import ray
+ray.init(address="auto", log_to_driver=False)
+until = time.monotonic() + 60
+while len(ray.nodes()) < 2 and time.monotonic() < until:
+    time.sleep(0.5)
+stranger = subprocess.run(["ray", "status"], env={{**os.environ, "RAY_AUTH_TOKEN": "0" * 32}}, capture_output=True)
+nodes = [[node["Alive"], node["Resources"]["CPU"], node["Labels"]["usd-per-hour"]] for node in ray.nodes()]
+with open(os.environ["LOG"], "w") as log:
+    json.dump({{"stranger": stranger.returncode, "nodes": nodes}}, log)
+"""
+
+
+@pytest.mark.cluster
+def test_rays_own_nodes_meet_by_the_token_and_bring_their_price(environment: dict[str, str], tmp_path: Path) -> None:
+    """Ray itself, two nodes of it on this machine; what stands in for the search looks at them."""
+    binaries = tmp_path / "venv" / "bin"
+    (binaries / "ray").unlink()
+    (binaries / "ray").symlink_to(Path(sys.executable).with_name("ray"))
+    (binaries / "python").write_text(SEARCH.format(python=sys.executable))
+    (binaries / "scontrol").write_text("#!/usr/bin/env bash\nprintf 'node1\\nnode2\\n'\n")
+    (binaries / "srun").write_text('#!/usr/bin/env bash\nwhile [[ $1 == --* ]]; do shift; done; exec "$@"\n')
+    (tmp_path / ".ray" / "auth_token").write_text("a" * 32)
+    job = str(os.getpid())
+    done = run({**environment, "SLURM_JOB_ID": job, "SLURM_CPUS_PER_TASK": "1", "SLURM_GPUS_ON_NODE": "0"})
+    assert done.returncode == 0, done.stderr[-3000:]
+    seen = json.loads(Path(environment["LOG"]).read_text())
+    assert seen["nodes"] == [[True, 1.0, "1.20"]] * 2
+    assert seen["stranger"] != 0
+    assert left(environment) == []
+    assert not Path(f"/tmp/faar_ray-{job}").exists()
+
+
 def wait_for(environment: dict[str, str], text: str) -> None:
     for _ in range(200):
         if Path(environment["LOG"]).exists() and any(line.startswith(text) for line in log(environment)):
@@ -122,7 +159,7 @@ def wait_for(environment: dict[str, str], text: str) -> None:
 def left(environment: dict[str, str]) -> list[str]:
     """Processes of the job that still run, by their environment; those that are just ending get a second."""
     mark = f"VENV={environment['VENV']}".encode()
-    for _ in range(10):
+    for _ in range(50):
         found = [
             path.parent.name for path in Path("/proc").glob("[0-9]*/environ") if mark in content(path).split(b"\0")
         ]
