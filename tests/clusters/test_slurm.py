@@ -23,7 +23,7 @@ STAND_INS = {
         'echo "ray $* [$RAY_AUTH_MODE $RAY_ADDRESS]" >> "$LOG"; [[ $1 != start ]] || exec sleep 60\n'
         'grep -q "^ray start --head" "$LOG"  # the status of a cluster is one when it has a head'
     ),
-    "python": 'echo "python $*" >> "$LOG"; trap "kill \\$!; exit 130" TERM; eval "$SEARCH"',
+    "python": 'trap "kill \\$! 2> /dev/null; exit 130" TERM; echo "python $*" >> "$LOG"; eval "$SEARCH"',
 }
 
 
@@ -92,9 +92,9 @@ def test_the_searchs_exit_code_is_the_jobs_and_nothing_is_left_behind(environmen
 
 
 def test_a_job_whose_time_is_nearly_over_tells_the_search_to_end(environment: dict[str, str]) -> None:
-    job = subprocess.Popen(["bash", str(SCRIPT)], env={**environment, "SEARCH": "sleep 60 & wait"})
+    job = subprocess.Popen(["bash", str(SCRIPT)], env={**environment, "SEARCH": "sleep 60 & echo asleep >> $LOG; wait"})
     try:
-        wait_for(environment, "python -m faar_ray.tune")
+        wait_for(environment, "asleep")
         job.send_signal(signal.SIGTERM)
         assert job.wait(20) == 130
     finally:
