@@ -53,7 +53,7 @@ status=1
 # Ray's logs of a job that failed stay on its nodes, in $session
 trap 'kill "${steps[@]}" 2> /dev/null || true; wait
   ((status)) || srun --overlap --nodes="${#nodes[@]}" --ntasks="${#nodes[@]}" rm -rf "$session"' EXIT
-trap '[ -z "$search" ] || kill -TERM "$search"' TERM
+trap 'if [ -n "$search" ]; then kill -TERM "$search" && told=1; else exit 143; fi' TERM
 
 srun --overlap --nodes=1 --ntasks=1 --nodelist="$head" ray start --head --node-ip-address="$address" --port="$port" \
   --dashboard-host=127.0.0.1 --dashboard-port=$((port + 1)) --ray-client-server-port=$((port + 2)) "${offer[@]}" &
@@ -73,7 +73,9 @@ echo "Ray on ${nodes[*]}; dashboard on port $((port + 1)) of $head"
 python -m faar_ray.tune search_spaces/rho.yaml --address auto storage.path="$RUNS" tracking.uri="$MLFLOW" \
   resources.workers="${#nodes[@]}" resources.gpus_per_worker=1 "$@" &
 search=$!
-status=0
-wait "$search" || status=$?
-if ((status > 128)) && kill -0 "$search" 2> /dev/null; then wait "$search" || status=$?; fi  # TERM ended the first wait
+told=1
+while ((told)); do  # a TERM ends `wait`, but not the search
+  told=0 status=0
+  wait "$search" || status=$?
+done
 exit "$status"

@@ -102,7 +102,7 @@ def test_the_image_and_the_install_are_of_the_version_that_was_tested(path: Path
     assert "-c ~/faar_ray/constraints.txt" in config["setup_commands"][0]
 
 
-@pytest.mark.parametrize("path", FILES, ids=named)
+@pytest.mark.parametrize("path", [path for path in FILES if path.name != "local.yaml"], ids=named)
 def test_the_header_has_ten_lines_that_say_it_all(path: Path) -> None:
     lines = header(path)
     assert len(lines) == 10
