@@ -12,6 +12,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,8 @@ import boto3
 import pytest
 import yaml
 from ray.autoscaler._private.providers import _get_node_provider
+from ray.autoscaler.v2.instance_manager.config import FileConfigReader
+from ray.autoscaler.v2.instance_manager.node_provider import NodeProviderAdapter
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 ROOT = Path(__file__).parents[2]
@@ -33,6 +36,8 @@ with open(os.environ["ASKED"], "a") as log:
     log.write(json.dumps(command) + "\\n")
 if command[0] == "rsync" and command[-1].endswith("ray_bootstrap_config.yaml"):
     shutil.copy(command[-2], os.environ["ASKED"] + ".config")
+if command[0] == "rsync" and command[-1].endswith("ray_bootstrap_key.pem"):
+    shutil.copy(command[-2], os.environ["HOME"] + "/ray_bootstrap_key.pem")  # where the head has it
 if "{{json .Config.Env}}" in command[-1]:
     print('["HOME=/home/ray"]')  # what `docker inspect` says of Ray's image
 """
@@ -58,10 +63,10 @@ class Laptop:
         """The commands that `ssh` and `rsync` stood in for."""
         return [json.loads(line) for line in Path(self.environment["ASKED"]).read_text().splitlines()]
 
-    def head_config(self) -> dict[str, Any]:
-        """The config that went to the head: what its autoscaler starts workers by."""
-        config: dict[str, Any] = json.loads(Path(self.environment["ASKED"] + ".config").read_text())
-        return config
+    @property
+    def head_config_file(self) -> Path:
+        """A copy of the config that went to the head: what its autoscaler starts workers by."""
+        return Path(self.environment["ASKED"] + ".config")
 
 
 @pytest.fixture(scope="module")
@@ -163,17 +168,48 @@ def test_the_head_gets_the_checkout_the_token_and_its_labels(laptop: Laptop) -> 
 
 @pytest.mark.parametrize("kind", ["gpu_spot", "gpu_on_demand"])
 def test_a_worker_is_started_as_the_file_says(laptop: Laptop, instances: Instances, kind: str) -> None:
-    """By the config that the head got, and by Ray's own provider, as its autoscaler does."""
-    config = laptop.head_config()
+    """By the config that the head got, and by the provider of Ray's autoscaler."""
     before = {instance["InstanceId"] for instance in instances()}
-    provider = _get_node_provider(config["provider"], config["cluster_name"])
-    asked = config["available_node_types"][kind]
-    labels = {"ray-node-type": "worker", "ray-user-node-type": kind, "ray-node-name": f"ray-faar-ray-{kind}"}
-    provider.create_node(asked["node_config"], labels, 1)
+    provider = autoscalers_provider(laptop.head_config_file)
+    provider.launch({kind: 1}, f"request-{kind}")
+    seen = eventually(lambda: [node for node in provider.get_non_terminated().values() if node.node_type == kind])
+    assert [(node.request_id, node.is_running) for node in seen] == [(f"request-{kind}", True)]
+    assert provider.poll_errors() == []
     (worker,) = (instance for instance in instances() if instance["InstanceId"] not in before)
     as_the_file_says(worker, kind)
     assert worker.get("InstanceLifecycle") == ("spot" if kind == "gpu_spot" else None)
-    assert (asked["labels"], asked["max_workers"]) == (TYPES[kind]["labels"], TYPES[kind]["max_workers"])
+    asked = json.loads(laptop.head_config_file.read_text())["available_node_types"][kind]
+    for key in ("labels", "max_workers", "priority"):
+        assert asked[key] == TYPES[kind][key]
+    assert asked["resources"].items() >= TYPES[kind]["resources"].items()
+
+
+def test_a_spot_request_that_fails_is_an_error_of_that_type(laptop: Laptop, tmp_path: Path) -> None:
+    """Which makes the autoscaler ask for the other type: see `test_shipped`."""
+    config = json.loads(laptop.head_config_file.read_text())
+    config["available_node_types"]["gpu_spot"]["node_config"]["SubnetIds"] = ["subnet-00000000"]
+    (tmp_path / "config.yaml").write_text(json.dumps(config))
+    provider = autoscalers_provider(tmp_path / "config.yaml")
+    provider.launch({"gpu_spot": 2}, "request-failed")
+    (error,) = eventually(provider.poll_errors)
+    assert (error.node_type, error.count, error.request_id) == ("gpu_spot", 2, "request-failed")
+    assert "subnet-00000000" in str(error.__cause__)
+
+
+def autoscalers_provider(file: Path) -> NodeProviderAdapter:
+    """What the autoscaler on the head starts and ends nodes by."""
+    config = json.loads(file.read_text())
+    provider = _get_node_provider(config["provider"], config["cluster_name"])
+    return NodeProviderAdapter(provider, FileConfigReader(str(file)))
+
+
+def eventually(look: Callable[[], list[Any]]) -> list[Any]:
+    """The first answer that is not empty, within 20 s."""
+    for _ in range(100):
+        if found := look():
+            return found
+        time.sleep(0.2)
+    pytest.fail("nothing within 20 s")
 
 
 def test_the_headers_search_reaches_the_container_on_the_head(laptop: Laptop) -> None:
