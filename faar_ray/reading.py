@@ -196,8 +196,16 @@ def read_yaml(path: Path) -> Document:
     Raises:
         ConfigError: no such file, not a file, not UTF-8, not YAML, empty, duplicate keys, ...: every fault it can see.
     """
-    file = str(path)
-    plain, data = _parse(_text(path), f"{file}:")
+    return document_of(read_text(path), str(path))
+
+
+def document_of(text: str, file: str) -> Document:
+    """The mapping that a text holds; `file` is named in faults.
+
+    Raises:
+        ConfigError: as `read_yaml`, for what is not the file's own fault.
+    """
+    plain, data = _parse(text, f"{file}:")
     if plain.faults:
         raise ConfigError([f"{file}:{line}:{column}: {text}" for (line, column), text in sorted(plain.faults)])
     if data is None:
@@ -256,7 +264,12 @@ def _printable(text: str) -> str:
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
-def _text(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """The text of a config file.
+
+    Raises:
+        ConfigError: no such file, not a file, too large, not UTF-8.
+    """
     try:
         if path.is_dir():
             raise ConfigError(f"{path}: is a folder, not a file")

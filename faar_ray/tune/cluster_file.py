@@ -1,0 +1,45 @@
+"""A cluster's file, Ray's own (`ray up`) or a RayCluster of Kubernetes, as node types with their numbers and prices.
+
+Ray checks such a file late and one fault at a time, fills in bounds that nobody wrote, and takes names that fail later.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from faar_ray.errors import ConfigError
+from faar_ray.faults import lines_of
+from faar_ray.reading import Document
+from faar_ray.tune.cluster_kube import KINDS, is_kube, read_kube
+from faar_ray.tune.cluster_vm import read_vm
+from faar_ray.tune.node_types import ClusterFile
+from faar_ray.tune.yaml_stream import read_yaml_stream
+
+
+def read_cluster(path: Path) -> ClusterFile:
+    """The cluster of a file; of several Kubernetes documents the first RayCluster (or RayJob) counts.
+
+    A price that is missing is None there, and no fault; `cluster_rules` has what a careful operator adds.
+
+    Raises:
+        ConfigError: no such file, no YAML, no cluster, bounds or names that fail later; all faults at once.
+    """
+    document = cluster_document(path)
+    cluster, faults = (read_kube if is_kube(document) else read_vm)(path, document)
+    if faults or cluster is None:
+        raise ConfigError(lines_of(faults, document))
+    return cluster
+
+
+def cluster_document(path: Path) -> Document:
+    """The document of a file that describes the cluster.
+
+    Raises:
+        ConfigError: as `read_cluster`, for what can be seen without looking into it.
+    """
+    documents = read_yaml_stream(path)
+    ours = [document for kind in KINDS for document in documents if document.data.get("kind") == kind]
+    if len(documents) > 1 and not ours:
+        line, column = documents[0].place(("kind",))
+        raise ConfigError(f"{path}:{line}:{column}: kind: one document must be a RayCluster or a RayJob")
+    return next(iter(ours), documents[0])
