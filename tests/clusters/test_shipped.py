@@ -20,6 +20,7 @@ from faar_ray.tune.cluster_rules import house_faults
 CLUSTERS = Path(__file__).parents[2] / "clusters"
 FILES = sorted(path for path in CLUSTERS.iterdir() if path.suffix in (".yaml", ".sh"))
 CLOUDS = [CLUSTERS / f"{cloud}.yaml" for cloud in ("aws", "azure", "gcp")]
+LOCAL = CLUSTERS / "local.yaml"
 HOUSE = [path for path in FILES if path.suffix == ".yaml"]
 
 
@@ -40,6 +41,13 @@ def test_ray_takes_the_file(path: Path) -> None:
     kinds = config["available_node_types"]
     assert {kind["min_workers"] for kind in kinds.values()} == {0}
     assert config["head_setup_commands"][0] == config["worker_setup_commands"][0], "one install for all nodes"
+
+
+def test_ray_takes_the_file_of_machines_that_are_there() -> None:
+    config = prepare_config(yaml.safe_load(LOCAL.read_text()))
+    validate_config(config)
+    (kind,) = config["available_node_types"].values()
+    assert kind["min_workers"] == kind["max_workers"] == len(config["provider"]["worker_ips"])
 
 
 @pytest.mark.parametrize("path", HOUSE, ids=named)
@@ -102,13 +110,13 @@ def test_the_image_and_the_install_are_of_the_version_that_was_tested(path: Path
     assert "-c ~/faar_ray/constraints.txt" in config["setup_commands"][0]
 
 
-@pytest.mark.parametrize("path", [path for path in FILES if path.name != "local.yaml"], ids=named)
+@pytest.mark.parametrize("path", FILES, ids=named)
 def test_the_header_has_ten_lines_that_say_it_all(path: Path) -> None:
     lines = header(path)
     assert len(lines) == 10
     words = {line.removeprefix("# ").split(":")[0].split(",")[0] for line in lines}
     assert words >= {"Edit", "Per hour", "Start", "Search", "Watch", "MLflow", "End", "Go on"}
-    assert any("check yours" in line for line in lines) or path.suffix == ".sh"
+    assert any("check yours" in line for line in lines) or path.name in ("slurm.sh", "local.yaml")
 
 
 @pytest.mark.parametrize("path", FILES, ids=named)
@@ -119,15 +127,14 @@ def test_the_headers_search_is_the_main_job(path: Path) -> None:
     assert (CLUSTERS.parent / options.space).is_file()
     assert options.address == "auto"
     keys = dict(one.split("=", 1) for one in options.overrides)
-    if path.name != "local.yaml":
-        assert (keys["resources.workers"], keys["resources.gpus_per_worker"]) == ("4", "1")
+    assert (keys["resources.workers"], keys["resources.gpus_per_worker"]) == ("4", "1")
     assert keys["storage.path"].startswith(("s3://", "/", "RUNS"))
     assert "--resume" in text
 
 
 def test_the_files_travel_without_what_must_stay() -> None:
     """What `.gitignore` and the exclusions of a file keep back, and that the token is mounted from the laptop."""
-    for path in CLOUDS:
+    for path in [*CLOUDS, LOCAL]:
         config = yaml.safe_load(path.read_text())
         assert config["rsync_filter"] == [".gitignore"]
         assert {".git", ".venv", "runs"} <= set(config["rsync_exclude"])
