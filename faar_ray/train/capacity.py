@@ -25,7 +25,10 @@ class Capacity:
     """How many trials run at once, and why."""
 
     concurrent: int
+    """With all machines that may come."""
     why: str
+    now: int
+    """On the machines that are there."""
 
 
 def this_machine() -> Node:
@@ -37,29 +40,52 @@ def this_machine() -> Node:
     return Node(max(1, min(len(os.sched_getaffinity(0)), _quota())), gpus)
 
 
-def capacity(need: Resources, nodes: Sequence[Node]) -> Capacity:
-    """How many trials of `need` fit on the nodes at once; a worker is on one machine, a trial may be on several.
+def capacity(need: Resources, nodes: Sequence[Node], coming: Sequence[Node] = ()) -> Capacity:
+    """How many trials of `need` fit at once; a worker is on one machine, a trial may be on several.
+
+    Args:
+        need: of a trial.
+        nodes: machines that are there.
+        coming: machines that an autoscaler may add.
 
     Raises:
-        ConfigError: not even one fits, naming the shortfall.
+        ConfigError: not even one fits with all of them, naming the shortfall.
     """
-    workers = sum(_on_one(need, node) for node in nodes)
-    total = workers // need.workers
+    now, later = (sum(workers_on(need, node) for node in some) for some in (nodes, coming))
+    total = (now + later) // need.workers
     if total == 0:
-        raise ConfigError(_shortfall(need, nodes, workers))
-    have = _words(sum(node.cpus for node in nodes), sum(node.gpus for node in nodes))
-    one = _words(need.cpus_per_worker, need.gpus_per_worker)
-    each = one if need.workers == 1 else f"{need.workers} workers of {one}"
-    why = f"a trial needs {each}, there {'is' if have == '1 CPU' else 'are'} {have}"
+        raise ConfigError(_shortfall(need, [*nodes, *coming], now + later, len(coming)))
+    why = f"{needed(need)}, {_supply(nodes, coming)}"
     if need.max_concurrent == "auto":
-        return Capacity(total, why)
+        return Capacity(total, why, now // need.workers)
     if need.max_concurrent < total:
-        return Capacity(need.max_concurrent, f"resources.max_concurrent; {total} would fit: {why}")
+        why = f"resources.max_concurrent; {total} would fit: {why}"
+        return Capacity(need.max_concurrent, why, min(need.max_concurrent, now // need.workers))
     more = "" if need.max_concurrent == total else f", so resources.max_concurrent {need.max_concurrent} is not reached"
-    return Capacity(total, why + more)
+    return Capacity(total, why + more, now // need.workers)
 
 
-def _on_one(need: Resources, node: Node) -> int:
+def needed(need: Resources) -> str:
+    """What a trial needs, in words."""
+    one = _words(need.cpus_per_worker, need.gpus_per_worker)
+    return f"a trial needs {one if need.workers == 1 else f'{need.workers} workers of {one}'}"
+
+
+def offered(nodes: Sequence[Node]) -> str:
+    """What machines have together, in words."""
+    return _words(sum(node.cpus for node in nodes), sum(node.gpus for node in nodes))
+
+
+def _supply(nodes: Sequence[Node], coming: Sequence[Node]) -> str:
+    have = offered(nodes)
+    said = f"there {'is' if have == '1 CPU' else 'are'} {have}"
+    if not coming:
+        return said
+    more = f"{len(coming)} machine{'s' if len(coming) > 1 else ''} may come: {offered([*nodes, *coming])}"
+    return f"{said} now, {more} in all" if nodes else f"{more} in all"
+
+
+def workers_on(need: Resources, node: Node) -> int:
     """Workers that fit on a machine."""
     by_cpu = math.floor(node.cpus / need.cpus_per_worker)
     if not need.gpus_per_worker:
@@ -70,7 +96,7 @@ def _on_one(need: Resources, node: Node) -> int:
     return min(by_cpu, by_gpu)
 
 
-def _shortfall(need: Resources, nodes: Sequence[Node], workers: int) -> str:
+def _shortfall(need: Resources, nodes: Sequence[Node], workers: int, coming: int) -> str:
     cpus, gpus = max((node.cpus for node in nodes), default=0), max((node.gpus for node in nodes), default=0)
     short = []
     if need.cpus_per_worker > cpus:
@@ -83,6 +109,8 @@ def _shortfall(need: Resources, nodes: Sequence[Node], workers: int) -> str:
     where = "this machine" if len(nodes) == 1 else f"any of {len(nodes)} machines"
     if workers:
         where = where.replace("any of", "all of")
+    if coming:
+        where += f" ({coming} of them may yet come)" if len(nodes) > 1 else " (which may yet come)"
     what = "; ".join(short) or "its CPUs and GPUs are on different machines"
     return f"resources: no trial can ever start on {where}: {what}"
 

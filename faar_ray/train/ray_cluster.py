@@ -7,6 +7,7 @@ import os
 import signal
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import ray
@@ -34,8 +35,22 @@ QUIET = {
     "TUNE_RESULT_BUFFER_LENGTH": "1",
 }
 
+HEAD = "node:__internal_head__"
+"""The resource by which Ray marks a cluster's head."""
+
 log = logging.getLogger(__name__)
 OBJECT_STORE = 200_000_000  # bytes; only small dicts travel
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """A node of a cluster, alive."""
+
+    address: str
+    node: Node
+    head: bool
+    labels: Mapping[str, str]
+    """Ray's own and those of the cluster's file."""
 
 
 def set_defaults(variables: Mapping[str, str]) -> None:
@@ -45,8 +60,12 @@ def set_defaults(variables: Mapping[str, str]) -> None:
 
 
 @contextmanager
-def connected(address: str | None) -> Iterator[list[Node]]:
+def connected(address: str | None, *, code: bool = True) -> Iterator[list[Machine]]:
     """Start Ray here, or connect to a cluster; gives its machines and lets go at the end.
+
+    Args:
+        address: of the cluster; None starts Ray on this machine alone.
+        code: whether the cluster gets this package, which only who looks at it does not need.
 
     Raises:
         ConfigError: nothing answers at the address.
@@ -58,7 +77,8 @@ def connected(address: str | None) -> Iterator[list[Node]]:
         options |= {"address": "local", "num_cpus": int(here.cpus), "include_dashboard": False}
         options |= {"object_store_memory": OBJECT_STORE}
     else:
-        options |= {"address": address, "runtime_env": {"py_modules": [faar_ray]}}  # the driver's code, on every node
+        options |= {"address": address}
+        options |= {"runtime_env": {"py_modules": [faar_ray]}} if code else {}  # the driver's code, on every node
     driver.print_to_stdstream = _told_by_a_raylet
     on_term = signal.getsignal(signal.SIGTERM)
     try:
@@ -71,8 +91,7 @@ def connected(address: str | None) -> Iterator[list[Node]]:
     for name in ("ray", "ray.tune", "ray.train", "ray.data"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
-        machines = ray.nodes()
-        yield [_node(entry["Resources"]) for entry in machines if entry["Alive"]]
+        yield machines()
     finally:
         ray.shutdown()
 
@@ -82,8 +101,35 @@ def _told_by_a_raylet(data: Mapping[str, Any], *_: Any, **__: Any) -> None:
     log.debug("raylet: %s", " ".join(map(str, data["lines"])))
 
 
-def _node(resources: Mapping[str, float]) -> Node:
-    return Node(resources.get("CPU", 0), resources.get("GPU", 0))
+def machines() -> list[Machine]:
+    """The nodes of the cluster that are alive now."""
+    return [_machine(entry) for entry in ray.nodes() if entry["Alive"]]
+
+
+def _machine(entry: Mapping[str, Any]) -> Machine:
+    resources = entry["Resources"]
+    node = Node(resources.get("CPU", 0), resources.get("GPU", 0))
+    return Machine(entry["NodeManagerAddress"], node, HEAD in resources, dict(entry["Labels"]))
+
+
+def has_machines() -> bool:
+    """Whether anything of this job that asks for CPUs or GPUs has got its machine."""
+    return any(group.state == group.CREATED and _asks(group) for group in _groups())
+
+
+def _asks(group: Any) -> bool:
+    return any(bundle.unit_resources.get(name) for bundle in group.bundles for name in ("CPU", "GPU"))
+
+
+def _groups() -> Iterator[Any]:
+    """The placement groups of this job that are not removed, as Ray's own records."""
+    from ray._private.state import state
+
+    job = ray.get_runtime_context().get_job_id()
+    for raw in state._connect_and_get_accessor().get_placement_group_table():
+        group = gcs_pb2.PlacementGroupTableData.FromString(raw)  # type: ignore[attr-defined]
+        if group.state != group.REMOVED and group.creator_job_id.hex() == job:
+            yield group
 
 
 def free_groups_of_the_dead() -> None:
@@ -92,13 +138,9 @@ def free_groups_of_the_dead() -> None:
     A placement group outlives a killed actor until its job ends: a trial whose process was killed would hold its
     workers' CPUs and GPUs for the rest of the search (ray-project/ray#54305, #58515).
     """
-    from ray._private.state import actors, state
+    from ray._private.state import actors
 
-    job = ray.get_runtime_context().get_job_id()
     dead = {name for name, actor in actors().items() if actor["State"] == "DEAD"}
-    for raw in state._connect_and_get_accessor().get_placement_group_table():
-        group = gcs_pb2.PlacementGroupTableData.FromString(raw)  # type: ignore[attr-defined]
-        if group.state == group.REMOVED or group.creator_job_id.hex() != job:
-            continue
+    for group in _groups():
         if group.creator_actor_id.hex() in dead:
             remove_placement_group(PlacementGroup(ray.PlacementGroupID(group.placement_group_id)))

@@ -30,6 +30,7 @@ from faar_ray.train.distributed import Distributed
 from faar_ray.train.fit import Epochs, fit_spec
 from faar_ray.train.mailbox import Letter, Mailbox
 from faar_ray.train.ray_cluster import QUIET, free_groups_of_the_dead, set_defaults
+from faar_ray.train.spec import check_folder
 
 LOST_THE_OTHERS = ("Connection closed by peer", "Connection reset by peer", "DistBackendError", "NCCL error")
 """What torch.distributed says in a worker when another one has gone."""
@@ -74,6 +75,7 @@ def work_with(mailbox: Handle) -> Callable[[dict[str, Any]], None]:
         torch.set_num_threads(spec["threads"])
         runtime = Distributed(get_device())
         try:
+            check_folder(spec)
             _send_epochs(fit_spec(spec, runtime), mailbox if runtime.worker == 0 else None)
         except StorageError as fault:  # nobody's fault here: the search ends, and goes on by --resume
             ray.get(mailbox.put.remote(("storage", str(fault))))

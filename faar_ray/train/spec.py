@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from faar_ray.config import TrialConfig
+from faar_ray.errors import StorageError
 from faar_ray.sections import Resources
 from faar_ray.tracking.place import Place
 
@@ -48,3 +51,15 @@ def spec_of(
         "gpus_per_worker": resources.gpus_per_worker,
         "keep_checkpoints": keep_checkpoints,
     }
+
+
+def check_folder(spec: Mapping[str, Any]) -> None:
+    """See that the run's folder is on this machine, before one of that name is made: a search leaves a file in it.
+
+    Raises:
+        StorageError: it is not; whoever trains here would write where nobody looks.
+    """
+    if (witness := spec.get("witness")) and not Path(witness).is_file():
+        folder = Path(witness).parent
+        told = f"storage.path: {folder} is not on machine {socket.gethostname()}"
+        raise StorageError(f"{told}: use s3:// or a folder that all machines share")

@@ -25,6 +25,8 @@ EXAMPLE = """examples:
   python -m faar_ray.tune search_spaces/rho.yaml budget.trials=20 pdrs.beta=0.9 --name rho_long
   python -m faar_ray.tune search_spaces/rho.yaml --resume
   python -m faar_ray.tune search_spaces/rho.yaml --dry-run
+  python -m faar_ray.tune search_spaces/rho.yaml --dry-run resources.cluster=clusters/aws.yaml
+  python -m faar_ray.tune search_spaces/rho.yaml --address auto storage.path=s3://BUCKET/runs
 
 exit codes: 0 ok; 1 unexpected, or a full disk (goes on by --resume); 2 usage or config;
             3 too many failed trials; 4 no feasible finished trial; 130 interrupted"""
@@ -40,7 +42,9 @@ def parser() -> argparse.ArgumentParser:
     )
     out.add_argument("space", metavar="SPACE.yaml", type=Path, help="the search space")
     out.add_argument("overrides", metavar="key=value", nargs="*", help="replaces a key of the file")
-    out.add_argument("--dry-run", action="store_true", help="show what would run and start nothing")
+    out.add_argument(
+        "--dry-run", action="store_true", help="show what would run, there with --address, and start nothing"
+    )
     out.add_argument("--resume", action="store_true", help="go on with a run that was interrupted or killed")
     out.add_argument("--name", help="name of the run and its folder (default: the file's `name`)")
     out.add_argument("--address", help="a Ray cluster, e.g. auto (default: this machine alone)")
@@ -111,13 +115,21 @@ def _start(space: SearchSpace, options: argparse.Namespace) -> int:
             preflight(space.trial_config(control), space.resources.workers)
         except ConfigError as fault:
             raise ConfigError([f"controls.{index}.{text}" for text in fault.faults]) from None
-    room = capacity(space.resources, [this_machine()]) if options.address is None else None
     console = Console(stderr=options.json, highlight=False)
-    if options.dry_run:
-        from faar_ray.tune.dry_run import show_plan
+    if options.address is not None or space.resources.cluster is not None:
+        from faar_ray.tune.on_cluster import on_cluster, show_cluster_plan  # imports Ray
 
-        show_plan(console, space, room)
-        return 0
+        space = on_cluster(space, options.address, dry_run=options.dry_run)
+        if options.dry_run:
+            show_cluster_plan(console, space, options.address)
+            return 0
+    else:
+        room = capacity(space.resources, [this_machine()])
+        if options.dry_run:
+            from faar_ray.tune.dry_run import show_plan
+
+            show_plan(console, space, room)
+            return 0
     place = place_for(space, space.name)
     look = check_remote(place, resume=options.resume) if place.uri else place
     if options.resume or not place.uri:

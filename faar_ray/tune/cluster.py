@@ -6,20 +6,25 @@ import os
 from pathlib import Path
 
 from ray import tune
-from ray.tune import Trainable
+from ray.tune import Callback, Trainable
 
 from faar_ray.sections import Resources
 from faar_ray.tune.book import Book
 from faar_ray.tune.node_loss import OrphanSweeper
 from faar_ray.tune.searcher import BookCallback, BookScheduler, BookSearcher, Spec
-from faar_ray.tune.trainable import TrialActor
 
 WATCHER: dict[str, int | float] = {"memory": 64_000_000}
 """Of an actor that passes on its workers' epochs: any share of a CPU would keep N workers from fitting on N CPUs."""
 
 
 def work_off(
-    book: Book, spec: Spec, need: Resources, max_retries: int, scratch: Path, actor: type[Trainable] = TrialActor
+    book: Book,
+    spec: Spec,
+    need: Resources,
+    max_retries: int,
+    scratch: Path,
+    actor: type[Trainable],
+    watch: Callback,
 ) -> None:
     """Run the book's jobs under Ray Tune until it says that it is finished.
 
@@ -30,6 +35,7 @@ def work_off(
         max_retries: of a trial whose process died or raised.
         scratch: folder for Ray's own bookkeeping, in the run's.
         actor: what trains a trial.
+        watch: looks at the machines.
     """
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(book.concurrent)  # else actors start one after another
     alone: dict[str, int | float] = {"CPU": need.cpus_per_worker, "GPU": need.gpus_per_worker}
@@ -39,7 +45,7 @@ def work_off(
         num_samples=-1,
         search_alg=BookSearcher(book, spec, scratch.parent),
         scheduler=BookScheduler(book),
-        callbacks=[BookCallback(book, scratch.parent), OrphanSweeper()],
+        callbacks=[BookCallback(book, scratch.parent), OrphanSweeper(), watch],
         storage_path=str(scratch),
         max_failures=max_retries,
         reuse_actors=True,

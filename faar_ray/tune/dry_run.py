@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 import optuna
 from rich.console import Console
@@ -20,25 +21,34 @@ from faar_ray.tune.sampling import draw, to_optuna
 from faar_ray.tune.scheduler import most_epochs
 from faar_ray.tune.space import SearchSpace
 from faar_ray.tune.space_sections import SchedulerConfig
-from faar_ray.tune.spending import rates
+from faar_ray.tune.spending import HOUR, rates
 from faar_ray.tune.warm_start import warm_start
+
+if TYPE_CHECKING:
+    from faar_ray.tune.cluster_plan import ClusterPlan  # imports Ray, which a dry run of one machine does without
 
 SAMPLES = 3
 
 
-def show_plan(console: Console, space: SearchSpace, capacity: Capacity | None) -> None:
-    """Print the resolved space, three sample configs, the concurrency and the bound on trials x epochs."""
+def show_plan(console: Console, space: SearchSpace, room: Capacity | None, cluster: ClusterPlan | None = None) -> None:
+    """Print the resolved space, three sample configs, the cluster, the concurrency and the bound on trials x epochs."""
     console.print(Text("# the resolved search space\n" + as_yaml(space)), soft_wrap=True)
     console.print(Text("# three sample configs (searched keys; all others are the base's)"), soft_wrap=True)
     for point in samples(space, SAMPLES, lambda text: console.print(Text(text), soft_wrap=True)):
         config = space.trial_config(point)
         values = ", ".join(f"{key}: {value}" for key, value in point.items())
         console.print(Text(f"{config_id(config)}  {{{values}}}"), soft_wrap=True)
-    if capacity is not None:
-        console.print(Text(f"\nat once: {capacity.concurrent} trial(s); {capacity.why}"), soft_wrap=True)
-    else:
-        console.print(Text("\nat once: as many as the cluster holds; a dry run does not connect to it"), soft_wrap=True)
-    console.print(Text(bound(space, capacity)), soft_wrap=True)
+    if cluster is not None:
+        cluster.show(console)
+    console.print(Text(f"\nat once: {at_once(room)}"), soft_wrap=True)
+    console.print(Text(bound(space, room, cluster.at_most() if cluster else None)), soft_wrap=True)
+
+
+def at_once(room: Capacity | None) -> str:
+    """How many trials run at the same time, and why."""
+    if room is None:
+        return "as many as the cluster's hosts hold"
+    return f"{room.concurrent} trial(s); {room.why}"
 
 
 def samples(space: SearchSpace, number: int, say: Callable[[str], None] = print) -> list[dict[str, Scalar]]:
@@ -56,8 +66,14 @@ def samples(space: SearchSpace, number: int, say: Callable[[str], None] = print)
     return out
 
 
-def bound(space: SearchSpace, capacity: Capacity | None = None) -> str:
-    """The most that the search can train and cost, a line for each budget."""
+def bound(space: SearchSpace, capacity: Capacity | None = None, top_price: float | None = None) -> str:
+    """The most that the search can train and cost, a line for each budget.
+
+    Args:
+        space: the search space.
+        capacity: how many trials run at once, where that is known.
+        top_price: USD per hour of the whole cluster with everything up.
+    """
     base, most = space.trial_config({}).optim.epochs, most_epochs(space)
     trials, controls = space.budget.trials, len(space.controls)
     lines = [f"bound: {trials} trials x {most} epochs = {trials * most} epochs"]
@@ -67,9 +83,9 @@ def bound(space: SearchSpace, capacity: Capacity | None = None) -> str:
     if controls or tasks:
         beside_it = f"{controls} controls and {tasks} single-task references (none where cached)"
         lines.append(f"beside: {beside_it} x {base} epochs")
-    if limits := list(limits_of(space)):
+    if limits := list(limits_of(space, capacity, top_price)):
         lines += [*limits, "whatever runs at such a limit, references and controls too, ends with its epoch"]
-    if (price := space.resources.usd_per_hour) is not None:
+    if (price := space.resources.usd_per_hour) is not None and top_price is None:
         slots = f", {price * capacity.concurrent:g} with all {capacity.concurrent} slots busy" if capacity else ""
         lines.append(f"price: {price:g} USD per hour of a trial{slots}")
     return "\n".join(lines)
@@ -84,13 +100,17 @@ def population_bound(scheduler: SchedulerConfig, trials: int, epochs: int) -> st
     return f"bound: {members} places x {epochs} epochs = {members * epochs} epochs ({said})"
 
 
-def limits_of(space: SearchSpace) -> Iterator[str]:
+def limits_of(space: SearchSpace, capacity: Capacity | None, top_price: float | None) -> Iterator[str]:
     """What may end the search before its last trial."""
     budget, an_hour = space.budget, rates(space)
-    if budget.time:
-        yield f"all within {budget.time} of wall time"
+    if budget.seconds:
+        cost = None if top_price is None else top_price * budget.seconds / HOUR
+        whole = "" if cost is None else f": at most {cost:.4g} USD for the whole cluster"
+        yield f"all within {budget.time} of wall time{whole}"
     if budget.gpu_hours is not None:
         gpus = an_hour["gpu_hours"]
         yield f"all within {budget.gpu_hours:g} GPU-hours: {budget.gpu_hours / gpus:.4g} h of trials on {gpus:g} GPUs"
     if budget.usd is not None:
-        yield f"all within {budget.usd:g} USD: {budget.usd / an_hour['usd']:.4g} h of trials"
+        hours = budget.usd / an_hour["usd"]
+        busy = f", {hours / capacity.concurrent:.4g} h with all {capacity.concurrent} slots busy" if capacity else ""
+        yield f"all within {budget.usd:g} USD: {hours:.4g} h of trials{busy}"

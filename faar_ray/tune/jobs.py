@@ -72,6 +72,7 @@ class Surroundings:
             test: the same on test.
         """
         part = {"until": job.until, "parent": job.parent, "inherited": job.inherited}
+        part["witness"] = "" if self.place.uri else str(self.place.path / "space.yaml")
         return part | spec_of(
             job.trial_id,
             job.config,

@@ -15,14 +15,18 @@ from faar_ray.tune.progress import Progress
 class JsonLines(Progress):
     """`{"s": seconds since the start, "event": ...}` with `text`, or the trial and what it did.
 
-    Events: `phase`, `note` (`text`); `started` (`role`, `seed`, `params`, `cached`); `epoch` (`epoch`, 0-based, and
-    `metrics`); `ended` (`state`, `seconds`, `epochs`, `metrics`, `reason`).
+    Events: `phase`, `note` (`text`); `machines` (`text`, `waiting`); `started` (`role`, `seed`, `params`, `cached`);
+    `epoch` (`epoch`, 0-based, and `metrics`); `ended` (`state`, `seconds`, `epochs`, `metrics`, `reason`).
     """
 
     def phase(self, text: str) -> None:
         """What is done when no trial does it."""
         if text:
             self._emit("phase", text=text)
+
+    def machines(self, text: str, waiting: bool) -> None:
+        """The search waits for machines, or they came."""
+        self._emit("machines", text=text, waiting=waiting)
 
     def note(self, text: str) -> None:
         """Something that went wrong, or is well again."""

@@ -73,6 +73,12 @@ class Progress:
         if self._live is None and text:
             self._say(text)
 
+    def machines(self, text: str, waiting: bool) -> None:
+        """Say that the search waits for machines, or that they came."""
+        self.phase(text)
+        if not waiting:
+            self.phase_text = ""
+
     def note(self, text: str) -> None:
         """Something that a person must read, even with -q."""
         self.console.print(Text(text, "yellow"))

@@ -22,11 +22,11 @@ from faar_ray.report.results import write_results
 from faar_ray.tracking.mlflow_faults import needed
 from faar_ray.tracking.mlflow_writer import Tracker
 from faar_ray.tracking.place import Place
-from faar_ray.train.capacity import capacity
 from faar_ray.train.ray_cluster import connected
 from faar_ray.tune import cluster, run_folder
 from faar_ray.tune.book import Book, Watcher
 from faar_ray.tune.datasets import make_data
+from faar_ray.tune.growth import cluster_of, room, told_by_ray
 from faar_ray.tune.jobs import Job, Surroundings, shards_uri
 from faar_ray.tune.journal import open_journal, tests
 from faar_ray.tune.mending import mend_traces
@@ -41,6 +41,7 @@ from faar_ray.tune.run_folder import RunFolder
 from faar_ray.tune.searcher import halting
 from faar_ray.tune.space import SearchSpace
 from faar_ray.tune.trainable import TrialActor
+from faar_ray.tune.waiting import MachineWatch
 from faar_ray.tune.warm_start import warm_start
 
 
@@ -132,13 +133,15 @@ def train(
         return around.spec(job, {} if alone else book.references.val, {} if alone else book.references.test)
 
     progress.phase("starting Ray")
-    with connected(address) as nodes:
-        book.concurrent = capacity(space.resources, nodes).concurrent
+    with connected(address) as machines:
+        cluster_file = None if address is None else cluster_of(space.resources) or told_by_ray(machines)
+        book.concurrent = room(space.resources, machines, cluster_file).concurrent
         make_data(space, progress.phase, shards_uri(place))
         progress.phase("opening MLflow")
         assert pen.tracker.parent  # nothing starts before MLflow is open
         with halting(book, folder.path):
-            cluster.work_off(book, spec, space.resources, space.failure.max_retries, folder.ray, actor)
+            watch = MachineWatch(book, space.resources, progress.machines)
+            cluster.work_off(book, spec, space.resources, space.failure.max_retries, folder.ray, actor, watch)
     if isinstance(book.fatal, StorageError):
         raise book.fatal
 

@@ -103,6 +103,7 @@ def budget_faults(budget: Budget, resources: SearchResources) -> Iterator[Fault]
     if budget.gpu_hours is not None and not resources.gpus_per_worker:
         text = "must be null where resources.gpus_per_worker is 0: no trial holds a GPU"
         yield Fault(("budget", "gpu_hours"), f"{text}, got {budget.gpu_hours:g}")
-    if budget.usd is not None and resources.usd_per_hour is None:
+    if budget.usd is not None and resources.usd_per_hour is None and resources.cluster is None:
         text = "must be null where resources.usd_per_hour, the price of one trial's resources, is null"
+        text += " and no resources.cluster has prices"
         yield Fault(("budget", "usd"), f"{text}, got {budget.usd:g}")

@@ -108,7 +108,9 @@ class Budget(Section):
         None, description="Hours in which trials hold their GPUs x GPUs of a trial, summed over trials."
     )
     usd: Positive | None = Field(
-        None, description="Hours in which trials hold their machine x resources.usd_per_hour, summed over trials."
+        None,
+        description="Hours in which trials hold their machine x resources.usd_per_hour, or the price that "
+        "resources.cluster makes of a trial, summed over trials.",
     )
 
     @field_validator("time")
@@ -127,7 +129,16 @@ class Budget(Section):
 class SearchResources(Resources):
     """What one trial needs, and its price."""
 
-    usd_per_hour: Positive | None = Field(None, description="Price of one trial's resources per hour, for budget.usd.")
+    usd_per_hour: Positive | None = Field(
+        None,
+        description="Price of one trial's resources per hour, for budget.usd; null takes it from resources.cluster, if "
+        "that is given: the trial's share of the dearest node that can take it.",
+    )
+    cluster: Annotated[str, Field(min_length=1)] | None = Field(
+        None,
+        description="File of the cluster that the search is to run on, e.g. clusters/aws.yaml: its node types say how "
+        "many trials fit once it has grown, and, by their labels usd-per-hour, what a trial costs.",
+    )
 
 
 class WarmStart(Section):

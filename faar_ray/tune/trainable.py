@@ -21,6 +21,7 @@ from faar_ray.train.adopt import adopt, hand_over, inherit
 from faar_ray.train.checkpoint import checkpoints_of
 from faar_ray.train.fit import Epochs, fit_spec
 from faar_ray.train.ray_runtime import TrainRun
+from faar_ray.train.spec import check_folder
 from faar_ray.tune.notes import notes
 
 
@@ -57,6 +58,7 @@ class TrialActor(tune.Trainable):
 
     def start(self) -> Epochs:
         """The epochs of the trial, recorded ones first (at once), then trained ones; then the test split's metrics."""
+        check_folder(self.spec)
         if self.spec.get("parent"):
             self._inherit()
         return fit_spec(self.spec) if self.spec["workers"] == 1 else TrainRun(self.spec).epochs()

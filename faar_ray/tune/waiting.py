@@ -1,0 +1,67 @@
+"""A search that has jobs and no machine for any: an autoscaler is at work, or the machines are lost."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from ray.tune import Callback
+from ray.tune.experiment import Trial
+
+from faar_ray.sections import Resources
+from faar_ray.train.capacity import needed, offered
+from faar_ray.train.ray_cluster import has_machines, machines
+from faar_ray.tune.book import Book
+from faar_ray.tune.duration import clock
+
+PATIENCE_S = 15.0
+"""What the start of a trial on a machine that is there may take before anything is said."""
+LOOK_S = 2.0
+
+
+class MachineWatch(Callback):
+    """Looks every `LOOK_S` seconds whether anything of the search has a machine; says so when that changes.
+
+    Args:
+        book: of the search; without an open job nobody waits.
+        need: of a trial.
+        say: is told in words, and whether the search waits.
+        now: clock in seconds.
+    """
+
+    def __init__(
+        self,
+        book: Book,
+        need: Resources,
+        say: Callable[[str, bool], None],
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.book, self.need, self.say, self.now = book, need, say, now
+        self._next, self._said = 0.0, False
+        self._since: float | None = None
+
+    def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
+        """Look, if it is time."""
+        if self.now() >= self._next:
+            self._next = self.now() + LOOK_S
+            trained = self.need.workers == 1 and any(trial.status == Trial.RUNNING for trial in trials)
+            self.look(trained or not self.book.running or has_machines())
+
+    def look(self, well: bool) -> None:
+        """Take note of whether there is a machine, or nobody who would want one."""
+        if well:
+            if self._since is not None and self._said:
+                waited = clock(self.now() - self._since)
+                self.say(f"machines are there after {waited}: {offered_now()}", False)
+            self._since, self._said = None, False
+            return
+        self._since = self.now() if self._since is None else self._since
+        if not self._said and self.now() - self._since >= PATIENCE_S:
+            self._said = True
+            self.say(f"waiting for machines: {needed(self.need)}, the cluster has {offered_now()} now", True)
+
+
+def offered_now() -> str:
+    """CPUs and GPUs of the nodes that are alive."""
+    return offered([machine.node for machine in machines()])
