@@ -40,13 +40,16 @@ def this_machine() -> Node:
     return Node(max(1, min(len(os.sched_getaffinity(0)), _quota())), gpus)
 
 
-def capacity(need: Resources, nodes: Sequence[Node], coming: Sequence[Node] = ()) -> Capacity:
+def capacity(
+    need: Resources, nodes: Sequence[Node], coming: Sequence[Node] = (), *, one: str = "this machine"
+) -> Capacity:
     """How many trials of `need` fit at once; a worker is on one machine, a trial may be on several.
 
     Args:
         need: of a trial.
         nodes: machines that are there.
         coming: machines that an autoscaler may add.
+        one: what a single machine is called in a refusal.
 
     Raises:
         ConfigError: not even one fits with all of them, naming the shortfall.
@@ -54,7 +57,7 @@ def capacity(need: Resources, nodes: Sequence[Node], coming: Sequence[Node] = ()
     now, later = (sum(workers_on(need, node) for node in some) for some in (nodes, coming))
     total = (now + later) // need.workers
     if total == 0:
-        raise ConfigError(_shortfall(need, [*nodes, *coming], now + later, len(coming)))
+        raise ConfigError(_shortfall(need, [*nodes, *coming], now + later, len(coming), one))
     why = f"{needed(need)}, {_supply(nodes, coming)}"
     if need.max_concurrent == "auto":
         return Capacity(total, why, now // need.workers)
@@ -96,7 +99,7 @@ def workers_on(need: Resources, node: Node) -> int:
     return min(by_cpu, by_gpu)
 
 
-def _shortfall(need: Resources, nodes: Sequence[Node], workers: int, coming: int) -> str:
+def _shortfall(need: Resources, nodes: Sequence[Node], workers: int, coming: int, one: str) -> str:
     cpus, gpus = max((node.cpus for node in nodes), default=0), max((node.gpus for node in nodes), default=0)
     short = []
     if need.cpus_per_worker > cpus:
@@ -106,7 +109,7 @@ def _shortfall(need: Resources, nodes: Sequence[Node], workers: int, coming: int
     if not short and 0 < workers < need.workers:
         one = _words(need.cpus_per_worker, need.gpus_per_worker)
         short.append(f"workers: {need.workers} of {one} each, {workers} would fit")
-    where = "this machine" if len(nodes) == 1 else f"any of {len(nodes)} machines"
+    where = one if len(nodes) == 1 else f"any of {len(nodes)} machines"
     if workers:
         where = where.replace("any of", "all of")
     if coming:

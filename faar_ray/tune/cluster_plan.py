@@ -20,6 +20,8 @@ from faar_ray.tune.space import SearchSpace
 TOLD = (TYPE, MARKET, PRICE, "ray.io/node-id")
 """Labels that have a column of their own, or say nothing to people."""
 
+UNKNOWN = f"not known, a node has no label {PRICE}"
+
 
 @dataclass(frozen=True, slots=True)
 class ClusterPlan:
@@ -119,7 +121,9 @@ class ClusterPlan:
             yield "how far it can grow is not known here: resources.cluster=FILE says it"
         if self.types or self.machines:
             when = "with nothing but the head" if self.machines is None else "now"
-            yield f"cost: {_usd(self.now())} {when}, at most {_usd(self.at_most())}"
+            now, most = self.now(), self.at_most()
+            known = now is not None and most is not None
+            yield f"cost: {now:.4g} USD/h {when}, at most {most:.4g} USD/h" if known else f"cost: {UNKNOWN}"
         yield from self._price()
 
     def _price(self) -> Iterator[str]:
@@ -127,10 +131,6 @@ class ClusterPlan:
         price, share = self.space.resources.usd_per_hour, dearest_share(self.space.resources, self.types)
         if price is not None and share and share.usd_per_hour == price:
             whole = f"its share of a full {share.of}, the dearest node that takes it"
-            yield f"a trial: {_usd(price)}, {whole}; the head and idle nodes come on top"
+            yield f"a trial: {price:.4g} USD/h, {whole}; the head and idle nodes come on top"
         elif price is not None:
-            yield f"a trial: {_usd(price)}, as resources.usd_per_hour says"
-
-
-def _usd(price: float | None) -> str:
-    return "? USD/h (a node has no price)" if price is None else f"{price:.4g} USD/h"
+            yield f"a trial: {price:.4g} USD/h, as resources.usd_per_hour says"

@@ -41,7 +41,7 @@ def show_plan(console: Console, space: SearchSpace, room: Capacity | None, clust
     if cluster is not None:
         cluster.show(console)
     console.print(Text(f"\nat once: {at_once(room)}"), soft_wrap=True)
-    console.print(Text(bound(space, room, cluster.at_most() if cluster else None)), soft_wrap=True)
+    console.print(Text(bound(space, room, cluster)), soft_wrap=True)
 
 
 def at_once(room: Capacity | None) -> str:
@@ -66,13 +66,13 @@ def samples(space: SearchSpace, number: int, say: Callable[[str], None] = print)
     return out
 
 
-def bound(space: SearchSpace, capacity: Capacity | None = None, top_price: float | None = None) -> str:
+def bound(space: SearchSpace, capacity: Capacity | None = None, cluster: ClusterPlan | None = None) -> str:
     """The most that the search can train and cost, a line for each budget.
 
     Args:
         space: the search space.
         capacity: how many trials run at once, where that is known.
-        top_price: USD per hour of the whole cluster with everything up.
+        cluster: whose prices were said before.
     """
     base, most = space.trial_config({}).optim.epochs, most_epochs(space)
     trials, controls = space.budget.trials, len(space.controls)
@@ -83,9 +83,9 @@ def bound(space: SearchSpace, capacity: Capacity | None = None, top_price: float
     if controls or tasks:
         beside_it = f"{controls} controls and {tasks} single-task references (none where cached)"
         lines.append(f"beside: {beside_it} x {base} epochs")
-    if limits := list(limits_of(space, capacity, top_price)):
+    if limits := list(limits_of(space, capacity, cluster.at_most() if cluster else None)):
         lines += [*limits, "whatever runs at such a limit, references and controls too, ends with its epoch"]
-    if (price := space.resources.usd_per_hour) is not None and top_price is None:
+    if (price := space.resources.usd_per_hour) is not None and cluster is None:
         slots = f", {price * capacity.concurrent:g} with all {capacity.concurrent} slots busy" if capacity else ""
         lines.append(f"price: {price:g} USD per hour of a trial{slots}")
     return "\n".join(lines)

@@ -82,7 +82,7 @@ def room(need: Resources, machines: Sequence[Machine], cluster: ClusterFile | No
     """
     alive, more = ([item.node for item in some] for some in (machines, coming(cluster, machines, need)))
     try:
-        return capacity(need, alive, more)
+        return capacity(need, alive, more, one="the one machine of the cluster")
     except ConfigError as fault:
         hint = "" if cluster else "; of a cluster that can grow, resources.cluster names the file"
         raise ConfigError(f"{fault}{hint}") from None

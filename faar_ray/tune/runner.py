@@ -214,8 +214,8 @@ def holding(place: Place, space: SearchSpace, *, fresh: bool) -> Iterator[RunFol
     folder = run_folder.hold(path, space, emptied=fresh and bool(place.uri))
     try:
         yield folder
-    except FaarRayError:
-        if fresh and not any((path / "trials").iterdir()):
+    except FaarRayError as fault:
+        if fresh and not isinstance(fault, StorageError) and not any((path / "trials").iterdir()):
             shutil.rmtree(path, ignore_errors=True)
         raise
     finally:

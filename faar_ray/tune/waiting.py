@@ -11,7 +11,7 @@ from ray.tune.experiment import Trial
 
 from faar_ray.sections import Resources
 from faar_ray.train.capacity import needed, offered
-from faar_ray.train.ray_cluster import has_machines, machines
+from faar_ray.train.ray_cluster import Machine, has_machines, machines
 from faar_ray.tune.book import Book
 from faar_ray.tune.duration import clock
 
@@ -27,6 +27,7 @@ class MachineWatch(Callback):
         book: of the search; without an open job nobody waits.
         need: of a trial.
         say: is told in words, and whether the search waits.
+        alive: the nodes of the cluster.
         now: clock in seconds.
     """
 
@@ -35,9 +36,10 @@ class MachineWatch(Callback):
         book: Book,
         need: Resources,
         say: Callable[[str, bool], None],
+        alive: Callable[[], list[Machine]] = machines,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.book, self.need, self.say, self.now = book, need, say, now
+        self.book, self.need, self.say, self.alive, self.now = book, need, say, alive, now
         self._next, self._said = 0.0, False
         self._since: float | None = None
 
@@ -53,15 +55,13 @@ class MachineWatch(Callback):
         if well:
             if self._since is not None and self._said:
                 waited = clock(self.now() - self._since)
-                self.say(f"machines are there after {waited}: {offered_now()}", False)
+                self.say(f"machines are there after {waited}: {self._supply()}", False)
             self._since, self._said = None, False
             return
         self._since = self.now() if self._since is None else self._since
         if not self._said and self.now() - self._since >= PATIENCE_S:
             self._said = True
-            self.say(f"waiting for machines: {needed(self.need)}, the cluster has {offered_now()} now", True)
+            self.say(f"waiting for machines: {needed(self.need)}, the cluster has {self._supply()} now", True)
 
-
-def offered_now() -> str:
-    """CPUs and GPUs of the nodes that are alive."""
-    return offered([machine.node for machine in machines()])
+    def _supply(self) -> str:
+        return offered([machine.node for machine in self.alive()])

@@ -90,6 +90,65 @@ def test_a_name_in_use_is_exit_2_and_nothing_is_written(
     assert not (tmp_path / "mlflow.db").exists()
 
 
+CLUSTER = """cluster_name: lab
+max_workers: 4
+provider: {type: aws, region: us-east-1}
+head_node_type: head
+available_node_types:
+  head: {resources: {CPU: 0}, node_config: {}, labels: {usd-per-hour: "0.25"}}
+  worker: {resources: {CPU: 4}, node_config: {}, min_workers: 0, max_workers: 8, labels: {usd-per-hour: "2"}}
+"""
+
+
+def test_a_dry_run_on_a_cluster_file_says_nodes_prices_and_what_they_make_of_the_budget(
+    space_file: SpaceFile, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, cluster = space_file(tmp_path / "space.yaml"), tmp_path / "lab.yaml"
+    cluster.write_text(CLUSTER)
+    budget = ["budget.trials=7", "budget.time=2h", "budget.usd=12"]
+    assert main([str(path), "--dry-run", "resources.cluster=lab.yaml", "resources.cpus_per_worker=2", *budget]) == 0
+    said = capsys.readouterr().out.splitlines()
+    rows = [line.split() for line in said]
+    assert ["head", "0", "0", "1", "on-demand", "0.25"] in rows
+    assert ["worker", "4", "0", "8", "on-demand", "2"] in rows
+    assert "cost: 0.25 USD/h with nothing but the head, at most 8.25 USD/h" in said
+    assert any(line.startswith("a trial: 1 USD/h, its share of a full worker, ") for line in said)
+    assert "at once: 8 trial(s); a trial needs 2 CPUs, 5 machines may come: 16 CPUs in all" in said
+    assert "all within 2h of wall time: at most 16.5 USD for the whole cluster" in said
+    assert "all within 12 USD: 12 h of trials, 1.5 h with all 8 slots busy" in said
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["lab.yaml", "space.yaml"]
+    assert not ray.is_initialized()
+
+
+@pytest.mark.parametrize(
+    ("cluster", "arguments", "expected"),
+    [
+        (CLUSTER.replace(": lab", ": a:b"), ["--dry-run"], "lab.yaml:1:1: cluster_name: "),
+        (CLUSTER.replace(', labels: {usd-per-hour: "2"}', ""), ["--dry-run", "budget.usd=3"], "(worker: no label usd-"),
+        (CLUSTER, ["--dry-run", "resources.cpus_per_worker=5"], "(5 of them may yet come): cpus_per_worker: 5 CPUs, 4"),
+        (CLUSTER, [], "resources.cluster=lab.yaml: needs --address"),
+        (None, ["--dry-run"], "resources.cluster=lab.yaml: lab.yaml: no such file"),
+    ],
+)
+def test_faults_of_a_cluster_are_exit_2_before_anything_starts(
+    space_file: SpaceFile,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    cluster: str | None,
+    arguments: list[str],
+    expected: str,
+) -> None:
+    path = space_file(tmp_path / "space.yaml")
+    if cluster is not None:
+        (tmp_path / "lab.yaml").write_text(cluster)
+    assert main([str(path), "resources.cluster=lab.yaml", *arguments]) == 2
+    said = capsys.readouterr()
+    assert expected in said.err
+    assert len(said.err.splitlines()) == 1
+    assert said.out == ""
+    assert not (tmp_path / "runs").exists()
+
+
 def test_a_missing_file_is_exit_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(tmp_path / "gone.yaml")]) == 2
     assert "gone.yaml" in capsys.readouterr().err
