@@ -112,9 +112,10 @@ def _machine(entry: Mapping[str, Any]) -> Machine:
     return Machine(entry["NodeManagerAddress"], node, HEAD in resources, dict(entry["Labels"]))
 
 
-def has_machines() -> bool:
-    """Whether anything of this job that asks for CPUs or GPUs has got its machine."""
-    return any(group.state == group.CREATED and _asks(group) for group in _groups())
+def waits_for_machines() -> bool:
+    """Whether this job has asked for CPUs or GPUs and has got none of them."""
+    states = {group.state == group.CREATED for group in _groups() if _asks(group)}
+    return states == {False}
 
 
 def _asks(group: Any) -> bool:

@@ -11,7 +11,7 @@ from ray.tune.experiment import Trial
 
 from faar_ray.sections import Resources
 from faar_ray.train.capacity import needed, offered
-from faar_ray.train.ray_cluster import Machine, has_machines, machines
+from faar_ray.train.ray_cluster import Machine, machines, waits_for_machines
 from faar_ray.tune.book import Book
 from faar_ray.tune.duration import clock
 
@@ -21,7 +21,7 @@ LOOK_S = 2.0
 
 
 class MachineWatch(Callback):
-    """Looks every `LOOK_S` seconds whether anything of the search has a machine; says so when that changes.
+    """Looks every `LOOK_S` seconds whether the search has asked for machines and got none; says so when that changes.
 
     Args:
         book: of the search; without an open job nobody waits.
@@ -48,7 +48,7 @@ class MachineWatch(Callback):
         if self.now() >= self._next:
             self._next = self.now() + LOOK_S
             trained = self.need.workers == 1 and any(trial.status == Trial.RUNNING for trial in trials)
-            self.look(trained or not self.book.running or has_machines())
+            self.look(trained or not self.book.running or not waits_for_machines())
 
     def look(self, well: bool) -> None:
         """Take note of whether there is a machine, or nobody who would want one."""

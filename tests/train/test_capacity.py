@@ -47,14 +47,15 @@ def test_machines_that_may_come_count_and_are_told_apart_from_those_there() -> N
     found = capacity(Resources(gpus_per_worker=0.5), [Node(0, 0), Node(4, 1)], [Node(4, 1)] * 3)
     assert (found.concurrent, found.now) == (8, 2)
     assert found.why == (
-        "a trial needs 1 CPU and 0.5 GPUs, there are 4 CPUs and 1 GPU now, 3 machines may come: 16 CPUs and 4 GPUs in all"
+        "a trial needs 1 CPU and 0.5 GPUs, there are 4 CPUs and 1 GPU now, "
+        "3 machines may come: 16 CPUs and 4 GPUs in all"
     )
     assert capacity(Resources(max_concurrent=3), [Node(2, 0)], [Node(2, 0)]).concurrent == 3
 
 
 def test_a_trial_that_fits_nowhere_even_when_all_have_come_is_refused() -> None:
     assert capacity(Resources(workers=2), [], [Node(1, 0), Node(1, 0)]).now == 0
-    with pytest.raises(ConfigError, match=r"any of 3 machines \(2 of them may yet come\): gpus_per_worker: 2 GPUs, 1 there"):
+    with pytest.raises(ConfigError, match=r"any of 3 machines \(2 of them may yet come\): gpus_per_worker: 2 GPUs, 1 "):
         capacity(Resources(gpus_per_worker=2), [Node(0, 0)], [Node(4, 1)] * 2)
     with pytest.raises(ConfigError, match=r"all of 3 machines .*workers: 3 of 1 CPU each, 2 would fit"):
         capacity(Resources(workers=3), [Node(0, 0)], [Node(1, 0)] * 2)

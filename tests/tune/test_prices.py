@@ -70,7 +70,9 @@ def test_the_clusters_price_counts_where_the_space_gives_none(space: Callable[..
 def test_a_budget_of_usd_without_a_price_is_refused_and_the_node_named(space: Callable[..., SearchSpace]) -> None:
     left = space(resources={"gpus_per_worker": 1.0, "cluster": "c.yaml"}, budget={"usd": 10.0})
     lacking = replace(CLUSTER, types=(HEAD, replace(SPOT, usd_per_hour=None), SURE))
-    with pytest.raises(ConfigError, match=r"budget.usd: must be null .*c.yaml prices no trial \(spot: no label usd-per-"):
+    with pytest.raises(
+        ConfigError, match=r"budget.usd: must be null .*c.yaml prices no trial \(spot: no label usd-per-"
+    ):
         priced(left, lacking)
     free = space(resources={"gpus_per_worker": 1.0, "cluster": "c.yaml"})
     assert priced(free, lacking).resources.usd_per_hour is None
