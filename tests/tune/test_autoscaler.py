@@ -21,6 +21,8 @@ import psutil
 import pytest
 import yaml
 
+from faar_ray.train.ray_cluster import QUIET
+
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 ADDRESS = "127.0.0.1:6379"
 STORE = 80_000_000
@@ -101,7 +103,7 @@ class Cluster:
 
 
 def environment(folder: Path, **more: str) -> dict[str, str]:
-    ours = {"HOME": str(folder), "RAY_AUTH_MODE": "token", "RAY_USAGE_STATS_ENABLED": "0"}
+    ours = {**QUIET, "HOME": str(folder), "RAY_AUTH_MODE": "token"}
     path = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "PYTHONPATH": str(Path(__file__).parents[2])}
     return {**os.environ, **ours, **path, **more}
 
@@ -195,15 +197,8 @@ def test_a_search_says_that_it_waits_and_goes_on_when_a_machine_comes(cluster: C
     promised = yaml.safe_load(yaml.safe_dump(CLUSTER))
     promised["available_node_types"]["worker"]["resources"]["CPU"] = 4  # none of which the autoscaler can start
     (cluster.folder / "promised.yaml").write_text(yaml.safe_dump(promised))
-    cut = [
-        "resources.cluster=promised.yaml",
-        "resources.cpus_per_worker=3",
-        "budget.trials=1",
-        "--name",
-        "patient",
-        "--json",
-    ]
-    search = cluster.tune(*cut)
+    wanted = ("resources.cluster=promised.yaml", "resources.cpus_per_worker=3")
+    search = cluster.tune(*wanted, "budget.trials=1", "--name", "patient", "--json")
     assert search.stderr is not None
     events = (json.loads(line) for line in search.stderr if line.startswith("{"))
     waiting = next(event for event in events if event["event"] == "machines")

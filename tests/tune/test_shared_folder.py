@@ -28,10 +28,14 @@ def spec(space: Space, run: Path) -> dict[str, Any]:
     return Surroundings(Place(run), Resources(), 1).spec(job, {}, {})
 
 
+def first_result(spec: dict[str, Any]) -> dict[str, Any]:
+    result: dict[str, Any] = TrialActor(spec).train()  # type: ignore[no-untyped-call]
+    return result
+
+
 def test_a_trial_that_does_not_find_its_run_ends_the_search_and_makes_no_folder(space: Space, tmp_path: Path) -> None:
     run = tmp_path / "runs" / "tiny"
-    actor = TrialActor(spec(space, run))
-    result = actor.train()
+    result = first_result(spec(space, run))
     folder = f"storage.path: {run} is not on machine {socket.gethostname()}"
     assert result["storage"] == f"{folder}: use s3:// or a folder that all machines share"
     assert result["done"]
@@ -41,13 +45,13 @@ def test_a_trial_that_does_not_find_its_run_ends_the_search_and_makes_no_folder(
 
 def test_a_folder_of_the_same_name_without_the_search_is_no_run_of_it(space: Space, tmp_path: Path) -> None:
     (tmp_path / "trials").mkdir()
-    assert "is not on machine" in TrialActor(spec(space, tmp_path)).train()["storage"]
+    assert "is not on machine" in first_result(spec(space, tmp_path))["storage"]
     assert list((tmp_path / "trials").iterdir()) == []
 
 
 def test_a_trial_that_finds_its_run_trains(space: Space, tmp_path: Path) -> None:
     (tmp_path / "space.yaml").write_text("version: 1")
-    result = TrialActor(spec(space, tmp_path)).train()
+    result = first_result(spec(space, tmp_path))
     assert (result["epoch"], result["done"]) == (0, True)
 
 
