@@ -63,7 +63,8 @@ def test_the_facts_are_those_of_full_load() -> None:
     rows = [
         {
             "s": 100.0 + s, "handed": min(6, s // 3), "reporting": min(6, max(0, s - 4)), "ended": 6 if s >= 20 else 0,
-            "results": 2 * s, "waiting": 3 * s, "cpu_s": s / 4, "driver_mb": 100 + s, "gcs_mb": 50.0, "gcs_cpu_s": s / 100,
+            "results": 2 * s, "waiting": 3 * s, "cpu_s": s / 4, "gcs_cpu_s": s / 100,
+            "driver_mb": 100 + s, "gcs_mb": 50.0,
         }
         for s in range(0, 30)
     ]  # fmt: skip
