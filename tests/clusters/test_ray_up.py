@@ -56,7 +56,7 @@ def machines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Host]]:
 
 
 def furnish(host: Host, wheels: Path) -> None:
-    """An environment as a first `ray up` would leave it, but for this project, and where the bucket is."""
+    """An environment as a first `ray up` would leave it, but for this project, and the keys of the bucket."""
     env = host.home / "faar_ray_env"
     host.run("python", "-m", "venv", "--without-pip", "/root/faar_ray_env")
     site = next(env.glob("lib/python3*/site-packages"))
@@ -70,7 +70,6 @@ def furnish(host: Host, wheels: Path) -> None:
     (host.home / ".config" / "pip" / "pip.conf").write_text("[global]\nno-index = true\nfind-links = /root/wheels\n")
     (host.home / ".aws").mkdir()
     (host.home / ".aws" / "credentials").write_text("[default]\naws_access_key_id = any\naws_secret_access_key = any\n")
-    (host.home / ".bashrc").write_text("export AWS_ENDPOINT_URL=http://10.77.7.1:9000 AWS_REGION=us-east-1\n")
 
 
 @pytest.fixture(scope="module")
@@ -173,10 +172,9 @@ def epochs_of(laptop: Host, name: str) -> int:
 @contextlib.contextmanager
 def searching(ray: Callable[..., list[str]], bucket: str, *more: str) -> Iterator[subprocess.Popen[str]]:
     """The command of the header, on a small scale."""
-    search = (
-        f"cd faar_ray && python -m faar_ray.tune search_spaces/rho.yaml --address auto storage.path={bucket} --json"
-    )
-    command = ray("exec", FILE, " ".join([search, *(f"'{word}'" for word in SMALL), *more]))
+    search = f"python -m faar_ray.tune search_spaces/rho.yaml --address auto storage.path={bucket} --json"
+    where = "cd faar_ray && AWS_ENDPOINT_URL=http://10.77.7.1:9000 AWS_REGION=us-east-1"
+    command = ray("exec", FILE, " ".join([where, search, *(f"'{word}'" for word in SMALL), *more]))
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         try:
             yield process
