@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import shlex
-import signal
 import sys
 import warnings
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ from rich.console import Console
 
 from faar_ray.errors import ConfigError, FaarRayError, StorageError
 from faar_ray.tools import tool
+from faar_ray.tune import interrupts
 
 if TYPE_CHECKING:
     from faar_ray.tune.space import SearchSpace
@@ -63,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; gives the exit code."""
     raw = list(sys.argv[1:] if argv is None else argv)
     options = parser().parse_intermixed_args(raw)
-    signal.signal(signal.SIGTERM, _interrupt)
+    interrupts.listen()
     try:
         return _run(options)
     except StorageError as fault:
@@ -137,10 +137,6 @@ def _start(space: SearchSpace, options: argparse.Namespace) -> int:
     from faar_ray.tune.command import search_and_answer
 
     return search_and_answer(space, options, console)
-
-
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

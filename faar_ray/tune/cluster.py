@@ -9,6 +9,7 @@ from ray import tune
 from ray.tune import Callback, Trainable
 
 from faar_ray.sections import Resources
+from faar_ray.tune import interrupts
 from faar_ray.tune.book import Book
 from faar_ray.tune.node_loss import OrphanSweeper
 from faar_ray.tune.searcher import BookCallback, BookScheduler, BookSearcher, Spec
@@ -52,3 +53,4 @@ def work_off(
         raise_on_failed_trial=False,
         verbose=0,
     )
+    interrupts.check()

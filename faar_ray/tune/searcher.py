@@ -14,6 +14,7 @@ from ray.tune.search import Searcher
 
 from faar_ray.errors import StorageError
 from faar_ray.tracking.atomic import telling_storage
+from faar_ray.tune import interrupts
 from faar_ray.tune.book import Book
 from faar_ray.tune.failures import reason_of_failure
 from faar_ray.tune.jobs import Job
@@ -82,6 +83,10 @@ class BookCallback(Callback):
 
     def __init__(self, book: Book, folder: Path) -> None:
         self.book, self.folder = book, folder
+
+    def on_step_begin(self, iteration: int, trials: list[Trial], **info: Any) -> None:
+        """A turn of Ray Tune's loop."""
+        interrupts.check()
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """The trial got its actor, a new one or that of a trial before."""
