@@ -20,11 +20,15 @@ from faar_ray.bench.fault_cluster import local_cluster
 from faar_ray.bench.paced import at_pace
 from faar_ray.bench.replay import replay_space
 from faar_ray.bench.stopwatch import Clock, Stopwatch, TimedBook
+from faar_ray.train.ray_cluster import set_defaults
 from faar_ray.tune.runner import Parts, run_search
 
 RAYLETS = 4
 """Ray nodes that the machines are spread over: a raylet and its agents take 0.3 GB."""
 SAMPLE_S = 1.0
+CROWDED = {"RAY_health_check_failure_threshold": "60", "RAY_memory_monitor_refresh_ms": "0"}
+"""All machines' processes start on this one: a raylet that gets no core for a minute, and a memory that is nearly full,
+are its own trouble and nobody else's."""
 
 
 def measure(folder: Path, machines: int, rounds: int, pace_s: float, say: Callable[[str], None]) -> dict[str, Any]:
@@ -37,6 +41,7 @@ def measure(folder: Path, machines: int, rounds: int, pace_s: float, say: Callab
         pace_s: seconds of an epoch.
         say: is told how far it is.
     """
+    set_defaults(CROWDED)
     space, clock = replay_space(folder, machines * rounds), Clock()
     with local_cluster(RAYLETS, machines // RAYLETS) as cluster, Stopwatch(space, clock, say) as progress:
         with Sampler(clock, lambda: progress.waiting()) as sampler:
