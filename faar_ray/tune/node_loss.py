@@ -9,7 +9,7 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import ray
 from ray._private import state
@@ -28,12 +28,24 @@ TABLES: Any = gcs_pb2  # generated at import: no checker sees what is in it
 
 
 class PatientTrial(Trial):
-    """A trial of Ray Tune to which the death of its machine is no failure of its own."""
+    """A trial of Ray Tune to which the death of its machine is no failure of its own.
 
+    Of an actor that dies while the next trial is on its way into it Ray tells that trial twice: the first time it goes
+    back to those that wait, the second time, because it waits, Ray would give it up whatever its retries.
+    """
+
+    controller: ClassVar[Any] = None
+    """Of Tune, as a scheduler sees it."""
     nodes_lost = 0
+    told = 0
+    """`id` of the last error."""
 
     def handle_error(self, exc: Any = None) -> None:
         """Note an error; Ray decides next whether the trial may go on."""
+        if self.told == id(exc) and self.status == Trial.PENDING:
+            self.controller._set_trial_status(self, Trial.RUNNING)  # from where Ray puts it back once more
+            return
+        self.told = id(exc)
         super().handle_error(exc)
         cause = exc.as_instanceof_cause() if isinstance(exc, RayTaskError) else exc
         if self.nodes_lost < MOST_NODES and _died_with_its_node(cause):

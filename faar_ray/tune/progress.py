@@ -81,7 +81,7 @@ class Progress:
 
     def note(self, text: str) -> None:
         """Something that a person must read, even with -q."""
-        self.console.print(Text(text, "yellow"))
+        self.console.print(Text(text, "yellow"), soft_wrap=True)
 
     def started(self, job: Job) -> None:
         """A job was handed out."""

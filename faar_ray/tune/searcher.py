@@ -63,7 +63,7 @@ class BookScheduler(FIFOScheduler):
 
     def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
         """Ray makes its trials itself; from here on this one forgives the death of its machine."""
-        trial.__class__ = PatientTrial
+        trial.__class__, PatientTrial.controller = PatientTrial, tune_controller
         super().on_trial_add(tune_controller, trial)
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
