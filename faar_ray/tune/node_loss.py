@@ -31,7 +31,8 @@ class PatientTrial(Trial):
     """A trial of Ray Tune to which the death of its machine is no failure of its own.
 
     Of an actor that dies while the next trial is on its way into it Ray tells that trial twice: the first time it goes
-    back to those that wait, the second time, because it waits, Ray would give it up whatever its retries.
+    back to those that wait, the second time, because it waits, Ray would give it up whatever its retries. And it would
+    count it among those on their way for ever, which never get an actor.
     """
 
     controller: ClassVar[Any] = None
@@ -42,6 +43,7 @@ class PatientTrial(Trial):
 
     def handle_error(self, exc: Any = None) -> None:
         """Note an error; Ray decides next whether the trial may go on."""
+        self.controller._tune_controller._resetting_trials.discard(self)
         if self.told == id(exc) and self.status == Trial.PENDING:
             self.controller._set_trial_status(self, Trial.RUNNING)  # from where Ray puts it back once more
             return
