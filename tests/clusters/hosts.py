@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pwd
 import shutil
 import signal
 import subprocess
@@ -18,6 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 NETWORK = "10.77.7"
+HOME = pwd.getpwuid(0).pw_dir
+"""Of root on every host, where sshd looks for its keys; each host has a folder of its own there."""
+LOGIN = ["-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR"]
 FURNISH = """
 set -e
 mount --make-rprivate /
@@ -28,7 +32,7 @@ mount --bind {home} /mnt/home
 mount -t tmpfs tmpfs /tmp
 mount -t tmpfs tmpfs /dev/shm
 mount -t tmpfs tmpfs /run
-mount --bind /mnt/home /root
+mount --bind /mnt/home {root}
 mkdir -p /run/sshd
 for folder in {kept}; do mkdir -p "$folder"; mount --bind "/mnt/kept$folder" "$folder"; done
 hostname {name}
@@ -39,7 +43,7 @@ while :; do sleep 1; done
 """Makes a new mount namespace a host: the folders that must be seen are bound again over an empty /tmp. The shell is
 process 1: it buries orphans whenever its `sleep` ends."""
 SSHD = """
-AuthorizedKeysFile /root/.ssh/authorized_keys
+AuthorizedKeysFile .ssh/authorized_keys
 PasswordAuthentication no
 PermitRootLogin prohibit-password
 StrictModes no
@@ -67,8 +71,8 @@ class Host:
     def command(self, *words: str) -> list[str]:
         """What runs a command there, as root in its home, with an environment of its own."""
         path = f"{Path(sys.executable).parent}:/usr/sbin:/usr/bin:/sbin:/bin"
-        inside = ["nsenter", "-t", str(self.init), "-m", "-p", "-n", "-u", "-i", "--wd=/root"]
-        return [*inside, "env", "-i", "HOME=/root", f"PATH={path}", "LANG=C.UTF-8", "USER=root", *words]
+        inside = ["nsenter", "-t", str(self.init), "-m", "-p", "-n", "-u", "-i", f"--wd={HOME}"]
+        return [*inside, "env", "-i", f"HOME={HOME}", f"PATH={path}", "LANG=C.UTF-8", "USER=root", *words]
 
     def run(self, *words: str, timeout: float = 300, check: bool = True) -> str:
         """Run it; gives what it printed, both streams."""
@@ -103,7 +107,7 @@ def hosts(folder: Path, names: list[str], kept: list[Path]) -> Iterator[list[Hos
         laptop.run("ip", "link", "add", "bridge0", "type", "bridge")
         laptop.run("ip", "addr", "add", f"{laptop.address}/24", "dev", "bridge0")
         laptop.run("ip", "link", "set", "bridge0", "up")
-        laptop.run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", "/root/.ssh/id_ed25519")
+        laptop.run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", f"{HOME}/.ssh/id_ed25519")
         for host in others:
             _plug(host, laptop)
             _serve(host, laptop)
@@ -115,7 +119,7 @@ def hosts(folder: Path, names: list[str], kept: list[Path]) -> Iterator[list[Hos
 
 def _host(home: Path, name: str, address: str, kept: list[Path]) -> Host:
     (home / ".ssh").mkdir(parents=True, mode=0o700)
-    script = FURNISH.format(kept=" ".join(f"'{path}'" for path in kept), home=home, name=name)
+    script = FURNISH.format(kept=" ".join(f"'{path}'" for path in kept), home=home, root=HOME, name=name)
     spaces = ["--mount", "--pid", "--net", "--uts", "--ipc", "--fork", "--kill-child", "--mount-proc"]
     mortal = ["setpriv", "--pdeathsig", "KILL"]  # it ends with this process, however that ends
     process = subprocess.Popen([*mortal, "unshare", *spaces, "sh", "-c", script], stdout=subprocess.PIPE)
@@ -139,14 +143,12 @@ def _plug(host: Host, laptop: Host) -> None:
 def _serve(host: Host, laptop: Host) -> None:
     shutil.copy(laptop.home / ".ssh" / "id_ed25519.pub", host.home / ".ssh" / "authorized_keys")
     (host.home / "sshd_config").write_text(SSHD)
-    host.run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", "/root/host_key")
-    host.run("/usr/sbin/sshd", "-f", "/root/sshd_config", "-h", "/root/host_key", "-o", f"ListenAddress={host.address}")
+    host.run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", f"{HOME}/host_key")
+    files = ["-f", f"{HOME}/sshd_config", "-h", f"{HOME}/host_key"]
+    host.run("/usr/sbin/sshd", *files, "-o", f"ListenAddress={host.address}")
     deadline = time.monotonic() + 30
     while not (answer := laptop.run("ssh", *LOGIN, f"root@{host.address}", "hostname", check=False)).startswith(
         host.name
     ):
         assert time.monotonic() < deadline, answer
         time.sleep(0.2)
-
-
-LOGIN = ["-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR"]

@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from .hosts import Host, hosts
+from .hosts import HOME, NETWORK, Host, hosts
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 
@@ -30,6 +30,8 @@ NOT_TRAVELLING = shutil.ignore_patterns(
     ".git", ".venv", "runs", "mlruns", "*.db", "__pycache__", ".*_cache", "*.egg-info", "build"
 )
 FILE = "clusters/local.yaml"
+ENDPOINT = f"http://{NETWORK}.1:9000"
+"""On the laptop."""
 SMALL = (
     "budget.trials=6", "search.replicates=null", "controls=[]", "scheduler.type=none", "warm_start.points=[]",
     "optim.epochs=3", "pdrs.free_epochs=1", "data.train_images=120", "data.val_images=60", "data.test_images=60",
@@ -58,16 +60,16 @@ def machines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Host]]:
 def furnish(host: Host, wheels: Path) -> None:
     """An environment as a first `ray up` would leave it, but for this project, and the keys of the bucket."""
     env = host.home / "faar_ray_env"
-    host.run("python", "-m", "venv", "--without-pip", "/root/faar_ray_env")
+    host.run("python", "-m", "venv", "--without-pip", f"{HOME}/faar_ray_env")
     site = next(env.glob("lib/python3*/site-packages"))
     (site / "installed.pth").write_text(sysconfig.get_path("purelib"))
     for name in ("pip", "ray"):
         _, rest = (Path(sysconfig.get_path("scripts")) / name).read_text().split("\n", 1)
-        (env / "bin" / name).write_text(f"#!/root/faar_ray_env/bin/python\n{rest}")
+        (env / "bin" / name).write_text(f"#!{HOME}/faar_ray_env/bin/python\n{rest}")
         (env / "bin" / name).chmod(0o755)
     shutil.copytree(wheels, host.home / "wheels")
     (host.home / ".config" / "pip").mkdir(parents=True)
-    (host.home / ".config" / "pip" / "pip.conf").write_text("[global]\nno-index = true\nfind-links = /root/wheels\n")
+    (host.home / ".config" / "pip" / "pip.conf").write_text(f"[global]\nno-index = true\nfind-links = {HOME}/wheels\n")
     (host.home / ".aws").mkdir()
     (host.home / ".aws" / "credentials").write_text("[default]\naws_access_key_id = any\naws_secret_access_key = any\n")
 
@@ -75,10 +77,9 @@ def furnish(host: Host, wheels: Path) -> None:
 @pytest.fixture(scope="module")
 def bucket(machines: list[Host]) -> Iterator[str]:
     laptop = machines[0]
-    address = f"http://{laptop.address}:9000"
     serve = laptop.command("python", "-m", "moto.server", "-H", laptop.address, "-p", "9000")
     server = subprocess.Popen(serve, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    put = f"import urllib.request as r; r.urlopen(r.Request('{address}/results', method='PUT'))"
+    put = f"import urllib.request as r; r.urlopen(r.Request('{ENDPOINT}/results', method='PUT'))"
     until(lambda: "Error" not in laptop.run("python", "-c", put, check=False), 60)
     yield "s3://results/runs"
     server.kill()
@@ -100,7 +101,7 @@ def cluster(machines: list[Host]) -> Iterator[Callable[..., list[str]]]:
     file.write_text(text)
 
     def ray(*words: str) -> list[str]:
-        return laptop.command("env", "-C", "/root/checkout", "RAY_USAGE_STATS_ENABLED=0", "ray", *words)
+        return laptop.command("env", "-C", f"{HOME}/checkout", "RAY_USAGE_STATS_ENABLED=0", "ray", *words)
 
     subprocess.run(ray("get-auth-token", "--generate"), check=True, capture_output=True)
     up(ray)
@@ -171,7 +172,7 @@ def epochs_of(head: Host, name: str) -> int:
 def searching(ray: Callable[..., list[str]], bucket: str, *more: str) -> Iterator[subprocess.Popen[str]]:
     """The command of the header, on a small scale."""
     search = f"python -m faar_ray.tune search_spaces/rho.yaml --address auto storage.path={bucket} --json"
-    where = "cd faar_ray && AWS_ENDPOINT_URL=http://10.77.7.1:9000 AWS_REGION=us-east-1"
+    where = f"cd faar_ray && AWS_ENDPOINT_URL={ENDPOINT} AWS_REGION=us-east-1"
     command = ray("exec", FILE, " ".join([where, search, *(f"'{word}'" for word in SMALL), *more]))
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         try:
