@@ -107,8 +107,8 @@ def _shortfall(need: Resources, nodes: Sequence[Node], workers: int, coming: int
     if need.gpus_per_worker > gpus:
         short.append(f"gpus_per_worker: {need.gpus_per_worker:g} GPUs, {gpus:g} there are")
     if not short and 0 < workers < need.workers:
-        one = _words(need.cpus_per_worker, need.gpus_per_worker)
-        short.append(f"workers: {need.workers} of {one} each, {workers} would fit")
+        each = _words(need.cpus_per_worker, need.gpus_per_worker)
+        short.append(f"workers: {need.workers} of {each} each, {workers} would fit")
     where = one if len(nodes) == 1 else f"any of {len(nodes)} machines"
     if workers:
         where = where.replace("any of", "all of")

@@ -59,3 +59,8 @@ def test_a_trial_that_fits_nowhere_even_when_all_have_come_is_refused() -> None:
         capacity(Resources(gpus_per_worker=2), [Node(0, 0)], [Node(4, 1)] * 2)
     with pytest.raises(ConfigError, match=r"all of 3 machines .*workers: 3 of 1 CPU each, 2 would fit"):
         capacity(Resources(workers=3), [Node(0, 0)], [Node(1, 0)] * 2)
+
+
+def test_a_single_machine_is_called_one_where_only_the_workers_are_too_many() -> None:
+    with pytest.raises(ConfigError, match=r"^resources: no trial can ever start on this machine: workers: 5 of 1 CPU"):
+        capacity(Resources(workers=5), [Node(4, 0)])
