@@ -19,6 +19,11 @@ def is_remote(path: str) -> bool:
     return "://" in path
 
 
+def folder_of(place: str | None) -> Path | None:
+    """The folder that a place names; None where there is no place, or it is a URI."""
+    return None if place is None or is_remote(place) else Path(place).expanduser().absolute()
+
+
 def storage_fault(path: str) -> str:
     """What is wrong with a storage path as text, "" for nothing; never quotes what may be a secret."""
     scheme, mark, rest = path.partition("://")

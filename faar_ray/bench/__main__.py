@@ -21,6 +21,7 @@ from faar_ray.config import Method, TrialConfig
 from faar_ray.errors import ConfigError, FaarRayError
 from faar_ray.faults import faults_of
 
+COMMANDS = {"faults": fault_command, "search": search_command, "scale": scale_command, "stock": stock_command}
 EXAMPLE = "example: python -m faar_ray.bench step --image-size 224 --pairs 5"
 
 
@@ -28,14 +29,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     args = _parser().parse_args(argv)
     try:
-        if args.what == "faults":
-            return fault_command.run(args)
-        if args.what == "search":
-            return search_command.run(args)
-        if args.what == "scale":
-            return scale_command.run(args)
-        if args.what == "stock":
-            return stock_command.run(args)
+        if args.what in COMMANDS:
+            code: int = COMMANDS[args.what].run(args)
+            return code
         found = run_step(args)
     except FaarRayError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -52,10 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m faar_ray.bench", description="Measure.", epilog=EXAMPLE)
     commands = parser.add_subparsers(dest="what", required=True)
-    fault_command.add_parser(commands, _positive)
-    search_command.add_parser(commands, _positive)
-    scale_command.add_parser(commands, _positive)
-    stock_command.add_parser(commands, _positive)
+    for command in COMMANDS.values():
+        command.add_parser(commands, _positive)
     step = commands.add_parser(
         "step",
         help="a training step against the floor",

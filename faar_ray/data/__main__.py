@@ -108,7 +108,7 @@ def pack(args: argparse.Namespace) -> None:
 
 
 def check(args: argparse.Namespace) -> None:
-    """Print a table of the shards; a fault in any of them is an error. Those of a URI are read to the cache first."""
+    """Print a table of the shards; a fault in any of them is an error. Those of a URI are read here first."""
     config = _config(args, args.domain or "target", args.images)
     folder, uri = _cache(args)
     if uri and (missing := absent(config, uri, "--out")):

@@ -13,7 +13,7 @@ from faar_ray.data.scene_cache import read_scenes, split_images
 from faar_ray.data.shard_store import SPLITS, absent, take
 from faar_ray.data.slots import CLASSES, PARTS
 from faar_ray.errors import ConfigError, DataError, StorageError
-from faar_ray.paths import is_remote
+from faar_ray.paths import folder_of, is_remote
 
 Split = Literal["train", "val", "test"]
 ROOT = "data.root"
@@ -93,10 +93,10 @@ def load_dataset(config: DataConfig, split: Split, *, cache_dir: Path | None = N
     """
     check_labels(config)
     names = ("image", *config.tasks)
-    if cache_dir is None and config.root and is_remote(config.root):
-        take(config, config.root, ROOT)
-    elif cache_dir is None and config.root:
-        cache_dir = Path(config.root).expanduser().absolute()
+    if cache_dir is None:
+        cache_dir = folder_of(config.root)
+        if config.root and is_remote(config.root):
+            take(config, config.root, ROOT)
     shards = read_scenes(config, split, names, cache_dir)
     wanted = split_images(config, split)
     stored = {name: torch.cat([shard[name] for shard in shards])[:wanted].clone() for name in names}

@@ -30,19 +30,24 @@ def is_kube(document: Document) -> bool:
     return any(document.data.get("kind") == kind for kind in KINDS)
 
 
+def cluster_spec(document: Document) -> tuple[KeyPath, dict[str, Any]]:
+    """Where a document describes the cluster, and what it says there."""
+    where, spec = KINDS[document.data["kind"]], document.data
+    for key in where:
+        spec = mapping(spec.get(key))
+    return where, spec
+
+
 def read_kube(path: Path, document: Document) -> tuple[ClusterFile | None, list[Fault]]:
     """The cluster, and all faults of the document."""
     faults: list[Fault] = []
-    data, where = document.data, KINDS[document.data["kind"]]
-    spec: Any = data
-    for key in where:
-        spec = mapping(mapping(spec).get(key))
+    where, spec = cluster_spec(document)
     if not mapping(spec.get("headGroupSpec")):
         faults.append(Fault((*where, "headGroupSpec"), "must be written"))
     groups = spec.get("workerGroupSpecs", [])
     if not isinstance(groups, list):
         faults.append(Fault((*where, "workerGroupSpecs"), f"must be a list, got {shown(groups)}"))
-    called = name(mapping(data.get("metadata")).get("name"), ("metadata", "name"), faults)
+    called = name(mapping(document.data.get("metadata")).get("name"), ("metadata", "name"), faults)
     head = _head(mapping(spec.get("headGroupSpec")), (*where, "headGroupSpec"), faults)
     workers = list(_workers(listing(groups), (*where, "workerGroupSpecs"), faults))
     return ClusterFile(path, called, "kuberay", sum(kind.most for kind in workers), (head, *workers)), faults

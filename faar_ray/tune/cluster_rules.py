@@ -14,7 +14,7 @@ from faar_ray.errors import ConfigError
 from faar_ray.faults import Fault, lines_of
 from faar_ray.reading import Document, KeyPath
 from faar_ray.tune.cluster_faults import listing, mapping
-from faar_ray.tune.cluster_kube import KINDS, is_kube, read_kube
+from faar_ray.tune.cluster_kube import cluster_spec, is_kube, read_kube
 from faar_ray.tune.cluster_vm import TYPES, read_vm
 from faar_ray.tune.node_types import PRICE, NodeType
 from faar_ray.tune.yaml_stream import read_yaml_stream
@@ -83,10 +83,7 @@ def _vm(path: Path, document: Document) -> Iterator[Fault]:
 
 def _kube(path: Path, document: Document) -> Iterator[Fault]:
     cluster, faults = read_kube(path, document)
-    where: KeyPath = KINDS[document.data["kind"]]
-    spec: Any = document.data
-    for key in where:
-        spec = mapping(mapping(spec).get(str(key)))
+    where, spec = cluster_spec(document)
     yield from faults
     yield from _any(path, document)
     groups: dict[str, KeyPath] = {"head": (*where, "headGroupSpec")}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from difflib import get_close_matches
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 
 from jsonschema import Draft7Validator, ValidationError
 
-from faar_ray.faults import Fault
+from faar_ray.faults import Fault, did_you_mean
 from faar_ray.reading import Document, KeyPath, named, shown
 from faar_ray.train.capacity import Node
 from faar_ray.tune.cluster_faults import count, listing, mapping, name, price
@@ -65,8 +64,7 @@ def _said(error: ValidationError) -> Iterator[Fault]:
     elif error.validator == "additionalProperties":
         known = mapping(error.schema).get("properties", {})
         for key in [key for key in written if key not in known]:
-            near = get_close_matches(key, known, 1)
-            yield Fault((*path, key), "unknown key" + (f" (did you mean '{near[0]}'?)" if near else ""))
+            yield Fault((*path, key), f"unknown key{did_you_mean(key, known)}")
     elif error.validator == "type":
         yield Fault(path, f"must be of type {rule}, got {shown(written)}")
     else:
@@ -78,8 +76,7 @@ def _types(data: dict[str, Any], faults: list[Fault]) -> Iterator[NodeType]:
     if not types:
         faults.append(Fault((TYPES,), "must name the node types, the head's and the workers'"))
     elif not isinstance(head, str) or head not in types:
-        near = get_close_matches(str(head), list(types), 1)
-        hint = f" (did you mean '{near[0]}'?)" if near else ""
+        hint = did_you_mean(str(head), types)
         said = "must be written" if head is None else f"must be one of {', '.join(types)}, got {shown(head)}{hint}"
         faults.append(Fault(("head_node_type",), said))
     for called, kind in types.items():

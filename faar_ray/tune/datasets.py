@@ -10,7 +10,7 @@ import torch
 from faar_ray.config import DataConfig
 from faar_ray.data.scene_cache import make_shards, shard_paths
 from faar_ray.data.shard_store import SPLITS, hand_out, take
-from faar_ray.paths import is_remote
+from faar_ray.paths import folder_of, is_remote
 from faar_ray.train.capacity import this_machine
 from faar_ray.tune.space import SearchSpace
 
@@ -33,7 +33,7 @@ def make_data(space: SearchSpace, say: Callable[[str], None], uri: str = "") -> 
             continue
         if uri and not config.root:
             take(config, uri, "storage.path")
-        cache = Path(config.root).expanduser().absolute() if config.root else None
+        cache = folder_of(config.root)
         missing = [path for split in SPLITS for path in shard_paths(config, split, cache) if not path.exists()]
         if missing:
             _make(config, cache, len(missing), say)

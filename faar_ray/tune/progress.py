@@ -51,8 +51,9 @@ class Progress:
         self.lines: dict[str, Line] = {}
         self.phase_text = ""
         self.backlog: Callable[[], int] = lambda: 0
+        """Writes that wait because MLflow is away."""
         self.waiting: Callable[[], int] = lambda: 0
-        """Writes that wait for MLflow."""
+        """Writes to MLflow that are still to be made."""
         self._live: Live | None = None
 
     def __enter__(self) -> Progress:

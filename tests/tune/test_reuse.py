@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ class Dying(PacedActor):
 
 def test_a_trial_whose_actor_died_before_it_began_is_tried_again(tmp_path: Path) -> None:
     space = replay_space(tmp_path, 4)
-    console = Console(file=(tmp_path / "said").open("w"))
+    console = Console(file=io.StringIO())
     with Progress(console, space.name, ["delta_m"], 4, -1) as progress:
         found = run_search(space, space.name, progress, resume=False, address=None, parts=Parts(actor=Dying))
     assert (found.place.path / "died").exists()
