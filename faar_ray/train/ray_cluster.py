@@ -117,10 +117,10 @@ def _machine(entry: Mapping[str, Any]) -> Machine:
     return Machine(entry["NodeManagerAddress"], node, HEAD in resources, dict(entry["Labels"]))
 
 
-def waits_for_machines() -> bool:
-    """Whether this job has asked for CPUs or GPUs and has got none of them."""
-    states = {group.state == group.CREATED for group in _groups() if _asks(group)}
-    return states == {False}
+def placements() -> tuple[int, int]:
+    """How many of this job's requests for CPUs or GPUs have their machines, and how many wait for them."""
+    placed = [group.state == group.CREATED for group in _groups() if _asks(group)]
+    return sum(placed), len(placed) - sum(placed)
 
 
 def _asks(group: Any) -> bool:

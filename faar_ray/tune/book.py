@@ -120,6 +120,10 @@ class Book:
         """A job's process is gone and will be started again."""
         self._spending.let_go(trial_id)
 
+    def placed(self, trials: int) -> None:
+        """So many jobs have the machines of their workers, as seen now; the others cost nothing while they wait."""
+        self._spending.placed(trials)
+
     def verdict(self, trial_id: str, epoch: int, metrics: Mapping[str, float]) -> str:
         """Why a job stops after this epoch; "" lets it go on. What the journal has already is not judged again."""
         if self.halted:

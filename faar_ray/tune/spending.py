@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 
 from faar_ray.tune.duration import clock
@@ -22,17 +23,29 @@ class Spending:
     def __init__(self, space: SearchSpace, before: Mapping[str, float], now: Callable[[], float]) -> None:
         self.budget, self._before, self._now, self._begun = space.budget, dict(before), now, now()
         self._rates = rates(space)
-        self._held_s = 0.0
-        self._since: dict[str, float] = {}
+        self._holders: set[str] = set()
+        self._placed = math.inf
+        self._held_s, self._counted = 0.0, self._begun
 
     def take(self, trial_id: str) -> None:
-        """A trial holds its machine from now on."""
-        self._since.setdefault(trial_id, self._now())
+        """A trial holds its machines from now on."""
+        self._count()
+        self._holders.add(trial_id)
 
     def let_go(self, trial_id: str) -> None:
         """A trial ended, or waits for another machine."""
-        if (since := self._since.pop(trial_id, None)) is not None:
-            self._held_s += self._now() - since
+        self._count()
+        self._holders.discard(trial_id)
+
+    def placed(self, trials: int) -> None:
+        """From now on so many trials have the machines of their workers: of those that hold, others wait for theirs."""
+        self._count()
+        self._placed = trials
+
+    def _count(self) -> None:
+        now = self._now()
+        self._held_s += min(len(self._holders), self._placed) * (now - self._counted)
+        self._counted = now
 
     def elapsed(self) -> float:
         """Seconds of the search."""
@@ -40,7 +53,8 @@ class Spending:
 
     def amounts(self) -> dict[str, float]:
         """All that was spent so far, for the journal; what costs nothing is left out."""
-        hours = (self._held_s + sum(self._now() - since for since in self._since.values())) / HOUR
+        self._count()
+        hours = self._held_s / HOUR
         spent = {name: round(self._before.get(name, 0.0) + hours * rate, 9) for name, rate in self._rates.items()}
         return {"elapsed_s": round(self.elapsed(), 1)} | spent
 

@@ -11,7 +11,7 @@ from ray.tune.experiment import Trial
 
 from faar_ray.sections import Resources
 from faar_ray.train.capacity import needed, offered
-from faar_ray.train.ray_cluster import Machine, machines, waits_for_machines
+from faar_ray.train.ray_cluster import Machine, machines, placements
 from faar_ray.tune.book import Book
 from faar_ray.tune.duration import clock
 
@@ -47,8 +47,16 @@ class MachineWatch(Callback):
         """Look, if it is time."""
         if self.now() >= self._next:
             self._next = self.now() + LOOK_S
-            trained = self.need.workers == 1 and any(trial.status == Trial.RUNNING for trial in trials)
-            self.look(trained or not self.book.running or not waits_for_machines())
+            self.look(self._well(trials))
+
+    def _well(self, trials: list[Trial]) -> bool:
+        one = self.need.workers == 1
+        if not self.book.running or (one and any(trial.status == Trial.RUNNING for trial in trials)):
+            return True
+        placed, waiting = placements()
+        if not one:  # Tune knows of the actor that leads the workers, not of theirs
+            self.book.placed(placed)
+        return placed > 0 or not waiting
 
     def look(self, well: bool) -> None:
         """Take note of whether there is a machine, or nobody who would want one."""

@@ -17,11 +17,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import optuna
 import psutil
 import pytest
 import yaml
 
 from faar_ray.train.ray_cluster import QUIET
+from faar_ray.tune.waiting import PATIENCE_S
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 ADDRESS = "127.0.0.1:6379"
@@ -146,6 +148,23 @@ def done(process: subprocess.Popen[str]) -> tuple[int, str, str]:
     return process.returncode, out, err
 
 
+def event_of(search: subprocess.Popen[str], kind: str) -> dict[str, Any]:
+    """The next one of its kind that the search tells on stderr."""
+    assert search.stderr is not None
+    told = []
+    for line in search.stderr:
+        told.append(line)
+        if line.startswith("{") and (event := json.loads(line))["event"] == kind:
+            return dict(event)
+    raise AssertionError(f"no event {kind!r}: {''.join(told)}")
+
+
+def spent_of(journal: Path) -> dict[str, float]:
+    storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(journal)))
+    (name,) = optuna.get_all_study_names(storage)
+    return dict(optuna.load_study(study_name=name, storage=storage).user_attrs)
+
+
 def test_a_dry_run_says_what_there_is_and_what_may_come_and_starts_nothing(cluster: Cluster) -> None:
     code, out, err = done(cluster.tune("--dry-run", "resources.cluster=cluster.yaml", "budget.time=2h"))
     assert code == 0, err
@@ -161,13 +180,13 @@ def test_a_dry_run_says_what_there_is_and_what_may_come_and_starts_nothing(clust
 def test_the_autoscaler_starts_workers_for_a_search_and_drops_them_after_it(cluster: Cluster) -> None:
     watch = cluster.start(sys.executable, "-c", COUNT.format(address=ADDRESS))
     assert watch.stdout is not None
-    assert json.loads(watch.stdout.readline()) == []
+    counts = (json.loads(line) for line in watch.stdout if line.startswith("["))  # Ray says something at times
+    assert next(counts) == []
     search = cluster.tune("resources.cluster=cluster.yaml", "budget.usd=5", "--json", "-q")
     seen: list[Sequence[int]] = []
 
     def workers(number: int) -> bool:
-        assert watch.stdout is not None
-        seen.append(json.loads(watch.stdout.readline()))
+        seen.append(next(counts))
         return len(seen[-1]) == number
 
     until(lambda: workers(2), "two workers came", 200)
@@ -193,20 +212,25 @@ def test_a_machine_without_the_folder_ends_the_search_and_gets_none(cluster: Clu
     assert list((runs / "tiny" / "trials").iterdir()) == []
 
 
-def test_a_search_says_that_it_waits_and_goes_on_when_a_machine_comes(cluster: Cluster) -> None:
+@pytest.mark.parametrize(("workers", "cpus", "needs"), [(1, 3, "3 CPUs"), (2, 4, "2 workers of 4 CPUs")])
+def test_a_search_says_that_it_waits_and_goes_on_when_a_machine_comes(
+    cluster: Cluster, workers: int, cpus: int, needs: str
+) -> None:
     promised = yaml.safe_load(yaml.safe_dump(CLUSTER))
-    promised["available_node_types"]["worker"]["resources"]["CPU"] = 4  # none of which the autoscaler can start
+    promised["max_workers"] = 9  # of 8 CPUs, none of which the autoscaler can start
+    promised["available_node_types"]["worker"] |= {"max_workers": 9, "resources": {"CPU": 8}}
     (cluster.folder / "promised.yaml").write_text(yaml.safe_dump(promised))
-    wanted = ("resources.cluster=promised.yaml", "resources.cpus_per_worker=3")
-    search = cluster.tune(*wanted, "budget.trials=1", "--name", "patient", "--json")
-    assert search.stderr is not None
-    events = (json.loads(line) for line in search.stderr if line.startswith("{"))
-    waiting = next(event for event in events if event["event"] == "machines")
+    name = f"patient-{workers}"
+    each = f"resources={{cluster: promised.yaml, workers: {workers}, cpus_per_worker: {cpus}, usd_per_hour: 3600}}"
+    search = cluster.tune(each, "budget={trials: 1, usd: 9000}", "--name", name, "--json")
+    waiting = event_of(search, "machines")
     assert waiting["waiting"] is True
-    assert waiting["text"].startswith("waiting for machines: a trial needs 3 CPUs, the cluster has ")
-    cluster.machine(3)
-    came = next(event for event in events if event["event"] == "machines")
+    assert waiting["text"].startswith(f"waiting for machines: a trial needs {needs}, the cluster has ")
+    cluster.machine(workers * cpus)
+    came = event_of(search, "machines")
     assert came["waiting"] is False
     assert came["text"].startswith("machines are there after ")
-    assert next(event for event in events if event["event"] == "ended")["state"] == "COMPLETE"
+    assert event_of(search, "ended")["state"] == "COMPLETE"
     assert search.wait(120) == 0
+    spent = spent_of(cluster.folder / "runs" / name / "study.log")
+    assert 0 < spent["usd"] < spent["elapsed_s"] - PATIENCE_S  # a dollar a second, and none for waiting

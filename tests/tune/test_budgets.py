@@ -98,6 +98,17 @@ def test_who_waits_for_a_machine_costs_nothing(budgeted: Space, driver: Drive) -
     assert book._spending.amounts() == {"elapsed_s": 690.0, "gpu_hours": 90 / 3600, "usd": 0.1}
 
 
+def test_of_trials_with_many_workers_those_cost_that_have_their_machines(budgeted: Space, driver: Drive) -> None:
+    clock = Clock()
+    book = driver(budgeted(budget={"usd": 100}), now=clock, concurrent=2).book
+    for _ in range(2):
+        book.holds(book.next_job().trial_id)  # the process that leads the workers runs
+    for seconds, placed in ((7, 0), (50, 1), (9, 2), (30, 0), (1000, 5), (10, 5)):
+        clock.seconds += seconds
+        book.placed(placed)
+    assert book._spending.amounts()["usd"] == pytest.approx(4 / 3600 * (2 * 7 + 1 * 9 + 2 * 30 + 2 * 10))
+
+
 def test_downtime_and_replays_are_not_counted_and_nothing_twice(budgeted: Space, driver: Drive) -> None:
     def step(drive: Any, clock: Clock, epoch: int, seconds: float) -> None:
         clock.seconds += seconds
