@@ -17,12 +17,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import optuna
 import psutil
 import pytest
 import yaml
 
 from faar_ray.train.ray_cluster import QUIET
+from faar_ray.tune.journal import read_journal, spent
 from faar_ray.tune.waiting import PATIENCE_S
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
@@ -159,12 +159,6 @@ def event_of(search: subprocess.Popen[str], kind: str) -> dict[str, Any]:
     raise AssertionError(f"no event {kind!r}: {''.join(told)}")
 
 
-def spent_of(journal: Path) -> dict[str, float]:
-    storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(journal)))
-    (name,) = optuna.get_all_study_names(storage)
-    return dict(optuna.load_study(study_name=name, storage=storage).user_attrs)
-
-
 def test_a_dry_run_says_what_there_is_and_what_may_come_and_starts_nothing(cluster: Cluster) -> None:
     code, out, err = done(cluster.tune("--dry-run", "resources.cluster=cluster.yaml", "budget.time=2h"))
     assert code == 0, err
@@ -232,5 +226,5 @@ def test_a_search_says_that_it_waits_and_goes_on_when_a_machine_comes(
     assert came["text"].startswith("machines are there after ")
     assert event_of(search, "ended")["state"] == "COMPLETE"
     assert search.wait(120) == 0
-    spent = spent_of(cluster.folder / "runs" / name / "study.log")
-    assert 0 < spent["usd"] < spent["elapsed_s"] - PATIENCE_S  # a dollar a second, and none for waiting
+    spending = spent(read_journal(cluster.folder / "runs" / name / "study.log"))
+    assert 0 < spending["usd"] < spending["elapsed_s"] - PATIENCE_S  # a dollar a second, and none for waiting
