@@ -25,7 +25,7 @@ from faar_ray.errors import ConfigError, DataError, FaarRayError
 from faar_ray.export.read import load_model, read_adapter_file
 from faar_ray.export.trials import adapter_of
 from faar_ray.models import MultiTaskModel
-from faar_ray.tracking.atomic import must_be_new, replacing, writing
+from faar_ray.storage.atomic import must_be_new, replacing, writing
 
 EXAMPLE = "example: python -m faar_ray.predict rho/t003-s0 street.jpg --out pictures"
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,3 +106,8 @@ class TrialResult:
     """MLflow run."""
     reason: str = ""
     """Why it was stopped or failed."""
+
+
+def result_of(row: Mapping[str, Any]) -> TrialResult:
+    """A row as `keep_result` wrote it."""
+    return TrialResult(**cast("dict[str, Any]", row))

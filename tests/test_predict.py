@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from faar_ray.config import TrialConfig
+from faar_ray.config.trial import TrialConfig
 from faar_ray.export.adapter_file import write_adapter
 from faar_ray.models import build_model
 from faar_ray.predict import coloured, main

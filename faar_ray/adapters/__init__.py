@@ -1,11 +1,11 @@
 """Low-rank adapters and the linears that carry them."""
 
 from faar_ray.adapters.build import ADAPTERS, adapters_of, build_adapter, build_base
-from faar_ray.adapters.clock import ClockNet
 from faar_ray.adapters.linear import AdaptedLinear, TaskLinears
 from faar_ray.adapters.low_rank import DoRA, LoRA, LowRankFactors, Site
-from faar_ray.adapters.sine_awb import FullBase, SineBase, SineWeights, held_kernels
-from faar_ray.adapters.sine_linear import Grid, SineHidden, SineLinears
+from faar_ray.adapters.sinewich.clock import ClockNet
+from faar_ray.adapters.sinewich.sine_awb import FullBase, SineBase, SineWeights, held_kernels
+from faar_ray.adapters.sinewich.sine_linear import Grid, SineHidden, SineLinears
 
 __all__ = [
     "ADAPTERS",

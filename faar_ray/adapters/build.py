@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from torch import Tensor, nn
 
 from faar_ray.adapters.low_rank import DoRA, LoRA, LowRankFactors, Site
-from faar_ray.adapters.sine_awb import SineBase
-from faar_ray.config import AdapterConfig
+from faar_ray.adapters.sinewich.sine_awb import SineBase
+from faar_ray.config.trial import AdapterConfig
 from faar_ray.seeding import seeded
 
 ADAPTERS: dict[str, Callable[[Tensor, int, AdapterConfig], LoRA]] = {

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from faar_ray.adapters.functional import common_products, merged_products
+from faar_ray.adapters.fast.functional import common_products, merged_products
 from faar_ray.adapters.low_rank import LoRA
 
 

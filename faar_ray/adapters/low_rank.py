@@ -13,7 +13,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from faar_ray.adapters.change import Change
+from faar_ray.adapters.fast.low_rank_update import Change
 
 
 @dataclass(frozen=True, slots=True, order=True)

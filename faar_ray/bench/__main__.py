@@ -14,12 +14,14 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
-from faar_ray.bench import fault_command, scale_command, search_command, stock_command
-from faar_ray.bench.step import measure
-from faar_ray.bench.variants import VARIANTS, Setting
-from faar_ray.config import Method, TrialConfig
+from faar_ray.bench.faults import command as fault_command
+from faar_ray.bench.replay import scale_command, search_command
+from faar_ray.bench.step.step import measure
+from faar_ray.bench.step.variants import VARIANTS, Setting
+from faar_ray.bench.stock import command as stock_command
+from faar_ray.config.trial import Method, TrialConfig
+from faar_ray.config.validation_messages import faults_of
 from faar_ray.errors import ConfigError, FaarRayError
-from faar_ray.faults import faults_of
 
 COMMANDS = {"faults": fault_command, "search": search_command, "scale": scale_command, "stock": stock_command}
 EXAMPLE = "example: python -m faar_ray.bench step --image-size 224 --pairs 5"

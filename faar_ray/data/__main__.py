@@ -13,15 +13,15 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from faar_ray.config import DataConfig
+from faar_ray.config.paths import STORAGE, default_cache_dir, is_remote, storage_fault
+from faar_ray.config.trial import DataConfig
 from faar_ray.data.contact_sheet import write_contact_sheet
-from faar_ray.data.domains import DOMAINS
 from faar_ray.data.loading import dataset_channels, load_dataset
-from faar_ray.data.scene_cache import make_shards, shard_paths
-from faar_ray.data.shard_store import SPLITS, absent, hand_out, take
-from faar_ray.data.verify import verify_split
+from faar_ray.data.scenes.domains import DOMAINS
+from faar_ray.data.shards.scene_cache import make_shards, shard_paths
+from faar_ray.data.shards.shard_store import SPLITS, absent, hand_out, take
+from faar_ray.data.shards.verify import verify_split
 from faar_ray.errors import ConfigError, DataError, FaarRayError
-from faar_ray.paths import STORAGE, default_cache_dir, is_remote, storage_fault
 
 FLAGS = {"image_size": "--size", "seed": "--seed", "train_images": "--images", "domain": "--domain"}
 

@@ -17,7 +17,7 @@ from matplotlib.patches import Patch
 from torch import Tensor
 
 from faar_ray.data.dense import DenseDataset, unnormalise
-from faar_ray.data.slots import CLASSES, PARTS
+from faar_ray.data.scenes.object_table import CLASSES, PARTS
 from faar_ray.errors import DataError
 
 Picture = np.ndarray[Any, Any]

@@ -7,13 +7,13 @@ from typing import Literal
 
 import torch
 
-from faar_ray.config import DataConfig
+from faar_ray.config.paths import folder_of, is_remote
+from faar_ray.config.trial import DataConfig
 from faar_ray.data.dense import DenseDataset
-from faar_ray.data.scene_cache import read_scenes, split_images
-from faar_ray.data.shard_store import SPLITS, absent, take
-from faar_ray.data.slots import CLASSES, PARTS
+from faar_ray.data.scenes.object_table import CLASSES, PARTS
+from faar_ray.data.shards.scene_cache import read_scenes, split_images
+from faar_ray.data.shards.shard_store import SPLITS, absent, take
 from faar_ray.errors import ConfigError, DataError, StorageError
-from faar_ray.paths import folder_of, is_remote
 
 Split = Literal["train", "val", "test"]
 ROOT = "data.root"

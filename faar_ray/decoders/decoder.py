@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from torch import Tensor, nn
 
-from faar_ray.config import DecoderConfig
+from faar_ray.config.trial import DecoderConfig
 from faar_ray.decoders.hrnet import HRNetHead
 from faar_ray.decoders.spectral import Size
 from faar_ray.decoders.ts_pd import SpectralPyramid

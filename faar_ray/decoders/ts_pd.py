@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from faar_ray.config import DecoderConfig
+from faar_ray.config.trial import DecoderConfig
 from faar_ray.decoders.spectral import FILTERS, Size, low_band
 
 HALVES = (torch.float16, torch.bfloat16)

@@ -15,7 +15,7 @@ from faar_ray.export.merged_file import write_merged
 from faar_ray.export.rank_pattern import rank_pattern
 from faar_ray.export.read import load_model, read_adapter_file
 from faar_ray.export.trials import adapter_of
-from faar_ray.tracking.atomic import must_be_new, replacing, writing
+from faar_ray.storage.atomic import must_be_new, replacing, writing
 
 EXAMPLE = "example: python -m faar_ray.export rho/t003-s0 --merge semseg --out semseg.safetensors"
 

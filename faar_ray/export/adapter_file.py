@@ -13,9 +13,9 @@ from safetensors.torch import save
 from torch import Tensor
 
 from faar_ray.adapters import Site
-from faar_ray.config import TrialConfig
+from faar_ray.config.trial import TrialConfig
 from faar_ray.models import MultiTaskModel, adapter_list, trained_state
-from faar_ray.tracking.atomic import storing
+from faar_ray.storage.atomic import storing
 
 FORMAT = "faar_ray.adapter.1"
 

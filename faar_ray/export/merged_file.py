@@ -6,12 +6,12 @@ from pathlib import Path
 
 from safetensors.torch import save_file
 
-from faar_ray.config import TrialConfig
+from faar_ray.config.trial import TrialConfig
 from faar_ray.errors import DataError
 from faar_ray.export.adapter_file import versions
 from faar_ray.export.read import fill, read_tensors
 from faar_ray.models import MultiTaskModel, build_model, merge
-from faar_ray.tracking.atomic import replacing
+from faar_ray.storage.atomic import replacing
 
 FORMAT = "faar_ray.merged.1"
 

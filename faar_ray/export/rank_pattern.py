@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from faar_ray.config import TrialConfig
+from faar_ray.config.trial import TrialConfig
 from faar_ray.errors import ConfigError
 from faar_ray.models.surgery import PARENT
 

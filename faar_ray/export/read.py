@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from faar_ray.config import TrialConfig
+from faar_ray.config.trial import TrialConfig
 from faar_ray.errors import DataError
 from faar_ray.export.adapter_file import FORMAT, digest, site_name
 from faar_ray.models import MultiTaskModel, adapter_list, build_model, trained_state

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from faar_ray.config.paths import is_remote
 from faar_ray.errors import ConfigError
-from faar_ray.paths import is_remote
-from faar_ray.tracking.fetch import fetch_artifact
-from faar_ray.tracking.place import fetched
+from faar_ray.storage.run_location import fetched
+from faar_ray.tracking.mlflow.fetch import fetch_artifact
 
 FILE = "adapter.safetensors"
 RUN_ID = re.compile(r"[0-9a-f]{32}")

@@ -19,13 +19,13 @@ from timm.models.vision_transformer import VisionTransformer
 from timm.models.vision_transformer import checkpoint_filter_fn as fitted_vit
 from torch import Tensor, nn
 
-from faar_ray.config import BackboneConfig
+from faar_ray.config.trial import BackboneConfig
 from faar_ray.errors import ConfigError, DataError
 from faar_ray.models import micro
-from faar_ray.models.vit import QUARTERS, QuarteredViT
-from faar_ray.models.vit_block import ViTBlock
+from faar_ray.models.vit.vit import QUARTERS, QuarteredViT
+from faar_ray.models.vit.vit_block import ViTBlock
 from faar_ray.seeding import seeded
-from faar_ray.torch_file import read_torch_file
+from faar_ray.storage.torch_file import read_torch_file
 
 MICRO_PATCH = 4
 WANTED = f"{micro.NAME}, a timm Swin (swin_*) or a plain timm ViT (vit_*)"

@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from functools import partial
 
 from faar_ray.adapters import ClockNet, FullBase, LowRankFactors, SineBase, SineHidden, Site
-from faar_ray.config import TrialConfig, at_stage
+from faar_ray.config.trial import TrialConfig, at_stage
 from faar_ray.decoders import Decoder, build_decoder
 from faar_ray.models.backbone import build_backbone, set_trainable
 from faar_ray.models.ensemble import TaskEnsemble, ViTEnsemble
 from faar_ray.models.multitask import MultiTaskModel, adapter_list
 from faar_ray.models.surgery import adapt_backbone, base_owners, base_rank
-from faar_ray.models.vit import QUARTERS, MultiTaskViT, QuarteredViT
+from faar_ray.models.vit.vit import QUARTERS, MultiTaskViT, QuarteredViT
 from faar_ray.seeding import seeded
 from faar_ray.tasks import output_channels
 

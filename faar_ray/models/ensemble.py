@@ -8,9 +8,9 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from faar_ray.adapters import TaskLinears
-from faar_ray.models.levels import Level
 from faar_ray.models.multitask import MultiTaskModel
-from faar_ray.models.vit import MultiTaskViT
+from faar_ray.models.swin.levels import Level
+from faar_ray.models.vit.vit import MultiTaskViT
 
 
 class StreamedLinear(nn.Module):

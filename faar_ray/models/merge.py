@@ -18,7 +18,7 @@ from faar_ray.adapters import AdaptedLinear, Grid, LoRA, SineHidden, SineLinears
 from faar_ray.decoders import BiasOnly, SpectralLevel
 from faar_ray.errors import ConfigError
 from faar_ray.models.multitask import MultiTaskModel
-from faar_ray.models.task_block import TaskBlock
+from faar_ray.models.swin.task_block import TaskBlock
 
 
 class PlainLinears(nn.Module):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from faar_ray.adapters import ClockNet, DoRA, LowRankFactors, SineBase, SineWeights, adapters_of
 from faar_ray.decoders import Decoder
-from faar_ray.models.levels import Level, swin_levels
+from faar_ray.models.swin.levels import Level, swin_levels
 
 
 class MultiTaskModel(nn.Module):

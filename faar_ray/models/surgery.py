@@ -17,11 +17,11 @@ from faar_ray.adapters import (
     build_adapter,
     build_base,
 )
-from faar_ray.config import TrialConfig, at_stage
+from faar_ray.config.trial import TrialConfig, at_stage
 from faar_ray.errors import ConfigError
 from faar_ray.models.ensemble import StreamedLinear
-from faar_ray.models.task_block import ORDER, TaskBlock
-from faar_ray.models.vit_block import ViTBlock, ViTTaskBlock
+from faar_ray.models.swin.task_block import ORDER, TaskBlock
+from faar_ray.models.vit.vit_block import ViTBlock, ViTTaskBlock
 
 BASE = "_awb"
 """After a layer's name: a base beside that layer's own adapter."""

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from faar_ray.adapters import LowRankFactors
-from faar_ray.config import TrialConfig
+from faar_ray.config.trial import TrialConfig
 from faar_ray.ranks.coverage import Evidence, Kept, keep_by_coverage
 from faar_ray.ranks.pdrs import PDRS, Importance
 from faar_ray.ranks.policy import FixedRanks, RankPolicy

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from faar_ray.adapters import LowRankFactors
-from faar_ray.config import PdrsConfig
+from faar_ray.config.trial import PdrsConfig
 from faar_ray.ranks.coverage import Evidence, Kept, keep_by_coverage
 from faar_ray.ranks.policy import record
 from faar_ray.ranks.shrink import shrink

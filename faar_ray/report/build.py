@@ -8,24 +8,23 @@ from pathlib import Path
 
 from optuna import Study
 
-from faar_ray.report.answer import Answer, answer, pooled_noise
-from faar_ray.report.curves_plot import plot_curves
-from faar_ray.report.depth_plot import plot_depth
-from faar_ray.report.front_plot import plot_front
 from faar_ray.report.history import History, read_history
-from faar_ray.report.importance import importances
-from faar_ray.report.importance_plot import plot_importance
-from faar_ray.report.importance_words import importance_words
-from faar_ray.report.journal import ended_order, read_study
-from faar_ray.report.over_time import over_time, time_words, write_over_time
-from faar_ray.report.over_time_plot import plot_over_time
 from faar_ray.report.page import Picture, render
-from faar_ray.report.panels_plot import is_flat, plot_panels
-from faar_ray.report.source import Search, read_search
-from faar_ray.report.style import colours
-from faar_ray.report.table import Row
-from faar_ray.tracking.atomic import replacing
-from faar_ray.tracking.rank_plot import plot_rank_trace
+from faar_ray.report.plots.curves_plot import plot_curves
+from faar_ray.report.plots.depth_plot import plot_depth
+from faar_ray.report.plots.front_plot import plot_front
+from faar_ray.report.plots.importance_plot import plot_importance
+from faar_ray.report.plots.over_time_plot import plot_over_time
+from faar_ray.report.plots.panels_plot import is_flat, plot_panels
+from faar_ray.report.plots.style import colours
+from faar_ray.report.source import Search, ended_order, read_search, read_study
+from faar_ray.report.statistics.importance import importances
+from faar_ray.report.statistics.over_time import over_time, time_words, write_over_time
+from faar_ray.report.statistics.table import Row
+from faar_ray.report.words.answer import Answer, answer, pooled_noise
+from faar_ray.report.words.importance_words import importance_words
+from faar_ray.storage.atomic import replacing
+from faar_ray.tracking.plots.rank_plot import plot_rank_trace
 
 MOST_MAPS, MOST_DEPTHS = 6, 8
 TIME = "over_time.png"

@@ -17,7 +17,7 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from faar_ray.records import TrialResult
-from faar_ray.tracking.mlflow_store import SQLITE, hushed
+from faar_ray.tracking.mlflow.store import SQLITE, hushed
 
 Curve = list[tuple[int, float]]
 """(epoch, value), by epoch."""

@@ -13,14 +13,14 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from faar_ray.records import TrialResult
-from faar_ray.report.answer import Answer
-from faar_ray.report.findings import findings, intervals
 from faar_ray.report.history import History
-from faar_ray.report.noise import Difference
-from faar_ray.report.protocol import protocol, reference_values
 from faar_ray.report.source import Search
-from faar_ray.report.table import ADAPTERS, TRAINABLE, Row, grouped
-from faar_ray.report.wording import label, plus_minus
+from faar_ray.report.statistics.noise import Difference
+from faar_ray.report.statistics.table import ADAPTERS, TRAINABLE, Row, grouped
+from faar_ray.report.words.answer import Answer
+from faar_ray.report.words.key_findings import findings, intervals
+from faar_ray.report.words.protocol import protocol, reference_values
+from faar_ray.report.words.wording import label, plus_minus
 
 SHOWN_PACKAGES = ("torch", "torchvision", "timm", "ray", "optuna", "mlflow", "pyarrow", "faar-ray")
 MINUS = "\u2212"

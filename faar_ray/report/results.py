@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 
 from faar_ray.errors import DataError
 from faar_ray.records import TrialResult
-from faar_ray.tracking.atomic import replacing
-from faar_ray.tracking.parquet import read_table
+from faar_ray.storage.atomic import replacing
+from faar_ray.tracking.files.parquet import read_table
 
 HEAD = {
     "trial_id": pa.string(),

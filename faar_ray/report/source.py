@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pyarrow as pa
 import yaml
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
 from pydantic import ValidationError
 
-from faar_ray.config import TrialConfig
+from faar_ray.config.paths import is_remote
+from faar_ray.config.trial import TrialConfig
 from faar_ray.errors import ConfigError, DataError
-from faar_ray.paths import is_remote
+from faar_ray.objectives.constraint import Constraint, parsed
 from faar_ray.records import TrialResult
-from faar_ray.report.groups import Objective
-from faar_ray.report.limits import Constraint, parsed
 from faar_ray.report.results import read_results
-from faar_ray.tracking.place import Place, fetched
-from faar_ray.tracking.rank_trace import read_rank_trace
+from faar_ray.report.statistics.groups import Objective
+from faar_ray.storage.run_location import Place, fetched
+from faar_ray.tracking.files.rank_trace import read_rank_trace
 
 
 @dataclass(frozen=True)
@@ -116,3 +120,23 @@ def _read_run(path: Path) -> dict[str, Any]:
     if lacking:
         raise DataError(f"{path}: {', '.join(lacking)} missing")
     return dict(run)
+
+
+def read_study(folder: Path) -> optuna.Study | None:
+    """The study in `study.log` of a run's folder; None without one that can be read."""
+    path = folder / "study.log"
+    if not path.is_file():
+        return None
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    with warnings.catch_warnings(action="ignore", category=optuna.exceptions.ExperimentalWarning):
+        try:
+            return optuna.load_study(study_name=None, storage=JournalStorage(JournalFileBackend(str(path))))
+        except (ValueError, KeyError, TypeError, AttributeError, OSError):  # whatever a damaged line leads to
+            return None
+
+
+def ended_order(study: optuna.Study | None) -> dict[str, int]:
+    """Place of each trial id in the order in which trials ended."""
+    trials = study.get_trials(deepcopy=False) if study is not None else []
+    ended = sorted((t for t in trials if t.datetime_complete), key=lambda t: (t.datetime_complete, t.number))
+    return {str(t.user_attrs.get("trial_id")): place for place, t in enumerate(ended)}

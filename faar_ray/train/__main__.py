@@ -14,14 +14,14 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from faar_ray.config.overrides import dotted_path
+from faar_ray.config.trial_file import TrialFile, read_trial, trial_document
+from faar_ray.config.validation_messages import with_places
 from faar_ray.errors import ConfigError, FaarRayError, StorageError
-from faar_ray.faults import with_places
 from faar_ray.models import build_model, parameter_terms, parameters_by_part
-from faar_ray.overriding import dotted_path
 from faar_ray.tasks import TASKS
 from faar_ray.tools import tool, ui_command
 from faar_ray.train.session import Session
-from faar_ray.trial_file import TrialFile, read_trial, trial_document
 
 EXAMPLE = "example: python -m faar_ray.train faar.yaml pdrs.rho_shared=0.8 optim.epochs=6"
 

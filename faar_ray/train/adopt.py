@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from faar_ray.config import CHANGEABLE, TrialConfig
+from faar_ray.config.trial import CHANGEABLE, TrialConfig
 from faar_ray.errors import ConfigError, DataError
 from faar_ray.train.checkpoint import (
     checkpoint_path,

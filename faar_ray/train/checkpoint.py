@@ -17,8 +17,8 @@ from torch import Tensor
 from faar_ray.errors import DataError
 from faar_ray.models import MultiTaskModel, trained_state
 from faar_ray.records import EpochRecord, RankRecord, SineRecord
-from faar_ray.torch_file import read_torch_file
-from faar_ray.tracking.atomic import storing
+from faar_ray.storage.atomic import storing
+from faar_ray.storage.torch_file import read_torch_file
 
 FORMAT = 2
 PARTS = ("config", "ranks", "model", "policy", "optimizer", "steps", "scaler", "random", "records")

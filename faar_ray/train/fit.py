@@ -9,21 +9,21 @@ from typing import Any
 
 import torch
 
-from faar_ray.adapters.sine_measure import measure
-from faar_ray.config import TrialConfig
+from faar_ray.adapters.sinewich.sine_measure import measure
+from faar_ray.config.trial import TrialConfig
 from faar_ray.data import batches, load_dataset
-from faar_ray.data.shard_store import take
+from faar_ray.data.shards.shard_store import take
 from faar_ray.export.adapter_file import write_adapter
 from faar_ray.ranks import rank_metrics, sine_metrics
 from faar_ray.records import EpochRecord, RankRecord, SineRecord
+from faar_ray.storage.remote_copy import NO_TWIN, Twin
+from faar_ray.storage.run_location import place_of_trial
 from faar_ray.tasks import TASKS
-from faar_ray.tracking.mirror import NO_TWIN, Twin
-from faar_ray.tracking.place import place_of_trial
-from faar_ray.tracking.trial_files import clear_leftovers_of, write_config, write_down
+from faar_ray.tracking.files.trial_files import clear_leftovers_of, write_config, write_down
 from faar_ray.train.evaluation import evaluate
 from faar_ray.train.gradients import gradient_cosines
 from faar_ray.train.memory import PeakMemory
-from faar_ray.train.runtime import InProcess, Runtime, by_first
+from faar_ray.train.runtimes.runtime import InProcess, Runtime, by_first
 from faar_ray.train.step import train_step
 from faar_ray.train.trial import Trial
 

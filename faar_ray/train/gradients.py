@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 
 from faar_ray.adapters import SineWeights
-from faar_ray.adapters.sine_measure import mean_cosines
+from faar_ray.adapters.sinewich.sine_measure import mean_cosines
 from faar_ray.data import batches
 from faar_ray.tasks import TASKS
 from faar_ray.train.step import placed

@@ -9,7 +9,7 @@ from torch import nn
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
-from faar_ray.config import OptimConfig
+from faar_ray.config.trial import OptimConfig
 from faar_ray.models import MultiTaskModel, adapter_list, backbone_own_parameters
 
 

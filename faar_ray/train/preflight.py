@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from faar_ray.config import TrialConfig
+from faar_ray.config.trial import TrialConfig
 from faar_ray.data import check_labels, check_root, load_dataset
 from faar_ray.errors import ConfigError
 

@@ -15,9 +15,9 @@ from pathlib import Path
 import torch
 from safetensors.torch import save
 
-from faar_ray.config import TrialConfig
+from faar_ray.config.trial import TrialConfig
 from faar_ray.models import build_model, micro
-from faar_ray.tracking.atomic import replacing
+from faar_ray.storage.atomic import replacing
 from faar_ray.train.checkpoint import last_good_checkpoint, load_trained_state
 from faar_ray.train.fit import fit
 

@@ -9,20 +9,20 @@ from functools import partial
 
 import torch
 
+from faar_ray.cluster.capacity import capacity, this_machine
+from faar_ray.config.trial_file import TrialFile
 from faar_ray.errors import ConfigError, StorageError
 from faar_ray.records import EpochRecord, State
-from faar_ray.tracking.atomic import check_writable, storing
-from faar_ray.tracking.mlflow_faults import is_away, needed, reason_of
-from faar_ray.tracking.mlflow_writer import Tracker
-from faar_ray.tracking.outbox import Outbox
-from faar_ray.tracking.place import place_of
-from faar_ray.tracking.remote import ATTEMPTS_AT_START, Remote
-from faar_ray.tracking.trial_run import Ending, endings
-from faar_ray.train.capacity import capacity, this_machine
+from faar_ray.storage.atomic import check_writable, storing
+from faar_ray.storage.object_store import ATTEMPTS_AT_START, Remote
+from faar_ray.storage.run_location import place_of
+from faar_ray.tracking.mlflow.mlflow_faults import is_away, needed, reason_of
+from faar_ray.tracking.mlflow.trial_run import Ending, endings
+from faar_ray.tracking.mlflow.write_queue import Outbox
+from faar_ray.tracking.mlflow.writer import Tracker
 from faar_ray.train.fit import fit_spec
 from faar_ray.train.preflight import preflight
 from faar_ray.train.spec import spec_of
-from faar_ray.trial_file import TrialFile
 
 PATIENCE, HASTE = 120.0, 10.0  # seconds to wait for MLflow at the end, and after Ctrl-C
 
@@ -125,8 +125,8 @@ class Session:
             torch.set_num_threads(need.cpus_per_worker)
             yield from fit_spec(spec)
             return
-        from faar_ray.train.ray_cluster import connected  # seconds to import
-        from faar_ray.train.ray_runtime import TrainRun
+        from faar_ray.cluster.ray_cluster import connected  # seconds to import
+        from faar_ray.train.runtimes.ray_train import TrainRun
 
         with connected(None):
             yield from TrainRun(spec).epochs()

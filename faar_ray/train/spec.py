@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from faar_ray.config import TrialConfig
+from faar_ray.config.run_sections import Resources
+from faar_ray.config.trial import TrialConfig
 from faar_ray.errors import StorageError
-from faar_ray.sections import Resources
-from faar_ray.tracking.place import Place
+from faar_ray.storage.run_location import Place
 
 
 def spec_of(

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from faar_ray.config import TrialConfig
+from faar_ray.config.trial import TrialConfig
 from faar_ray.data import load_dataset
 from faar_ray.errors import ConfigError
 from faar_ray.models import adapter_list, build_model, parameters_by_part, sine_layers, trained_state
@@ -26,7 +26,7 @@ from faar_ray.train.checkpoint import (
 )
 from faar_ray.train.optimizer import build_optimizer, build_scheduler
 from faar_ray.train.preflight import check_last_batch
-from faar_ray.train.runtime import Runtime, by_first
+from faar_ray.train.runtimes.runtime import Runtime, by_first
 
 
 def compiled(model: nn.Module) -> Callable[[Tensor], dict[str, Tensor]]:

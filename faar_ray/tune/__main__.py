@@ -15,10 +15,10 @@ from rich.console import Console
 
 from faar_ray.errors import ConfigError, FaarRayError, StorageError
 from faar_ray.tools import tool
-from faar_ray.tune import interrupts
+from faar_ray.tune.execute import interrupts
 
 if TYPE_CHECKING:
-    from faar_ray.tune.space import SearchSpace
+    from faar_ray.tune.space.space import SearchSpace
 
 EXAMPLE = """examples:
   python -m faar_ray.tune search_spaces/rho.yaml
@@ -87,13 +87,13 @@ def _again(raw: Sequence[str]) -> str:
 
 def _run(options: argparse.Namespace) -> int:
     warnings.filterwarnings("ignore")
-    from faar_ray.faults import with_places
-    from faar_ray.tune.space import read_document, read_space, space_path
+    from faar_ray.config.validation_messages import with_places
+    from faar_ray.tune.space.space import read_document, read_space, space_path
 
     named = [] if options.name is None else [f"name={json.dumps(options.name)}"]
     written = (options.space, [*options.overrides, *named])
     space = read_space(*written)
-    from faar_ray.tune.older_run import OlderRunFault
+    from faar_ray.tune.propose.warm_start import OlderRunFault
 
     try:
         return _start(space, options)
@@ -104,10 +104,10 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _start(space: SearchSpace, options: argparse.Namespace) -> int:
-    from faar_ray.train.capacity import capacity, this_machine
+    from faar_ray.cluster.capacity import capacity, this_machine
     from faar_ray.train.preflight import preflight
-    from faar_ray.tune.remote_run import check_remote
-    from faar_ray.tune.run_folder import check_name, place_for
+    from faar_ray.tune.run.remote_run import check_remote
+    from faar_ray.tune.run.run_folder import check_name, place_for
 
     preflight(space.trial_config({}), space.resources.workers)
     for index, control in enumerate(space.controls):
@@ -117,7 +117,8 @@ def _start(space: SearchSpace, options: argparse.Namespace) -> int:
             raise ConfigError([f"controls.{index}.{text}" for text in fault.faults]) from None
     console = Console(stderr=options.json, highlight=False)
     if options.address is not None or space.resources.cluster is not None:
-        from faar_ray.tune.on_cluster import on_cluster, show_cluster_plan  # imports Ray
+        from faar_ray.tune.run.pricing import on_cluster  # imports Ray
+        from faar_ray.tune.show.dry_run import show_cluster_plan
 
         space = on_cluster(space, options.address, dry_run=options.dry_run)
         if options.dry_run:
@@ -126,7 +127,7 @@ def _start(space: SearchSpace, options: argparse.Namespace) -> int:
     else:
         room = capacity(space.resources, [this_machine()])
         if options.dry_run:
-            from faar_ray.tune.dry_run import show_plan
+            from faar_ray.tune.show.dry_run import show_plan
 
             show_plan(console, space, room)
             return 0

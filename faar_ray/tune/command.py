@@ -10,16 +10,16 @@ import sys
 from rich.console import Console
 from rich.text import Text
 
+from faar_ray.storage.run_location import Place
 from faar_ray.tools import tool, ui_command
-from faar_ray.tracking.place import Place
-from faar_ray.tracking.rank_trace import read_rank_trace
-from faar_ray.tune.json_lines import JsonLines
-from faar_ray.tune.outcome import json_line, show_answer, show_list
-from faar_ray.tune.progress import Progress
-from faar_ray.tune.roster import config_of
-from faar_ray.tune.runner import Outcome, run_search
-from faar_ray.tune.scheduler import rule_of
-from faar_ray.tune.space import SearchSpace
+from faar_ray.tracking.files.rank_trace import read_rank_trace
+from faar_ray.tune.propose.stopping_rules import rule_of
+from faar_ray.tune.run.jobs import config_of
+from faar_ray.tune.search import Outcome, run_search
+from faar_ray.tune.show.json_lines import JsonLines
+from faar_ray.tune.show.outcome import json_line, show_answer, show_list
+from faar_ray.tune.show.progress import Progress
+from faar_ray.tune.space.space import SearchSpace
 
 
 def search_and_answer(space: SearchSpace, options: argparse.Namespace, console: Console) -> int:

@@ -13,9 +13,10 @@ from ray.autoscaler.v2.instance_manager.config import AutoscalingConfig
 from ray.autoscaler.v2.scheduler import ResourceDemandScheduler, SchedulingRequest
 from ray.autoscaler.v2.utils import ResourceRequestUtil
 
+from faar_ray.cluster.file import read_cluster
 from faar_ray.tune.__main__ import parser
-from faar_ray.tune.cluster_file import read_cluster
-from faar_ray.tune.cluster_rules import house_faults
+
+from .house_rules import house_faults
 
 CLUSTERS = Path(__file__).parents[2] / "clusters"
 FILES = sorted(path for path in CLUSTERS.iterdir() if path.suffix in (".yaml", ".sh"))

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from faar_ray.config import DataConfig
+from faar_ray.config.trial import DataConfig
 from faar_ray.data import DenseDataset, load_dataset
 
 ALL_TASKS = ("semseg", "human_parts", "saliency", "normals", "depth", "edge")

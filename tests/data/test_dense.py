@@ -9,7 +9,7 @@ import torch
 
 from faar_ray.data import DenseDataset, batches, load_dataset, unnormalise
 from faar_ray.data.dense import decode, flip
-from faar_ray.data.slots import PERSON
+from faar_ray.data.scenes.object_table import PERSON
 
 from .conftest import ALL_TASKS, MakeConfig
 

@@ -7,7 +7,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from faar_ray.decoders.spectral import GridFilter, RadialFilter, frequency_radius, hermitian, low_band, resampled
+from faar_ray.decoders.spectral import (
+    GridFilter,
+    RadialFilter,
+    frequency_radius,
+    hermitian,
+    low_band,
+    resampled,
+)
 
 SIZES = st.tuples(st.integers(1, 17), st.integers(1, 17))
 CUTOFFS = st.floats(0.01, 1.0)

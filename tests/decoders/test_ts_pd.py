@@ -8,8 +8,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from faar_ray.config import DecoderConfig
-from faar_ray.decoders import Consensus, GridFilter, SpectralLevel, SpectralPyramid, build_decoder, low_band
+from faar_ray.config.trial import DecoderConfig
+from faar_ray.decoders import (
+    Consensus,
+    GridFilter,
+    SpectralLevel,
+    SpectralPyramid,
+    build_decoder,
+    low_band,
+)
 
 TASKS = ("semseg", "depth", "normals")
 SIZES = [(8, 8), (7, 9), (5, 12), (1, 3), (1, 1)]

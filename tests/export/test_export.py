@@ -11,7 +11,7 @@ import yaml
 from safetensors import safe_open
 
 from faar_ray.adapters import DoRA
-from faar_ray.config import TrialConfig
+from faar_ray.config.trial import TrialConfig
 from faar_ray.export.__main__ import main
 from faar_ray.export.adapter_file import write_adapter
 from faar_ray.export.merged_file import read_merged

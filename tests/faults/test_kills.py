@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import pytest
 
-from faar_ray.bench.fault_run import Target
-from faar_ray.bench.fault_watch import MOMENTS, Moment
-from faar_ray.bench.faults import Kill
+from faar_ray.bench.faults.campaign import Kill
+from faar_ray.bench.faults.search_harness import Target
+from faar_ray.bench.faults.watch import MOMENTS, Moment
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
 

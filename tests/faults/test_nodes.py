@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from faar_ray.bench.fault_cluster import LocalCluster, local_cluster
-from faar_ray.bench.fault_run import Arena, Target
-from faar_ray.bench.fault_watch import Moment, Trigger
-from faar_ray.bench.faults import Kill, Undisturbed, strike_once
+from faar_ray.bench.faults.campaign import Kill, Undisturbed, strike_once
+from faar_ray.bench.faults.search_harness import Arena, Target
+from faar_ray.bench.faults.watch import Moment, Trigger
+from faar_ray.bench.local_cluster import LocalCluster, local_cluster
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
 

@@ -11,8 +11,8 @@ import pytest
 import ray
 from ray.util.placement_group import placement_group, placement_group_table
 
-from faar_ray.train.ray_cluster import connected
-from faar_ray.tune.node_loss import OrphanSweeper
+from faar_ray.cluster.ray_cluster import connected
+from faar_ray.tune.execute.node_loss import OrphanSweeper
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
 

@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from faar_ray.bench.fault_run import Arena
-from faar_ray.bench.faults import Undisturbed
+from faar_ray.bench.faults.campaign import Undisturbed
+from faar_ray.bench.faults.search_harness import Arena
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from faar_ray.bench.fault_run import Arena, Target
-from faar_ray.bench.fault_watch import MOMENTS, Moment, Trigger
-from faar_ray.bench.faults import Undisturbed, measure, strike_once
+from faar_ray.bench.faults.campaign import Undisturbed, measure, strike_once
+from faar_ray.bench.faults.search_harness import Arena, Target
+from faar_ray.bench.faults.watch import MOMENTS, Moment, Trigger
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
 

@@ -10,11 +10,11 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-from faar_ray.config import TrialConfig
+from faar_ray.config.trial import TrialConfig
 from faar_ray.errors import ConfigError
 from faar_ray.models import MultiTaskModel, adapter_list, build_model, parameters_by_part
-from faar_ray.models.vit import QuarteredViT
-from faar_ray.models.vit_block import ViTTaskBlock
+from faar_ray.models.vit.vit import QuarteredViT
+from faar_ray.models.vit.vit_block import ViTTaskBlock
 
 VIT = "vit_tiny_patch16_224"
 

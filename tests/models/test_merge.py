@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from faar_ray.adapters import AdaptedLinear, LowRankFactors, TaskLinears
-from faar_ray.config import TrialConfig
+from faar_ray.config.trial import TrialConfig
 from faar_ray.errors import ConfigError
 from faar_ray.models import MultiTaskModel, adapter_list, build_model, merge
 

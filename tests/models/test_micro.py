@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from faar_ray.config import TrialConfig
+from faar_ray.config.trial import TrialConfig
 from faar_ray.errors import DataError
 from faar_ray.models import build_model, micro
 from faar_ray.train.fit import fit

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from faar_ray.adapters import Site
-from faar_ray.config import TrialConfig
+from faar_ray.config.trial import TrialConfig
 from faar_ray.errors import ConfigError, DataError
 from faar_ray.models import MultiTaskModel, adapter_list, build_model, parameters_by_part
 

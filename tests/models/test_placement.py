@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from faar_ray.config import PRESETS, TrialConfig
+from faar_ray.config.trial import PRESETS, TrialConfig
 from faar_ray.models import MultiTaskModel, adapter_list, build_model, parameters_by_part
 from faar_ray.train.__main__ import main
 

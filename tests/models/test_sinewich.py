@@ -13,12 +13,19 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from faar_ray.adapters import AdaptedLinear, SineBase, SineLinears
-from faar_ray.adapters.sine_measure import measure
-from faar_ray.config import TrialConfig
+from faar_ray.adapters.sinewich.sine_measure import measure
+from faar_ray.config.trial import TrialConfig
 from faar_ray.errors import ConfigError
-from faar_ray.models import MultiTaskModel, adapter_list, build_model, merge, parameter_terms, sine_layers
-from faar_ray.models.task_block import TaskBlock
-from faar_ray.models.token_layout import Layout, reorder
+from faar_ray.models import (
+    MultiTaskModel,
+    adapter_list,
+    build_model,
+    merge,
+    parameter_terms,
+    sine_layers,
+)
+from faar_ray.models.swin.task_block import TaskBlock
+from faar_ray.models.swin.token_layout import Layout, reorder
 from faar_ray.train.__main__ import main
 from faar_ray.train.optimizer import build_optimizer
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from faar_ray.adapters import DoRA, LoRA, LowRankFactors, Site
-from faar_ray.config import PdrsConfig, TrialConfig
+from faar_ray.config.trial import PdrsConfig, TrialConfig
 from faar_ray.ranks import PDRS, Importance, keep_by_coverage, shrink
 
 

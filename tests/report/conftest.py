@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from faar_ray.config import TrialConfig, config_id
+from faar_ray.config.trial import TrialConfig, config_id
 from faar_ray.records import RankRecord, Role, State, TrialResult
 from faar_ray.report.results import write_results
-from faar_ray.tracking.mlflow_writer import Tracker
-from faar_ray.tracking.rank_trace import write_rank_trace
+from faar_ray.tracking.files.rank_trace import write_rank_trace
+from faar_ray.tracking.mlflow.writer import Tracker
 
 TASKS = ("semseg", "human_parts", "normals")
 EPOCHS = 6

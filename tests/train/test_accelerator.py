@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from faar_ray.config import TrialConfig
+from faar_ray.cluster.ray_cluster import connected
+from faar_ray.config.trial import TrialConfig
 from faar_ray.models import MultiTaskModel, adapter_list, build_model
 from faar_ray.train.fit import fit
-from faar_ray.train.ray_cluster import connected
-from faar_ray.train.ray_runtime import TrainRun
+from faar_ray.train.runtimes.ray_train import TrainRun
 
 pytestmark = [
     pytest.mark.gpu,

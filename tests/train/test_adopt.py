@@ -9,15 +9,15 @@ from typing import Any
 import pytest
 import torch
 
-from faar_ray.config import CHANGEABLE, TrialConfig
+from faar_ray.config.trial import CHANGEABLE, TrialConfig
 from faar_ray.errors import ConfigError, DataError
 from faar_ray.records import EpochRecord
-from faar_ray.tracking.epoch_file import read_epochs
-from faar_ray.tracking.rank_trace import read_rank_trace
+from faar_ray.tracking.files.epoch_file import read_epochs
+from faar_ray.tracking.files.rank_trace import read_rank_trace
 from faar_ray.train.adopt import inherit
 from faar_ray.train.checkpoint import checkpoint_path, checkpoints_of, read_checkpoint
 from faar_ray.train.fit import Epochs, fit
-from faar_ray.train.runtime import InProcess
+from faar_ray.train.runtimes.runtime import InProcess
 from faar_ray.train.trial import Trial
 
 RAW: dict[str, Any] = {

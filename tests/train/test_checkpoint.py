@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from faar_ray.records import EpochRecord, RankRecord, SineRecord
-from faar_ray.tracking.rank_trace import read_rank_trace
-from faar_ray.tracking.sine_trace import read_sine_trace
-from faar_ray.tracking.trial_files import write_down
+from faar_ray.tracking.files.rank_trace import read_rank_trace
+from faar_ray.tracking.files.sine_trace import read_sine_trace
+from faar_ray.tracking.files.trial_files import write_down
 from faar_ray.train.checkpoint import (
     PARTS,
     read_checkpoint,

@@ -14,7 +14,7 @@ import yaml
 from mlflow import MlflowClient
 
 from faar_ray.records import EpochRecord
-from faar_ray.tracking.rank_trace import read_rank_trace
+from faar_ray.tracking.files.rank_trace import read_rank_trace
 from faar_ray.train.__main__ import main
 from faar_ray.train.fit import fit_spec
 

@@ -17,7 +17,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from faar_ray.config import TrialConfig
+from faar_ray.config.trial import TrialConfig
 from faar_ray.errors import ConfigError, DataError
 from faar_ray.records import MEASURED, EpochRecord
 from faar_ray.train.checkpoint import checkpoint_path

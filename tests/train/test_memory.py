@@ -11,8 +11,7 @@ import pytest
 import torch
 
 from faar_ray.train import memory
-from faar_ray.train.allocator import keep_freed_memory
-from faar_ray.train.memory import MARKS, PeakMemory
+from faar_ray.train.memory import MARKS, PeakMemory, keep_freed_memory
 
 CPU = torch.device("cpu")
 BLOCK = 64 * 2**18

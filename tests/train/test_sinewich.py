@@ -12,18 +12,18 @@ import yaml
 from torch import Tensor
 
 from faar_ray.adapters import SineBase
-from faar_ray.adapters.sine_measure import mean_cosines
-from faar_ray.config import TrialConfig
+from faar_ray.adapters.sinewich.sine_measure import mean_cosines
+from faar_ray.config.trial import TrialConfig
 from faar_ray.data import batches
 from faar_ray.export.read import load_model, read_adapter_file
 from faar_ray.records import MEASURED, EpochRecord
 from faar_ray.tasks import TASKS
-from faar_ray.tracking.rank_trace import read_rank_trace
-from faar_ray.tracking.sine_trace import read_sine_trace
+from faar_ray.tracking.files.rank_trace import read_rank_trace
+from faar_ray.tracking.files.sine_trace import read_sine_trace
 from faar_ray.train.checkpoint import checkpoint_path, read_checkpoint
 from faar_ray.train.fit import fit
 from faar_ray.train.gradients import IMAGES, gradient_cosines
-from faar_ray.train.runtime import InProcess
+from faar_ray.train.runtimes.runtime import InProcess
 from faar_ray.train.step import train_step
 from faar_ray.train.trial import Trial
 

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from faar_ray.config import TrialConfig
+from faar_ray.config.trial import TrialConfig
 from faar_ray.data import batches
 from faar_ray.train.fit import train_epoch
-from faar_ray.train.runtime import InProcess
+from faar_ray.train.runtimes.runtime import InProcess
 from faar_ray.train.step import train_step
 from faar_ray.train.trial import Trial
 

@@ -12,16 +12,16 @@ import pytest
 import torch
 import yaml
 
+from faar_ray.config.trial_file import read_trial
 from faar_ray.errors import StorageError
 from faar_ray.export.read import read_adapter_file
 from faar_ray.export.trials import adapter_of
 from faar_ray.records import MEASURED
-from faar_ray.tracking.mirror import Mirror
-from faar_ray.tracking.rank_trace import read_rank_trace
-from faar_ray.tracking.remote import Remote
+from faar_ray.storage.object_store import Remote
+from faar_ray.storage.remote_copy import Mirror
+from faar_ray.tracking.files.rank_trace import read_rank_trace
 from faar_ray.train.__main__ import main
 from faar_ray.train.session import Session
-from faar_ray.trial_file import read_trial
 
 TRIAL: dict[str, Any] = {
     "data": {"tasks": ["semseg", "normals"], "image_size": 32, "train_images": 20, "val_images": 10},
@@ -115,7 +115,7 @@ def test_a_file_in_the_folders_place_is_exit_2(config: Path, capsys: pytest.Capt
 def test_a_storage_that_gives_out_leaves_what_was_trained_and_names_the_command(
     config: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from faar_ray.tracking import trial_files
+    from faar_ray.tracking.files import trial_files
 
     written: list[int] = []
     write = trial_files.write_trace

@@ -9,14 +9,13 @@ from typing import Any
 import pytest
 import yaml
 
-from faar_ray.config import merged
-from faar_ray.tune.book import Book
-from faar_ray.tune.jobs import Job
-from faar_ray.tune.journal import open_journal
-from faar_ray.tune.proposer import Proposer
-from faar_ray.tune.references import References
-from faar_ray.tune.roster import controls
-from faar_ray.tune.space import SearchSpace
+from faar_ray.config.trial import merged
+from faar_ray.tune.propose.journal import open_journal
+from faar_ray.tune.propose.proposer import Proposer
+from faar_ray.tune.run.jobs import Job, controls
+from faar_ray.tune.run.references import References
+from faar_ray.tune.search_state import Book
+from faar_ray.tune.space.space import SearchSpace
 
 TINY: dict[str, Any] = {
     "version": 1,

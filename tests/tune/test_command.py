@@ -9,8 +9,8 @@ import pytest
 import ray
 
 from faar_ray.tune.__main__ import main
-from faar_ray.tune.run_folder import hold
-from faar_ray.tune.space import SearchSpace, read_space
+from faar_ray.tune.run.run_folder import hold
+from faar_ray.tune.space.space import SearchSpace, read_space
 
 SpaceFile = Callable[..., Path]
 

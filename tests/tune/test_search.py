@@ -19,7 +19,7 @@ from optuna.storages.journal import JournalFileBackend
 
 from faar_ray.records import TrialResult
 from faar_ray.report.results import read_results
-from faar_ray.tracking.rank_trace import read_rank_trace
+from faar_ray.tracking.files.rank_trace import read_rank_trace
 
 pytestmark = pytest.mark.timeout(600)  # seconds; a minute where nothing else runs
 SEARCH: dict[str, Any] = {

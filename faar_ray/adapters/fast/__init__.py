@@ -1,0 +1,1 @@
+"""Autograd functions for adapted linears that skip needless products."""

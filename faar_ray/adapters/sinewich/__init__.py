@@ -1,0 +1,1 @@
+"""Free Sinewich: sine-modulated bases, Clock Net, low-pass."""

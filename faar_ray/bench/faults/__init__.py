@@ -1,0 +1,1 @@
+"""What a search loses when processes are killed."""

@@ -1,0 +1,208 @@
+"""A campaign of kills: small searches, each struck once with SIGKILL, and what was lost.
+
+A search recovers when it ends with the trials, states, ranks and metrics of the undisturbed one. Its trial in progress
+may train one epoch again, the one that was cut off; nothing may be left behind.
+"""
+
+from __future__ import annotations
+
+import random
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from faar_ray.bench.faults.search_harness import SPACE, Arena, Facts, Lost, Target, strike
+from faar_ray.bench.faults.watch import MOMENTS, Moment, Trigger, Watch, draw_trigger
+from faar_ray.bench.local_cluster import LocalCluster, local_cluster
+
+TARGETS: dict[int, tuple[Target, ...]] = {
+    1: ("driver", "trial", "node", "raylet"),
+    2: ("driver", "trial", "worker", "node", "raylet"),
+}
+ON_CLUSTER = ("node", "raylet")
+LIMIT_S = 400.0
+Say = Callable[[str], None]
+
+
+@dataclass
+class Kill:
+    """One kill and its consequences."""
+
+    target: Target
+    moment: Moment
+    trial: str = ""
+    epoch: int = 0
+    hit: bool = False
+    """Whether the moment came while the target was there."""
+    recovered: bool = False
+    equal: bool = False
+    retrained: int = 0
+    back_s: float = 0.0
+    """Seconds until the next checkpoint of the trial that was struck."""
+    leaked: list[str] = field(default_factory=list)
+    fault: str = ""
+
+    def passed(self, exactly: bool) -> bool:
+        """Whether nothing was lost."""
+        return self.hit and self.recovered and self.retrained <= 1 and not self.leaked and (self.equal or not exactly)
+
+
+@dataclass(frozen=True)
+class Undisturbed:
+    """The search that nobody struck."""
+
+    facts: Facts
+    epoch_s: float
+    shrinks: dict[str, list[int]]
+    """By trial, the epochs whose end changed a rank."""
+
+
+def measure(folder: Path, workers: int, say: Say = lambda text: None) -> Undisturbed:
+    """Run the search once, undisturbed."""
+    say("the undisturbed search")
+    arena = Arena(folder, workers)
+    watch = Watch(arena.run("whole"))
+    try:
+        arena.finish(arena.start("whole"), "whole")
+    finally:
+        watch.close()
+        arena.end_all()
+    facts = arena.facts("whole")
+    steps = [b.at - a.at for a, b in zip(watch.written, watch.written[1:], strict=False) if a.trial == b.trial]
+    shrinks: dict[str, list[int]] = {name: [] for name in facts.rows}
+    for row in facts.trace.select(["trial_id", "epoch", "rank_before", "rank"]).to_pylist():
+        if row["rank"] < row["rank_before"] and row["epoch"] not in shrinks[row["trial_id"]]:
+            shrinks[row["trial_id"]].append(row["epoch"])
+    return Undisturbed(facts, statistics.median(steps), shrinks)
+
+
+def strike_once(
+    arena: Arena, name: str, target: Target, trigger: Trigger, whole: Undisturbed, cluster: LocalCluster | None
+) -> Kill:
+    """One search with one kill; it ends by itself, or is resumed where its driver was struck."""
+    kill = Kill(target, trigger.moment, trigger.trial)
+    run, address = arena.run(name), [] if cluster is None else ["--address", cluster.address]
+    watch = Watch(run)
+    driver = arena.start(name, *address)
+    try:
+        if trigger.wait(run, lambda: driver.poll() is None, LIMIT_S):
+            _strike(kill, driver.pid, run, watch, cluster)
+        at = time.monotonic()
+        if kill.hit and target == "driver":
+            driver.wait(30)
+            driver = arena.start(name, "--resume", *address)
+        arena.finish(driver, name, LIMIT_S)
+        _compare(kill, arena.facts(name), watch, at, whole)
+        kill.leaked = arena.leaks(name, cluster)
+    except Lost as fault:
+        kill.fault = str(fault)
+    finally:
+        watch.close()
+        arena.end_all()
+    return kill
+
+
+def _strike(kill: Kill, pid: int, run: Path, watch: Watch, cluster: LocalCluster | None) -> None:
+    driver = psutil.Process(pid)
+    for _ in range(400):  # between two calls a trial's process has another title
+        kill.hit = strike(kill.target, driver, cluster)
+        if kill.hit:
+            break
+        time.sleep(0.005)
+    kill.trial = _in_progress(run) or kill.trial
+    kill.epoch = watch.last_epoch(kill.trial)
+
+
+def _in_progress(run: Path) -> str:
+    """The trial that wrote last."""
+    newest = sorted(run.glob("trials/*/config.yaml"), key=lambda path: path.stat().st_mtime_ns)
+    return newest[-1].parent.name if newest else ""
+
+
+def _compare(kill: Kill, facts: Facts, watch: Watch, at: float, whole: Undisturbed) -> None:
+    kill.recovered, kill.equal = facts.same_trials(whole.facts), facts.equal(whole.facts)
+    if after := watch.since(max(at, _taken_up(watch.run / "trials" / kill.trial)), kill.trial):
+        kill.back_s = after[0].at - at
+        kill.retrained = kill.epoch + 2 - after[0].epoch  # the one that was cut off, and what was on disk already
+    twice = len(watch.written) - len({(note.trial, note.epoch) for note in watch.written})
+    kill.retrained = max(0, kill.retrained, twice)
+
+
+def _taken_up(folder: Path) -> float:
+    """When a trial was last started or taken up again, on the monotonic clock; an orphan may write until then."""
+    return time.monotonic() - (time.time() - (folder / "config.yaml").stat().st_mtime)
+
+
+def draws(kills: int, seed: int, workers: int) -> Iterator[tuple[random.Random, Target, Moment]]:
+    """Which target at which kind of moment: every pair equally often, in random order."""
+    draw = random.Random(seed)
+    pairs = [(target, moment) for moment in MOMENTS for target in TARGETS[workers]]
+    for start in range(0, kills, len(pairs)):
+        for target, moment in draw.sample(pairs, len(pairs))[: kills - start]:
+            yield draw, target, moment
+
+
+def campaign(folder: Path, kills: int, seed: int, workers: int, say: Say) -> list[Kill]:
+    """Measure, then strike one search after the other.
+
+    Args:
+        folder: empty; keeps every run and log.
+        kills: how many.
+        seed: of targets and moments.
+        workers: of a trial.
+        say: is told what happens.
+    """
+    whole = measure(folder, workers, say)
+    done: list[Kill] = []
+    with ExitStack() as stack:
+        cluster: LocalCluster | None = None
+        for number, (draw, target, moment) in enumerate(draws(kills, seed, workers)):
+            trigger = draw_trigger(draw, moment, whole.shrinks, whole.epoch_s, SPACE["base"]["optim"]["epochs"])
+            if target in ON_CLUSTER and cluster is None:
+                cluster = stack.enter_context(local_cluster(2 * workers))
+            arena = Arena(folder, workers)
+            where = cluster if target in ON_CLUSTER else None
+            kill = strike_once(arena, f"k{number:03d}", target, trigger, whole, where)
+            if cluster is not None:
+                cluster.replace_dead()
+            done.append(kill)
+            say(f"{number + 1:3d}/{kills} {in_words(kill)}")
+    return done
+
+
+def in_words(kill: Kill) -> str:
+    """One line of the log."""
+    where = f"{kill.target}, {kill.moment} ({kill.trial} after epoch {kill.epoch})"
+    if kill.fault or not kill.hit:
+        return f"{where}: {kill.fault or 'the moment did not come'}"
+    what = f"back after {kill.back_s:.1f} s, {kill.retrained} epochs retrained, equal {kill.equal}"
+    return f"{where}: recovered {kill.recovered}, {what}, leaked {', '.join(kill.leaked) or 'nothing'}"
+
+
+def rows(kills: list[Kill]) -> list[dict[str, Any]]:
+    """One row for each target and moment, as `--json` prints them."""
+    out: list[dict[str, Any]] = []
+    for target, moment in sorted({(kill.target, kill.moment) for kill in kills}):
+        group = [kill for kill in kills if (kill.target, kill.moment) == (target, moment)]
+        back = [kill.back_s for kill in group if kill.back_s]
+        out.append(
+            {
+                "target": target,
+                "moment": moment,
+                "kills": sum(kill.hit for kill in group),
+                "recovered": sum(kill.recovered for kill in group),
+                "retrained": max(kill.retrained for kill in group),
+                "median_s": round(statistics.median(back), 1) if back else None,
+                "worst_s": round(max(back), 1) if back else None,
+                "leaked": sorted({what for kill in group for what in kill.leaked}),
+                "equal": sum(kill.equal for kill in group),
+                "faults": [kill.fault or "the moment did not come" for kill in group if kill.fault or not kill.hit],
+            }
+        )
+    return out

@@ -1,0 +1,1 @@
+"""Searches whose trials replay recorded epochs."""

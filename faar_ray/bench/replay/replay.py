@@ -1,0 +1,89 @@
+"""A search whose trials replay recorded epochs instead of training: all that is real but the training.
+
+A replaying trial computes nothing. It writes its config, its metrics and its rank trace epoch by epoch as a training
+one does, but no checkpoint and no adapter.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Mapping
+from pathlib import Path
+from typing import Any
+
+from faar_ray.bench.replay.recorded import RHO, recorded
+from faar_ray.config.trial import TrialConfig
+from faar_ray.records import EpochRecord
+from faar_ray.storage.run_location import place_of_trial
+from faar_ray.tracking.files.trial_files import clear_leftovers_of, write_config, write_down
+from faar_ray.train.fit import Epochs
+from faar_ray.tune.execute.trainable import TrialActor
+from faar_ray.tune.space.space import SearchSpace
+
+
+class ReplayActor(TrialActor):
+    """Runs trials that replay."""
+
+    def start(self) -> Epochs:
+        """The recorded epochs."""
+        return replayed(self.spec)
+
+
+def replay_space(folder: Path, trials: int, seed: int = 0) -> SearchSpace:
+    """`search_spaces/rho.yaml` over the rhos that were recorded, with beta beside it, which changes no replay."""
+    known = recorded()
+    return SearchSpace.model_validate(
+        {
+            "version": 1,
+            "name": "replay",
+            "base": {
+                "data": {
+                    "tasks": ["semseg", "human_parts", "normals"],
+                    "train_images": 8,
+                    "val_images": 8,
+                    "test_images": 8,
+                },
+                "optim": {"epochs": known.epochs},
+            },
+            "parameters": {
+                RHO: {"min": known.rhos[0], "max": known.rhos[-1], "scale": "log1m", "prior": 0.95},
+                "pdrs.beta": {"min": 0.9, "max": 0.995, "scale": "log1m"},
+            },
+            "objectives": [
+                {"name": "delta_m", "goal": "maximize"},
+                {"name": "trainable_params", "goal": "minimize"},
+            ],
+            "references": {"semseg": 34.35, "human_parts": 20.67, "normals": 22.11},
+            "search": {"seed": seed, "startup_trials": 10},
+            "scheduler": {"min_epochs": 4, "reduction": 4},
+            "budget": {"trials": trials},
+            "storage": {"path": str(folder / "runs")},
+            "tracking": {"uri": f"sqlite:///{folder / 'mlflow.db'}"},
+        }
+    )
+
+
+WRITE_MS = "time/replay_ms"
+"""A replayed epoch's own time: what a trial writes."""
+
+
+def replayed(spec: Mapping[str, Any], pace_s: float = 0.0) -> Generator[EpochRecord, None, dict[str, float]]:
+    """What `fit_spec` gives, without training.
+
+    Args:
+        spec: of the trial.
+        pace_s: seconds that an epoch takes, asleep.
+    """
+    config, place = TrialConfig.model_validate(spec["config"]), place_of_trial(spec)
+    given, test = recorded().epochs_of(config)
+    started, done = time.perf_counter(), list[EpochRecord]()
+    clear_leftovers_of(place.folder, place.trace)
+    write_config(place.folder, config)
+    for record in given:
+        time.sleep(pace_s)
+        done.append(record)
+        write_down(place.folder, place.trace, spec["trial_id"], done)
+        record.metrics[WRITE_MS] = 1000 * (time.perf_counter() - started - pace_s)
+        yield record
+        started = time.perf_counter()
+    return test if spec["test"] else {}

@@ -1,0 +1,171 @@
+"""What breaks first on many machines: a whole search whose trials replay and sleep, on machines that there are in name.
+
+Searcher, scheduler, Ray Tune, GCS, journal, MLflow, Parquet and report are real. A trial is a process of its own that
+computes nothing and imports no torch; a machine is a CPU in name of one of a few Ray nodes, all on this machine.
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+from ray import tune
+
+from faar_ray.bench.local_cluster import local_cluster
+from faar_ray.bench.replay.replay import replay_space, replayed
+from faar_ray.bench.replay.stopwatch import Clock, Stopwatch, TimedBook
+from faar_ray.cluster.ray_cluster import set_defaults
+from faar_ray.config.trial import TrialConfig
+from faar_ray.tune.search import Parts, run_search
+
+RAYLETS = 4
+"""Ray nodes that the machines are spread over: a raylet and its agents take 0.3 GB."""
+SAMPLE_S = 1.0
+CROWDED = {"RAY_health_check_failure_threshold": "60", "RAY_memory_monitor_refresh_ms": "0"}
+"""All machines' processes start on this one: a raylet that gets no core for a minute, and a memory that is nearly full,
+are its own trouble and nobody else's."""
+
+
+def measure(folder: Path, machines: int, rounds: int, pace_s: float, say: Callable[[str], None]) -> dict[str, Any]:
+    """Run a search of `machines * rounds` paced replays, as many at once as there are machines.
+
+    Args:
+        folder: empty; the run and its MLflow database are left in it.
+        machines: one trial each; a multiple of RAYLETS.
+        rounds: trials per machine.
+        pace_s: seconds of an epoch.
+        say: is told how far it is.
+    """
+    set_defaults(CROWDED)
+    space, clock = replay_space(folder, machines * rounds), Clock()
+    with local_cluster(RAYLETS, machines // RAYLETS) as cluster, Stopwatch(space, clock, say) as progress:
+        with Sampler(clock, lambda: progress.waiting()) as sampler:
+            parts = Parts(book=functools.partial(TimedBook, clock=clock), actor=at_pace(pace_s))
+            found = run_search(space, space.name, progress, resume=False, address=cluster.address, parts=parts)
+        clock.settled()
+    return facts(clock, sampler.rows, machines, pace_s) | {"ended": found.counts}
+
+
+class Sampler:
+    """Looks every second at what grows: trials at work, writes that wait for MLflow, memory, the driver's CPU time."""
+
+    def __init__(self, clock: Clock, waiting: Callable[[], int]) -> None:
+        self.clock, self.waiting = clock, waiting
+        self.rows: list[dict[str, float]] = []
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._work, daemon=True)
+
+    def __enter__(self) -> Sampler:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _work(self) -> None:
+        gcs, driver = gcs_server(), psutil.Process()
+        while not self._over.wait(SAMPLE_S):
+            reported = len(self.clock.waited)
+            self.rows.append(
+                {
+                    "s": time.monotonic(),
+                    "handed": len(self.clock.handed),
+                    "reporting": reported,
+                    "ended": self.clock.ended,
+                    "results": len(self.clock.written),
+                    "waiting": self.waiting(),
+                    "cpu_s": time.process_time(),
+                    "driver_mb": driver.memory_info().rss / 1e6,
+                    "gcs_mb": gcs.memory_info().rss / 1e6,
+                    "gcs_cpu_s": sum(gcs.cpu_times()[:2]),
+                }
+            )
+
+
+def gcs_server() -> psutil.Process:
+    """That of the cluster that this process has just started."""
+    children = psutil.Process().children(recursive=True)
+    return next(child for child in children if "gcs_server" in child.name())
+
+
+def facts(clock: Clock, rows: list[dict[str, float]], machines: int, pace_s: float) -> dict[str, Any]:
+    """The measurements as plain values; rates are means from the first moment of full load to the last hand-over."""
+    begun = min(clock.handed.values())
+    handed = sorted(clock.handed.values())
+    first = sorted(clock.handed[trial] + wait for trial, wait in clock.waited.items())
+    full = [row for row in rows if row["reporting"] >= machines and row["handed"] < len(handed)] or rows
+    span = max(full[-1]["s"] - full[0]["s"], SAMPLE_S)
+
+    def rate(name: str) -> float:
+        return (full[-1][name] - full[0][name]) / span
+
+    ended = [row for row in rows if row["ended"] >= len(handed)] or rows[-1:]
+    return {
+        "replay": True,
+        "machines": machines,
+        "trials": len(handed),
+        "results": len(clock.written),
+        "pace_s": pace_s,
+        "all_handed_out_s": round(handed[machines - 1] - begun, 1),
+        "ask_ms": round(1000 * float(np.median(list(clock.asked.values()))), 1),
+        "all_busy_s": round(first[machines - 1] - pace_s - begun, 1),
+        "loaded_s": round(span, 1),
+        "results_per_s": round(rate("results"), 2),
+        "trials_per_min": round(60 * rate("ended"), 1),
+        "driver_cpu_percent": round(100 * rate("cpu_s")),
+        "gcs_cpu_percent": round(100 * rate("gcs_cpu_s")),
+        "gcs_mb": [round(rows[0]["gcs_mb"]), round(max(row["gcs_mb"] for row in rows))],
+        "driver_mb": [round(rows[0]["driver_mb"]), round(max(row["driver_mb"] for row in rows))],
+        "mlflow": {
+            "asked_per_s": round(rate("results") + 2 * rate("ended"), 2),
+            "made_per_s": round(rate("results") + 2 * rate("ended") - rate("waiting"), 2),
+            "most_waiting": round(max(row["waiting"] for row in rows)),
+            "late_s": round(rows[-1]["s"] - ended[0]["s"], 1),
+        },
+    }
+
+
+class PacedActor(tune.Trainable):
+    """Stands in for `tune.trainable.TrialActor`, and answers as it does."""
+
+    pace_s = 0.0
+    """Seconds that an epoch takes."""
+
+    def setup(self, config: dict[str, Any]) -> None:
+        """Take a new trial."""
+        self.spec = config
+        self.last = TrialConfig.model_validate(config["config"]).optim.epochs - 1
+        self.epochs = replayed(config, self.pace_s)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Take the next."""
+        self.epochs.close()
+        self.setup(new_config)
+        return True
+
+    def step(self) -> dict[str, Any]:
+        """One epoch; after the last one the test split's metrics too."""
+        record = next(self.epochs)
+        out: dict[str, Any] = {"trial": self.spec["trial_id"], "epoch": record.epoch, "metrics": dict(record.metrics)}
+        out |= {"notes": [], "done": record.epoch == self.last}
+        if out["done"]:
+            try:
+                next(self.epochs)
+            except StopIteration as end:
+                out["test"] = dict(end.value)
+        return out
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """There is none."""
+
+
+def at_pace(seconds: float) -> type[PacedActor]:
+    """The actor whose epochs take so long."""
+    return type("PacedActor", (PacedActor,), {"pace_s": seconds})

@@ -1,0 +1,1 @@
+"""What a training step costs, against the least it could cost."""

@@ -1,0 +1,1 @@
+"""The same space searched by this package and by plain Ray Tune."""

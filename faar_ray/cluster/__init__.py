@@ -1,0 +1,1 @@
+"""Machines: node types, prices, capacity, cluster files."""

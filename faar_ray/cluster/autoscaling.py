@@ -1,0 +1,111 @@
+"""How far a cluster can grow: what its file, or Ray itself, says of the machines that an autoscaler may add."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray._private.state import state
+
+from faar_ray.cluster.capacity import Capacity, Node, capacity, workers_on
+from faar_ray.cluster.file import read_cluster
+from faar_ray.cluster.node_types import ClusterFile, NodeType
+from faar_ray.cluster.ray_cluster import Machine
+from faar_ray.config.run_sections import Resources
+from faar_ray.errors import ConfigError
+
+TYPE = "ray.io/node-group"
+"""The label that names a machine's node type, where an autoscaler started it."""
+BOOTSTRAP = "~/ray_bootstrap_config.yaml"
+"""Where `ray up` leaves the cluster's file on the head."""
+MOST = 1000
+"""Machines of one type that are counted: Kubernetes knows groups without a bound."""
+
+
+def cluster_of(file: str | None) -> ClusterFile | None:
+    """The cluster file that the space names.
+
+    Raises:
+        ConfigError: it is not there, or has faults, each with its place in that file.
+    """
+    if file is None:
+        return None
+    path = Path(file).expanduser()
+    try:
+        return read_cluster(path)
+    except ConfigError as fault:
+        raise fault if path.is_file() else ConfigError(f"resources.cluster: {fault}") from None
+
+
+def told_by_ray(machines: Sequence[Machine]) -> ClusterFile | None:
+    """What the cluster that this process is connected to knows of itself: its autoscaler's report in Ray's GCS (which
+    not every version makes), else the file of `ray up` where this is the head.
+    """
+    config = state.get_cluster_config()
+    if config is not None and config.node_group_configs:
+        return _reported(config)
+    path = Path(BOOTSTRAP).expanduser()
+    here = ray.util.get_node_ip_address()
+    if path.is_file() and any(machine.head and machine.address == here for machine in machines):
+        try:
+            return read_cluster(path)
+        except ConfigError:  # Ray's own words in it, nobody's fault here
+            return None
+    return None
+
+
+def _reported(config: Any) -> ClusterFile:
+    """The autoscaler's report; a bound of -1 is none."""
+    kinds = [
+        NodeType(
+            group.name,
+            Node(group.resources.get("CPU", 0), group.resources.get("GPU", 0)),
+            MOST if group.max_count < 0 else group.max_count,
+            usd_per_hour=None,
+            spot=False,
+            head=False,
+        )
+        for group in config.node_group_configs
+    ]
+    return ClusterFile(Path(), "", "", sum(kind.most for kind in kinds), tuple(kinds))
+
+
+def room(need: Resources, machines: Sequence[Machine], cluster: ClusterFile | None) -> Capacity:
+    """How many trials run at once on these machines and those that may come.
+
+    Raises:
+        ConfigError: not even one can ever fit.
+    """
+    alive, more = ([item.node for item in some] for some in (machines, coming(cluster, machines, need)))
+    try:
+        return capacity(need, alive, more, one="the one machine of the cluster")
+    except ConfigError as fault:
+        hint = "" if cluster else "; of a cluster that can grow, resources.cluster names the file"
+        raise ConfigError(f"{fault}{hint}") from None
+
+
+def coming(cluster: ClusterFile | None, machines: Sequence[Machine], need: Resources) -> list[NodeType]:
+    """The type of every machine that may be added to those alive, the ones that hold most workers of a trial first.
+
+    A live machine counts as one of the type that its label names, else of the first one with as many CPUs and GPUs.
+    """
+    if cluster is None:
+        return []
+    alive = Counter(type_of(machine, cluster.types) for machine in machines)
+    room_left = cluster.most_workers - sum(not machine.head for machine in machines)
+    heads = [kind for kind in cluster.types if kind.head] if not any(machine.head for machine in machines) else []
+    left = {kind.name: min(kind.most, MOST) - alive[kind.name] - (kind in heads) for kind in cluster.types}
+    roomy = sorted(cluster.types, key=lambda kind: workers_on(need, kind.node), reverse=True)
+    added = [kind for kind in roomy for _ in range(left[kind.name])]
+    return heads + added[: max(0, room_left)]
+
+
+def type_of(machine: Machine, types: Sequence[NodeType]) -> str:
+    """The name of a machine's node type, "" for none of these."""
+    if (name := machine.labels.get(TYPE)) in [kind.name for kind in types]:
+        return str(name)
+    alike = (kind.name for kind in types if kind.head == machine.head and kind.node == machine.node)
+    return next(alike, "")

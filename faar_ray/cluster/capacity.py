@@ -1,0 +1,132 @@
+"""What one trial needs, what there is, and how many run at once."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from faar_ray.config.run_sections import Resources
+from faar_ray.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """What one machine offers."""
+
+    cpus: float
+    gpus: float
+
+
+@dataclass(frozen=True, slots=True)
+class Capacity:
+    """How many trials run at once, and why."""
+
+    concurrent: int
+    """With all machines that may come."""
+    why: str
+    now: int
+    """On the machines that are there."""
+
+
+def this_machine() -> Node:
+    """CPUs that this process may use (affinity and cgroup quota) and NVIDIA GPUs that it sees."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    gpus = len(list(Path("/dev").glob("nvidia[0-9]*")))
+    if visible is not None:
+        gpus = min(gpus, len([name for name in visible.split(",") if name.strip() not in ("", "-1")]))
+    return Node(max(1, min(len(os.sched_getaffinity(0)), _quota())), gpus)
+
+
+def capacity(
+    need: Resources, nodes: Sequence[Node], coming: Sequence[Node] = (), *, one: str = "this machine"
+) -> Capacity:
+    """How many trials of `need` fit at once; a worker is on one machine, a trial may be on several.
+
+    Args:
+        need: of a trial.
+        nodes: machines that are there.
+        coming: machines that an autoscaler may add.
+        one: what a single machine is called in a refusal.
+
+    Raises:
+        ConfigError: not even one fits with all of them, naming the shortfall.
+    """
+    now, later = (sum(workers_on(need, node) for node in some) for some in (nodes, coming))
+    total = (now + later) // need.workers
+    if total == 0:
+        raise ConfigError(_shortfall(need, [*nodes, *coming], now + later, len(coming), one))
+    why = f"{needed(need)}, {_supply(nodes, coming)}"
+    if need.max_concurrent == "auto":
+        return Capacity(total, why, now // need.workers)
+    if need.max_concurrent < total:
+        why = f"resources.max_concurrent; {total} would fit: {why}"
+        return Capacity(need.max_concurrent, why, min(need.max_concurrent, now // need.workers))
+    more = "" if need.max_concurrent == total else f", so resources.max_concurrent {need.max_concurrent} is not reached"
+    return Capacity(total, why + more, now // need.workers)
+
+
+def needed(need: Resources) -> str:
+    """What a trial needs, in words."""
+    one = _words(need.cpus_per_worker, need.gpus_per_worker)
+    return f"a trial needs {one if need.workers == 1 else f'{need.workers} workers of {one}'}"
+
+
+def offered(nodes: Sequence[Node]) -> str:
+    """What machines have together, in words."""
+    return _words(sum(node.cpus for node in nodes), sum(node.gpus for node in nodes))
+
+
+def _supply(nodes: Sequence[Node], coming: Sequence[Node]) -> str:
+    have = offered(nodes)
+    said = f"there {'is' if have == '1 CPU' else 'are'} {have}"
+    if not coming:
+        return said
+    more = f"{len(coming)} machine{'s' if len(coming) > 1 else ''} may come: {offered([*nodes, *coming])}"
+    return f"{said} now, {more} in all" if nodes else f"{more} in all"
+
+
+def workers_on(need: Resources, node: Node) -> int:
+    """Workers that fit on a machine."""
+    by_cpu = math.floor(node.cpus / need.cpus_per_worker)
+    if not need.gpus_per_worker:
+        return by_cpu
+    whole = need.gpus_per_worker >= 1
+    shares = math.floor(1 / need.gpus_per_worker + 1e-9) if not whole else 0
+    by_gpu = math.floor(node.gpus / need.gpus_per_worker) if whole else math.floor(node.gpus) * shares
+    return min(by_cpu, by_gpu)
+
+
+def _shortfall(need: Resources, nodes: Sequence[Node], workers: int, coming: int, one: str) -> str:
+    cpus, gpus = max((node.cpus for node in nodes), default=0), max((node.gpus for node in nodes), default=0)
+    short = []
+    if need.cpus_per_worker > cpus:
+        short.append(f"cpus_per_worker: {need.cpus_per_worker} CPUs, {cpus:g} there are")
+    if need.gpus_per_worker > gpus:
+        short.append(f"gpus_per_worker: {need.gpus_per_worker:g} GPUs, {gpus:g} there are")
+    if not short and 0 < workers < need.workers:
+        each = _words(need.cpus_per_worker, need.gpus_per_worker)
+        short.append(f"workers: {need.workers} of {each} each, {workers} would fit")
+    where = one if len(nodes) == 1 else f"any of {len(nodes)} machines"
+    if workers:
+        where = where.replace("any of", "all of")
+    if coming:
+        where += f" ({coming} of them may yet come)" if len(nodes) > 1 else " (which may yet come)"
+    what = "; ".join(short) or "its CPUs and GPUs are on different machines"
+    return f"resources: no trial can ever start on {where}: {what}"
+
+
+def _words(cpus: float, gpus: float) -> str:
+    text = f"{cpus:g} CPU{'s' if cpus != 1 else ''}"
+    return f"{text} and {gpus:g} GPU{'s' if gpus != 1 else ''}" if gpus else text
+
+
+def _quota() -> int:
+    """CPUs of the cgroup's quota, rounded up; very many without one."""
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return math.ceil(int(quota) / int(period))
+    except (OSError, ValueError):
+        return 1 << 16

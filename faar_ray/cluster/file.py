@@ -1,0 +1,65 @@
+"""A cluster's file, Ray's own (`ray up`) or a RayCluster of Kubernetes, as node types with their numbers and prices.
+
+Ray checks such a file late and one fault at a time, fills in bounds that nobody wrote, and takes names that fail later.
+"""
+
+from __future__ import annotations
+
+import re
+from itertools import accumulate, pairwise
+from pathlib import Path
+
+from faar_ray.cluster.kuberay import KINDS, is_kube, read_kube
+from faar_ray.cluster.node_types import ClusterFile
+from faar_ray.cluster.ray_up import read_vm
+from faar_ray.config.validation_messages import lines_of
+from faar_ray.config.yaml_document import LINE_BREAK, Document, document_of, read_text
+from faar_ray.errors import ConfigError
+
+
+def read_cluster(path: Path) -> ClusterFile:
+    """The cluster of a file; of several Kubernetes documents the first RayCluster (or RayJob) counts.
+
+    A price that is missing is None there, and no fault; `cluster_rules` has what a careful operator adds.
+
+    Raises:
+        ConfigError: no such file, no YAML, no cluster, bounds or names that fail later; all faults at once.
+    """
+    document = cluster_document(path)
+    cluster, faults = (read_kube if is_kube(document) else read_vm)(path, document)
+    if faults or cluster is None:
+        raise ConfigError(lines_of(faults, document))
+    return cluster
+
+
+def cluster_document(path: Path) -> Document:
+    """The document of a file that describes the cluster.
+
+    Raises:
+        ConfigError: as `read_cluster`, for what can be seen without looking into it.
+    """
+    documents = read_yaml_stream(path)
+    ours = [document for kind in KINDS for document in documents if document.data.get("kind") == kind]
+    if len(documents) > 1 and not ours:
+        line, column = documents[0].place(("kind",))
+        raise ConfigError(f"{path}:{line}:{column}: kind: one document must be a RayCluster or a RayJob")
+    return next(iter(ours), documents[0])
+
+
+START = re.compile(r"^---(?=\s)", re.MULTILINE)
+CONTENT = re.compile(r"^(?!---\s)\s*[^#\s]", re.MULTILINE)
+"""A line that is neither empty, nor a remark, nor a bare document marker."""
+
+
+def read_yaml_stream(path: Path) -> list[Document]:
+    """Read a file of one or more mappings with `---` between them; parts without any are left out.
+
+    Raises:
+        ConfigError: as `read_yaml`, of the first part that has faults.
+    """
+    text = LINE_BREAK.sub("\n", read_text(path))
+    starts = [0, *(found.start() for found in START.finditer(text)), len(text)]
+    parts = [text[start:end] for start, end in pairwise(starts)]
+    above = accumulate((part.count("\n") for part in parts), initial=0)
+    written = [(part, lines) for part, lines in zip(parts, above, strict=False) if CONTENT.search(part)]
+    return [document_of("\n" * lines + part, str(path)) for part, lines in written or [(text, 0)]]

@@ -1,0 +1,152 @@
+"""Ray, quiet and started on this machine alone unless an address says otherwise; its ports are behind its token."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+import ray._private.worker as driver
+from ray.core.generated import gcs_pb2
+from ray.util.placement_group import PlacementGroup, remove_placement_group
+
+import faar_ray
+from faar_ray.cluster.capacity import Node, this_machine
+from faar_ray.errors import ConfigError
+
+QUIET = {
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_DEDUP_LOGS": "0",
+    "RAY_worker_niceness": "0",  # Ray's 15 starves trials wherever anything else runs
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # how long a trial's end goes unnoticed
+    "RAY_TRAIN_METRICS_ENABLED": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+    "TUNE_RESULT_BUFFER_LENGTH": "1",
+}
+
+HEAD = "node:__internal_head__"
+"""The resource by which Ray marks a cluster's head."""
+
+CARRIED = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION")
+"""Of the driver's environment, what a cluster's trials get too: where the bucket is, and no key to it."""
+
+log = logging.getLogger(__name__)
+OBJECT_STORE = 200_000_000  # bytes; only small dicts travel
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """A node of a cluster, alive."""
+
+    address: str
+    node: Node
+    head: bool
+    labels: Mapping[str, str]
+    """Ray's own and those of the cluster's file."""
+
+
+def set_defaults(variables: Mapping[str, str]) -> None:
+    """Environment variables that the user has not set."""
+    for key, value in variables.items():
+        os.environ.setdefault(key, value)
+
+
+@contextmanager
+def connected(address: str | None, *, code: bool = True) -> Iterator[list[Machine]]:
+    """Start Ray here, or connect to a cluster; gives its machines and lets go at the end.
+
+    Args:
+        address: of the cluster; None starts Ray on this machine alone.
+        code: whether the cluster gets this package, which only who looks at it does not need.
+
+    Raises:
+        ConfigError: nothing answers at the address.
+    """
+    set_defaults(QUIET)
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "include_dashboard": None}
+    if address is None:
+        here = this_machine()
+        options |= {"address": "local", "num_cpus": int(here.cpus), "include_dashboard": False}
+        options |= {"object_store_memory": OBJECT_STORE}
+    else:
+        options |= {"address": address}
+        carried = {name: os.environ[name] for name in CARRIED if name in os.environ}
+        # the driver's code, on every node
+        options |= {"runtime_env": {"py_modules": [faar_ray], "env_vars": carried}} if code else {}
+    driver.print_to_stdstream = _told_by_a_raylet
+    on_term = signal.getsignal(signal.SIGTERM)
+    try:
+        ray.init(**options)
+    except (ConnectionError, RuntimeError, ValueError) as fault:
+        if address is None:
+            raise
+        raise ConfigError(f"--address: no Ray cluster answers at {address!r} ({fault})") from None
+    signal.signal(signal.SIGTERM, on_term)  # Ray's own prints a stack and leaves runs open
+    for name in ("ray", "ray.tune", "ray.train", "ray.data"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    try:
+        yield machines()
+    finally:
+        ray.shutdown()
+
+
+def _told_by_a_raylet(data: Mapping[str, Any], *_: Any, **__: Any) -> None:
+    """Ray prints raylets' warnings on the driver's stdout, whatever `log_to_driver` says; stdout is the answer's."""
+    log.debug("raylet: %s", " ".join(map(str, data["lines"])))
+
+
+def machines() -> list[Machine]:
+    """The nodes of the cluster that are alive now."""
+    return [_machine(entry) for entry in ray.nodes() if entry["Alive"]]
+
+
+def _machine(entry: Mapping[str, Any]) -> Machine:
+    resources = entry["Resources"]
+    node = Node(resources.get("CPU", 0), resources.get("GPU", 0))
+    return Machine(entry["NodeManagerAddress"], node, HEAD in resources, dict(entry["Labels"]))
+
+
+def placements() -> tuple[int, int]:
+    """How many of this job's requests for CPUs or GPUs have their machines, and how many wait for them."""
+    placed = [group.state == group.CREATED for group in _groups() if _asks(group)]
+    return sum(placed), len(placed) - sum(placed)
+
+
+def _asks(group: Any) -> bool:
+    return any(bundle.unit_resources.get(name) for bundle in group.bundles for name in ("CPU", "GPU"))
+
+
+def _groups() -> Iterator[Any]:
+    """The placement groups of this job that are not removed, as Ray's own records."""
+    from ray._private.state import state
+
+    job = ray.get_runtime_context().get_job_id()
+    for raw in state._connect_and_get_accessor().get_placement_group_table():
+        group = gcs_pb2.PlacementGroupTableData.FromString(raw)  # type: ignore[attr-defined]
+        if group.state != group.REMOVED and group.creator_job_id.hex() == job:
+            yield group
+
+
+def free_groups_of_the_dead() -> None:
+    """Remove placement groups of this job whose maker is an actor that is no more.
+
+    A placement group outlives a killed actor until its job ends: a trial whose process was killed would hold its
+    workers' CPUs and GPUs for the rest of the search (ray-project/ray#54305, #58515).
+    """
+    from ray._private.state import actors
+
+    dead = {name for name, actor in actors().items() if actor["State"] == "DEAD"}
+    for group in _groups():
+        if group.creator_actor_id.hex() in dead:
+            remove_placement_group(PlacementGroup(ray.PlacementGroupID(group.placement_group_id)))

@@ -1,0 +1,124 @@
+"""Node types of a file for `ray up`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from jsonschema import Draft7Validator, ValidationError
+
+from faar_ray.cluster.capacity import Node
+from faar_ray.cluster.checks import count, listing, mapping, name, price
+from faar_ray.cluster.node_types import MARKET, ClusterFile, NodeType
+from faar_ray.config.validation_messages import Fault, did_you_mean
+from faar_ray.config.yaml_document import Document, KeyPath, named, shown
+
+TYPES = "available_node_types"
+UNBOUND = "Ray would take the whole cluster's bound"
+UNWRITTEN = "Ray would take its own default"
+
+
+def read_vm(path: Path, document: Document) -> tuple[ClusterFile | None, list[Fault]]:
+    """The cluster, and all faults of the file; without a cluster where it cannot be told.
+
+    Which keys there are and what they hold is Ray's own schema's word; bounds and names are ours.
+    """
+    data = document.data
+    faults = list(schema_faults(data))
+    called = name(data.get("cluster_name"), ("cluster_name",), faults)
+    provider = mapping(data.get("provider")).get("type")
+    if provider == "local":
+        most = len(listing(mapping(data.get("provider")).get("worker_ips")))
+        cluster = ClusterFile(path, called, provider, most, ())
+    else:
+        most = count(data, "max_workers", (), faults, UNWRITTEN)
+        cluster = ClusterFile(path, called, str(provider), most, tuple(_types(data, faults)))
+    return cluster, _one_per_key(faults)
+
+
+def schema_faults(data: dict[str, Any]) -> Iterator[Fault]:
+    """What Ray's schema for such files refuses."""
+    for error in Draft7Validator(_schema()).iter_errors(data):
+        yield from _said(error)
+
+
+@cache
+def _schema() -> dict[str, Any]:
+    spec = find_spec("ray")
+    assert spec is not None and spec.origin is not None
+    schema: dict[str, Any] = json.loads((Path(spec.origin).parent / "autoscaler" / "ray-schema.json").read_text())
+    return schema
+
+
+def _said(error: ValidationError) -> Iterator[Fault]:
+    path: KeyPath = tuple(error.absolute_path)
+    rule: Any = error.validator_value
+    written: Any = error.instance
+    if error.validator == "required":
+        missing = [key for key in rule if key not in written]
+        yield from (Fault((*path, key), "must be written") for key in missing)
+    elif error.validator == "additionalProperties":
+        known = mapping(error.schema).get("properties", {})
+        for key in [key for key in written if key not in known]:
+            yield Fault((*path, key), f"unknown key{did_you_mean(key, known)}")
+    elif error.validator == "type":
+        yield Fault(path, f"must be of type {rule}, got {shown(written)}")
+    else:
+        yield Fault(path, f"breaks Ray's rule {error.validator}: {shown(rule)}")
+
+
+def _types(data: dict[str, Any], faults: list[Fault]) -> Iterator[NodeType]:
+    head, types = data.get("head_node_type"), mapping(data.get(TYPES))
+    if not types:
+        faults.append(Fault((TYPES,), "must name the node types, the head's and the workers'"))
+    elif not isinstance(head, str) or head not in types:
+        hint = did_you_mean(str(head), types)
+        said = "must be written" if head is None else f"must be one of {', '.join(types)}, got {shown(head)}{hint}"
+        faults.append(Fault(("head_node_type",), said))
+    for called, kind in types.items():
+        yield _type(called, mapping(kind), called == head, faults)
+
+
+def _type(called: str, kind: dict[str, Any], head: bool, faults: list[Fault]) -> NodeType:
+    path: KeyPath = (TYPES, called)
+    bound = count({"max_workers": 0, **kind} if head else kind, "max_workers", path, faults, UNBOUND)
+    most = bound + head
+    least = kind.get("min_workers", 0)
+    if isinstance(least, int) and not head and "max_workers" in kind and least > bound:
+        faults.append(Fault((*path, "min_workers"), f"must be at most max_workers {bound}, got {least}"))
+    labels = kind.get("labels")
+    return NodeType(
+        name=called,
+        node=_node(mapping(kind.get("resources")), path, faults),
+        most=most,
+        usd_per_hour=price(labels, (*path, "labels"), faults),
+        spot=mapping(labels).get(MARKET) == "spot" or _by_spot(mapping(kind.get("node_config"))),
+        head=head,
+    )
+
+
+def _node(resources: dict[str, Any], path: KeyPath, faults: list[Fault]) -> Node:
+    if "CPU" not in resources:
+        faults.append(Fault((*path, "resources", "CPU"), "must be written: only a cloud could tell it otherwise"))
+    found = [resources.get(key, 0) for key in ("CPU", "GPU")]
+    cpus, gpus = (float(value) if isinstance(value, int | float) else 0.0 for value in found)
+    return Node(cpus, gpus)
+
+
+def _by_spot(node_config: dict[str, Any]) -> bool:
+    """Whether a cloud's own words ask for a machine that it may take back: those of AWS, GCP and Azure."""
+    market = mapping(node_config.get("InstanceMarketOptions")).get("MarketType")
+    plan = node_config.get("scheduling")
+    plans = [mapping(one) for one in (listing(plan) or [plan])]
+    priority = mapping(node_config.get("azure_arm_parameters")).get("priority")
+    google = any(one.get("preemptible") is True or one.get("provisioningModel") == "SPOT" for one in plans)
+    return market == "spot" or google or str(priority).lower() in ("spot", "low")
+
+
+def _one_per_key(faults: list[Fault]) -> list[Fault]:
+    """The last fault of each key: ours, where Ray's schema has something to say too."""
+    return list({named(fault.path): fault for fault in faults}.values())

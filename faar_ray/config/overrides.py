@@ -1,0 +1,72 @@
+"""Command-line overrides, `key=value`, on top of a document."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from copy import deepcopy
+from typing import Any
+
+from faar_ray.config.yaml_document import (
+    Document,
+    KeyPath,
+    Place,
+    named,
+    read_override,
+    shown,
+    spoken,
+)
+from faar_ray.errors import ConfigError
+
+PathOf = Callable[[str, dict[str, Any]], KeyPath]
+
+
+def dotted_path(key: str, data: dict[str, Any]) -> KeyPath:
+    """`pdrs.beta` -> ("pdrs", "beta")."""
+    return tuple(key.split("."))
+
+
+def overridden(document: Document, overrides: Sequence[str], path_of: PathOf = dotted_path) -> Document:
+    """The document with every override set; faults of what they set will name them.
+
+    Raises:
+        ConfigError: an override that is not `key=value`, all of them at once.
+    """
+    data, places, done = deepcopy(document.data), dict(document.places), list(document.overrides)
+    faults: list[str] = []
+    for text in overrides:
+        try:
+            key, value = read_override(text)
+            done.append((_set(data, places, path_of(key, data), value, text), text))
+        except ConfigError as error:
+            faults += error.faults
+    if faults:
+        raise ConfigError(faults)
+    return Document(document.file, data, places, tuple(done))
+
+
+def _set(data: dict[str, Any], places: dict[KeyPath, Place], path: KeyPath, value: Any, text: str) -> KeyPath:
+    """Set a value, make mappings on the way; elements of lists are named by their number.
+
+    What a mapping takes the place of is no longer the file's, so it leaves `places`.
+    """
+    here: Any = data
+    done: KeyPath = ()
+    for part in path[:-1]:
+        step = _step(here, part, done, text)
+        below = here.get(step) if isinstance(here, dict) else here[step]
+        if not isinstance(below, dict | list):
+            here[step] = {}
+            places.pop((*done, step), None)
+        here, done = here[step], (*done, step)
+    step = _step(here, path[-1], done, text)
+    here[step] = value
+    return (*done, step)
+
+
+def _step(here: Any, part: str | int, above: KeyPath, text: str) -> Any:
+    if not isinstance(here, list):
+        return part
+    if isinstance(part, str) and part.isascii() and part.isdecimal() and len(part) < 7 and int(part) < len(here):
+        return int(part)
+    what = f"{named(above)} is a list of {len(here)}, and {shown(part)} is none of its numbers"
+    raise ConfigError(f"{spoken(text)}: {what}")

@@ -1,0 +1,213 @@
+"""The config of one trial: frozen, strict, validated at birth.
+
+A method is a composition of `adapter` x `ranks` x `decoder` x `placement`; `method` names a preset, which only
+supplies defaults: every key that the user writes wins over it. `TrialConfig.resolve` is the one way in.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from faar_ray.config.presets import PRESETS
+from faar_ray.config.trial_sections import (
+    AdapterConfig,
+    BackboneConfig,
+    DataConfig,
+    DecoderConfig,
+    LayerName,
+    OptimConfig,
+    PdrsConfig,
+    PlacementConfig,
+    Positive,
+    RanksConfig,
+    Section,
+    SinewichConfig,
+    TaskName,
+    at_stage,
+)
+
+__all__ = [
+    "CHANGEABLE",
+    "PRESETS",
+    "AdapterConfig",
+    "BackboneConfig",
+    "DataConfig",
+    "DecoderConfig",
+    "LayerName",
+    "OptimConfig",
+    "PdrsConfig",
+    "PlacementConfig",
+    "Positive",
+    "RanksConfig",
+    "Section",
+    "SinewichConfig",
+    "TaskName",
+    "TrialConfig",
+    "at_stage",
+    "config_id",
+    "merged",
+    "with_dotted",
+]
+
+CHANGEABLE = (
+    "optim.lr",
+    "optim.decoder_lr",
+    "optim.backbone_lr",
+    "pdrs.beta",
+    "pdrs.rho_shared",
+    "pdrs.rho_task",
+)
+"""Keys that may change while a trial trains: nothing in memory has their shape, and each acts from the next step on."""
+
+Method = Literal[
+    "faar",
+    "faar_release",
+    "lora",
+    "dora",
+    "pdrs_lora",
+    "pdrs_dora",
+    "cw_sp",
+    "ts_pd",
+    "lora_per_task",
+    "free_sinewich",
+    "sinewich_without_lcn",
+    "sinewich_independent",
+    "sinewich_linear",
+    "sinewich_without_low_pass",
+    "faar_sinewich",
+    "full_ft",
+    "decoder_only",
+    "single_task",
+]
+
+
+class TrialConfig(Section):
+    """Everything that one trial depends on; with the seed it is the trial."""
+
+    method: Method = Field("faar", description="Preset: defaults of the sections below.")
+    seed: Annotated[int, Field(ge=0)] = Field(0, description="Seed of inits, order, masks and drop-path.")
+    data: DataConfig = DataConfig()
+    backbone: BackboneConfig = BackboneConfig()
+    adapter: AdapterConfig = AdapterConfig()
+    placement: PlacementConfig = PlacementConfig()
+    sinewich: SinewichConfig = SinewichConfig()
+    ranks: RanksConfig = RanksConfig()
+    pdrs: PdrsConfig = PdrsConfig()
+    decoder: DecoderConfig = DecoderConfig()
+    optim: OptimConfig = OptimConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _preset_beneath(cls, raw: Any) -> Any:
+        if not isinstance(raw, Mapping):
+            return raw
+        method = raw.get("method", "faar")
+        return merged(PRESETS.get(method, {}), raw) if isinstance(method, str) else raw
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> Self:
+        if self.adapter.kind == "none" and self.ranks.kind == "pdrs":
+            raise ValueError("ranks.kind: must be fixed where adapter.kind is none, got 'pdrs'")
+        if self.method == "single_task" and len(self.data.tasks) != 1:
+            raise ValueError(f"data.tasks: must be one task for method single_task, got {list(self.data.tasks)}")
+        if self.placement.task_path == "shared" and self.placement.task_blocks == "all":
+            raise ValueError("placement.task_path: must be own where placement.task_blocks is all: no stream is shared")
+        if fault := _consensus_fault(self.decoder, self.data.tasks) or _sinewich_fault(self):
+            raise ValueError(fault)
+        last = self.optim.epochs - self.pdrs.free_epochs
+        if self.ranks.kind == "pdrs" and self.pdrs.start_epoch >= last:
+            raise ValueError(
+                f"pdrs.start_epoch: must be below optim.epochs - pdrs.free_epochs = {last}, or nothing ever shrinks, "
+                f"got {self.pdrs.start_epoch}"
+            )
+        return self
+
+    @classmethod
+    def resolve(cls, raw: Mapping[str, Any] | None = None, /, **dotted: Any) -> Self:
+        """Build from a nested mapping and dotted overrides (`**{"pdrs.beta": 0.9}`).
+
+        The preset of `raw`'s method lies beneath it. A method among the overrides (a control's, a sample's) brings
+        its preset over `raw`: what is named `decoder_only` has no adapters, whatever the base has.
+
+        Raises:
+            pydantic.ValidationError: with every fault.
+        """
+        method = dotted.get("method")
+        preset = PRESETS.get(method, {}) if isinstance(method, str) else {}
+        return cls.model_validate(with_dotted(merged(raw or {}, preset), dotted))
+
+    def without_weights(self) -> Self:
+        """The same with a backbone as it is initialised: to count, or to fill from elsewhere."""
+        bare = self.backbone.model_copy(update={"pretrained": False, "checkpoint": None})
+        return self.model_copy(update={"backbone": bare})
+
+    def dotted(self) -> dict[str, Any]:
+        """All keys as one flat mapping, `pdrs.beta` -> 0.98."""
+        return dict(_flatten(self.model_dump(mode="json")))
+
+
+def _consensus_fault(decoder: DecoderConfig, tasks: Sequence[str]) -> str:
+    """What keeps XT-Cons from these tasks, if it is on."""
+    if decoder.kind != "ts_pd" or not decoder.xt_cons:
+        return ""
+    if len(tasks) == 1:
+        return (
+            "decoder.xt_cons: must be false with one task: XT-Cons pulls a task towards the mean spectrum of the other "
+            f"tasks, and beside {tasks[0]} there is none"
+        )
+    if strangers := [task for task in decoder.primary or () if task not in tasks]:
+        return f"decoder.primary: must be among data.tasks = {list(tasks)}, got {', '.join(strangers)}"
+    return ""
+
+
+def _sinewich_fault(config: TrialConfig) -> str:
+    """What keeps Sine-AWB from this placement, or its kernels from this low-pass."""
+    sine, placement = config.sinewich, config.placement
+    if sine.blur == "kernel" and sine.conv_size == 1:
+        return "sinewich.blur: must be matrix or none where sinewich.conv_size is 1: a 1x1 kernel has nothing to blur"
+    if config.adapter.kind != "sine_awb":
+        return ""
+    if sine.conv_size == 3 and "qkv" in sine.layers:
+        return "sinewich.layers: must not hold qkv where sinewich.conv_size is 3: attention windows are no image"
+    if placement.task_blocks == "all" or placement.task_path == "shared":
+        key, must = ("task_blocks", "last") if placement.task_blocks == "all" else ("task_path", "own")
+        return f"placement.{key}: must be {must} where adapter.kind is sine_awb"
+    return ""
+
+
+def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """`over` on top of `base`, section by section; neither is changed."""
+    out = dict(base)
+    for key, value in over.items():
+        below = out.get(key)
+        out[key] = merged(below, value) if isinstance(below, Mapping) and isinstance(value, Mapping) else value
+    return out
+
+
+def with_dotted(raw: Mapping[str, Any], dotted: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of `raw` in which every dotted key is set: `{"pdrs.beta": 0.9}` -> `{"pdrs": {"beta": 0.9}}`."""
+    out = dict(raw)
+    for key, value in dotted.items():
+        for part in reversed(key.split(".")):
+            value = {part: value}
+        out = merged(out, value)
+    return out
+
+
+def config_id(config: TrialConfig) -> str:
+    """Name of the config without its seed: trials with the same id differ by seed only."""
+    text = json.dumps({**config.model_dump(mode="json"), "seed": None}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def _flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value

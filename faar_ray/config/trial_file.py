@@ -1,0 +1,57 @@
+"""One trial's file, for `python -m faar_ray.train CONFIG.yaml`: a trial config with run-level keys beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Self
+
+from pydantic import Field, ValidationError, model_validator
+
+from faar_ray.config.overrides import overridden
+from faar_ray.config.run_sections import FolderName, Resources, Storage, Tracking
+from faar_ray.config.trial import Positive, TrialConfig
+from faar_ray.config.validation_messages import faults_of, lines_of, raising, reference_faults
+from faar_ray.config.yaml_document import Document, read_yaml
+from faar_ray.errors import ConfigError
+
+
+class TrialFile(TrialConfig):
+    """A trial config, flat, and what surrounds the run."""
+
+    name: FolderName | None = Field(None, description="Name of the run and of its folder; null: the file's stem.")
+    references: dict[str, Positive] | None = Field(
+        None, description="Single-task metric of each task, for delta_m; null: no delta_m."
+    )
+    resources: Resources = Resources()
+    storage: Storage = Storage()
+    tracking: Tracking = Tracking()
+
+    @model_validator(mode="after")
+    def _references_match(self) -> Self:
+        if self.references is not None:
+            raising(reference_faults(self.references, self.data.tasks, ("references",)))
+        return self
+
+    @property
+    def config(self) -> TrialConfig:
+        """The trial alone."""
+        return TrialConfig.model_validate({key: getattr(self, key) for key in TrialConfig.model_fields})
+
+
+def read_trial(path: Path, overrides: Sequence[str] = ()) -> TrialFile:
+    """The trial of a file, `key=value` overrides on top.
+
+    Raises:
+        ConfigError: with every fault, one line each.
+    """
+    document = trial_document(path, overrides)
+    try:
+        return TrialFile.model_validate(document.data)
+    except ValidationError as error:
+        raise ConfigError(lines_of(faults_of(error, TrialFile, document.data), document)) from None
+
+
+def trial_document(path: Path, overrides: Sequence[str] = ()) -> Document:
+    """A trial's file with `key=value` overrides on top, not yet checked."""
+    return overridden(read_yaml(path), overrides)

@@ -1,0 +1,305 @@
+"""The sections of a trial's config, each frozen, strict and valid by itself; every key has a default and a meaning."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+
+from faar_ray.config.paths import STORAGE, storage_fault
+
+TaskName = Literal["semseg", "human_parts", "saliency", "normals", "depth", "edge"]
+LayerName = Literal["qkv", "proj", "fc1", "fc2"]
+Coverage = Annotated[float, Field(gt=0, le=1, json_schema_extra={"symbol": "rho"})]
+Positive = Annotated[float, Field(gt=0)]
+Rank = Annotated[int, Field(ge=1)]
+Number = TypeVar("Number", int, float)
+STAGES = ("0", "1", "2", "3")
+
+
+def _numbered(raw: Any) -> Any:
+    """Stage keys as text, in order; a stage too many or too few is a fault."""
+    if not isinstance(raw, Mapping):
+        return raw
+    named = {str(key): value for key, value in raw.items()}
+    if set(named) != set(STAGES):
+        raise ValueError(f"must have a number for each of the stages 0, 1, 2, 3, got {', '.join(named) or 'none'}")
+    return {stage: named[stage] for stage in STAGES}
+
+
+def _odd(value: int) -> int:
+    if value % 2 == 0:
+        raise ValueError(f"must be odd, so that the filter has a middle, got {value}")
+    return value
+
+
+OfStages = {"words": "a mapping of the stages 0, 1, 2, 3 to numbers"}
+CoverageOfStages = Annotated[dict[str, Coverage], BeforeValidator(_numbered), Field(json_schema_extra=OfStages)]
+RankOfStages = Annotated[dict[str, Rank], BeforeValidator(_numbered), Field(json_schema_extra=OfStages)]
+
+
+def at_stage(value: Number | Mapping[str, Number], stage: int) -> Number:
+    """A key that is a number, or a number for each stage."""
+    return value[str(stage)] if isinstance(value, Mapping) else value
+
+
+class Section(BaseModel):
+    """A frozen, strict group of keys: unknown keys and wrong types are faults."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
+
+
+class DataConfig(Section):
+    """Which data set, which tasks, how many images."""
+
+    name: Literal["scenes", "pascal_context", "nyud", "cityscapes"] = Field("scenes", description="Data set.")
+    tasks: Annotated[tuple[TaskName, ...], Field(min_length=1, strict=False)] = Field(
+        ("semseg", "human_parts", "normals"), description="Tasks trained together, in this order."
+    )
+    root: Annotated[str, Field(min_length=1)] | None = Field(
+        None,
+        description=f"Folder or {STORAGE} of the data set's shards (`python -m faar_ray.data pack --out`). null: "
+        "`scenes` are made in the cache where they are missing; with a `storage.path` in object storage all machines "
+        "take them from `<storage.path>/data`, where the search puts them.",
+    )
+    domain: Literal["target", "source"] = Field("target", description="`scenes` only: the domain that is drawn from.")
+    image_size: Annotated[int, Field(ge=32)] = Field(64, description="Side of the square images, pixels.")
+    train_images: Annotated[int, Field(ge=1)] = Field(720, description="`scenes` only: training images.")
+    val_images: Annotated[int, Field(ge=1)] = Field(600, description="`scenes` only: validation images.")
+    test_images: Annotated[int, Field(ge=1)] = Field(600, description="`scenes` only: test images, read once.")
+    seed: Annotated[int, Field(ge=0)] = Field(0, description="`scenes` only: seed of the generator.")
+
+    @field_validator("root")
+    @classmethod
+    def _known_kind(cls, root: str | None) -> str | None:
+        if root and (fault := storage_fault(root)):
+            raise ValueError(fault)
+        return root
+
+    @model_validator(mode="after")
+    def _distinct_tasks(self) -> Self:
+        if len(set(self.tasks)) != len(self.tasks):
+            raise ValueError(f"tasks: must be distinct, got {list(self.tasks)}")
+        return self
+
+
+class BackboneConfig(Section):
+    """The frozen network that is adapted."""
+
+    name: str = Field("swin_micro", description="`swin_micro` (in the package), any timm Swin (v1) or plain ViT.")
+    pretrained: bool = Field(True, description="Load pretrained weights: the package's own, or timm's hub.")
+    checkpoint: str | None = Field(None, description="A local .safetensors or .pth file to load instead.")
+    trainable: Literal["none", "light", "all"] = Field(
+        "light",
+        description="What of the backbone trains besides adapters: `light` = patch embedding, norms, "
+        "relative-position tables (MTLoRA's recipe).",
+    )
+    pyramid: Literal["merged", "stages"] = Field(
+        "merged",
+        description="Maps that decoders see: after each stage's patch merging (MTLoRA's recipe, strides 8, 16, 32, 32) "
+        "or before it (strides 4, 8, 16, 32; for small images).",
+    )
+    drop_path: Annotated[float, Field(ge=0, lt=1)] = Field(0.0, description="Stochastic depth rate.")
+
+
+class AdapterConfig(Section):
+    """How a frozen weight is changed."""
+
+    kind: Literal["none", "lora", "dora", "sine_awb"] = Field(
+        "dora",
+        description="Parametrisation of the change; `sine_awb`: shared LoRA, and in the last block of each stage task "
+        "weights from one base per linear (`sinewich`) in place of task adapters.",
+    )
+    scale: Positive = Field(4.0, description="s in W + s B A (the released code multiplies by 4).")
+    norm: Literal["detached", "attached"] = Field(
+        "detached", description="DoRA: whether gradients flow through the row norm."
+    )
+
+
+class PlacementConfig(Section):
+    """Which linears carry adapters."""
+
+    layers: Annotated[tuple[LayerName, ...], Field(min_length=1, strict=False)] = Field(
+        ("qkv", "proj", "fc1", "fc2"), description="Linears with a shared adapter, in every block."
+    )
+    task_layers: Annotated[tuple[LayerName, ...], Field(strict=False)] = Field(
+        ("proj", "fc1", "fc2"),
+        description="Linears with one adapter per task, in the blocks of `task_blocks`; not read where adapter.kind is "
+        "sine_awb (see sinewich.layers).",
+    )
+    task_blocks: Literal["last", "all"] = Field(
+        "last",
+        description="Blocks with task-specific adapters: the last of each stage, or `all`: then every task has a "
+        "stream of its own from the image on, no adapter of task_layers is shared, and the cost grows with the tasks.",
+    )
+    task_path: Literal["own", "shared"] = Field(
+        "own",
+        description="What the frozen weight of a task-specific layer sees: the task's own stream (W_t x_t, which can "
+        "be merged), or the shared one (MTLoRA's: W x_shared + s B_t A_t x_t; cheaper, cannot be merged).",
+    )
+
+
+class SinewichConfig(Section):
+    """Free Sinewich: one base M per layer, turned into task weights by sin(omega_t M)."""
+
+    rank: Rank | None = Field(None, description="Rank of a base M = A W B^T; null: as pdrs.init_rank.")
+    layers: Annotated[tuple[LayerName, ...], Field(min_length=1, strict=False)] = Field(
+        ("proj", "fc1", "fc2"),
+        description="Linears with a base, in the last block of each stage (as MTLoRA places task adapters).",
+    )
+    phi: Literal["adapted", "frozen"] = Field(
+        "adapted",
+        description="phi in phi(f) + M_t * f: the linear with its shared LoRA, which then stands in last blocks too, "
+        "or without LoRA. `adapted` comes nearer to the published parameter counts.",
+    )
+    conv_size: Literal[1, 3] = Field(
+        1,
+        description="Kernel of W over the token grid. After the sine a kernel is no longer low-rank: 3 on proj, fc1, "
+        "fc2 costs about 300 G MACs forward where the whole step without adapters takes 97 G (Swin-T, 448 px, batch 2, "
+        "4 tasks).",
+    )
+    base: Literal["shared", "independent"] = Field(
+        "shared", description="One base for all tasks (the method), or one per task (the paper's ablation)."
+    )
+    modulation: Literal["sine", "linear", "none"] = Field(
+        "sine",
+        description="M_t = sin(omega_t M); `linear`: omega_t M, which leaves all tasks one direction; `none`: M.",
+    )
+    clock: Literal["lcn", "free", "fixed"] = Field(
+        "lcn",
+        description="Who makes omega_t: the Clock Net s (tanh(W_q ReLU(p_t)) + c), one free number per task times s, "
+        "or constants; all start at the Clock Net's first values.",
+    )
+    scale: Positive = Field(
+        150.0,
+        description="s at the start; learned (unpublished). On the embedded data tasks' weights part at 150 "
+        "(mean cosine 0.85 after training) and hardly at 50 (0.98).",
+    )
+    offset: float = Field(
+        1.5, description="c at the start; learned (unpublished). With |c| < 1 a frequency can cross 0: the task is off."
+    )
+    tokens: Annotated[int, Field(ge=2)] = Field(16, description="Length of a task's token p_t (unpublished).")
+    blur: Literal["matrix", "kernel", "none"] = Field(
+        "matrix",
+        description="Gaussian low-pass over rows and columns of the matrix M_t (what the paper says), over the 3x3 of "
+        "conv_size 3, or none.",
+    )
+    blur_size: Annotated[int, Field(ge=1), AfterValidator(_odd)] = Field(
+        7, description="Taps K of the low-pass, odd; 1 is the identity."
+    )
+    sigma: Annotated[float, Field(ge=0.01)] = Field(1.0, description="Standard deviation of the low-pass, in taps.")
+    rescale: bool = Field(
+        False, description="Give back the norm that the low-pass takes from white noise (x0.28 at K 7, sigma 1)."
+    )
+    gain: Literal["one", "sqrt_fan_in"] = Field(
+        "sqrt_fan_in",
+        description="g in M_t / g: 1, or the root of a kernel's inputs, so that saturated sines stay the size of "
+        "weights.",
+    )
+    gradient_cosine_every: Annotated[int, Field(ge=0)] = Field(
+        3,
+        description="Epochs between measurements of the cosine of the tasks' gradients, and after the last; 0: never.",
+    )
+
+
+class RanksConfig(Section):
+    """Who decides the ranks."""
+
+    kind: Literal["fixed", "pdrs"] = Field("pdrs", description="`fixed` keeps `pdrs.init_rank` throughout.")
+
+
+class PdrsConfig(Section):
+    """Performance-Driven Rank Shrinking (FAAR)."""
+
+    init_rank: Rank | RankOfStages = Field(
+        64,
+        description="Rank at the start, at most a layer's smaller side; `ranks.kind: fixed` keeps it. "
+        "Also per stage: {0: 2, 1: 2, 2: 3, 3: 16}.",
+    )
+    beta: Annotated[float, Field(ge=0, lt=1)] = Field(0.98, description="EMA factor of the importance scores.")
+    rho_shared: Coverage | CoverageOfStages = Field(
+        0.95, description="Coverage ratio rho of shared adapters; also per stage: {0: 0.8, 1: 0.8, 2: 0.9, 3: 0.95}."
+    )
+    rho_task: Coverage | CoverageOfStages | None = Field(
+        None, description="Coverage ratio rho of task adapters, also per stage; null: as rho_shared."
+    )
+    scope: Literal["adapter", "pooled"] = Field(
+        "adapter",
+        description="Coverage within each adapter, or pooled over all shared and over all task adapters "
+        "(over those of a stage where rho is given per stage).",
+    )
+    update: Literal["active", "all"] = Field(
+        "active", description="Whose EMA moves in a step: only components under the prefix mask, or all."
+    )
+    start_epoch: Annotated[int, Field(ge=0)] = Field(0, description="First epoch (0-based) that ends with a shrink.")
+    free_epochs: Annotated[int, Field(ge=0)] = Field(0, description="Last epochs without masks and shrinks.")
+    floor: Annotated[int, Field(ge=1)] = Field(1, description="Components every adapter keeps at least.")
+    margin: Annotated[int, Field(ge=0)] = Field(0, description="Components kept beyond the coverage.")
+
+    def rho(self, *, shared: bool, stage: int = 0) -> float:
+        """Coverage ratio of shared or of task adapters, in a stage."""
+        return at_stage(self._rho(shared), stage)
+
+    def rho_by_stage(self, *, shared: bool) -> bool:
+        """Whether each stage has a coverage ratio of its own."""
+        return isinstance(self._rho(shared), Mapping)
+
+    def _rho(self, shared: bool) -> float | dict[str, float]:
+        return self.rho_shared if shared or self.rho_task is None else self.rho_task
+
+
+class DecoderConfig(Section):
+    """The head of each task."""
+
+    kind: Literal["hrnet", "ts_pd"] = Field(
+        "hrnet",
+        description="`hrnet`: 1x1 reductions, upsampling, one hidden 1x1 layer; `ts_pd`: the same with spectral "
+        "filters (cw_sp) and cross-task consensus (xt_cons) on the reduced maps, starting as hrnet.",
+    )
+    hidden: Literal["own", "sine"] = Field(
+        "own",
+        description="Hidden layer of the heads: each its own, or one base of all heads, modulated per task as "
+        "`sinewich` says (Free Sinewich's decoder).",
+    )
+    cw_sp: bool = Field(True, description="`ts_pd` only: a learned spectral filter per task and resolution.")
+    xt_cons: bool = Field(True, description="`ts_pd` only: pull a task's spectrum towards the mean of the others'.")
+    filter: Literal["grid", "radial"] = Field(
+        "grid",
+        description="`cw_sp`: a matrix over frequencies shared by channels (the seed's), or a gain per channel and "
+        "16 rings with a residual of 0.6 (the released code's).",
+    )
+    cutoff: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.5, description="`xt_cons`: radius that parts low from high frequencies, as a share of Nyquist's."
+    )
+    primary: Annotated[tuple[TaskName, ...], Field(min_length=1, strict=False)] | None = Field(
+        None, description="`xt_cons`: tasks that are pulled; null: each in turn."
+    )
+    width: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="Channels of the finest reduced map; null: 18 at embedding dimension 96, in proportion."
+    )
+    expansion: Annotated[int, Field(ge=1)] = Field(4, description="Hidden channels over concatenated channels.")
+
+
+class OptimConfig(Section):
+    """AdamW with linear warm-up and cosine decay."""
+
+    epochs: Annotated[int, Field(ge=1)] = Field(6, description="Passes over the training images.")
+    batch_size: Annotated[int, Field(ge=1)] = Field(16, description="Images a step, over all workers.")
+    lr: Positive = Field(5e-4, description="Learning rate of adapters.")
+    decoder_lr: Positive | None = Field(None, description="Learning rate of the decoder; null: as lr.")
+    backbone_lr: Positive | None = Field(None, description="Learning rate of the backbone's own weights; null: as lr.")
+    weight_decay: Annotated[float, Field(ge=0)] = Field(0.05, description="0 on 1-D tensors and position tables.")
+    warmup_steps: Annotated[int, Field(ge=0)] = Field(20, description="Steps of linear warm-up.")
+    clip: Positive = Field(5.0, description="Largest gradient norm.")
+    accumulate: Annotated[int, Field(ge=1)] = Field(
+        1, description="Parts that a step's batch is computed in, one after another: less memory, the same step."
+    )
+    precision: Literal["fp32", "bf16", "fp16", "fp64"] = Field(
+        "fp32", description="`bf16`, `fp16`: autocast (fp16 with loss scaling); `fp64` is for checks of exactness."
+    )
+    compile: bool = Field(
+        False,
+        description="Train through torch.compile (masks in place of slices; compiled anew after a shrink); on a CPU it "
+        "needs a C++ compiler.",
+    )

@@ -1,0 +1,1 @@
+"""The embedded data set: ray-cast rooms with exact labels."""

@@ -1,0 +1,143 @@
+"""Scenes on disk: made on first use, shared by every run with the same generator.
+
+`<cache>/scenes/<key>/<split>-00000.parquet`, SHARD_IMAGES rows each. The key covers what the generator depends on
+(version, domain, size, seed) and not how many images are asked for: a larger split has a smaller one as its prefix.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from filelock import FileLock
+from torch import Tensor
+
+from faar_ray.config.paths import default_cache_dir
+from faar_ray.config.trial import DataConfig
+from faar_ray.data.scenes.domains import DOMAINS
+from faar_ray.data.scenes.scenes import GENERATOR_VERSION, Rendered, joined, render
+from faar_ray.data.shards.shards import read_shard, write_shard
+from faar_ray.errors import DataError
+from faar_ray.seeding import private
+
+CHUNK_IMAGES = 6  # rendered together: what fits a core's cache at 64x64
+SHARD_IMAGES = 60
+IGNORE = 255
+
+log = logging.getLogger(__name__)
+
+
+def split_images(config: DataConfig, split: str) -> int:
+    """How many images of a split the config asks for."""
+    return {"train": config.train_images, "val": config.val_images, "test": config.test_images}[split]
+
+
+def generator_facts(config: DataConfig) -> dict[str, str]:
+    """Everything that the bytes of the scenes depend on, as text."""
+    domain = json.dumps(asdict(DOMAINS[config.domain]), sort_keys=True)
+    return {
+        "generator_version": str(GENERATOR_VERSION),
+        "domain": config.domain,
+        "domain_parameters": domain,
+        "image_size": str(config.image_size),
+        "seed": str(config.seed),
+    }
+
+
+def shard_paths(config: DataConfig, split: str, cache_dir: Path | None = None) -> list[Path]:
+    """Where the shards of a split are, whether or not they exist yet."""
+    key = hashlib.sha256(json.dumps(generator_facts(config), sort_keys=True).encode()).hexdigest()[:16]
+    folder = (cache_dir or default_cache_dir()) / "scenes" / key
+    count = -(-split_images(config, split) // SHARD_IMAGES)
+    return [folder / f"{split}-{number:05d}.parquet" for number in range(count)]
+
+
+def make_shards(
+    config: DataConfig, split: str, cache_dir: Path | None = None, on_shard: Callable[[Path], None] | None = None
+) -> list[Path]:
+    """Render the shards of a split that are missing; two processes at once do the work once.
+
+    Raises:
+        DataError: the cache cannot be written.
+    """
+    paths = shard_paths(config, split, cache_dir)
+    if all(path.exists() for path in paths):
+        return paths
+    folder = paths[0].parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / ".lock"):
+            _make_missing(config, split, paths, on_shard)
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be written ({error}); set FAAR_RAY_CACHE to a folder that can be") from error
+    return paths
+
+
+def _make_missing(config: DataConfig, split: str, paths: list[Path], on_shard: Callable[[Path], None] | None) -> None:
+    missing = [(number, path) for number, path in enumerate(paths) if not path.exists()]
+    log.info("making %d %s images of scenes in %s", len(missing) * SHARD_IMAGES, split, paths[0].parent)
+    for number, path in missing:
+        write_shard(path, compact(render_shard(config, split, number)), generator_facts(config))
+        if on_shard:
+            on_shard(path)
+
+
+def read_scenes(
+    config: DataConfig, split: str, names: Sequence[str], cache_dir: Path | None = None
+) -> list[dict[str, Tensor]]:
+    """The named columns of each shard of a split; what is missing is made, what is damaged is made again.
+
+    Raises:
+        DataError: the cache cannot be written.
+    """
+    paths = make_shards(config, split, cache_dir)
+    return [_read_or_remake(config, split, number, path, names) for number, path in enumerate(paths)]
+
+
+def _read_or_remake(config: DataConfig, split: str, number: int, path: Path, names: Sequence[str]) -> dict[str, Tensor]:
+    try:
+        return read_shard(path, names)
+    except DataError:
+        with FileLock(path.parent / ".lock"):
+            try:  # another process may have mended it meanwhile
+                return read_shard(path, names)
+            except DataError as fault:
+                log.warning("%s: this is done now", fault)
+                write_shard(path, compact(render_shard(config, split, number)), generator_facts(config))
+    return read_shard(path, names)
+
+
+def render_shard(config: DataConfig, split: str, number: int) -> Rendered:
+    """SHARD_IMAGES scenes, a chunk per thread; every chunk has its own seed, so threads cannot change the bytes."""
+    domain, first = DOMAINS[config.domain], number * SHARD_IMAGES // CHUNK_IMAGES
+
+    def chunk(index: int) -> Rendered:
+        stream = private("scenes", config.seed, config.domain, split, index)
+        return render(CHUNK_IMAGES, domain, config.image_size, stream)
+
+    threads = torch.get_num_threads()
+    try:
+        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            return joined(list(pool.map(chunk, range(first, first + SHARD_IMAGES // CHUNK_IMAGES))))
+    finally:
+        torch.set_num_threads(threads)
+
+
+def compact(scenes: Rendered) -> dict[str, Tensor]:
+    """Columns of a shard; an image without a person is ignored (255) by human_parts (METHODS.md, section 6)."""
+    has_person = (scenes.human_parts > 0).flatten(1).any(1)[:, None, None]
+    return {
+        "image": scenes.image,
+        "semseg": scenes.semseg,
+        "human_parts": torch.where(has_person, scenes.human_parts, IGNORE).to(torch.uint8),
+        "saliency": scenes.saliency[:, None].to(torch.uint8),
+        "normals": (scenes.normals * 127).round().to(torch.int8),
+        "depth": scenes.depth[:, None].half(),
+        "edge": scenes.edge[:, None].to(torch.uint8),
+    }

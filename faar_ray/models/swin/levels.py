@@ -1,0 +1,90 @@
+"""The pyramid of an adapted Swin, computed with one gather per block.
+
+Axes: S streams (1 or T tasks), B batch, H W space, L tokens, C channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from timm.models.swin_transformer import PatchMerging, SwinTransformer
+from torch import Tensor, nn
+
+from faar_ray.models.swin.task_block import TaskBlock, run_shared
+from faar_ray.models.swin.token_layout import Layout, as_grid, reorder
+
+
+@dataclass(frozen=True)
+class Level:
+    """A stage's maps (S, B, H, W, C), with a frozen linear that is still to be applied, if any.
+
+    A decoder starts with linear 1x1 reductions to few channels. Nothing lies between them and a frozen patch merging,
+    so the product of both weights does the work of both, exactly.
+    """
+
+    maps: Tensor
+    pending: nn.Linear | None = None
+
+    def whole(self) -> Tensor:
+        """The maps with nothing pending."""
+        return self.maps if self.pending is None else self.pending(self.maps)
+
+    def reduced(self, reductions: Sequence[nn.Conv2d]) -> list[Tensor]:
+        """Each task's map by its own 1x1 reduction, (B, width, H, W)."""
+        streams = self.maps.unbind(0) if len(self.maps) > 1 else [self.maps[0]] * len(reductions)
+        weights = [reduction.weight.flatten(1) for reduction in reductions]
+        if self.pending is not None:
+            weights = [weight @ self.pending.weight for weight in weights]
+        return [F.linear(x, weight).movedim(-1, 1) for x, weight in zip(streams, weights, strict=True)]
+
+
+def swin_levels(backbone: SwinTransformer, image_B3HW: Tensor, *, merged: bool) -> list[Level]:
+    """All stages' levels: merged, at strides 8, 16, 32, 32, or not, at 4, 8, 16, 32."""
+    x_BHWC = backbone.patch_embed(image_B3HW)
+    x, layout = x_BHWC.flatten(1, 2), Layout(*x_BHWC.shape[1:3])
+    stages, levels = list(backbone.layers), []
+    for stage, following in zip(stages, [*stages[1:], None], strict=True):
+        x, streams, layout = _run_blocks(stage.blocks, x, layout)
+        if following is None or not merged:
+            levels.append(Level(as_grid(x[None] if streams is None else streams, layout)))
+        elif streams is not None:
+            levels.append(_merged_level(following.downsample, streams, layout))
+        if following is not None:
+            x, layout = _neighbours(following.downsample, x, layout)
+            x = following.downsample.reduction(x)
+            if merged and streams is None:
+                levels.append(Level(as_grid(x[None], layout)))
+    return levels
+
+
+def _run_blocks(blocks: Iterable[nn.Module], x: Tensor, layout: Layout) -> tuple[Tensor, Tensor | None, Layout]:
+    """All blocks of a stage: the shared stream, those of the tasks if they have their own, and how tokens lie now."""
+    for block in blocks:
+        of_block = layout.windows(block.block if isinstance(block, TaskBlock) else block)
+        x, layout = reorder(x, layout, of_block), of_block
+        if isinstance(block, TaskBlock):
+            shared, streams = block.run(x, layout)
+            return x if shared is None else shared, streams, layout
+        x = run_shared(block, x, layout)
+    return x, None, layout
+
+
+def _merged_level(merging: PatchMerging, streams: Tensor, layout: Layout) -> Level:
+    x, coarser = _neighbours(merging, streams, layout)
+    plain = type(merging.reduction) is nn.Linear and merging.reduction.bias is None
+    if plain and not merging.reduction.weight.requires_grad:
+        return Level(as_grid(x, coarser), merging.reduction)
+    return Level(as_grid(merging.reduction(x), coarser))
+
+
+def _neighbours(merging: PatchMerging, x: Tensor, layout: Layout) -> tuple[Tensor, Layout]:
+    """2x2 neighbours side by side and normalised, (..., L, C) -> (..., L / 4, 4C), odd sides padded as timm does."""
+    if layout.height % 2 or layout.width % 2:
+        padded = F.pad(as_grid(x, layout), (0, 0, 0, layout.width % 2, 0, layout.height % 2))
+        layout = Layout(*padded.shape[-3:-1])
+        x = padded.flatten(-3, -2)
+    x = reorder(x, layout, layout.merging())
+    normed: Tensor = merging.norm(x.reshape(*x.shape[:-2], -1, 4 * x.shape[-1]))
+    return normed, Layout(layout.height // 2, layout.width // 2)

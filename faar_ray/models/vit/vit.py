@@ -1,0 +1,87 @@
+"""A plain timm ViT as four quarters, so that "the last block of each stage" has a meaning (FAAR's open question).
+
+A ViT has one resolution; the quarters' maps are resized to the strides of a Swin.
+Axes: T tasks, B batch, N tokens, H W space, C channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import torch.nn.functional as F
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from faar_ray.models.multitask import MultiTaskModel
+from faar_ray.models.swin.levels import Level
+from faar_ray.models.vit.vit_block import ViTBlock, ViTTaskBlock
+
+QUARTERS = 4
+STRIDES = {True: (8, 16, 32, 32), False: (4, 8, 16, 32)}
+
+
+class Quarter(nn.Module):
+    """Successive blocks; what a stage is to a Swin."""
+
+    def __init__(self, blocks: list[ViTBlock]) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(blocks)
+
+
+class QuarteredViT(nn.Module):
+    """Patches, positions, and the blocks in four quarters of (nearly) equal depth; the final norm is unused."""
+
+    stem: Any
+    """The timm ViT without its blocks."""
+
+    def __init__(self, vit: VisionTransformer) -> None:
+        super().__init__()
+        blocks = list(vit.blocks)
+        bounds = [round(q * len(blocks) / QUARTERS) for q in range(QUARTERS + 1)]
+        self.layers = nn.ModuleList(Quarter(blocks[start:stop]) for start, stop in pairwise(bounds))
+        vit.blocks, vit.norm, vit.head = nn.Sequential(), nn.Identity(), nn.Identity()
+        self.stem = vit
+        self.patch = int(vit.patch_embed.patch_size[0])
+        self.feature_info = [{"num_chs": vit.embed_dim} for _ in range(QUARTERS)]
+
+    def tokens(self, image_B3HW: Tensor) -> Tensor:
+        """Patches with their positions, class and register tokens before them: (B, N, C)."""
+        tokens: Tensor = self.stem.norm_pre(self.stem._pos_embed(self.stem.patch_embed(image_B3HW)))
+        return tokens
+
+    def grid(self, tokens: Tensor, size: tuple[int, int]) -> Tensor:
+        """(T, B, N, C) without class and register tokens -> (T, B, C, H', W') at the patch's stride."""
+        height, width = size[0] // self.patch, size[1] // self.patch
+        own = tokens[:, :, self.stem.num_prefix_tokens :]
+        maps: Tensor = own.unflatten(2, (height, width)).movedim(-1, 2)
+        return maps
+
+
+class MultiTaskViT(MultiTaskModel):
+    """image -> {task: prediction} over a `QuarteredViT`."""
+
+    def levels(self, image_B3HW: Tensor) -> list[Level]:
+        """Each quarter's map, (T or 1, B, H', W', C), resized to strides 8, 16, 32, 32 if merged, else 4, 8, 16, 32."""
+        size = (image_B3HW.shape[-2], image_B3HW.shape[-1])
+        x = self.backbone.tokens(image_B3HW)
+        pyramid: list[Level] = []
+        for quarter, stride in zip(self.backbone.layers, STRIDES[self.merged], strict=True):
+            x, streams = run_blocks(quarter.blocks, x)
+            maps = self.backbone.grid(streams, size)
+            wanted = (-(-size[0] // stride), -(-size[1] // stride))
+            coarser = stride > self.backbone.patch
+            resized = F.interpolate(maps.flatten(0, 1), size=wanted, mode="bilinear", antialias=coarser)
+            pyramid.append(Level(resized.unflatten(0, maps.shape[:2]).movedim(2, -1)))
+        return pyramid
+
+
+def run_blocks(blocks: Sequence[nn.Module], x: Tensor) -> tuple[Tensor | None, Tensor]:
+    """All blocks of a stage: the shared stream (None where it ends) and the streams of the tasks."""
+    for block in blocks:
+        if isinstance(block, ViTTaskBlock):
+            x, streams = block(x)
+            return x, streams
+        x = block(x)
+    return x, x[None]

@@ -1,0 +1,1 @@
+"""What a search optimises: metrics and directions, constraints, dominance, hypervolume."""

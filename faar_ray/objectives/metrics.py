@@ -1,0 +1,61 @@
+"""The metrics that a trial reports, by name, so that an objective or constraint can be checked before anything runs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Literal
+
+from faar_ray.config.trial import TrialConfig
+
+Goal = Literal["maximize", "minimize"]
+
+TASK_METRICS: dict[str, tuple[str, ...]] = {
+    "semseg": ("miou",),
+    "human_parts": ("miou",),
+    "saliency": ("miou",),
+    "normals": ("mean_angle", "rmse_angle"),
+    "depth": ("rmse",),
+    "edge": ("f1",),
+}
+"""Validation metrics of each task; the first is the one that delta_m uses."""
+SINE_METRICS = (
+    *("sine/effective_rank", "sine/effective_rank_base", "sine/mean", "sine/skew"),
+    *("sine/omega_std/mean", "sine/omega_std/min", "sine/omega_std/max"),
+)
+SMALLER_IS_BETTER = re.compile(
+    r"trainable_params|sine/cosine|(params|train|rank|time|memory)/.*|.*/(mean_angle|rmse_angle|rmse)"
+)
+
+
+def metric_names(config: TrialConfig) -> tuple[str, ...]:
+    """Names that every epoch of a trial reports, `val/<task>/<metric>` and `rank/<task>` of its tasks included."""
+    tasks = config.data.tasks
+    return (
+        "delta_m",
+        "trainable_params",
+        "params/adapters",
+        *(f"val/{task}/{metric}" for task in tasks for metric in TASK_METRICS[task]),
+        "train/loss",
+        *(f"train/loss/{task}" for task in tasks),
+        "rank/mean",
+        "rank/weighted_mean",
+        "rank/shared",
+        *(f"rank/{task}" for task in tasks),
+        *(_of_sines(tasks) if config.adapter.kind == "sine_awb" or config.decoder.hidden == "sine" else ()),
+        *(f"rank/stage{stage}" for stage in range(4)),
+        "time/step_ms",
+        "time/epoch_s",
+        "memory/peak_mb",
+    )
+
+
+def _of_sines(tasks: Sequence[str]) -> tuple[str, ...]:
+    """Those of every epoch: cosines of gradients are measured in some only."""
+    of_pairs = ("sine/cosine",) if len(tasks) > 1 else ()
+    return (*of_pairs, *SINE_METRICS, *(f"clock/omega/{task}" for task in tasks))
+
+
+def goal_of(metric: str) -> Goal:
+    """Which way is better, of a known metric."""
+    return "minimize" if SMALLER_IS_BETTER.fullmatch(metric) else "maximize"

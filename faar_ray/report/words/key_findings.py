@@ -1,0 +1,185 @@
+"""Rows of an ablation with 95% intervals, and which of the seed's four key findings hold in them.
+
+Student's t throughout, paired on seeds: rows of one seed share inits, batch order and masks. Pure functions.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from statistics import fmean, stdev
+from typing import Any
+
+import pyarrow as pa
+from scipy import stats
+
+from faar_ray.records import TrialResult
+from faar_ray.report.statistics.groups import complete_configs, named
+from faar_ray.report.statistics.noise import Difference
+from faar_ray.report.words.wording import plus_minus
+
+METHOD, INIT_RANK = "method", "pdrs.init_rank"
+READ = ["trial_id", "epoch", "stage", "task", "layer", "rank"]
+HARDLY = 1.0
+"""Points of delta_m below which a difference hardly matters."""
+Values = Mapping[int, float]
+"""A metric by seed."""
+
+
+@dataclass(frozen=True)
+class Interval:
+    """One configuration over its seeds."""
+
+    name: str
+    seeds: tuple[int, ...]
+    val: Difference
+    """Mean with the half width of its 95% interval."""
+    test: Difference
+    params: float
+    """Mean of all trainable parameters; nan where unknown."""
+
+
+def intervals(results: Sequence[TrialResult], metric: str = "delta_m") -> list[Interval]:
+    """Complete configurations, best first."""
+    rows = []
+    for config in named(complete_configs(results)):
+        of = {t.seed: t.metrics for t in config.trials}
+        val, test = (mean_of(_by_seed(of, name)) for name in (metric, f"test/{metric}"))
+        params = config.mean("trainable_params")
+        rows.append(Interval(config.name, config.seeds, val, test, math.nan if params is None else params))
+    return sorted(rows, key=lambda row: -row.val.value if math.isfinite(row.val.value) else math.inf)
+
+
+def mean_of(values: Values) -> Difference:
+    """Mean over seeds with its 95% half width by Student's t; infinite with one seed, nan with none."""
+    numbers = list(values.values())
+    if len(numbers) < 2:
+        return Difference(numbers[0] if numbers else math.nan, math.inf, 0)
+    half = float(stats.t.ppf(0.975, len(numbers) - 1)) * stdev(numbers) / math.sqrt(len(numbers))
+    return Difference(fmean(numbers), half, len(numbers) - 1)
+
+
+def paired(a: Values, b: Values) -> Difference:
+    """`a` minus `b` over their common seeds."""
+    return mean_of({seed: a[seed] - b[seed] for seed in sorted(a.keys() & b.keys())})
+
+
+def findings(results: Sequence[TrialResult], traces: Iterable[pa.Table]) -> Iterator[str]:
+    """A sentence for each key finding that the rows can speak to.
+
+    Args:
+        results: all trials; `method` must be among their parameters.
+        traces: rank traces of these trials.
+    """
+    rows = _Rows(results)
+    yield from _depth_and_task(rows, [row for trace in traces for row in trace.select(READ).to_pylist()])
+    yield from _dora_and_lora(rows)
+    yield from _initial_rank(rows)
+    yield from _consensus(rows)
+
+
+class _Rows:
+    """delta_m by seed of a method, at the initial rank that most methods ran with."""
+
+    def __init__(self, results: Sequence[TrialResult]) -> None:
+        self.done = [r for r in results if r.state == "COMPLETE" and r.role != "reference" and METHOD in r.params]
+        methods: dict[Any, set[str]] = defaultdict(set)
+        for result in self.done:
+            methods[result.params.get(INIT_RANK)].add(result.params[METHOD])
+        self.usual = max(methods, key=lambda rank: len(methods[rank]), default=None)
+
+    def of(self, method: str) -> dict[int, float]:
+        return {r.seed: r.metrics["delta_m"] for r in self.trials(method) if "delta_m" in r.metrics}
+
+    def trials(self, method: str) -> list[TrialResult]:
+        return [r for r in self.done if r.params[METHOD] == method and r.params.get(INIT_RANK) == self.usual]
+
+    def by_initial_rank(self, method: str) -> dict[int, dict[int, float]]:
+        out: dict[int, dict[int, float]] = defaultdict(dict)
+        for r in self.done:
+            if r.params[METHOD] == method and INIT_RANK in r.params and "delta_m" in r.metrics:
+                out[r.params[INIT_RANK]][r.seed] = r.metrics["delta_m"]
+        return dict(sorted(out.items()))
+
+
+def _depth_and_task(rows: _Rows, trace: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    trials = rows.trials("faar") or rows.trials("pdrs_dora")
+    last = {r.trial_id: r.epochs - 1 for r in trials}
+    ended = [row for row in trace if last.get(row["trial_id"]) == row["epoch"]]
+    if not ended:
+        return
+    seeds = {r.trial_id: r.seed for r in trials}
+    depth = max(row["stage"] for row in ended)
+    also_task = {row["layer"] for row in ended if row["task"] != "shared"}
+    deep = _mean_rank(ended, seeds, lambda row: row["stage"] == depth)
+    shallow = _mean_rank(ended, seeds, lambda row: row["stage"] == 0)
+    own = _mean_rank(ended, seeds, lambda row: row["task"] != "shared")
+    shared = _mean_rank(ended, seeds, lambda row: row["task"] == "shared" and row["layer"] in also_task)
+    yield _told("Deeper layers keep larger ranks", paired(deep, shallow), "rank, last stage against first")
+    if own:
+        yield _told("Task-specific layers keep larger ranks", paired(own, shared), "rank, task adapters against shared")
+
+
+def _mean_rank(
+    trace: Sequence[Mapping[str, Any]], seeds: Mapping[str, int], wanted: Callable[[Mapping[str, Any]], bool]
+) -> dict[int, float]:
+    ranks: dict[int, list[int]] = defaultdict(list)
+    for row in trace:
+        if wanted(row):
+            ranks[seeds[row["trial_id"]]].append(row["rank"])
+    return {seed: fmean(found) for seed, found in ranks.items()}
+
+
+def _dora_and_lora(rows: _Rows) -> Iterator[str]:
+    high, low = paired(rows.of("dora"), rows.of("lora")), paired(rows.of("pdrs_dora"), rows.of("pdrs_lora"))
+    if not (high.dof and low.dof):
+        return
+    wins_low, wins_high = (found.told_apart and found.value > 0 for found in (low, high))
+    verdict = "holds" if wins_low and not wins_high else "does not hold" if wins_high or _settled(low) else "is open"
+    gaps = f"{_said(low)} delta_m after PDRS, {_said(high)} at the fixed initial rank"
+    yield f"DoRA beats LoRA at low rank only: {verdict}. DoRA against LoRA {gaps}."
+
+
+def _initial_rank(rows: _Rows) -> Iterator[str]:
+    pairs = {
+        (a, b): paired(of_b, of_a) for (a, of_a), (b, of_b) in combinations(rows.by_initial_rank("faar").items(), 2)
+    }
+    found = {ranks: gap for ranks, gap in pairs.items() if gap.dof}
+    if not found:
+        return
+    (small, large), widest = max(found.items(), key=lambda pair: abs(pair[1].value) + pair[1].half)
+    inside = all(abs(gap.value) + gap.half <= HARDLY for gap in found.values())
+    outside = any(abs(gap.value) - gap.half > HARDLY for gap in found.values())
+    verdict = "holds" if inside else "does not hold" if outside else "is open"
+    yield (
+        f"The initial rank hardly matters (under {HARDLY:g} delta_m): {verdict}. The gap that may be widest is "
+        f"{_said(widest)} delta_m, {large} against {small}."
+    )
+
+
+def _consensus(rows: _Rows) -> Iterator[str]:
+    gain = paired(rows.of("ts_pd"), rows.of("cw_sp"))
+    if gain.dof:
+        yield _told("XT-Cons adds on top of CW-SP", gain, "delta_m")
+
+
+def _told(claim: str, gap: Difference, unit: str) -> str:
+    verdict = "holds" if gap.told_apart and gap.value > 0 else "does not hold" if _settled(gap) else "is open"
+    return f"{claim}: {verdict}. {_said(gap)} {unit}."
+
+
+def _settled(gap: Difference) -> bool:
+    """Whether a positive difference that matters is ruled out."""
+    return gap.dof > 0 and (gap.told_apart or gap.value + gap.half < HARDLY / 2)
+
+
+def _said(gap: Difference) -> str:
+    sign = "+" if gap.value > 0 else ""
+    return f"{sign}{plus_minus(gap.value, gap.half)} (95%, {gap.dof + 1} seeds)"
+
+
+def _by_seed(metrics: Mapping[int, Mapping[str, float]], name: str) -> dict[int, float]:
+    return {seed: values[name] for seed, values in metrics.items() if name in values}

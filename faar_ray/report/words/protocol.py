@@ -1,0 +1,45 @@
+"""How the numbers were taken, in words, so that nobody compares what cannot be compared."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from faar_ray.config.trial import TrialConfig
+from faar_ray.records import TrialResult
+
+METRICS = {
+    "semseg": "semseg: mean IoU over classes, pixel counts pooled over images (%)",
+    "human_parts": "human_parts: mean IoU over parts and background, pooled (%)",
+    "saliency": "saliency: foreground Jaccard per image, averaged; the best of 15 thresholds 0.2 to 0.9 (%)",
+    "normals": "normals: mean angular error (degrees; the papers call it rmse), the true rmse beside it",
+    "depth": "depth: RMSE over pooled pixels (m)",
+    "edge": "edge: F1 (%)",
+}
+
+
+def protocol(config: TrialConfig | None, results: Sequence[TrialResult]) -> Iterator[str]:
+    """Sentences on data, splits, metrics and delta_m."""
+    if config is not None:
+        size, tasks = config.data.image_size, config.data.tasks
+        yield f"Data set {config.data.name}, predictions and labels compared at {size} x {size} pixels."
+        yield "; ".join(METRICS[task] for task in tasks) + "."
+    yield (
+        "delta_m: mean over tasks of the relative gain on the single-task reference, in per cent, signed so that more "
+        "is better; 0 equals single-task models."
+    )
+    yield "Every value is of the last epoch, not the best one."
+    if any(name.startswith("test/") for r in results for name in r.metrics):
+        yield "The search saw the val split; the test split was read once, at the end."
+    else:
+        yield "All values are of the val split, which the search saw; the test split was not read."
+
+
+def reference_values(results: Sequence[TrialResult]) -> list[tuple[str, str, float]]:
+    """(trial id, metric, value) of the single-task references."""
+    return [
+        (r.trial_id, name.removeprefix("val/"), value)
+        for r in results
+        if r.role == "reference"
+        for name, value in r.metrics.items()
+        if name.startswith("val/")
+    ]

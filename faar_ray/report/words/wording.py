@@ -1,0 +1,318 @@
+"""The sentences of an answer. Nothing in them goes beyond the noise: what cannot be told apart is said to be so."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from faar_ray.objectives.constraint import Constraint
+from faar_ray.records import State
+from faar_ray.report.statistics.groups import Objective
+from faar_ray.report.statistics.knee import Knee
+from faar_ray.report.statistics.noise import Difference, Noise, SeedModel
+from faar_ray.report.statistics.table import ADAPTERS, TRAINABLE, Row
+
+LABELS = {
+    ADAPTERS: "adapter parameters",
+    TRAINABLE: "trainable parameters",
+    "time/step_ms": "step time",
+    "time/epoch_s": "epoch time",
+    "memory/peak_mb": "peak memory",
+}
+UNITS = {"time/step_ms": "ms", "time/epoch_s": "s", "memory/peak_mb": "MiB"}
+MOST_FRONT = 4
+ALIKE = 0.005  # shares below it are no saving
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What the sentences are made from."""
+
+    rows: Sequence[Row]
+    goals: Sequence[Objective]
+    quality: Objective
+    cost_name: str
+    model: SeedModel
+    states: Mapping[State, int]
+    knee: Knee | None = None
+    limits: Sequence[Constraint] = ()
+    outside: int = 0
+    """Finished trials of the search that break a constraint."""
+    measured: Mapping[str, Noise] = field(default_factory=dict)
+    """Noise of objectives and constrained metrics that depend on the machine."""
+
+    @property
+    def searched(self) -> list[Row]:
+        """Configurations of the search, best first."""
+        return [row for row in self.rows if row.role == "trial"]
+
+    def gain(self, row: Row, other: Row) -> Difference:
+        """Quality of `row` against `other`, positive = better."""
+        sign = 1.0 if self.quality.goal == "maximize" else -1.0
+        found = self.model.difference(row.config_id, other.config_id)
+        return Difference(sign * found.value, found.half, found.dof)
+
+
+def sentences(found: Findings) -> Iterator[str]:
+    """Recommendation, the front's prices, controls, noise, what was left out."""
+    if found.searched:
+        yield _recommendation(found)
+        yield from _knee(found)
+        yield from _prices(found)
+        yield from _controls(found)
+        yield _noise(found)
+        yield from (_measured(metric, noise) for metric, noise in found.measured.items())
+    elif found.outside:
+        yield f"None of {_trials(found.outside)} satisfies {_limits(found)}: there is nothing to recommend."
+    else:
+        yield "No trial of the search finished: there is nothing to compare."
+    if found.searched and found.outside:
+        yield (
+            f"Of {_trials(found.states['COMPLETE'])}, {found.outside} {_s('break', found.outside)} "
+            f"{_limits(found)}: no comparison and no front has them."
+        )
+    left_out = _left_out(found.states)
+    if left_out:
+        yield left_out
+
+
+def label(metric: str) -> str:
+    """A metric as people call it."""
+    return LABELS.get(metric, metric)
+
+
+def axis(metric: str) -> str:
+    """A metric as an axis names it, with its unit."""
+    unit = "%, mean gain over single-task" if metric == "delta_m" else UNITS.get(metric)
+    return f"{label(metric)} ({unit})" if unit else label(metric)
+
+
+def amount(value: float, metric: str) -> str:
+    """A cost in words: `172k adapter parameters`, `23.4 ms step time`."""
+    shown = f"{value:.3g} {UNITS[metric]}" if metric in UNITS else count(value)
+    return f"{shown} {label(metric)}"
+
+
+def plus_minus(value: float, half: float) -> str:
+    """`1.0 ± 0.6`, with as many decimals as the half width deserves; without it where noise is unknown."""
+    if not math.isfinite(half):
+        return f"{value:.1f}" if abs(value) >= 0.1 else f"{value + 0.0:.2g}"
+    decimals = 1 if half >= 0.1 or half == 0 else min(6, math.ceil(-math.log10(half)))
+    while decimals < 6 and half and f"{abs(value):.{decimals}f}" == f"{half:.{decimals}f}":
+        decimals += 1
+    return f"{round(value, decimals) + 0.0:.{decimals}f} ± {half:.{decimals}f}"  # + 0.0: never "-0.0"
+
+
+def count(value: float) -> str:
+    """A number of parameters, short: 187k, 1.29M; other counts with three digits."""
+    for size, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if value >= 0.9995 * size:
+            return f"{value / size:.3g}{unit}"
+    return f"{value:.3g}"
+
+
+def saving(row: Row, other: Row, cost_name: str) -> tuple[float, str] | None:
+    """Share of `other`'s cost that `row` saves (negative: it costs more), and of what; None where unknown.
+
+    Without adapters (full fine-tuning, decoder only) adapter parameters say nothing: all trainable ones are compared.
+    """
+    if cost_name == ADAPTERS and not (row.cost and other.cost):
+        mine, theirs, name = row.trainable, other.trainable, TRAINABLE
+    else:
+        mine, theirs, name = row.cost, other.cost, cost_name
+    return None if mine is None or not theirs else (1 - mine / theirs, label(name))
+
+
+def _recommendation(found: Findings) -> str:
+    best, pick = found.searched[0], next(row for row in found.searched if row.recommended)
+    value = pick.values[found.quality.name]
+    what = f"{found.quality.name} {value:.2f}" if 0 < abs(value) < 1 else f"{found.quality.name} {value:.3g}"
+    if pick.cost is not None:
+        what += f", {amount(pick.cost, found.cost_name)}"
+    if len(found.searched) == 1:
+        return f"Only {pick.name} finished ({what}): there is nothing to compare it with."
+    if not found.model.noise.dof:
+        return (
+            f"{best.name} leads by the numbers ({what}), but the seed noise is unknown (no configuration finished on "
+            "two seeds), so no order here is a finding."
+        )
+    tied = [row for row in found.searched if not row.versus_best.told_apart]
+    winners = [row.name for row in found.rows if row.role == "control" and _wins(found, row, pick)]
+    take = "Of the searched configurations take" if winners else "Take"
+    but = f"; but a control wins over it: {' and '.join(winners)}" if winners else ""
+    if len(tied) == 1:
+        return f"{take} {pick.name} ({what}): it leads every other configuration by more than the seed noise{but}."
+    if pick.cost is None:
+        return f"{best.name} leads by the numbers ({what}), but {len(tied)} configurations cannot be told apart."
+    best_too = "the best by the numbers and " if pick is best else ""
+    return f"{take} {pick.name} ({what}): {best_too}the cheapest of {len(tied)} that cannot be told apart{but}."
+
+
+def _knee(found: Findings) -> Iterator[str]:
+    if found.knee is None:
+        return
+    names = {row.config_id: row.name for row in found.searched}
+    knee = found.knee
+    text = (
+        f"The knee of the front is {names[knee.config_id]}: of its points the farthest from the line between its ends, "
+        f"{names[knee.ends[0]]} and {_second(names[knee.ends[1]], names[knee.ends[0]])} (both objectives scaled to "
+    )
+    yield f"{text}the front, {knee.distance:.2g} of at most 0.71){_doubt(knee)}."
+
+
+def _doubt(knee: Knee) -> str:
+    if not math.isfinite(knee.noise):
+        return "; by the numbers alone, the seed noise is unknown"
+    return "; that is within the seed noise" if knee.distance <= knee.noise else ""
+
+
+def _prices(found: Findings) -> Iterator[str]:
+    """What each configuration of the front, and the recommended one, gives up and saves against the best."""
+    best = found.searched[0]
+    shown = [row for row in found.searched[1:] if row.on_front or row.recommended]
+    for row in shown[:MOST_FRONT]:
+        yield _price(found, row, best)
+    if len(shown) > MOST_FRONT:
+        yield f"{len(shown) - MOST_FRONT} more configurations of the front are in the table."
+
+
+def _price(found: Findings, row: Row, best: Row) -> str:
+    gain, metric = row.versus_best, found.quality.name
+    saved = saving(row, best, found.cost_name)
+    against = _second(best.name, row.name)
+    if not math.isfinite(gain.half):
+        loss = plus_minus(0.0 - gain.value, gain.half)
+        return f"By the numbers alone, {row.name} costs {loss} {metric} against {against}{_and_saves(saved)}."
+    if gain.told_apart:
+        rest = _and_saves(saved) + _others(found, row, best)
+        return f"{row.name} costs {plus_minus(-gain.value, gain.half)} {metric} against {against}{rest}."
+    text = f"{row.name} and {against} cannot be told apart (difference {plus_minus(-gain.value, gain.half)} {metric})"
+    if saved is None or abs(saved[0]) < ALIKE:
+        return f"{text}."
+    cheaper = row if saved[0] > 0 else best
+    share = saved[0] if saved[0] > 0 else 1 - 1 / (1 - saved[0])
+    less = "fewer" if _counted(saved[1]) else "less"
+    return f"{text}: the cheaper is {cheaper.name}, with {share:.0%} {less} {saved[1]}."
+
+
+def _counted(what: str) -> bool:
+    return what not in {LABELS[metric] for metric in UNITS}
+
+
+def _and_saves(saved: tuple[float, str] | None) -> str:
+    if saved is None:
+        return ""
+    share, what = saved
+    if abs(share) < ALIKE:
+        return f" with as {'many' if _counted(what) else 'much'} {what}"
+    return f" and saves {share:.0%} of the {what}" if share > 0 else f" and needs {-share:.0%} more {what}"
+
+
+def _others(found: Findings, row: Row, best: Row) -> str:
+    """Changes of further objectives, in per cent."""
+    covered = {found.quality.name, found.cost_name, TRAINABLE if found.cost_name == ADAPTERS else ""}
+    parts = [
+        f"{goal.name} {row.values[goal.name] / best.values[goal.name] - 1:+.0%}"
+        for goal in found.goals
+        if goal.name not in covered and best.values[goal.name]
+    ]
+    return f" ({', '.join(parts)})" if parts else ""
+
+
+def _controls(found: Findings) -> Iterator[str]:
+    """Each control against the recommended configuration, and against the one of the search nearest in cost."""
+    pick = next(row for row in found.searched if row.recommended)
+    for control in (row for row in found.rows if row.role == "control"):
+        text = f"Control {control.name} {_verdict(found, control, pick)}"
+        nearest = _nearest(control, found.searched)
+        if nearest is not None and nearest is not pick:
+            text += f"; at the nearest cost it {_verdict(found, control, nearest)}"
+        yield f"{text}."
+
+
+def _wins(found: Findings, control: Row, rival: Row) -> bool:
+    """Better beyond the noise and no dearer, or not to be told apart and cheaper."""
+    gain, saved = found.gain(control, rival), saving(control, rival, found.cost_name)
+    if saved is None or not math.isfinite(gain.half):
+        return False
+    return saved[0] > ALIKE if not gain.told_apart else gain.value > 0 and saved[0] >= -ALIKE
+
+
+def _nearest(control: Row, searched: Sequence[Row]) -> Row | None:
+    priced = [row for row in searched if row.cost]
+    if not control.cost or not priced:
+        return None
+    own = math.log(control.cost)
+    return min(priced, key=lambda row: abs(math.log(row.cost or 1.0) - own))
+
+
+def _verdict(found: Findings, control: Row, rival: Row) -> str:
+    gain, saved = found.gain(control, rival), saving(control, rival, found.cost_name)
+    by, rest = f"{plus_minus(abs(gain.value), gain.half)} {found.quality.name}", _and_saves(saved)
+    dearer, cheaper = saved is not None and saved[0] < -ALIKE, saved is not None and saved[0] > ALIKE
+    but = f", but{rest.removeprefix(' and')}"
+    if not math.isfinite(gain.half):
+        return f"is {by} {'better' if gain.value > 0 else 'worse'} than {rival.name} by the numbers alone{rest}"
+    if not gain.told_apart:
+        difference = f"difference {plus_minus(gain.value, gain.half)} {found.quality.name}"
+        wins = ": it wins on cost" if cheaper else ""
+        return f"cannot be told apart from {rival.name} ({difference}){rest}{wins}"
+    if gain.value > 0:
+        return f"beats {rival.name} by {by}{but}" if dearer else f"wins over {rival.name} by {by}{rest}"
+    return f"is worse than {rival.name} by {by}{but if cheaper else rest}"
+
+
+def _noise(found: Findings) -> str:
+    noise, metric = found.model.noise, found.quality.name
+    if not noise.dof:
+        return (
+            f"Seed noise of {metric}: unknown, 0 degrees of freedom. Run a configuration on a second seed to know it."
+        )
+    spread = f"{noise.spread_sd:.2g} {metric} over seeds ({_freedom(noise.spread_dof)})"
+    if not noise.paired:
+        return f"Seed noise: standard deviation {spread}, pooled over configurations."
+    return (
+        f"Seed noise: standard deviation {noise.sd:.2g} {metric} between trials of one seed, which share decoder init "
+        f"and batch order ({_freedom(noise.dof)}), {spread}; pooled over configurations."
+    )
+
+
+def _measured(metric: str, noise: Noise) -> str:
+    sd = f" (standard deviation {noise.spread_sd:.2g} over seeds, {_freedom(noise.spread_dof)})" if noise.dof else ""
+    return (
+        f"{metric} is measured, not counted: it is noisy{sd} and depends on what else ran on the machine, "
+        "trials side by side among it."
+    )
+
+
+def _limits(found: Findings) -> str:
+    return " and ".join(map(str, found.limits))
+
+
+def _trials(number: int) -> str:
+    return f"{number} finished trial{'s' if number != 1 else ''}"
+
+
+def _s(verb: str, number: int) -> str:
+    return f"{verb}s" if number == 1 else verb
+
+
+def _freedom(dof: int) -> str:
+    return f"{dof} degree{'s' if dof != 1 else ''} of freedom"
+
+
+def _left_out(states: Mapping[State, int]) -> str:
+    total = sum(states.values())
+    words: dict[State, str] = {"PRUNED": "stopped early", "FAIL": "failed", "RUNNING": "did not end"}
+    parts = [f"{states[state]} {word}" for state, word in words.items() if states.get(state)]
+    return (
+        f"Of {total} trials, {' and '.join(parts)}: not compared here, but in the table of all trials." if parts else ""
+    )
+
+
+def _second(name: str, first: str) -> str:
+    """`name` after `first` was said: `rho 0.95` becomes `0.95` after `rho 0.8`."""
+    key, _, value = name.partition(" ")
+    plain = "," not in name + first and name.count(" ") == first.count(" ") == 1
+    return value if plain and first.partition(" ")[0] == key else name

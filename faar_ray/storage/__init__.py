@@ -1,0 +1,1 @@
+"""Where results live: folders and object storage, atomic writes, leases, checkpoint bytes."""

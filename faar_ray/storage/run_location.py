@@ -1,0 +1,124 @@
+"""Where a run is: a folder, or a place in object storage with a working copy in the cache of this machine.
+
+`<cache>/remote/<hash>/<name>` belongs to whoever trains, `<cache>/remote/<hash>-read/<name>` to whoever only looks, so
+that a report of a running search takes nothing away from it. Both may be deleted at any time when nothing runs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from faar_ray.config.paths import default_cache_dir, is_remote, storage_fault
+from faar_ray.errors import ConfigError, FaarRayError
+from faar_ray.storage.object_store import ATTEMPTS_AT_START, Remote, endpoint
+from faar_ray.storage.remote_copy import NO_TWIN, Mirror, Twin
+
+SINE_TRACE = "sinewich_trace.parquet"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a run is."""
+
+    path: Path
+    """The folder, or the working copy."""
+    uri: str = ""
+    """Of the twin; "" for none."""
+
+    def __str__(self) -> str:
+        return self.uri or str(self.path)
+
+    def below(self, *parts: str) -> str:
+        """A file of the run, as a person is told of it."""
+        return "/".join((str(self), *parts))
+
+    def mirror(self) -> Mirror:
+        """The working copy and its twin."""
+        return Mirror(self.uri, self.path)
+
+    def trial(self, trial_id: str) -> TrialPlace:
+        """Where a trial of the run is."""
+        here = TrialPlace(self.path, trial_id)
+        if not self.uri:
+            return here
+        parts = (path.relative_to(self.path).as_posix() for path in (here.folder, here.trace))
+        return replace(here, twin=Twin(self.mirror(), tuple(parts)))
+
+
+@dataclass(frozen=True)
+class TrialPlace:
+    """Where a trial's files are on this machine (DESIGN.md, On disk), and their twin."""
+
+    run: Path
+    trial_id: str
+    twin: Twin = NO_TWIN
+
+    @property
+    def folder(self) -> Path:
+        """The trial's own."""
+        return self.run / "trials" / self.trial_id
+
+    @property
+    def epochs(self) -> Path:
+        """Metrics of every epoch."""
+        return self.folder / "epochs.parquet"
+
+    @property
+    def adapter(self) -> Path:
+        """What was trained."""
+        return self.folder / "adapter.safetensors"
+
+    @property
+    def trace(self) -> Path:
+        """The rank trace."""
+        return self.run / "rank_trace" / f"{self.trial_id}.parquet"
+
+    @property
+    def sines(self) -> Path:
+        """The sine trace; only Free Sinewich leaves one."""
+        return self.folder / SINE_TRACE
+
+
+def place_of(storage_path: str, name: str) -> Place:
+    """The place of a run below `storage.path`."""
+    if not is_remote(storage_path):
+        return Place((Path(storage_path).expanduser() / name).absolute())
+    return run_at(f"{storage_path.rstrip('/')}/{name}")
+
+
+def run_at(uri: str, *, reading: bool = False) -> Place:
+    """The place of a run by its URI; on every machine the path is its own."""
+    above, _, name = uri.rstrip("/").rpartition("/")
+    key = hashlib.sha256(f"{endpoint()} {above}".encode()).hexdigest()[:16]
+    return Place(default_cache_dir() / "remote" / f"{key}{'-read' * reading}" / name, uri.rstrip("/"))
+
+
+def place_of_trial(spec: Mapping[str, Any]) -> TrialPlace:
+    """Where a trial is, on the machine that asks; `spec` holds `trial_id` and `run: {path, uri}`."""
+    path, uri = spec["run"]["path"], spec["run"]["uri"]
+    return (run_at(uri) if uri else Place(Path(path))).trial(spec["trial_id"])
+
+
+def fetched(uri: str, *parts: str) -> Place:
+    """Parts of a run that a command line names by its URI, read to this machine.
+
+    Raises:
+        ConfigError: no URI of that kind, no such run, or a storage that cannot be used.
+    """
+    if fault := storage_fault(uri):
+        raise ConfigError(fault)
+    place = run_at(uri, reading=True)
+    try:
+        remote = Remote(place.uri, ATTEMPTS_AT_START)
+        if not any(remote.files(part) for part in parts):
+            raise ConfigError(f"{place.uri}: has no {' or '.join(parts)}")
+        place.mirror().pull(*parts)
+    except ConfigError:
+        raise
+    except FaarRayError as fault_of_storage:
+        raise ConfigError(str(fault_of_storage).removeprefix("storage.path: ")) from None
+    return place

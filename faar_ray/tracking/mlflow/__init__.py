@@ -1,0 +1,1 @@
+"""MLflow runs: a view of the run folder."""

@@ -1,0 +1,29 @@
+"""One look for all plots: ink, bare axes, a PNG that appears whole."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from faar_ray.storage.atomic import replacing
+
+INK, MUTED, FAINT, GRID, EMPTY = "#22262b", "#6b727c", "#8a9099", "#e4e6ea", "#f1f2f4"
+WARM = "#c2571a"
+DPI = 160
+
+
+def bare(ax: Axes) -> None:
+    """Only what is read: two spines, a faint grid, small ticks."""
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.spines[["left", "bottom"]].set_color(MUTED)
+    ax.grid(color=GRID, linewidth=0.7)
+    ax.set_axisbelow(True)
+    ax.tick_params(labelsize=8, colors=INK, length=2.5)
+
+
+def save(figure: Figure, out: Path) -> None:
+    """As PNG, atomically."""
+    with replacing(out) as scratch, scratch.open("wb") as file:
+        figure.savefig(file, format="png", dpi=DPI)

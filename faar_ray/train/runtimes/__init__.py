@@ -1,0 +1,1 @@
+"""Where the training loop runs: in this process, under torch.distributed, under Ray Train."""

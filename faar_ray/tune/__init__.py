@@ -1,0 +1,1 @@
+"""The search: a space in, an answer out."""

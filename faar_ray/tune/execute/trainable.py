@@ -1,0 +1,150 @@
+"""A trial inside a Tune actor: one step is one epoch of `train.fit`.
+
+One-worker trials train in the actor itself, and the next trial reuses the actor (about 1 s instead of a new process);
+more workers train under Ray Train, and the actor only passes on their epochs. The trial finds its own checkpoint in its
+folder: a retry, a resumed search and a first run are the same call.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from ray import tune
+
+from faar_ray.config.trial import TrialConfig
+from faar_ray.errors import FaarRayError, StorageError
+from faar_ray.storage.run_location import place_of_trial
+from faar_ray.train.adopt import adopt, hand_over, inherit
+from faar_ray.train.checkpoint import checkpoints_of
+from faar_ray.train.fit import Epochs, fit_spec
+from faar_ray.train.runtimes.ray_train import TrainRun
+from faar_ray.train.spec import check_folder
+
+
+class TrialActor(tune.Trainable):
+    """Runs one trial after another; each result is `{"trial": id, "epoch": e, "metrics": {...}, "done": bool}`,
+    the last one of a trial that was not stopped holds `test` as well.
+
+    What a person must mend (a config, the data, a loss that is not finite) ends the trial with `error` in the result:
+    trying again would fail again. A storage that gave out ends it with `storage`, and the search, for it is no trial's
+    fault. Everything else raises, and Ray tries again.
+    """
+
+    def setup(self, config: dict[str, Any]) -> None:
+        """Take a new trial; it starts with the first step."""
+        self.spec = config
+        self.last = TrialConfig.model_validate(config["config"]).optim.epochs - 1
+        self.until = config.get("until")
+        self.epochs: Epochs | None = None
+        self.known = 0  # epochs that Tune has seen: of a checkpoint that it gave
+        torch.set_num_threads(config["threads"])
+        notes()
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Let go of the trial before and take the next."""
+        self.cleanup()
+        self.setup(new_config)
+        return True
+
+    def cleanup(self) -> None:
+        """Close the training loop; workers are freed."""
+        if self.epochs is not None:
+            self.epochs.close()
+        self.epochs = None
+
+    def start(self) -> Epochs:
+        """The epochs of the trial, recorded ones first (at once), then trained ones; then the test split's metrics."""
+        check_folder(self.spec)
+        if self.spec.get("parent"):
+            self._inherit()
+        return fit_spec(self.spec) if self.spec["workers"] == 1 else TrainRun(self.spec).epochs()
+
+    def _inherit(self) -> None:
+        """Begin with another trial's checkpoint, which is in the trial's own folder, and twin, from then on."""
+        own, parent = (place_of_trial({**self.spec, "trial_id": self.spec[name]}) for name in ("trial_id", "parent"))
+        own.twin.pull()
+        if checkpoints_of(own.folder):
+            return
+        parent.twin.pull()
+        config = TrialConfig.model_validate(self.spec["config"])
+        inherit(parent.folder, own.folder, config, self.spec["inherited"])
+        own.twin.push()
+
+    def step(self) -> dict[str, Any]:
+        """Train (or replay) one epoch."""
+        return self._guarded() | {"notes": notes().taken()}
+
+    def _guarded(self) -> dict[str, Any]:
+        try:
+            return self._epoch()
+        except StorageError as fault:
+            return {"trial": self.spec["trial_id"], "storage": str(fault), "done": True}
+        except FaarRayError as fault:
+            return {"trial": self.spec["trial_id"], "error": str(fault), "done": True}
+
+    def _epoch(self) -> dict[str, Any]:
+        if self.epochs is None:
+            self.epochs = self.start()
+        record = next(record for record in self.epochs if record.epoch >= self.known)
+        out: dict[str, Any] = {"trial": self.spec["trial_id"], "epoch": record.epoch, "metrics": dict(record.metrics)}
+        if not math.isfinite(record.metrics.get("delta_m", 0.0)):
+            return out | {"error": f"delta_m is {record.metrics['delta_m']} after epoch {record.epoch}", "done": True}
+        if record.epoch + 1 == self.until:  # it waits for others: its workers are free before anybody hears of it
+            self.cleanup()
+            return out | {"done": True}
+        if record.epoch < self.last:
+            return out | {"done": False}
+        return out | {"test": self._test(), "done": True}
+
+    def _test(self) -> dict[str, float]:
+        """The test split, read once; the search never looks at it."""
+        assert self.epochs is not None
+        try:
+            record = next(self.epochs)
+        except StopIteration as end:
+            return dict(end.value)
+        raise AssertionError(f"epoch {record.epoch} after the last")
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """For Tune's own pause and PBT: the trial's newest checkpoint. A retry needs none, the trial has its own."""
+        hand_over(place_of_trial(self.spec).folder, Path(checkpoint_dir))
+
+    def load_checkpoint(self, checkpoint: Any) -> None:
+        """Go on after the epochs of a checkpoint: the trial's own (resume) or another's (PBT)."""
+        self.cleanup()
+        config = TrialConfig.model_validate(self.spec["config"])
+        self.known = adopt(Path(checkpoint), place_of_trial(self.spec).folder, config)
+
+
+ROOT = logging.getLogger("faar_ray")
+
+
+class Notes(logging.Handler):
+    """Keeps the package's warnings."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self._kept: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep one."""
+        self._kept.append(record.getMessage())
+
+    def taken(self) -> list[str]:
+        """Those since the last call."""
+        kept, self._kept = self._kept, []
+        return kept
+
+
+def notes() -> Notes:
+    """The one of this process."""
+    for handler in ROOT.handlers:
+        if isinstance(handler, Notes):
+            return handler
+    handler = Notes()
+    ROOT.addHandler(handler)
+    return handler

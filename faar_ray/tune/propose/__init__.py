@@ -1,0 +1,1 @@
+"""Decides which trials run, which stop and when the budget ends; the journal."""

@@ -1,0 +1,85 @@
+"""What a search has spent, and which of its budgets that has used up."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+
+from faar_ray.tune.space.space import SearchSpace
+
+HOUR = 3600.0
+
+
+class Spending:
+    """Counts wall time, and while trials hold their machines GPU-hours and USD; amounts, for prices may change.
+
+    Args:
+        space: with budgets, GPUs and price of a trial.
+        before: what the journal says was spent, without the time that the search was down.
+        now: clock in seconds.
+    """
+
+    def __init__(self, space: SearchSpace, before: Mapping[str, float], now: Callable[[], float]) -> None:
+        self.budget, self._before, self._now, self._begun = space.budget, dict(before), now, now()
+        self._rates = rates(space)
+        self._holders: set[str] = set()
+        self._placed = math.inf
+        self._held_s, self._counted = 0.0, self._begun
+
+    def take(self, trial_id: str) -> None:
+        """A trial holds its machines from now on."""
+        self._count()
+        self._holders.add(trial_id)
+
+    def let_go(self, trial_id: str) -> None:
+        """A trial ended, or waits for another machine."""
+        self._count()
+        self._holders.discard(trial_id)
+
+    def placed(self, trials: int) -> None:
+        """From now on so many trials have the machines of their workers: of those that hold, others wait for theirs."""
+        self._count()
+        self._placed = trials
+
+    def _count(self) -> None:
+        now = self._now()
+        self._held_s += min(len(self._holders), self._placed) * (now - self._counted)
+        self._counted = now
+
+    def elapsed(self) -> float:
+        """Seconds of the search."""
+        return self._before.get("elapsed_s", 0.0) + self._now() - self._begun
+
+    def amounts(self) -> dict[str, float]:
+        """All that was spent so far, for the journal; what costs nothing is left out."""
+        self._count()
+        hours = self._held_s / HOUR
+        spent = {name: round(self._before.get(name, 0.0) + hours * rate, 9) for name, rate in self._rates.items()}
+        return {"elapsed_s": round(self.elapsed(), 1)} | spent
+
+    def limit(self) -> str:
+        """Which budget is used up, in words; "" for none."""
+        return next(self._limits(), "")
+
+    def _limits(self) -> Iterator[str]:
+        if self.elapsed() >= (self.budget.seconds or float("inf")):
+            yield f"budget.time {self.budget.time} was reached after {clock(self.elapsed())}"
+        spent = self.amounts()
+        for name, unit in (("gpu_hours", "GPU-hours"), ("usd", "USD")):
+            allowed: float | None = getattr(self.budget, name)
+            if allowed is not None and spent.get(name, 0.0) >= allowed:
+                yield f"budget.{name} {allowed:g} was reached after {spent[name]:.4g} {unit}"
+
+
+def rates(space: SearchSpace) -> dict[str, float]:
+    """What an hour of one trial takes of each budget; what is free or has no price is left out."""
+    need = space.resources
+    both = {"gpu_hours": need.workers * need.gpus_per_worker, "usd": need.usd_per_hour}
+    return {name: rate for name, rate in both.items() if rate}
+
+
+def clock(duration: float) -> str:
+    """Seconds as `m:ss` below an hour, `h:mm:ss` from there on."""
+    minutes, rest = divmod(round(duration), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

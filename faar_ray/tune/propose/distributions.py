@@ -1,0 +1,90 @@
+"""From a parameter of the search space to an Optuna distribution and back.
+
+Optuna sees u = 1 - x for `scale: log1m`, under the name `1 - <key>`, so that its journal is true as well; everything
+else sees x.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.samplers import NSGAIISampler
+
+from faar_ray.tune.space.conditions import in_order, unmet
+from faar_ray.tune.space.parameter import Parameter, Scalar
+
+DIGITS = 12  # 1 - (1 - x) is x again to this many
+
+
+def optuna_name(key: str, parameter: Parameter) -> str:
+    """Name of a parameter inside Optuna."""
+    return f"1 - {key}" if parameter.scale == "log1m" else key
+
+
+def distribution(parameter: Parameter) -> BaseDistribution:
+    """What Optuna draws from; both bounds are inclusive."""
+    if parameter.values is not None:
+        return CategoricalDistribution(parameter.values)
+    low, high = parameter.bounds
+    if parameter.scale == "log1m":
+        return FloatDistribution(1 - high, 1 - low, log=True)
+    if isinstance(low, int) and isinstance(high, int):
+        return IntDistribution(low, high, log=parameter.log)
+    return FloatDistribution(float(low), float(high), log=parameter.log)
+
+
+def draw(trial: optuna.Trial, parameters: Mapping[str, Parameter], base: Mapping[str, Any]) -> dict[str, Scalar]:
+    """Draw every parameter that is active, in the order in which they are decided; what the journal has stays."""
+    sample: dict[str, Scalar] = {}
+    if isinstance(trial.study.sampler, NSGAIISampler):
+        _ = trial.relative_params  # a point that is given whole has a generation, too
+    for key in in_order(parameters):
+        if not unmet(parameters[key], base, sample):
+            held = _suggested(trial, optuna_name(key, parameters[key]), distribution(parameters[key]))
+            sample[key] = _outward(parameters[key], held)
+    return {key: sample[key] for key in parameters if key in sample}
+
+
+def to_optuna(parameters: Mapping[str, Parameter], point: Mapping[str, Scalar]) -> dict[str, Any]:
+    """A point (dotted key -> x) as Optuna holds it."""
+    return {optuna_name(key, parameters[key]): _inward(parameters[key], value) for key, value in point.items()}
+
+
+def from_optuna(parameters: Mapping[str, Parameter], held: Mapping[str, Any]) -> dict[str, Scalar]:
+    """What Optuna holds as a point (dotted key -> x), in the order of the space."""
+    names = {key: optuna_name(key, parameter) for key, parameter in parameters.items()}
+    return {key: _outward(parameters[key], held[name]) for key, name in names.items() if name in held}
+
+
+def _suggested(trial: optuna.Trial, name: str, dist: BaseDistribution) -> Any:
+    """Draw one parameter; what a killed driver had drawn stays, but uses up the same random numbers once more."""
+    if name in trial.distributions and not (
+        trial._is_fixed_param(name, dist) or dist.single() or trial._is_relative_param(name, dist)
+    ):
+        trial.study.sampler.sample_independent(trial.study, trial._get_latest_trial(), name, dist)
+    if isinstance(dist, CategoricalDistribution):
+        return trial.suggest_categorical(name, dist.choices)
+    if isinstance(dist, IntDistribution):
+        return trial.suggest_int(name, dist.low, dist.high, log=dist.log)
+    assert isinstance(dist, FloatDistribution)
+    return trial.suggest_float(name, dist.low, dist.high, log=dist.log)
+
+
+def _inward(parameter: Parameter, x: Scalar) -> Any:
+    if parameter.scale == "log1m":
+        assert isinstance(x, int | float)
+        return 1 - x
+    if isinstance(distribution(parameter), FloatDistribution):
+        return float(x)
+    return x
+
+
+def _outward(parameter: Parameter, held: Any) -> Scalar:
+    if parameter.scale == "log1m":
+        low, high = parameter.bounds
+        return min(max(round(1 - float(held), DIGITS), float(low)), float(high))
+    value: Scalar = held
+    return value

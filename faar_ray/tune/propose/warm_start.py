@@ -1,0 +1,190 @@
+"""`warm_start.from`: trials of an older run, in the study before the first ask, of which the sampler alone hears.
+
+They bear the user attribute `warm_start` and none that a trial of this search bears, so no budget, table, answer or
+MLflow run has them; see `journal.own`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, create_trial
+from pydantic import ValidationError
+
+from faar_ray.config.paths import is_remote
+from faar_ray.config.validation_messages import Fault, did_you_mean, faults_of, lines_of
+from faar_ray.config.yaml_document import Document, shown
+from faar_ray.errors import ConfigError, DataError
+from faar_ray.records import TrialResult
+from faar_ray.storage.run_location import Place, fetched, place_of
+from faar_ray.tune.propose import journal
+from faar_ray.tune.propose.distributions import distribution, optuna_name, to_optuna
+from faar_ray.tune.propose.samplers import Genetic
+from faar_ray.tune.run.jobs import reference_job
+from faar_ray.tune.run.run_folder import stored_space
+from faar_ray.tune.space.conditions import unmet
+from faar_ray.tune.space.space import SearchSpace
+
+
+def warm_start(study: optuna.Study, space: SearchSpace, say: Callable[[str], None]) -> None:
+    """Add what fits of the older run, once: the study's attribute `warm_start` says that it is done, and how many.
+
+    Raises:
+        OlderRunFault: before anything is added.
+    """
+    run = space.warm_start.from_
+    if run is None or journal.WARM_START in study.user_attrs:
+        return
+    older = read_older(space, run)
+    added = {trial.user_attrs.get(journal.OLDER_ID) for trial in journal.trials(study)}  # by a driver that was killed
+    for result in older.fitting:
+        if result.trial_id not in added:
+            study.add_trial(_as_trial(space, result, run))
+    facts = {"run": run, "added": len(older.fitting), "skipped": dict(older.skipped)}
+    study.set_user_attr(journal.WARM_START, facts)
+    say(f"warm start from {run}: {older.words}")
+
+
+def _as_trial(space: SearchSpace, result: TrialResult, run: str) -> FrozenTrial:
+    marks = {journal.WARM_START: run, journal.OLDER_ID: result.trial_id, **journal.readable(result)}
+    first_generation = {Genetic._get_generation_key(): 0} if space.search.sampler == "nsga2" else {}
+    searched = {key: space.parameters[key] for key in result.params}
+    limits = zip(space.constraints, space.limits, strict=True)
+    return create_trial(
+        values=[result.metrics[objective.name] for objective in space.objectives],
+        params=to_optuna(searched, result.params),
+        distributions={optuna_name(key, parameter): distribution(parameter) for key, parameter in searched.items()},
+        user_attrs=marks,
+        system_attrs=first_generation,
+        constraints={text: limit.excess(result.metrics) for text, limit in limits},
+    )
+
+
+PARTS = ("space.yaml", "study.log")
+FEWEST_FOR_CMAES = 10
+"""It begins at the best tenth of them."""
+
+
+class OlderRunFault(ConfigError):
+    """What keeps a search from learning of an older run; `texts` are about the key `warm_start.from`."""
+
+    def __init__(self, *texts: str) -> None:
+        self.texts = texts
+        super().__init__([f"warm_start.from: {text}" for text in texts])
+
+    def at(self, document: Document) -> ConfigError:
+        """The same, with its place in what the user wrote."""
+        return ConfigError(lines_of((Fault(("warm_start", "from"), text) for text in self.texts), document))
+
+
+@dataclass(frozen=True)
+class OlderRun:
+    """What an older run gives to a search."""
+
+    fitting: tuple[TrialResult, ...]
+    skipped: Mapping[str, int]
+    """How many of its finished trials do not fit, by reason."""
+
+    @property
+    def words(self) -> str:
+        """Both counts, for people."""
+        left = sum(self.skipped.values())
+        why = ", ".join(f"{number} {reason}" for reason, number in self.skipped.items())
+        return f"{len(self.fitting)} finished trials fit, {left} do not" + (f" ({why})" if why else "")
+
+
+def read_older(space: SearchSpace, run: str) -> OlderRun:
+    """The finished trials of a run that fit a space.
+
+    Args:
+        space: of the search that is to learn of them.
+        run: a name below its storage.path, a path or a URI.
+
+    Raises:
+        OlderRunFault: there is no such run, or its results mean something else here.
+    """
+    try:
+        folder = _found(space, run).path
+        old = SearchSpace.model_validate(stored_space(folder))
+        study = journal.read_journal(folder / "study.log")
+        results, copied = journal.results(study), journal.copied(study)
+    except ValidationError as error:
+        first = faults_of(error, SearchSpace, {})[0]
+        raise OlderRunFault(f"{run}: its space.yaml is none of this version ({first.name}: {first.text})") from None
+    except OlderRunFault:
+        raise
+    except (ConfigError, DataError) as fault:
+        raise OlderRunFault(str(fault)) from None
+    finished = [result for result in results if result.role == "trial" and result.state == "COMPLETE"]
+    part = "trained under other values before"
+    reasons = [(result, part if result.trial_id in copied else unfit(space, result)) for result in finished]
+    fitting = tuple(result for result, reason in reasons if not reason)
+    if differences := list(_differences(old, space, fitting)):
+        raise OlderRunFault(*(f"{run} was measured otherwise: {text}" for text in differences))
+    if space.search.sampler == "cmaes" and len(fitting) < FEWEST_FOR_CMAES:
+        raise OlderRunFault(f"cmaes needs {FEWEST_FOR_CMAES} finished trials that fit, {run} has {len(fitting)}")
+    return OlderRun(fitting, Counter(reason for _, reason in reasons if reason))
+
+
+def unfit(space: SearchSpace, result: TrialResult) -> str:
+    """Why a trial cannot be one of a space, in words; "" where it fits."""
+    given, searched = result.params, space.parameters
+    if not given.keys() <= searched.keys():
+        return "searched other keys"
+    if not all(searched[key].contains(value) for key, value in given.items()):
+        return "outside the bounds"
+    if given.keys() != {key for key, parameter in searched.items() if not unmet(parameter, space.base, given)}:
+        return "searched other keys"
+    if not all(math.isfinite(result.metrics.get(objective.name, math.nan)) for objective in space.objectives):
+        return "without the objectives"
+    return ""
+
+
+def _found(space: SearchSpace, run: str) -> Place:
+    """The place of a run, of which what is needed is on this machine."""
+    below = place_of(space.storage.path, run)
+    if is_remote(run):
+        place = fetched(run, *PARTS)
+    elif Path(run).expanduser().is_dir() and not below.path.is_dir():
+        place = Place(Path(run).expanduser().absolute())
+    else:
+        place = fetched(below.uri, *PARTS) if below.uri else below
+    if str(place) == str(place_of(space.storage.path, space.name)):
+        raise OlderRunFault(f"{run} is this run itself")
+    if not place.path.is_dir():
+        names = [folder.parent.name for folder in place.path.parent.glob("*/study.log")]
+        raise OlderRunFault(f"there is no run in {place}{did_you_mean(place.path.name, names)}")
+    if missing := [name for name in PARTS if not (place.path / name).is_file()]:
+        raise OlderRunFault(f"{place} is no run of faar_ray.tune: it has no {' and no '.join(missing)}")
+    return place
+
+
+def _differences(old: SearchSpace, new: SearchSpace, fitting: tuple[TrialResult, ...]) -> Iterator[str]:
+    """What besides the searched keys is another now, one sentence per key; the seed is noise."""
+    found: dict[str, str] = {}
+    for result in fitting:
+        before, now = (space.trial_config(result.params).dotted() for space in (old, new))
+        found |= {key: words for key, words in _unlike(before, now) if key != "seed"}
+    yield from found.values()
+    measured = {objective.name for objective in new.objectives} | {limit.metric for limit in new.limits}
+    if found or not fitting or "delta_m" not in measured:
+        return
+    if "auto" not in (old.references, new.references) or old.references != new.references:
+        before, now = ({"references": space.references} for space in (old, new))
+        yield from (words for _, words in _unlike(before, now))
+        return
+    for task in new.trial_config({}).data.tasks:  # trained on the bases, also on what is searched in both
+        before, now = (reference_job(space, task).config.dotted() for space in (old, new))
+        yield from (f"of the reference of {task}, {words}" for _, words in _unlike(before, now))
+
+
+def _unlike(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for key in before:
+        if before[key] != now.get(key):
+            yield key, f"{key} was {shown(before[key])} there and is {shown(now.get(key))} here"

@@ -1,0 +1,1 @@
+"""A run's folder, jobs, data and prices."""

@@ -1,0 +1,157 @@
+"""A job: one (config, seed) that Ray is to train, and what is known of it while it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from faar_ray.config.run_sections import Resources
+from faar_ray.config.trial import TrialConfig
+from faar_ray.records import Role, TrialResult
+from faar_ray.storage.run_location import Place
+from faar_ray.train.spec import spec_of
+from faar_ray.tune.space.space import SearchSpace
+
+SHARDS = "data"
+"""Folder of the shards below `storage.path`; no run there may have this name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One trial of the search, one control, or one reference."""
+
+    trial_id: str
+    role: Role
+    config: TrialConfig
+    params: Mapping[str, Any]
+    """Searched keys and their values; of a control, the keys it sets; of a reference, its task."""
+    number: int | None = None
+    """Optuna's number; None for controls and references."""
+    replicate: bool = False
+    """A leading configuration on one more seed."""
+    cached: bool = False
+    """A reference that an earlier search trained."""
+    until: int | None = None
+    """Finished epochs after which it waits for others, without a machine; None: it goes to its end."""
+    parent: str = ""
+    """Trial whose checkpoint it goes on from, "" for none."""
+    inherited: int = 0
+    """Epochs of that checkpoint."""
+
+    @property
+    def may_stop_early(self) -> bool:
+        """Whether it is compared at the rungs: what the search explores is; all else runs to its end."""
+        return self.role == "trial" and not self.replicate
+
+
+def trial_name(number: int, seed: int) -> str:
+    """Id of a trial: its configuration's number and the seed."""
+    return f"t{number:03d}-s{seed}"
+
+
+def shards_uri(place: Place) -> str:
+    """Where a run in object storage puts the shards for its machines: beside the runs, so that all share them."""
+    return f"{place.uri.rpartition('/')[0]}/{SHARDS}" if place.uri else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What every trial of a search shares, beside its config."""
+
+    place: Place
+    """Of the run."""
+    resources: Resources
+    keep_checkpoints: int
+
+    def spec(self, job: Job, val: Mapping[str, float], test: Mapping[str, float]) -> dict[str, Any]:
+        """What the actor gets: plain JSON values, so that any runtime can stand in the same place.
+
+        Args:
+            job: the trial.
+            val: single-task references on val, task -> metric; empty for a reference itself.
+            test: the same on test.
+        """
+        part = {"until": job.until, "parent": job.parent, "inherited": job.inherited}
+        part["witness"] = "" if self.place.uri else str(self.place.path / "space.yaml")
+        return part | spec_of(
+            job.trial_id,
+            job.config,
+            self.place,
+            self.resources,
+            keep_checkpoints=self.keep_checkpoints,
+            references=val,
+            test_references=test,
+            test=True,
+            data=shards_uri(self.place),
+        )
+
+
+@dataclass(slots=True)
+class Running:
+    """A job between its start and its end, in the driver."""
+
+    job: Job
+    started: float
+    """time.monotonic() at the hand-over."""
+    seconds_before: float = 0.0
+    """Of epochs that were trained before the driver was killed."""
+    epochs: int = 0
+    """Epochs known to be finished (replays included once)."""
+    told: int = 0
+    """Epochs of which the watchers have heard before."""
+    metrics: dict[str, float] = field(default_factory=dict)
+    """Of the last epoch."""
+    test: dict[str, float] = field(default_factory=dict)
+    """Of the test split, once the trial is complete."""
+    known: int = 0
+    """Epochs that the journal held when the job was handed out: their verdicts were given before."""
+    stop_reason: str = ""
+    """Set by the scheduler's verdict or by a limit."""
+    error: str = ""
+
+    @property
+    def waits(self) -> bool:
+        """Whether it has come to where it waits for others."""
+        return self.epochs == self.job.until and not (self.stop_reason or self.error)
+
+
+def reference_job(space: SearchSpace, task: str) -> Job:
+    """The single-task run of a task: the whole backbone and one HRNet head, on the base's data, schedule and seed."""
+    base = space.trial_config({}).model_dump(mode="json")
+    raw: dict[str, Any] = {
+        "method": "single_task",
+        "seed": base["seed"],
+        "data": base["data"] | {"tasks": [task]},
+        "backbone": {key: value for key, value in base["backbone"].items() if key != "trainable"},
+        "decoder": {key: base["decoder"][key] for key in ("width", "expansion")},
+        "optim": base["optim"],
+    }
+    return Job(f"ref-{task}", "reference", TrialConfig.resolve(raw), {"data.tasks": task})
+
+
+def controls(space: SearchSpace) -> list[Job]:
+    """The user's configs beside the search."""
+    configs = [space.trial_config(control) for control in space.controls]
+    return [
+        Job(f"c{index:02d}-s{config.seed}", "control", config, control)
+        for index, (config, control) in enumerate(zip(configs, space.controls, strict=True))
+    ]
+
+
+def config_of(space: SearchSpace, result: TrialResult) -> TrialConfig:
+    """The config behind a result."""
+    if result.role == "reference":
+        return reference_job(space, str(result.params["data.tasks"])).config
+    return space.trial_config({**result.params, "seed": result.seed})
+
+
+def job_of(space: SearchSpace, result: TrialResult) -> Job:
+    """The job behind a result."""
+    return Job(result.trial_id, result.role, config_of(space, result), result.params)
+
+
+def described(reason: str, trial_id: str, params: Mapping[str, Any]) -> str:
+    """The reason with the trial that it is about and what its config sets."""
+    said = [f"{key} {value:.6g}" if isinstance(value, float) else f"{key} {value}" for key, value in params.items()]
+    return f"{reason} [{trial_id}{': ' if said else ''}{', '.join(said)}]"

@@ -1,0 +1,296 @@
+"""The driver's book of a search: which job is next, what each has done, how it ended. Ray's searcher, scheduler and
+callback only turn its pages, so all decisions are here and none needs Ray.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
+
+from faar_ray.config.trial import config_id
+from faar_ray.errors import FaarRayError, StorageError, TooManyFailures
+from faar_ray.records import State, TrialResult
+from faar_ray.tune.propose import journal
+from faar_ray.tune.propose.budget import Spending
+from faar_ray.tune.propose.journal import event
+from faar_ray.tune.propose.proposer import Proposer
+from faar_ray.tune.propose.stopping_rules import Rule, rule_of
+from faar_ray.tune.run.jobs import Job, Running, described, job_of
+from faar_ray.tune.run.references import References
+from faar_ray.tune.space.space import SearchSpace
+
+
+class Watcher(Protocol):
+    """Who is told what happens: MLflow's writer, the progress display."""
+
+    def started(self, job: Job) -> None:
+        """A job was handed to Ray."""
+
+    def epoch(self, job: Job, epoch: int, metrics: Mapping[str, float]) -> None:
+        """A job finished an epoch (never the same epoch twice)."""
+
+    def ended(self, job: Job, result: TrialResult) -> None:
+        """A job ended."""
+
+
+class Book:
+    """State of one search in the driver.
+
+    Args:
+        space: the search space.
+        proposer: over the run's journal.
+        references: single-task runs still to train, and their values.
+        controls: jobs beside the search.
+        concurrent: how many jobs may be open at once; set when the machines are known.
+        watchers: are told everything.
+        run_id: MLflow's run of a trial id.
+        say: is told what a trial warns of.
+        now: clock in seconds.
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        proposer: Proposer,
+        references: References,
+        controls: Sequence[Job],
+        *,
+        concurrent: int = 0,
+        watchers: Sequence[Watcher] = (),
+        run_id: Callable[[str], str] = lambda trial_id: "",
+        say: Callable[[str], None] = lambda text: None,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.space, self.proposer, self.references = space, proposer, references
+        self.concurrent, self.watchers, self.run_id, self.say, self.now = concurrent, watchers, run_id, say, now
+        self.running: dict[str, Running] = {}
+        self.waiting: dict[str, Running] = {}
+        """Open jobs that hold no machine until their generation is whole."""
+        self.limit = ""
+        self.fatal: FaarRayError | None = None
+        done = {result.trial_id for result in proposer.results()}
+        self.failures = sum(1 for result in proposer.results() if result.state == "FAIL")
+        self._adopt([pair for pair in references.cached() if pair[0].trial_id not in done])
+        self._controls = [job for job in controls if job.trial_id not in done]
+        self._references = [job for job in references.jobs() if job.trial_id not in done]
+        self._history = proposer.history()
+        self._rule = self._rule_so_far()
+        self._spending = Spending(space, journal.spent(proposer.study), now)
+
+    def next_job(self) -> Job | None:
+        """The next job to hand to Ray; None while there is none (see `finished`)."""
+        self._turn()
+        if self.fatal or self.limit or self._spent_up() or len(self.running) >= self.concurrent:
+            return None
+        job = self._references.pop(0) if self._references else self._search_job()
+        if job is not None:
+            try:
+                self._open(job)
+            except BaseException:  # nobody will train it, so nobody will end it
+                self.running.pop(job.trial_id, None)
+                raise
+        return job
+
+    def finished(self) -> bool:
+        """Whether no job is open and none will come."""
+        if self.running:
+            return False
+        stopped = bool(self.fatal or self.limit or self._spent_up())
+        return stopped or not (self._references or self._controls or not self.proposer.finished())
+
+    @property
+    def halted(self) -> bool:
+        """Whether the storage gave out."""
+        return isinstance(self.fatal, StorageError)
+
+    def halt(self, fault: StorageError) -> None:
+        """End the search, not its jobs: none of them is told, judged or counted any more, so `--resume` goes on."""
+        if not self.halted:
+            self.fatal = fault
+
+    def holds(self, trial_id: str) -> None:
+        """A job has its machine; until then, and while it waits for another one, it costs nothing."""
+        self._spending.take(trial_id)
+
+    def lost(self, trial_id: str) -> None:
+        """A job's process is gone and will be started again."""
+        self._spending.let_go(trial_id)
+
+    def placed(self, trials: int) -> None:
+        """So many jobs have the machines of their workers, as seen now; the others cost nothing while they wait."""
+        self._spending.placed(trials)
+
+    def verdict(self, trial_id: str, epoch: int, metrics: Mapping[str, float]) -> str:
+        """Why a job stops after this epoch; "" lets it go on. What the journal has already is not judged again."""
+        if self.halted:
+            return str(self.fatal)
+        running = self.running[trial_id]
+        if not running.stop_reason and epoch >= max(running.known, running.epochs):
+            running.stop_reason = self._halt() or self._early_stop(running.job, epoch, metrics)
+        return running.stop_reason if epoch + 1 >= running.known else ""
+
+    def epoch(self, trial_id: str, epoch: int, metrics: Mapping[str, float]) -> None:
+        """A job finished an epoch; a replayed one changes nothing but the last metrics."""
+        if self.halted:
+            return
+        running = self.running[trial_id]
+        running.metrics = dict(metrics)
+        if epoch < running.epochs:
+            return
+        running.epochs = epoch + 1
+        if running.job.inherited <= epoch < running.known:
+            running.seconds_before += metrics.get("time/epoch_s", 0.0)
+        number = running.job.number
+        with event():
+            if epoch >= running.known and number is not None:
+                seen = self._rule.seen(metrics)
+                self.proposer.epoch(number, epoch, seen, running.stop_reason)
+                self._history.setdefault(number, []).append(seen)
+            self._keep_spending()
+        for watcher in self.watchers if epoch >= running.told else ():
+            watcher.epoch(running.job, epoch, metrics)
+
+    def tested(self, trial_id: str, metrics: Mapping[str, float]) -> None:
+        """What the test split gave for a complete job; kept aside until the search is over."""
+        self.running[trial_id].test = dict(metrics)
+
+    def failed(self, trial_id: str, reason: str) -> None:
+        """A job reported or raised an error; `ended` follows."""
+        self.running[trial_id].error = reason
+
+    def ended(self, trial_id: str) -> None:
+        """A job ended: by itself, stopped, with an error, or for now: it waits for its generation."""
+        running = self.running.pop(trial_id)
+        self._spending.let_go(trial_id)
+        if self.halted:
+            return
+        if running.waits and running.job.number is not None:
+            self.waiting[trial_id] = running
+            with event():
+                self.proposer.wait(self._result(running), running.job.number)
+                self._keep_spending()
+        else:
+            self._close(running)
+        self._turn()
+
+    def elapsed(self) -> float:
+        """Seconds of this search, without the time that it was down."""
+        return self._spending.elapsed()
+
+    def _close(self, running: Running) -> None:
+        with event():
+            result = self._keep(running)
+            self._keep_spending()
+        for watcher in self.watchers:
+            watcher.ended(running.job, result)
+        if running.job.role == "reference":
+            self._reference_ended(running, result)
+        if result.state == "FAIL":
+            self._count_failure(result)
+
+    def _turn(self) -> None:
+        """End the trials whose place in the population is taken, and at a limit all that wait."""
+        if self.halted:
+            return
+        for number, result in self.proposer.turn(self._halt()):
+            result = dataclasses.replace(result, run_id=self.run_id(result.trial_id))
+            known = self.waiting.pop(result.trial_id, None)
+            job = known.job if known else job_of(self.space, result)
+            result = self.proposer.tell(result, number)
+            for watcher in self.watchers:
+                if known is None:
+                    watcher.started(job)
+                watcher.ended(job, result)
+
+    def _search_job(self) -> Job | None:
+        if any(running.job.role == "reference" for running in self.running.values()):
+            return None  # delta_m needs them all
+        return self.proposer.next_job() or (self._controls.pop(0) if self._controls else None)
+
+    def _open(self, job: Job) -> None:
+        known = 0 if job.number is None else len(self._history.get(job.number, ()))
+        stop_reason = self.proposer.stopped_for(job.number) if known and job.number is not None else ""
+        before = self.waiting.pop(job.trial_id, None)
+        told = before.epochs if before else 0
+        self.running[job.trial_id] = Running(job, self.now(), told=told, known=known, stop_reason=stop_reason)
+        for watcher in self.watchers if before is None else ():
+            watcher.started(job)
+
+    def _adopt(self, cached: Sequence[tuple[Job, TrialResult]]) -> None:
+        """References of an earlier search are part of this one."""
+        for job, result in cached:
+            journal.keep_result(self.proposer.study, result, None)
+            for watcher in self.watchers:
+                watcher.started(job)
+                watcher.ended(job, result)
+
+    def _rule_so_far(self) -> Rule:
+        rule = rule_of(self.space)
+        for number, values in self._history.items():
+            judged = self.proposer.epochs_of(number) - 1  # nobody is judged after the last
+            for epoch, seen in enumerate(values[:judged]):
+                rule.record(number, epoch + 1, seen)
+        return rule
+
+    def _early_stop(self, job: Job, epoch: int, metrics: Mapping[str, float]) -> str:
+        if job.number is None or not job.may_stop_early:
+            return ""
+        self._rule.record(job.number, epoch + 1, self._rule.seen(metrics))
+        return self._rule.verdict(job.number, epoch + 1, job.config.optim.epochs)
+
+    def _halt(self) -> str:
+        return self.limit if self._spent_up() else str(self.fatal or "")
+
+    def _spent_up(self) -> bool:
+        self.limit = self.limit or self._spending.limit()
+        return bool(self.limit)
+
+    def _result(self, running: Running) -> TrialResult:
+        job, epochs = running.job, running.epochs
+        state: State = "COMPLETE" if epochs >= job.config.optim.epochs else "PRUNED"
+        reason = running.error or (running.stop_reason if state == "PRUNED" else "")
+        if running.error or (state == "PRUNED" and not reason and not running.waits):
+            reason = reason or f"it ended by itself after {epochs} of {job.config.optim.epochs} epochs"
+            state, reason = "FAIL", described(reason, job.trial_id, job.params)
+        took = running.seconds_before + self.now() - running.started
+        return TrialResult(
+            job.trial_id,
+            config_id(job.config),
+            job.config.seed,
+            job.role,
+            state,
+            dict(job.params),
+            dict(running.metrics),
+            round(took, 3),
+            epochs,
+            self.run_id(job.trial_id),
+            reason,
+        )
+
+    def _keep(self, running: Running) -> TrialResult:
+        """Write down how a job ended."""
+        result = self._result(running)
+        if running.test:
+            journal.keep_test(self.proposer.study, running.job.trial_id, running.test)
+        if running.job.number is not None:
+            return self.proposer.tell(result, running.job.number)
+        journal.keep_result(self.proposer.study, result, None)
+        return result
+
+    def _reference_ended(self, running: Running, result: TrialResult) -> None:
+        if result.state == "COMPLETE":
+            self.references.keep(running.job, result, running.test)
+        elif not self.limit and self.fatal is None:
+            self.fatal = FaarRayError(f"the single-task reference {result.trial_id} failed: {result.reason}")
+
+    def _count_failure(self, result: TrialResult) -> None:
+        self.failures += 1
+        allowed = self.space.failure.max_failures
+        if self.failures > allowed and self.fatal is None:
+            told = f"{self.failures} trials failed, failure.max_failures is {allowed}; the last: {result.reason}"
+            self.fatal = TooManyFailures(told)
+
+    def _keep_spending(self) -> None:
+        journal.keep_spent(self.proposer.study, self._spending.amounts())

@@ -1,0 +1,135 @@
+"""`--dry-run`: what would run, without starting anything."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+import optuna
+from rich.console import Console
+from rich.text import Text
+
+from faar_ray.cluster.capacity import Capacity
+from faar_ray.config.trial import config_id
+from faar_ray.tune.propose import journal
+from faar_ray.tune.propose.budget import HOUR, rates
+from faar_ray.tune.propose.distributions import draw, to_optuna
+from faar_ray.tune.propose.population import boundaries, share
+from faar_ray.tune.propose.samplers import sampler_of
+from faar_ray.tune.propose.stopping_rules import most_epochs
+from faar_ray.tune.propose.warm_start import warm_start
+from faar_ray.tune.run.run_folder import as_yaml
+from faar_ray.tune.space.initial_points import asked, planned
+from faar_ray.tune.space.parameter import Scalar
+from faar_ray.tune.space.sections import SchedulerConfig
+from faar_ray.tune.space.space import SearchSpace
+
+if TYPE_CHECKING:
+    from faar_ray.tune.show.cluster_plan import ClusterPlan  # imports Ray, which a dry run of one machine does without
+
+SAMPLES = 3
+
+
+def show_plan(console: Console, space: SearchSpace, room: Capacity | None, cluster: ClusterPlan | None = None) -> None:
+    """Print the resolved space, three sample configs, the cluster, the concurrency and the bound on trials x epochs."""
+    console.print(Text("# the resolved search space\n" + as_yaml(space)), soft_wrap=True)
+    console.print(Text("# three sample configs (searched keys; all others are the base's)"), soft_wrap=True)
+    for point in samples(space, SAMPLES, lambda text: console.print(Text(text), soft_wrap=True)):
+        config = space.trial_config(point)
+        values = ", ".join(f"{key}: {value}" for key, value in point.items())
+        console.print(Text(f"{config_id(config)}  {{{values}}}"), soft_wrap=True)
+    if cluster is not None:
+        cluster.show(console)
+    console.print(Text(f"\nat once: {at_once(room)}"), soft_wrap=True)
+    console.print(Text(bound(space, room, cluster)), soft_wrap=True)
+
+
+def at_once(room: Capacity | None) -> str:
+    """How many trials run at the same time, and why."""
+    if room is None:
+        return "as many as the cluster's hosts hold"
+    return f"{room.concurrent} trial(s); {room.why}"
+
+
+def samples(space: SearchSpace, number: int, say: Callable[[str], None] = print) -> list[dict[str, Scalar]]:
+    """Points that the search begins with, as far as no result is needed for them; `say` hears of an older run."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    study = optuna.create_study(directions=[objective.goal for objective in space.objectives])
+    warm_start(study, space, say)
+    points = planned(space.search, space.parameters, space.base, space.warm_start.points)
+    out = []
+    for index in range(min(number, len(points)) if space.search.listed else number):
+        study.sampler = sampler_of(space.search, space.parameters, index, journal.older(study))
+        if index < len(points):
+            study.enqueue_trial(to_optuna(space.parameters, points[index]))
+        out.append(draw(study.ask(), asked(space.search, space.parameters, points, index), space.base))
+    return out
+
+
+def bound(space: SearchSpace, capacity: Capacity | None = None, cluster: ClusterPlan | None = None) -> str:
+    """The most that the search can train and cost, a line for each budget.
+
+    Args:
+        space: the search space.
+        capacity: how many trials run at once, where that is known.
+        cluster: whose prices were said before.
+    """
+    base, most = space.trial_config({}).optim.epochs, most_epochs(space)
+    trials, controls = space.budget.trials, len(space.controls)
+    lines = [f"bound: {trials} trials x {most} epochs = {trials * most} epochs"]
+    if space.scheduler.type == "pbt":
+        lines = [population_bound(space.scheduler, trials, most)]
+    tasks = len(space.trial_config({}).data.tasks) if space.references == "auto" else 0
+    if controls or tasks:
+        beside_it = f"{controls} controls and {tasks} single-task references (none where cached)"
+        lines.append(f"beside: {beside_it} x {base} epochs")
+    if limits := list(limits_of(space, capacity, cluster.at_most() if cluster else None)):
+        lines += [*limits, "whatever runs at such a limit, references and controls too, ends with its epoch"]
+    if (price := space.resources.usd_per_hour) is not None and cluster is None:
+        slots = f", {price * capacity.concurrent:g} with all {capacity.concurrent} slots busy" if capacity else ""
+        lines.append(f"price: {price:g} USD per hour of a trial{slots}")
+    return "\n".join(lines)
+
+
+def population_bound(scheduler: SchedulerConfig, trials: int, epochs: int) -> str:
+    """The most that a population can train: a copy goes on where its parent is, in the place of another trial."""
+    members, times = scheduler.population, boundaries(scheduler, epochs)
+    copies = min(trials - members, len(times) * share(members, scheduler.quantile))
+    where = ", ".join(map(str, times[:4])) + ", ..." * (len(times) > 4)
+    said = f"{members} members and at most {copies} copies, which train what is left after {where} epochs"
+    return f"bound: {members} places x {epochs} epochs = {members * epochs} epochs ({said})"
+
+
+def limits_of(space: SearchSpace, capacity: Capacity | None, top_price: float | None) -> Iterator[str]:
+    """What may end the search before its last trial."""
+    budget, an_hour = space.budget, rates(space)
+    if budget.seconds:
+        cost = None if top_price is None else top_price * budget.seconds / HOUR
+        whole = "" if cost is None else f": at most {cost:.4g} USD for the whole cluster"
+        yield f"all within {budget.time} of wall time{whole}"
+    if budget.gpu_hours is not None:
+        gpus = an_hour["gpu_hours"]
+        yield f"all within {budget.gpu_hours:g} GPU-hours: {budget.gpu_hours / gpus:.4g} h of trials on {gpus:g} GPUs"
+    if budget.usd is not None:
+        hours = budget.usd / an_hour["usd"]
+        busy = f", {hours / capacity.concurrent:.4g} h with all {capacity.concurrent} slots busy" if capacity else ""
+        yield f"all within {budget.usd:g} USD: {hours:.4g} h of trials{busy}"
+
+
+def show_cluster_plan(console: Console, space: SearchSpace, address: str | None) -> None:
+    """Print what would run on the cluster of the file, or on the one that answers at the address.
+
+    Raises:
+        ConfigError: no trial can ever start, or nothing answers.
+    """
+    from faar_ray.cluster.autoscaling import cluster_of, told_by_ray
+    from faar_ray.cluster.ray_cluster import connected
+    from faar_ray.tune.show.cluster_plan import ClusterPlan
+
+    cluster = cluster_of(space.resources.cluster)
+    if address is None:
+        plan = ClusterPlan(space, cluster, None)
+    else:
+        with connected(address, code=False) as machines:
+            plan = ClusterPlan(space, cluster or told_by_ray(machines), machines)
+    show_plan(console, space, plan.capacity(), plan)

@@ -1,0 +1,116 @@
+"""What a search ends with: the table that answers, and the JSON line."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from faar_ray.config.trial import TrialConfig
+from faar_ray.records import TrialResult
+from faar_ray.report.statistics.groups import pareto_front
+from faar_ray.report.statistics.table import Row, grouped
+from faar_ray.report.words.answer import Answer
+from faar_ray.report.words.key_findings import findings, intervals
+from faar_ray.report.words.wording import UNITS, count, label, plus_minus
+from faar_ray.tune.space.space import Objective
+
+MOST_ROWS = 40
+"""Configurations in a terminal."""
+
+
+def best_of(results: Sequence[TrialResult], objectives: Sequence[Objective]) -> list[TrialResult]:
+    """The non-dominated of the given trials (complete and feasible ones), best in the first objective first."""
+    by_id = {result.trial_id: result for result in results if all(o.name in result.metrics for o in objectives)}
+    values = {name: [result.metrics[o.name] for o in objectives] for name, result in by_id.items()}
+    sign = -1 if objectives[0].goal == "maximize" else 1
+    front = pareto_front(values, objectives)
+    there = [result for name, result in by_id.items() if name in front]  # ties stay in the order of the trials
+    return sorted(there, key=lambda result: sign * result.metrics[objectives[0].name])
+
+
+def json_line(
+    name: str,
+    path: str,
+    tracking_uri: str,
+    parent_run_id: str,
+    counts: Mapping[str, int],
+    best: Sequence[TrialResult],
+    configs: Mapping[str, TrialConfig],
+) -> str:
+    """One line, as DESIGN.md says."""
+    rows = [
+        {"trial_id": r.trial_id, "config": configs[r.trial_id].model_dump(mode="json"), "metrics": r.metrics}
+        for r in best
+    ]
+    facts: dict[str, Any] = {"name": name, "path": path, "tracking_uri": tracking_uri}
+    return json.dumps(facts | {"parent_run_id": parent_run_id, "trials": dict(counts), "best": rows})
+
+
+def show_answer(console: Console, found: Answer) -> None:
+    """The table and its sentences."""
+    console.print()
+    if found.rows:
+        console.print(answer_table(found))
+    for sentence in found.sentences:
+        console.print(Text(sentence))
+
+
+def answer_table(found: Answer) -> Table:
+    """Configurations in groups that cannot be told apart, the cheapest first; controls beside; ± is 95%."""
+    quality = found.quality.name
+    table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold")
+    table.add_column("\nconfiguration", overflow="fold", min_width=min(20, max(len(row.name) for row in found.rows)))
+    cost = label(found.cost_name).replace(" ", "\n", 1)
+    for title in (f"{quality}\nval", "against\nbest", cost, f"{quality}\ntest", "\nseeds"):
+        table.add_column(title, justify="right", no_wrap=True)
+    table.add_column("", no_wrap=True, min_width=max(len(_mark(row)) for row in found.rows))
+    groups = grouped(found.rows, MOST_ROWS)
+    for row in [*(row for group in groups for row in group), *(row for row in found.rows if row.role != "trial")]:
+        style = "bold" if row.recommended else "dim" if row.role != "trial" else ""
+        table.add_row(*(Text(cell, style) for cell in _cells(row, found)))
+        if len(groups) > 1 and row is not found.rows[-1] and any(row is group[-1] for group in groups):
+            table.add_row()
+    return table
+
+
+def show_list(console: Console, found: Answer, results: Sequence[TrialResult], trace: pa.Table) -> None:
+    """Every listed configuration with its 95% interval, the answer, and which of FAAR's key findings hold."""
+    table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold", title="mean and 95% interval over seeds")
+    table.add_column("configuration", overflow="fold")
+    for title in ("delta_m val", "delta_m test", "trainable", "seeds"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for row in intervals(results):
+        val, test = (plus_minus(of.value, of.half) for of in (row.val, row.test))
+        table.add_row(row.name, val, test, count(row.params), str(len(row.seeds)))
+    console.print()
+    console.print(table)
+    for sentence in found.sentences:
+        console.print(Text(sentence))
+    if key := list(findings(results, [trace])):
+        console.print(Text("\nKey findings of the FAAR paper, on these data:", "bold"))
+        for sentence in key:
+            console.print(Text(f"- {sentence}"))
+
+
+def _cells(row: Row, found: Answer) -> list[str]:
+    quality = found.quality.name
+    return [
+        row.name,
+        plus_minus(row.values[quality], row.half) if math.isfinite(row.half) else f"{row.values[quality]:.2f}",
+        "" if row.versus_best.value == 0 else plus_minus(row.versus_best.value, row.versus_best.half),
+        "" if row.cost is None else count(row.cost) if found.cost_name not in UNITS else f"{row.cost:.3g}",
+        "" if row.test is None else f"{row.test:.2f}",
+        ",".join(map(str, row.seeds)),
+        _mark(row),
+    ]
+
+
+def _mark(row: Row) -> str:
+    return "take this" if row.recommended else "front" if row.on_front else row.role if row.role == "control" else ""

@@ -1,0 +1,188 @@
+"""What a person sees while a search runs: one table of bounded height in a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from faar_ray.records import MEASURED, TrialResult
+from faar_ray.report.statistics.groups import is_cost
+from faar_ray.report.words.wording import count
+from faar_ray.tune.propose.budget import clock
+from faar_ray.tune.run.jobs import Job
+
+MOST_ROWS = 14
+STYLES = {"running": "cyan", "complete": "green", "pruned": "yellow", "fail": "red bold"}
+
+
+@dataclass(slots=True)
+class Line:
+    """One job on the board."""
+
+    job: Job
+    started: float
+    state: str = "running"
+    epochs: int = 0
+    seconds: float = 0.0
+    metrics: dict[str, float] = field(default_factory=dict)
+    reason: str = ""
+
+
+class Progress:
+    """Watches the book; `quiet` says nothing but notes, a terminal gets a live table, everything else gets lines.
+
+    Args:
+        console: where to write.
+        objectives: metrics that are shown.
+        trials: of the budget.
+        verbosity: -1 quiet, 0, 1 every epoch too.
+    """
+
+    def __init__(self, console: Console, name: str, objectives: Sequence[str], trials: int, verbosity: int = 0) -> None:
+        self.console, self.name, self.trials, self.verbosity = console, name, trials, verbosity
+        self.shown = list(objectives)
+        self.begun = time.monotonic()
+        self.lines: dict[str, Line] = {}
+        self.phase_text = ""
+        self.backlog: Callable[[], int] = lambda: 0
+        """Writes that wait because MLflow is away."""
+        self.waiting: Callable[[], int] = lambda: 0
+        """Writes to MLflow that are still to be made."""
+        self._live: Live | None = None
+
+    def __enter__(self) -> Progress:
+        if self.verbosity >= 0 and self.console.is_terminal:
+            self._live = Live(get_renderable=self._table, console=self.console, refresh_per_second=4)
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.phase_text = ""
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def phase(self, text: str) -> None:
+        """Say what is done now, when no trial does it."""
+        self.phase_text = text
+        if self._live is None and text:
+            self._say(text)
+
+    def machines(self, text: str, waiting: bool) -> None:
+        """Say that the search waits for machines, or that they came."""
+        self.phase(text)
+        if not waiting:
+            self.phase_text = ""
+
+    def note(self, text: str) -> None:
+        """Something that a person must read, even with -q."""
+        self.console.print(Text(text, "yellow"), soft_wrap=True)
+
+    def started(self, job: Job) -> None:
+        """A job was handed out."""
+        self.phase_text = ""
+        self.lines[job.trial_id] = Line(job, time.monotonic())
+        if not job.cached:
+            self._say_of(job, "started")
+
+    def epoch(self, job: Job, epoch: int, metrics: Mapping[str, float]) -> None:
+        """A job finished an epoch."""
+        line = self.lines[job.trial_id]
+        line.epochs, line.metrics = epoch + 1, dict(metrics)
+        if self.verbosity > 0:
+            self._say_of(job, f"epoch {epoch + 1}/{job.config.optim.epochs}  {self._values(line)}")
+
+    def ended(self, job: Job, result: TrialResult) -> None:
+        """A job ended."""
+        line = self.lines[job.trial_id]
+        line.state, line.epochs, line.metrics = result.state.lower(), result.epochs, result.metrics
+        line.seconds, line.reason = result.seconds, result.reason
+        if result.state == "FAIL":
+            self._say_failure(f"{job.trial_id:<16} failed in {clock(line.seconds)}: {result.reason}")
+            return
+        state = "from the cache" if job.cached else f"{line.state} in {clock(line.seconds)}"
+        self._say_of(job, "  ".join(part for part in (state, self._values(line), result.reason) if part))
+
+    def _say_of(self, job: Job, text: str) -> None:
+        self._say(f"{job.trial_id:<16} {text}  [{parameters(job)}]")
+
+    def _say_failure(self, text: str) -> None:
+        """With its reason wherever it may be read: the table has no room for it, and -q no lines."""
+        if self._live is None and self.verbosity >= 0:
+            self._say(text)
+        else:
+            self.note(text)
+
+    def _say(self, text: str) -> None:
+        if self._live is None and self.verbosity >= 0:
+            stamp = clock(time.monotonic() - self.begun)
+            self.console.print(Text(f"{stamp:>7}  {text}"), soft_wrap=True)
+
+    def _values(self, line: Line) -> str:
+        known = [(name, line.metrics[name]) for name in self._columns(line) if name in line.metrics]
+        return "  ".join(f"{name} {metric(name, value)}" for name, value in known)
+
+    def _columns(self, line: Line) -> list[str]:
+        if line.job.role != "reference":
+            return self.shown
+        task = line.job.config.data.tasks[0]
+        return [name for name in line.metrics if name.startswith(f"val/{task}/")][:1]
+
+    def _table(self) -> RenderableType:
+        table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+        for title in ("trial", "parameters", "epoch"):
+            table.add_column(title, no_wrap=True, overflow="ellipsis", ratio=1 if title == "parameters" else None)
+        for title in self.shown:
+            table.add_column(title, justify="right", no_wrap=True)
+        table.add_column("", no_wrap=True)
+        for line in self._visible():
+            table.add_row(*self._cells(line))
+        return Group(self._headline(), table)
+
+    def _visible(self) -> list[Line]:
+        room = min(MOST_ROWS, max(4, self.console.height - 4))
+        lines = list(self.lines.values())
+        running = [line for line in lines if line.state == "running"][:room]
+        ended = [line for line in lines if line.state != "running"]
+        kept = ended[max(0, len(ended) - (room - len(running))) :]
+        return kept + running
+
+    def _cells(self, line: Line) -> list[Text]:
+        style = STYLES.get(line.state, "")
+        now = time.monotonic() - line.started if line.state == "running" else line.seconds
+        state = f"{line.state} {clock(now)}" if not line.job.cached else "from the cache"
+        values = [metric(name, line.metrics[name]) if name in line.metrics else "" for name in self.shown]
+        if line.job.role == "reference":
+            values = [self._values(line).removeprefix("val/"), *values[1:]] if line.metrics else values
+        epochs = f"{line.epochs}/{line.job.config.optim.epochs}"
+        left = (line.job.trial_id, parameters(line.job), epochs)
+        return [*map(Text, (*left, *values)), Text(state, style)]
+
+    def _headline(self) -> Text:
+        ended = [line for line in self.lines.values() if line.job.role == "trial" and line.state != "running"]
+        running = sum(1 for line in self.lines.values() if line.state == "running")
+        hidden = len(self.lines) - len(self._visible())
+        parts = [f"{len(ended)} of {self.trials} trials", f"{running} running", clock(time.monotonic() - self.begun)]
+        parts += [f"{waiting} writes wait for MLflow" for waiting in [self.backlog()] if waiting]
+        parts += [f"{hidden} more above"] * (hidden > 0) + [self.phase_text] * bool(self.phase_text)
+        return Text.assemble((self.name, "bold"), "  ", "  ·  ".join(parts))
+
+
+def parameters(job: Job) -> str:
+    """What a job sets, shortened to the last part of each key; of a reference, its task."""
+    if job.role == "reference":
+        return f"single task {job.config.data.tasks[0]}"
+    values = [(key.split(".")[-1], value) for key, value in job.params.items()]
+    said = [f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in values]
+    return ", ".join(said + [f"seed {job.config.seed}"] * job.replicate) or "base"
+
+
+def metric(name: str, value: float) -> str:
+    """A metric's value for people."""
+    return count(value) if is_cost(name) and not name.startswith(MEASURED) else f"{value:.2f}"

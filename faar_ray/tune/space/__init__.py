@@ -1,0 +1,1 @@
+"""The search space: its YAML, parameters, conditions, schema."""

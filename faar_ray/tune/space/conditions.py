@@ -1,0 +1,255 @@
+"""Conditional parameters: which parameters a sample has, in which order they are decided, and whether the conditions of
+a search space can be meant.
+
+A condition is judged on the trial config that the base, the preset of the sampled method and what was sampled so far
+make together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import combinations, islice, product
+from typing import Any
+
+from pydantic import ValidationError
+
+from faar_ray.config.trial import TrialConfig, with_dotted
+from faar_ray.config.validation_messages import Fault, did_you_mean, faults_of, unknown_key
+from faar_ray.config.yaml_document import shown
+from faar_ray.tune.space.parameter import DEFAULTS, Parameter, Scalar, among, checked
+
+Parameters = Mapping[str, Parameter]
+Base = Mapping[str, Any]
+Sample = Mapping[str, Scalar]
+METHOD = "method"
+MOST_SAMPLES = 256
+"""Samples of what a parameter's conditions depend on, for a check of its values."""
+
+
+def in_order(parameters: Parameters) -> list[str]:
+    """The keys as they are decided: each after those that its conditions depend on, else in the order of the space."""
+    left, out = list(parameters), list[str]()
+    while left:
+        out.append(next((key for key in left if not _depends_on(parameters, key) & {*left} - {key}), left[0]))
+        left.remove(out[-1])
+    return out
+
+
+def unmet(parameter: Parameter, base: Base, sample: Sample) -> str:
+    """The first condition of a parameter that a sample does not meet, in words; "" where the parameter is active."""
+    config = _config(base, sample) if parameter.when else {}
+    for key, values in parameter.conditions.items():
+        if not among(config.get(key), values):
+            return f"{key} must be {_either(values)}" + (f", got {shown(config[key])}" if key in config else "")
+    return ""
+
+
+def judged(parameters: Parameters, base: Base, point: Sample) -> tuple[dict[str, Scalar], dict[str, str]]:
+    """What of a point is active, in the order of the space; and by key the conditions that the rest does not meet."""
+    active: dict[str, Scalar] = {}
+    inactive: dict[str, str] = {}
+    given = {key: parameter for key, parameter in parameters.items() if key in point}
+    for key in in_order(given):
+        if words := unmet(given[key], base, active):
+            inactive[key] = words
+        else:
+            active[key] = point[key]
+    return {key: active[key] for key in given if key in active}, inactive
+
+
+def possible(parameters: Parameters, key: str, fixed: Scalar) -> list[Scalar]:
+    """The least and the largest value, or all choices, that a key may have; `fixed` is the base's."""
+    searched = parameters.get(key)
+    values = [value for _, value in searched.extremes()] if searched else []
+    return values if searched and not searched.when else [*values, fixed]
+
+
+def fitted(parameters: Parameters, base: Base, *, whole: bool = True) -> tuple[dict[str, Parameter], list[Fault]]:
+    """The parameters in their keys' own types, and what is wrong with them in trial configs over `base`.
+
+    Args:
+        parameters: each valid by itself.
+        base: a raw trial config.
+        whole: whether these are all that the file holds; else nothing is said of what conditions lead to.
+    """
+    out, found = dict(parameters), list[Fault]()
+    faulty: set[str] = set()
+    for key in in_order(parameters):
+        faults = list(_condition_faults(out, key, base if whole else None))
+        samples: Sequence[Sample] = ({},)
+        if out[key].when:
+            sound = whole and not faults and not faulty & {key, *_ancestors(out, key)}
+            samples, never = _samples(out, key, base) if sound else ((), False)
+            faults += _never(out, key, base) if never else []
+        out[key], more = checked(key, out[key], base, samples)
+        if faults or more:
+            faulty.add(key)
+            found += faults + more
+    return out, found
+
+
+def at_odds(parameters: Parameters, base: Base) -> Iterator[Fault]:
+    """Two parameters, neither with conditions, that can be sampled with values which do not fit together."""
+    free = {key: parameter.telling() for key, parameter in parameters.items() if not parameter.when}
+    for (first, ones), (second, others) in combinations(free.items(), 2):
+        for one, other in product(ones, others):
+            sample = {first: one, second: other}
+            if faults := trial_faults(base, sample):
+                rule = f"{faults[0].name}: {faults[0].text}"
+                yield Fault(
+                    ("parameters", second),
+                    f"{rule}, where {first} is {shown(one)} and {second} {shown(other)}: give one of them a `when`",
+                    second,
+                )
+                break
+
+
+def trial_faults(base: Base, over: Mapping[str, Any] | None = None) -> list[Fault]:
+    """What is wrong with a raw trial config, dotted keys `over` it."""
+    try:
+        TrialConfig.resolve(base, **(over or {}))
+    except ValidationError as error:
+        return faults_of(error, TrialConfig, with_dotted(base, over or {}))
+    return []
+
+
+def _config(base: Base, sample: Sample) -> dict[str, Any]:
+    """The dotted trial config of a sample; nothing where its values do not fit together."""
+    try:
+        return TrialConfig.resolve(base, **sample).dotted()
+    except ValidationError:
+        return {}
+
+
+def _depends_on(parameters: Parameters, key: str) -> set[str]:
+    """The parameters that must be decided before a parameter's conditions can be judged.
+
+    The method is among them where its preset may decide what a condition names, also a condition of its own.
+    """
+    named = parameters[key].conditions
+    searched = {name for name in named if name in parameters}
+    by_preset = any(name not in parameters or parameters[name].when for name in named)
+    return searched | ({METHOD} & parameters.keys() if by_preset else set())
+
+
+def _ancestors(parameters: Parameters, key: str) -> set[str]:
+    """All that a parameter depends on, directly or not."""
+    found, new = set[str](), {key}
+    while new:
+        new = {name for one in new for name in _depends_on(parameters, one)} - found
+        found |= new
+    return found
+
+
+def _condition_faults(parameters: Parameters, key: str, base: Base | None) -> Iterator[Fault]:
+    """What is wrong with a parameter's conditions as they are written; without a base only what needs none."""
+    for name, values in parameters[key].conditions.items():
+        path = (key, "when", name)
+        if name not in DEFAULTS:
+            yield Fault(path, unknown_key(name, DEFAULTS))
+        elif name == "seed":
+            yield Fault(path, "the seed is no part of a configuration, so nothing can depend on it")
+        elif name == key:
+            yield Fault(path, "must not name the parameter itself")
+        elif isinstance(DEFAULTS[name], list):
+            yield Fault(path, "is a list, and a condition names single values")
+        else:
+            listed = isinstance((parameters[key].when or {})[name], tuple)
+            faults = [(index, _value_fault(parameters, name, value, base)) for index, value in enumerate(values)]
+            yield from (Fault((*path, index) if listed else path, text) for index, text in faults if text)
+    circle = _circle(parameters, key)
+    if key not in parameters[key].conditions and key == next((name for name in parameters if name in circle), None):
+        way = " needs ".join(circle) if len(circle) > 2 else "its own preset may decide what is named here"
+        named = circle[1:2] if circle[1] in parameters[key].conditions else []
+        yield Fault((key, "when", *named), f"must not depend on itself: {way}")
+
+
+def _value_fault(parameters: Parameters, name: str, value: Scalar, base: Base | None) -> str:
+    """Why a key can never have a value, if so."""
+    searched = parameters.get(name)
+    if searched is None:
+        return _invalid(name, value)
+    if searched.contains(value):
+        return ""
+    if searched.when and (base is None or among(value, _unsearched(parameters, name, base))):
+        return ""
+    choices = [choice for choice in searched.values or () if isinstance(choice, str)]
+    hint = did_you_mean(value, choices) if isinstance(value, str) else ""
+    return f"must lie within {searched.words}, got {shown(value)}{hint}"
+
+
+def _invalid(name: str, value: Scalar) -> str:
+    """Why a value is none of a key's, whatever the other keys are."""
+    raw = with_dotted({}, {name: value})
+    try:
+        TrialConfig.model_validate(raw)
+    except ValidationError as error:
+        own = (detail["type"] != "value_error" or detail["loc"] == (*name.split("."),) for detail in error.errors())
+        return faults_of(error, TrialConfig, raw)[0].text if any(own) else ""  # else it does not fit the defaults alone
+    return ""
+
+
+def _unsearched(parameters: Parameters, name: str, base: Base) -> list[Any]:
+    """The values that a key has where it is not searched: those of the base and of the searched methods' presets."""
+    method = parameters.get(METHOD)
+    samples: list[Sample] = [{METHOD: value} for value in (method.values or () if method else ())]
+    if method is None or method.when:
+        samples.append({})
+    values = [_config(base, sample).get(name) for sample in samples]
+    return [value for index, value in enumerate(values) if not among(value, values[:index])]
+
+
+def _circle(parameters: Parameters, key: str) -> list[str]:
+    """The shortest way from a parameter over what it depends on back to itself; empty without one."""
+    ways, seen = [[key]], set[str]()
+    for way in ways:
+        for name in sorted(_depends_on(parameters, way[-1]) - seen):
+            if name == key:
+                return [*way, key]
+            seen.add(name)
+            ways.append([*way, name])
+    return []
+
+
+def _samples(parameters: Parameters, key: str, base: Base) -> tuple[list[Sample], bool]:
+    """Samples under which a conditional parameter is active, and whether there can be none."""
+    ancestors = _ancestors(parameters, key)
+    names = [name for name in in_order(parameters) if name in ancestors]
+    drawn = list(islice(_drawn(parameters, key, names, base, {}), MOST_SAMPLES))
+    active = [sample for sample in drawn if not unmet(parameters[key], base, sample)]
+    return active, not active and len(drawn) < MOST_SAMPLES
+
+
+def _drawn(parameters: Parameters, key: str, names: Sequence[str], base: Base, sample: Sample) -> Iterator[Sample]:
+    """Samples of the named parameters, in their order, with the values that matter to the conditions of `key`."""
+    if not names:
+        yield sample
+    elif unmet(parameters[names[0]], base, sample):
+        yield from _drawn(parameters, key, names[1:], base, sample)
+    else:
+        for value in _telling(parameters, key, names):
+            yield from _drawn(parameters, key, names[1:], base, {**sample, names[0]: value})
+
+
+def _telling(parameters: Parameters, key: str, names: Sequence[str]) -> Iterable[Scalar]:
+    """Values of the first of the named parameters: those that conditions name and, but for those of `key`, others."""
+    name, searched = names[0], parameters[names[0]]
+    if name in parameters[key].conditions:
+        return filter(searched.contains, parameters[key].conditions[name])
+    named = (value for other in names[1:] for value in parameters[other].conditions.get(name, ()))
+    return dict.fromkeys((*filter(searched.contains, named), *(value for _, value in searched.extremes())))
+
+
+def _never(parameters: Parameters, key: str, base: Base) -> list[Fault]:
+    """That a parameter's conditions are never met, told where it shows."""
+    found = []
+    for name, wanted in parameters[key].conditions.items():
+        values = _unsearched(parameters, name, base)
+        if name not in parameters and not any(among(value, wanted) for value in values):
+            text = f"is never {_either(wanted)} in this search, but {_either(values)}"
+            found.append(Fault((key, "when", name), text))
+    return found or [Fault((key, "when"), "can never hold together in this search")]
+
+
+def _either(values: Sequence[Any]) -> str:
+    return " or ".join(map(shown, values))

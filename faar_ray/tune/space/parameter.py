@@ -1,0 +1,188 @@
+"""One searched key: a range or a list of values, checked against the trial config that it varies."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, ValidationError, model_validator
+
+from faar_ray.config.trial import Section, TrialConfig, with_dotted
+from faar_ray.config.validation_messages import Fault, faults_of, raising, unknown_key
+from faar_ray.config.yaml_document import KeyPath, shown
+
+Scalar = bool | int | float | str
+Number = int | float
+FEW_NUMBERS = 8
+MOST_VALUES = 256
+"""Choices of one parameter, each of which is checked against the trial config."""
+DEFAULTS = TrialConfig().dotted()
+"""Every dotted key of a trial config."""
+
+
+class Parameter(Section):
+    """One searched key: a range (`min`, `max`, both inclusive) or a list (`values`)."""
+
+    min: Number | None = Field(None, description="Smallest value, inclusive.")
+    max: Number | None = Field(None, description="Largest value, inclusive.")
+    values: Annotated[tuple[Scalar, ...], Field(min_length=1, max_length=MOST_VALUES, strict=False)] | None = Field(
+        None, description="The choices, instead of a range."
+    )
+    log: bool = Field(False, description="Sample on a log scale (min > 0).")
+    scale: Literal["linear", "log1m"] = Field("linear", description="`log1m` samples 1 - x on a log scale (max < 1).")
+    prior: Scalar | None = Field(None, description="A value believed good: it is tried first.")
+    when: (
+        Annotated[
+            dict[str, Scalar | Annotated[tuple[Scalar, ...], Field(min_length=1, strict=False)]],
+            Field(min_length=1, json_schema_extra={"words": "conditions such as {method: faar}"}),
+        ]
+        | None
+    ) = Field(
+        None,
+        description="Keys and the value, or list of values, that each must have in a trial's config for this parameter "
+        "to be searched there: {method: faar, decoder.kind: [hrnet, ts_pd]}.",
+    )
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> Self:
+        raising(self._choice_faults() if self.values is not None else self._range_faults())
+        if self.prior is not None and not self._within(self.prior):
+            raising([Fault(("prior",), f"must lie within {self.words}, got {shown(self.prior)}")])
+        return self
+
+    @property
+    def words(self) -> str:
+        """The values in words: `0.5 .. 0.99`, or the list."""
+        if self.values is not None:
+            return "[" + ", ".join(shown(value) for value in self.values) + "]"
+        return f"{shown(self.min)} .. {shown(self.max)}"
+
+    @property
+    def conditions(self) -> dict[str, tuple[Scalar, ...]]:
+        """The values that each key of `when` may have."""
+        return {key: value if isinstance(value, tuple) else (value,) for key, value in (self.when or {}).items()}
+
+    @property
+    def bounds(self) -> tuple[Number, Number]:
+        """Smallest and largest value of a range; both are int, or both float, once a search space holds it.
+
+        Raises:
+            ValueError: it is a list of values.
+        """
+        if self.min is None or self.max is None:
+            raise ValueError("a list of values has no bounds")
+        return self.min, self.max
+
+    @property
+    def is_integer(self) -> bool:
+        """Whether this is a range of integers."""
+        return isinstance(self.min, int) and isinstance(self.max, int)
+
+    def contains(self, value: Scalar) -> bool:
+        """Whether the value could be sampled."""
+        return self._within(value) and not (self.is_integer and not isinstance(value, int))
+
+    def extremes(self) -> Iterator[tuple[KeyPath, Scalar]]:
+        """The values whose validity implies that of all: every choice, or both bounds; each with its place."""
+        if self.values is not None:
+            yield from ((("values", index), value) for index, value in enumerate(self.values))
+        else:
+            low, high = self.bounds
+            yield ("min",), low
+            yield ("max",), high
+
+    def telling(self) -> list[Scalar]:
+        """The values to check beside those of another parameter: of many numbers only the least and the largest."""
+        values = [value for _, value in self.extremes()]
+        numbers = [value for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
+        return [min(numbers), max(numbers)] if len(values) == len(numbers) > FEW_NUMBERS else values
+
+    def _within(self, value: Scalar) -> bool:
+        if self.values is not None:
+            return among(value, self.values)
+        low, high = self.bounds
+        return not isinstance(value, bool | str) and low <= value <= high
+
+    def _choice_faults(self) -> Iterator[Fault]:
+        values = self.values or ()
+        if self.min is not None or self.max is not None:
+            yield Fault(("values",), "must not stand beside min or max: give a range or a list")
+        for index, value in enumerate(values):
+            if any(value == other and type(value) is type(other) for other in values[:index]):
+                yield Fault(("values", index), f"must not repeat, got {shown(value)} again")
+        if self.log:
+            yield Fault(("log",), "must be false for a list of values, got true")
+        if self.scale != "linear":
+            yield Fault(("scale",), f"must be linear for a list of values, got {shown(self.scale)}")
+
+    def _range_faults(self) -> Iterator[Fault]:
+        low, high = self.min, self.max
+        if low is None or high is None:
+            missing = [name for name in ("min", "max") if getattr(self, name) is None]
+            yield Fault((), f"needs min and max, or values: {' and '.join(missing)} missing")
+            return
+        if low >= high:
+            yield Fault(("min",), f"must satisfy min < max, got {shown(low)} and {shown(high)}")
+        if math.isinf(float(high) - float(low)):
+            yield Fault(("max",), f"must be so near to min that max - min is finite, got {shown(high)}")
+        if self.log and low <= 0:
+            yield Fault(("min",), f"must satisfy min > 0 where log is true, got {shown(low)}")
+        if self.scale == "log1m":
+            if self.log:
+                yield Fault(("log",), "must be false where scale is log1m, got true")
+            if low < 0:
+                yield Fault(("min",), f"must satisfy min >= 0 where scale is log1m, got {shown(low)}")
+            if high >= 1:
+                yield Fault(("max",), f"must satisfy max < 1 where scale is log1m, got {shown(high)}")
+
+
+def among(value: Any, values: Iterable[Any]) -> bool:
+    """Whether a value is one of several; true and 1 are two."""
+    return any(value == other and isinstance(value, bool) == isinstance(other, bool) for other in values)
+
+
+def checked(
+    key: str, parameter: Parameter, base: Mapping[str, Any], samples: Sequence[Mapping[str, Scalar]] = ({},)
+) -> tuple[Parameter, list[Fault]]:
+    """The parameter in its key's own type, and what is wrong with its values in configs of `samples` over `base`."""
+    if key not in DEFAULTS:
+        return parameter, [Fault((key,), unknown_key(key, DEFAULTS))]
+    if key == "seed":
+        return parameter, [Fault((key,), "seeds are not searched: search.replicates repeats configurations over seeds")]
+    faults: dict[tuple[str, str], Fault] = {}
+    kinds: set[type] = set()
+    for sample, (path, value) in itertools.product(samples, parameter.extremes()):
+        config = {**sample, key: value}
+        try:
+            kinds.add(type(TrialConfig.resolve(base, **config).dotted()[key]))
+        except ValidationError as error:
+            for fault in faults_of(error, TrialConfig, with_dotted(base, config)):
+                own = fault.name == key
+                rule, said = (fault.text, sample) if own else (f"{fault.name}: {fault.text}", config)
+                faults.setdefault((rule, "" if own else shown(value)), Fault((key, *path), rule + _where(said), key))
+    if faults or parameter.values is not None or not kinds:
+        return parameter, list(faults.values())
+    return _in_type(key, parameter, kinds)
+
+
+def _where(sample: Mapping[str, Scalar]) -> str:
+    said = " and ".join(f"{key} is {shown(value)}" for key, value in sample.items())
+    return f", where {said}" if said else ""
+
+
+def _in_type(key: str, parameter: Parameter, kinds: set[type]) -> tuple[Parameter, list[Fault]]:
+    low, high = parameter.bounds
+    if kinds == {int}:
+        if isinstance(parameter.prior, float):
+            return parameter, [Fault((key, "prior"), f"must be an integer, got {shown(parameter.prior)}", key)]
+        if parameter.scale == "log1m":
+            return parameter, [Fault((key, "scale"), "must be linear for an integer, got 'log1m'", key)]
+        return parameter, []
+    if kinds != {float}:
+        return parameter, [Fault((key,), "a range needs a number, give values instead")]
+    as_float = {"min": float(low), "max": float(high)}
+    if isinstance(parameter.prior, int):
+        as_float["prior"] = float(parameter.prior)
+    return parameter.model_copy(update=as_float), []

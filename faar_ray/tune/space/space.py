@@ -1,0 +1,341 @@
+"""A search space: what a search-space YAML (version 1) holds, frozen and validated at birth."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    Field,
+    ValidationError,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    field_validator,
+    model_validator,
+)
+
+from faar_ray.config.overrides import overridden
+from faar_ray.config.run_sections import FolderName, Storage, Tracking
+from faar_ray.config.trial import Positive, Section, TrialConfig
+from faar_ray.config.validation_messages import (
+    Fault,
+    did_you_mean,
+    faults_of,
+    lines_of,
+    raising,
+    reference_faults,
+    unknown_key,
+    with_more,
+)
+from faar_ray.config.yaml_document import Document, KeyPath, read_yaml, shown
+from faar_ray.errors import ConfigError
+from faar_ray.objectives.constraint import Constraint, parsed
+from faar_ray.objectives.metrics import TASK_METRICS, Goal, goal_of, metric_names
+from faar_ray.tune.space.abilities import older_faults, sampler_faults
+from faar_ray.tune.space.conditions import at_odds, fitted, possible, trial_faults
+from faar_ray.tune.space.initial_points import list_length, planned, point_faults, priors
+from faar_ray.tune.space.parameter import DEFAULTS, Parameter, Scalar
+from faar_ray.tune.space.rules import (
+    budget_faults,
+    control_faults,
+    population_faults,
+    scheduler_faults,
+)
+from faar_ray.tune.space.sections import (
+    Budget,
+    Failure,
+    Objective,
+    SchedulerConfig,
+    SearchConfig,
+    SearchResources,
+    WarmStart,
+)
+
+MOST_LISTED = 10_000
+"""Trials of a list: far more than a search of this kind can train, and few enough to be written out."""
+Handler = ValidatorFunctionWrapHandler
+Controls = tuple[dict[str, Any], ...]
+
+__all__ = ["Constraint", "Objective", "Parameter", "Scalar", "SearchSpace", "read_space"]
+
+
+class SearchSpace(Section):
+    """A whole search-space file.
+
+    `base` is a raw trial config; `trial_config` resolves it with a sample on top.
+    """
+
+    version: Literal[1] = Field(description="Version of this schema.")
+    name: FolderName = Field(description="Name of the search and of its folder.")
+    base: dict[str, Any] = Field(default_factory=dict, description="Trial config that the search varies.")
+    parameters: Annotated[dict[str, Parameter], Field(min_length=1)] = Field(
+        description="Searched keys: dotted keys into the trial config."
+    )
+    objectives: Annotated[tuple[Objective, ...], Field(min_length=1, strict=False)] = Field(
+        description="Metrics to optimise; several give a Pareto front."
+    )
+    references: Literal["auto"] | dict[str, Positive] = Field(
+        "auto", description="Single-task metric of each task; `auto` trains them once and caches them."
+    )
+    controls: Annotated[tuple[dict[str, Any], ...], Field(strict=False)] = Field(
+        (), description="Trial configs (dotted keys over base) run beside the search, e.g. {method: dora}."
+    )
+    constraints: Annotated[tuple[str, ...], Field(strict=False)] = Field(
+        (), description="`metric <= number` or `metric >= number`; the best is never outside them."
+    )
+    search: SearchConfig = SearchConfig()
+    budget: Annotated[Budget, Field(validate_default=True)] = Budget()
+    scheduler: Annotated[SchedulerConfig, Field(validate_default=True)] = SchedulerConfig()
+    warm_start: WarmStart = WarmStart()
+    resources: SearchResources = SearchResources()
+    failure: Failure = Failure()
+    storage: Storage = Storage()
+    tracking: Tracking = Tracking()
+
+    @field_validator("base")
+    @classmethod
+    def _base_resolves(cls, base: dict[str, Any]) -> dict[str, Any]:
+        raising(trial_faults(base))
+        return base
+
+    @field_validator("parameters", mode="wrap")
+    @classmethod
+    def _parameters_fit(cls, raw: Any, handler: Handler, info: ValidationInfo) -> dict[str, Parameter]:
+        try:
+            parameters: dict[str, Parameter] = handler(raw)
+        except ValidationError as error:
+            raise with_more(error, _faults_of_valid_parameters(raw, _base(info))) from None
+        parameters, faults = fitted(parameters, _base(info), whole="base" in info.data)
+        raising(faults)
+        return parameters
+
+    @field_validator("objectives", mode="wrap")
+    @classmethod
+    def _objectives_known(cls, raw: Any, handler: Handler, info: ValidationInfo) -> tuple[Objective, ...]:
+        try:
+            objectives: tuple[Objective, ...] = handler(raw)
+        except ValidationError as error:
+            items = raw if isinstance(raw, list) else []
+            names = [item.get("name") if isinstance(item, dict) else None for item in items]
+            raise with_more(error, _objective_faults(names, info)) from None
+        raising(_objective_faults([objective.name for objective in objectives], info))
+        return objectives
+
+    @field_validator("references")
+    @classmethod
+    def _references_match(cls, references: Any, info: ValidationInfo) -> Any:
+        tasks = TrialConfig.resolve(_base(info)).data.tasks
+        if isinstance(references, dict):
+            raising(reference_faults(references, tasks))
+        return references
+
+    @field_validator("controls")
+    @classmethod
+    def _controls_resolve(cls, controls: Controls, info: ValidationInfo) -> Controls:
+        base = _base(info)
+        raising(fault for index, control in enumerate(controls) for fault in control_faults(index, control, base))
+        return controls
+
+    @field_validator("constraints")
+    @classmethod
+    def _constraints_parse(cls, constraints: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        raising(
+            Fault((index,), fault) for index, text in enumerate(constraints) if (fault := _constraint_fault(text, info))
+        )
+        return constraints
+
+    @field_validator("search")
+    @classmethod
+    def _sampler_takes_it(cls, search: SearchConfig, info: ValidationInfo) -> SearchConfig:
+        parts = (info.data.get(name, {}) for name in ("parameters", "objectives", "constraints"))
+        raising(sampler_faults(search, *parts))
+        return search
+
+    @field_validator("budget")
+    @classmethod
+    def _replicates_fit(cls, budget: Budget, info: ValidationInfo) -> Budget:
+        search = info.data.get("search")
+        again = search.replicates if search is not None else None
+        if again is not None and again.top * again.seeds > budget.trials:
+            least = again.top * again.seeds
+            text = f"must be >= search.replicates.top * seeds = {least}, got {budget.trials}"
+            raising([Fault(("trials",), text)])
+        return budget
+
+    @field_validator("scheduler")
+    @classmethod
+    def _scheduler_fits(cls, scheduler: SchedulerConfig, info: ValidationInfo) -> SchedulerConfig:
+        names = [objective.name for objective in info.data.get("objectives", ())]
+        raising(scheduler_faults(scheduler, names, _fewest_epochs(info)))
+        return scheduler
+
+    @field_validator("warm_start")
+    @classmethod
+    def _points_fit(cls, warm_start: WarmStart, info: ValidationInfo) -> WarmStart:
+        parameters: dict[str, Parameter] | None = info.data.get("parameters")
+        if parameters is not None:
+            points, base = enumerate(warm_start.points), info.data.get("base")
+            raising(fault for index, point in points for fault in point_faults(index, point, parameters, base))
+        if "search" in info.data:
+            raising(older_faults(info.data["search"], warm_start.from_))
+        return warm_start
+
+    @model_validator(mode="after")
+    def _samples_resolve(self) -> Self:
+        """Every parameter alone fits the base; here their priors together, and each two of them at their extremes."""
+        faults = trial_faults(self.base, priors(self.parameters, self.base))
+        raising(Fault(("parameters",), f"{fault.name}: {fault.text}") for fault in faults)
+        if self.search.sampler != "points":
+            raising(at_odds(self.parameters, self.base))
+        return self
+
+    @model_validator(mode="after")
+    def _list_is_whole(self) -> Self:
+        if self.search.listed:
+            raising(_list_faults(self))
+        return self
+
+    @model_validator(mode="after")
+    def _population_can_train(self) -> Self:
+        if self.scheduler.type == "pbt":
+            points = planned(self.search, self.parameters, self.base, self.warm_start.points)
+            raising(population_faults(self.scheduler, self.search, self.budget, self.parameters, len(points)))
+        return self
+
+    @model_validator(mode="after")
+    def _budgets_can_be_counted(self) -> Self:
+        raising(budget_faults(self.budget, self.resources))
+        return self
+
+    def trial_config(self, sample: Mapping[str, Any]) -> TrialConfig:
+        """The base with a sample (dotted keys) on top.
+
+        Raises:
+            pydantic.ValidationError: the sample's values do not fit together.
+        """
+        return TrialConfig.resolve(self.base, **sample)
+
+    @property
+    def limits(self) -> tuple[Constraint, ...]:
+        """The constraints, parsed."""
+        return tuple(constraint for text in self.constraints if (constraint := parsed(text)) is not None)
+
+    def goal(self, metric: str) -> Goal:
+        """Which way is better: as the objectives say, else by the metric's nature."""
+        return next((objective.goal for objective in self.objectives if objective.name == metric), goal_of(metric))
+
+
+def _base(info: ValidationInfo) -> dict[str, Any]:
+    """The base where it is valid; else the defaults, so that other faults are found too."""
+    base: dict[str, Any] = info.data.get("base", {})
+    return base
+
+
+def _unknown_metric(name: str, info: ValidationInfo) -> str:
+    every_task = {"data": {"tasks": list(TASK_METRICS)}}
+    names = metric_names(TrialConfig.resolve(info.data.get("base", every_task)))
+    if name in names:
+        return ""
+    hint = did_you_mean(name, names) or f"; known are {', '.join(names)}"
+    return f"no metric of these tasks is called {shown(name)}{hint}"
+
+
+def _objective_faults(names: Sequence[Any], info: ValidationInfo) -> Iterator[Fault]:
+    for index, name in enumerate(names):
+        if isinstance(name, str):
+            text = "must not repeat" if name in names[:index] else _unknown_metric(name, info)
+            if text:
+                yield Fault((index, "name"), text)
+
+
+def _faults_of_valid_parameters(raw: Any, base: dict[str, Any]) -> Iterator[Fault]:
+    valid: dict[str, Parameter] = {}
+    for key, value in raw.items() if isinstance(raw, dict) else ():
+        try:
+            valid[key] = Parameter.model_validate(value)
+        except ValidationError:
+            if key not in DEFAULTS:
+                yield Fault((key,), unknown_key(key, DEFAULTS))
+    yield from fitted(valid, base, whole=False)[1]
+
+
+def _constraint_fault(text: str, info: ValidationInfo) -> str:
+    constraint = parsed(text)
+    if constraint is None:
+        return f"must read `metric <= number` or `metric >= number`, got {shown(text)}"
+    return _unknown_metric(constraint.metric, info)
+
+
+def _list_faults(space: SearchSpace) -> Iterator[Fault]:
+    """What keeps a list of configurations from being run as it is."""
+    what = space.search.sampler
+    if what == "grid":
+        for key, parameter in space.parameters.items():
+            if parameter.values is None:
+                yield Fault(("parameters", key), "must be a list of values for sampler grid")
+    elif not space.warm_start.points:
+        yield Fault(("warm_start", "points"), "must have at least one point for sampler points")
+    for index, point in enumerate(space.warm_start.points if what == "points" else ()):
+        if not point:
+            yield Fault(("warm_start", "points", index), "must set at least one parameter")
+    if space.search.replicates is not None:
+        yield Fault(("search", "replicates"), f"must be null for sampler {what}: search.seeds says how many")
+    if space.scheduler.type != "none":
+        yield Fault(("scheduler", "type"), f"must be none for sampler {what}: a list runs to its end")
+    many = list_length(space.search, space.parameters, space.base, space.warm_start.points, MOST_LISTED)
+    if many is None:
+        yield Fault(("search", "sampler"), f"must list at most {MOST_LISTED} trials (configurations x seeds)")
+    elif many > space.budget.trials:
+        yield Fault(("budget", "trials"), f"must be >= configurations x seeds = {many}, got {space.budget.trials}")
+
+
+def _fewest_epochs(info: ValidationInfo) -> int:
+    epochs = TrialConfig.resolve(_base(info)).optim.epochs
+    return min(map(int, possible(info.data.get("parameters", {}), "optim.epochs", epochs)))
+
+
+def read_document(path: Path, overrides: Sequence[str] = ()) -> Document:
+    """A search-space file with `key=value` overrides on top, not yet checked."""
+    return overridden(read_yaml(path), overrides, space_path)
+
+
+def read_space(path: Path, overrides: Sequence[str] = ()) -> SearchSpace:
+    """The search space of a file.
+
+    Args:
+        path: a search-space YAML, version 1.
+        overrides: `key=value` each; the key is one of the file (`budget.trials`) or of the trial config (`pdrs.beta`,
+            short for `base.pdrs.beta`).
+
+    Raises:
+        ConfigError: with every fault, one line each.
+    """
+    document = read_document(path, overrides)
+    try:
+        return SearchSpace.model_validate(document.data)
+    except ValidationError as error:
+        raise ConfigError(lines_of(faults_of(error, SearchSpace, document.data), document)) from None
+
+
+def space_path(key: str, data: dict[str, Any]) -> KeyPath:
+    """Where a dotted key of the command line points to."""
+    first, _, rest = key.partition(".")
+    if first in TrialConfig.model_fields and first not in data:
+        return ("base", *key.split("."))
+    if first == "parameters" and rest:
+        written = data.get("parameters")
+        rest, when, condition = rest.partition(".when.")
+        path = ("parameters", *_named(rest, {*(written if isinstance(written, dict) else ()), *DEFAULTS}))
+        return (*path, "when", *_named(condition, DEFAULTS)) if when else path
+    return tuple(key.split("."))
+
+
+def _named(dotted: str, names: Iterable[str]) -> list[str]:
+    """A dotted name, the longest of those known, and what follows it part by part."""
+    known = [name for name in names if dotted == name or dotted.startswith(f"{name}.")]
+    if known:
+        name = max(known, key=len)
+        return [name, *(part for part in dotted[len(name) + 1 :].split(".") if part)]
+    head, _, last = dotted.rpartition(".")
+    return [head, last] if head and last in Parameter.model_fields else [dotted]

@@ -1,0 +1,155 @@
+"""Shards in object storage: put there once, taken by machines with empty caches. moto's server stands in for S3."""
+
+from __future__ import annotations
+
+import shlex
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from faar_ray.config.trial import DataConfig
+from faar_ray.data import check_root, load_dataset
+from faar_ray.data.__main__ import main
+from faar_ray.data.shards import scene_cache
+from faar_ray.data.shards.scene_cache import make_shards, shard_paths
+from faar_ray.data.shards.shard_store import SPLITS, absent, hand_out, take
+from faar_ray.errors import ConfigError, DataError, StorageError
+from faar_ray.storage.object_store import Remote
+
+from ..conftest import MakeConfig
+
+KEY = "data.root"
+
+
+@pytest.fixture
+def config(make_config: MakeConfig, cache: Path, monkeypatch: pytest.MonkeyPatch) -> DataConfig:
+    """Of data that this machine has in its cache: two training shards, one of each other split."""
+    monkeypatch.setenv("FAAR_RAY_CACHE", str(cache))
+    config = make_config(train_images=61)
+    for split in SPLITS:
+        make_shards(config, split)
+    return config
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path, config: DataConfig, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """From here on this is another machine, which has no data and must render none."""
+
+    def render(*_: Any) -> None:
+        raise AssertionError("rendered, not taken")
+
+    monkeypatch.setattr(scene_cache, "render_shard", render)
+    monkeypatch.setenv("FAAR_RAY_CACHE", str(tmp_path / "elsewhere"))
+    return monkeypatch
+
+
+@pytest.fixture
+def store(s3: str, config: DataConfig) -> str:
+    """Where the shards of `config` are."""
+    hand_out(config, s3, KEY)
+    return s3
+
+
+def rooted(config: DataConfig, root: str) -> DataConfig:
+    return config.model_copy(update={"root": root})
+
+
+def test_every_shard_is_put_once(config: DataConfig, s3: str) -> None:
+    told: list[tuple[int, int]] = []
+    hand_out(config, s3, KEY, lambda done, of: told.append((done, of)))
+    assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    assert absent(config, s3, KEY) == []
+    hand_out(config, s3, KEY, lambda done, of: told.append((done, of)))
+    assert len(told) == 4
+
+
+def test_another_machine_takes_what_it_lacks(
+    config: DataConfig, store: str, cache: Path, elsewhere: pytest.MonkeyPatch
+) -> None:
+    for split in SPLITS:
+        there = load_dataset(rooted(config, store), split)
+        here = load_dataset(config, split, cache_dir=cache)
+        assert all(torch.equal(here.stored[name], there.stored[name]) for name in here.stored)
+
+
+def test_what_is_there_already_is_not_taken_again(
+    config: DataConfig, store: str, elsewhere: pytest.MonkeyPatch
+) -> None:
+    taken: list[str] = []
+    download = Remote.download
+
+    def counted(remote: Remote, name: str, *rest: Any) -> None:
+        taken.append(name)
+        download(remote, name, *rest)
+
+    elsewhere.setattr(Remote, "download", counted)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda _: take(config, store, KEY), range(4)))
+    assert len(taken) == len(set(taken)) == 4
+    shard_paths(config, "val")[0].unlink()
+    take(config, store, KEY)
+    assert len(taken) == 5 and taken[4].endswith("val-00000.parquet")
+
+
+def test_a_damaged_object_is_seen_and_made_anew(
+    config: DataConfig, store: str, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = shard_paths(config, "val")[0].relative_to(cache).as_posix()
+    whole = Remote(store).read(name)
+    assert whole is not None
+    Remote(store).write(name, whole[: len(whole) // 2])
+    monkeypatch.setenv("FAAR_RAY_CACHE", str(tmp_path / "elsewhere"))
+    there = load_dataset(rooted(config, store), "val")
+    assert torch.equal(there.stored["image"], load_dataset(config, "val", cache_dir=cache).stored["image"])
+
+
+def test_missing_shards_are_refused_with_the_command_that_puts_them_there(
+    config: DataConfig, s3: str, cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(ConfigError) as refused:
+        check_root(rooted(config, s3))
+    said = str(refused.value)
+    assert said.startswith(f"data.root: {s3} has no scenes/") and "and 3 more" in said
+    command = said.partition("python -m faar_ray.data ")[2]
+    assert main(shlex.split(command)) == 0
+    assert capsys.readouterr().out.strip() == s3
+    check_root(rooted(config, s3))
+
+
+def test_pack_and_check_take_a_uri(config: DataConfig, s3: str, capsys: pytest.CaptureFixture[str]) -> None:
+    small = ["scenes", "--images", "60", "--size", str(config.image_size), "--out", s3]
+    assert main(["check", *small]) == 2
+    assert "3 shards are missing, first scenes/" in capsys.readouterr().err
+    assert main(["pack", *small]) == 0
+    assert main(["check", *small]) == 0
+    assert capsys.readouterr().out.count("ok") == 3
+    name = next(iter(Remote(s3).files()))
+    Remote(s3).write(name, b"nothing")
+    assert main(["check", *small]) == 2
+    assert "1 of 3 shards are missing or damaged" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("uri", ["s3://user:pass@bucket/x", "gs://bucket", "s3://No_Bucket"])
+def test_a_uri_of_another_kind_is_refused(uri: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["pack", "scenes", "--out", uri]) == 2
+    assert capsys.readouterr().err.startswith("error: --out: must be ")
+
+
+def test_a_bucket_that_is_not_there(config: DataConfig, s3: str) -> None:
+    with pytest.raises(ConfigError, match=r"^data\.root: s3://nobody-s-bucket"):
+        check_root(rooted(config, "s3://nobody-s-bucket"))
+    with pytest.raises(StorageError, match=r"^data\.root: s3://nobody-s-bucket"):
+        hand_out(config, "s3://nobody-s-bucket", KEY)
+
+
+def test_a_cache_that_cannot_be_written(config: DataConfig, store: str, elsewhere: pytest.MonkeyPatch, s3: str) -> None:
+    elsewhere.setenv("FAAR_RAY_CACHE", "/proc/no")
+    with pytest.raises(DataError, match="set FAAR_RAY_CACHE"):
+        load_dataset(rooted(config, store), "val")
+
+
+def test_a_folder_as_root_holds_the_shards(config: DataConfig, cache: Path, elsewhere: pytest.MonkeyPatch) -> None:
+    assert len(load_dataset(rooted(config, str(cache)), "train")) == 61

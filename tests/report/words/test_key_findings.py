@@ -1,0 +1,110 @@
+"""Rows of an ablation and the key findings: said only as far as the seeds bear them."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from scipy import stats
+
+from faar_ray.records import TrialResult
+from faar_ray.report.words.key_findings import findings, intervals, mean_of, paired
+
+SEEDS = range(5)
+NOISE = (0.0, 1.0, -1.0, 2.0, -2.0)
+
+
+def trials(method: str, level: float, *, init_rank: int = 16, jitter: float = 0.05) -> list[TrialResult]:
+    """Five seeds that share a large seed effect; what is left is small."""
+    out = []
+    for seed in SEEDS:
+        value = level + 3 * NOISE[seed] + jitter * NOISE[-1 - seed]
+        metrics = {"delta_m": value, "test/delta_m": value - 1, "trainable_params": 1e5}
+        name = f"{method}-{init_rank}-s{seed}"
+        params: dict[str, Any] = {"method": method, "pdrs.init_rank": init_rank}
+        out.append(TrialResult(name, f"{method}{init_rank}", seed, "trial", "COMPLETE", params, metrics, 1.0, 6))
+    return out
+
+
+def trace(results: list[TrialResult], rank: Any) -> list[dict[str, Any]]:
+    return [
+        {
+            "trial_id": r.trial_id,
+            "epoch": e,
+            "stage": s,
+            "layer": "fc1",
+            "task": t,
+            "rank": rank(s, t) if e == 5 else 16,
+        }
+        for r in results
+        for e in (0, 5)
+        for s in range(4)
+        for t in ("shared", "normals")
+    ]
+
+
+def said(results: list[TrialResult], rows: list[dict[str, Any]] | None = None) -> dict[str, str]:
+    return dict(sentence.split(": ", 1) for sentence in findings(results, [pa.Table.from_pylist(rows)] if rows else []))
+
+
+def test_an_interval_is_students_over_the_seeds() -> None:
+    found = mean_of({0: 1.0, 1: 2.0, 2: 6.0})
+    low, high = stats.t.interval(0.95, 2, loc=3.0, scale=stats.sem([1.0, 2.0, 6.0]))
+    assert found.value - found.half == pytest.approx(low)
+    assert found.value + found.half == pytest.approx(high)
+
+
+def test_one_seed_has_no_interval_and_none_has_no_mean() -> None:
+    assert math.isinf(mean_of({0: 1.0}).half)
+    assert math.isnan(mean_of({}).value)
+
+
+def test_pairing_takes_the_seeds_own_effect_out_and_uses_common_seeds_only() -> None:
+    a, b = ({r.seed: r.metrics["delta_m"] for r in trials(m, level)} for m, level in (("x", 2.0), ("y", 1.0)))
+    gap = paired(a, {seed: v for seed, v in b.items() if seed != 3})
+    assert (gap.dof, round(gap.value, 6)) == (3, 1.0)
+    assert gap.half < 1e-9
+
+
+def test_rows_are_sorted_and_hold_val_test_and_cost() -> None:
+    rows = intervals([*trials("lora", 1.0), *trials("faar", 2.0)])
+    assert [row.name for row in rows] == ["faar", "lora"]
+    assert rows[0].val.value == pytest.approx(2.0)
+    assert rows[0].test.value == pytest.approx(1.0)
+    assert (rows[0].params, rows[0].seeds) == (1e5, tuple(SEEDS))
+
+
+def test_every_key_finding_holds_where_it_does() -> None:
+    results = [
+        *trials("lora", 2.0), *trials("dora", 1.0), *trials("pdrs_lora", 2.0), *trials("pdrs_dora", 4.0),
+        *trials("cw_sp", 3.0), *trials("ts_pd", 3.8), *trials("faar", 5.0), *trials("faar", 5.1, init_rank=8),
+    ]  # fmt: skip
+    faar = [r for r in results if r.params == {"method": "faar", "pdrs.init_rank": 16}]
+    found = said(results, trace(faar, lambda stage, task: 2 + 3 * stage + (task != "shared")))
+    assert len(found) == 5
+    assert all(text.startswith("holds") for text in found.values()), found
+    assert "+9.0 ± 0.0 (95%, 5 seeds) rank" in found["Deeper layers keep larger ranks"]
+
+
+def test_a_finding_that_does_not_hold_is_called_so() -> None:
+    results = [
+        *trials("lora", 1.0), *trials("dora", 2.0), *trials("pdrs_lora", 2.0), *trials("pdrs_dora", 4.0),
+        *trials("cw_sp", 3.0), *trials("ts_pd", 2.0), *trials("faar", 5.0), *trials("faar", 9.0, init_rank=8),
+    ]  # fmt: skip
+    faar = [r for r in results if r.params == {"method": "faar", "pdrs.init_rank": 16}]
+    found = said(results, trace(faar, lambda stage, task: 9 - stage - (task != "shared")))
+    assert len(found) == 5
+    assert all(text.startswith("does not hold") for text in found.values()), found
+
+
+def test_a_gap_within_the_noise_is_open() -> None:
+    noisy = [*trials("cw_sp", 3.0, jitter=1.0), *trials("ts_pd", 3.5, jitter=-1.0)]
+    assert said(noisy)["XT-Cons adds on top of CW-SP"].startswith("is open")
+
+
+def test_nothing_is_said_of_rows_that_are_missing_or_alone() -> None:
+    assert said(trials("lora", 1.0)) == {}
+    one_seed = [r for r in (*trials("cw_sp", 1.0), *trials("ts_pd", 2.0)) if r.seed == 0]
+    assert said(one_seed) == {}

@@ -1,0 +1,191 @@
+"""MLflow locked, killed or gone in the middle of a real search: nobody waits for it, and at last it lacks nothing."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow import MlflowClient
+
+from faar_ray.report.results import read_results
+from faar_ray.tracking.files.epoch_file import read_epochs
+from faar_ray.tracking.mlflow.store import metric_name
+
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
+STATUS = {"COMPLETE": "FINISHED", "PRUNED": "KILLED", "FAIL": "FAILED"}
+SEARCH: dict[str, Any] = {
+    "budget": {"trials": 5},
+    "resources": {"max_concurrent": 1},
+    "base": {"optim": {"epochs": 6}, "data": {"train_images": 96}},
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, space_file: Callable[..., Path]) -> Path:
+    path = tmp_path_factory.mktemp("away")
+    space_file(path / "space.yaml", **SEARCH)
+    return path
+
+
+def start(folder: Path, name: str, *arguments: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "faar_ray.tune", "space.yaml", f"tracking.experiment={name}", "--name", name]
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    return subprocess.Popen([*command, *arguments], cwd=folder, env=env, **pipes)
+
+
+def ended(process: subprocess.Popen[str]) -> str:
+    said, _ = process.communicate(timeout=600)
+    assert process.returncode == 0, said
+    assert "Traceback" not in said
+    return said
+
+
+def epochs_told(folder: Path, name: str) -> int:
+    """Epochs that the journal holds."""
+    journal = folder / "runs" / name / "study.log"
+    return journal.read_text().count('"epoch/') if journal.exists() else 0
+
+
+def wait_for(process: subprocess.Popen[str], folder: Path, name: str, epochs: int) -> None:
+    """Until the journal holds so many epochs."""
+    while epochs_told(folder, name) < epochs:
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.05)
+
+
+def is_whole(folder: Path, name: str, uri: str) -> None:
+    """MLflow holds once what the disk holds: every epoch's metrics, params, artifacts, test metrics, end states."""
+    client, run = MlflowClient(uri), folder / "runs" / name
+    (experiment,) = [e for e in client.search_experiments() if e.name == name]
+    runs = client.search_runs([experiment.experiment_id])
+    children = [r for r in runs if "mlflow.parentRunId" in r.data.tags]
+    assert [r.info.status for r in runs if r not in children] == ["FINISHED"]
+    results = read_results(run / "results.parquet")
+    assert sorted(r.data.tags["faar_ray.trial_id"] for r in children) == sorted(r.trial_id for r in results)
+    for result in results:
+        (child,) = [r for r in children if r.data.tags["faar_ray.trial_id"] == result.trial_id]
+        assert (child.info.run_id, child.info.status) == (result.run_id, STATUS[result.state])
+        assert set(child.data.params) == set(result.params)
+        assert {"config.yaml", "rank_trace.parquet", "rank_trace.png"} <= {
+            entry.path for entry in client.list_artifacts(child.info.run_id)
+        }
+        for metric in (key for key in result.metrics if key.startswith("test/")):
+            assert len(client.get_metric_history(child.info.run_id, metric_name(metric))) == 1
+        written = [row for row in read_epochs(run / "trials" / result.trial_id / "epochs.parquet")][: result.epochs]
+        for metric in written[0][1]:
+            points = client.get_metric_history(child.info.run_id, metric_name(metric))
+            assert [p.value for p in points] == [pytest.approx(m[metric]) for _, m in written], metric
+            assert [p.step for p in points] == list(range(result.epochs)), metric
+
+
+def lock(database: Path, seconds: float) -> subprocess.Popen[bytes]:
+    """Another process holds the database exclusively."""
+    code = (
+        "import sqlite3, sys, time; c = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=60); "
+        "c.execute('BEGIN EXCLUSIVE'); time.sleep(float(sys.argv[2]))"
+    )
+    return subprocess.Popen([sys.executable, "-c", code, str(database), str(seconds)])
+
+
+def test_a_database_locked_for_a_minute_costs_no_time_and_no_value(folder: Path) -> None:
+    names = ("beside", "locked")  # the same search twice at the same time, with a database each
+    beside = start(folder, "beside", f"tracking.uri=sqlite:///{folder}/beside.db")
+    process = start(folder, "locked")
+    wait_for(beside, folder, "beside", 2)
+    wait_for(process, folder, "locked", 2)
+    before = [epochs_told(folder, name) for name in names]
+    assert lock(folder / "mlflow.db", 60).wait(120) == 0
+    undisturbed, locked = (epochs_told(folder, name) - was for name, was in zip(names, before, strict=True))
+    said = ended(process)
+    assert "MLflow is away (database is locked)" in said
+    assert "MLflow is back after" in said
+    is_whole(folder, "locked", f"sqlite:///{folder}/mlflow.db")
+    ended(beside)
+    is_whole(folder, "beside", f"sqlite:///{folder}/beside.db")
+    print(f"epochs of that minute: {undisturbed} undisturbed, {locked} locked")
+    assert locked > undisturbed / 1.5
+
+
+def test_a_database_folder_that_is_gone_for_a_while_is_completed(folder: Path) -> None:
+    (folder / "db").mkdir()
+    uri = f"sqlite:///{folder}/db/mlflow.db"
+    process = start(folder, "moved", f"tracking.uri={uri}")
+    wait_for(process, folder, "moved", 2)
+    (folder / "db").rename(folder / "unplugged")
+    wait_for(process, folder, "moved", 14)
+    assert not (folder / "db").exists()
+    (folder / "unplugged").rename(folder / "db")
+    assert "MLflow is back" in ended(process)
+    is_whole(folder, "moved", uri)
+
+
+@contextmanager
+def server(folder: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
+    """A real tracking server in a folder; killed with -9 at the end."""
+    folder.mkdir(exist_ok=True)
+    command = [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "1"]
+    quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "start_new_session": True}
+    process = subprocess.Popen([*command, "--backend-store-uri", "sqlite:///mlflow.db"], cwd=folder, **quiet)
+    try:
+        for _ in range(240):
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2).close()
+                break
+            except OSError:
+                time.sleep(0.5)
+        yield process
+    finally:
+        os.killpg(process.pid, 9)
+        process.wait(30)
+
+
+@pytest.fixture
+def port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def test_a_server_killed_in_the_middle_and_started_again_lacks_nothing(folder: Path, port: int) -> None:
+    uri = f"http://127.0.0.1:{port}"
+    with server(folder / "server", port):
+        process = start(folder, "served", f"tracking.uri={uri}")
+        wait_for(process, folder, "served", 3)
+    wait_for(process, folder, "served", 14)
+    with server(folder / "server", port):
+        said = ended(process)
+        assert "MLflow is away (Connection refused)" in said
+        assert "MLflow is back" in said
+        is_whole(folder, "served", uri)
+
+
+def test_a_server_that_stays_dead_is_waited_for_told_and_completed_by_resume(folder: Path, port: int) -> None:
+    uri = f"http://127.0.0.1:{port}"
+    with server(folder / "dead", port):
+        process = start(folder, "dead", f"tracking.uri={uri}")
+        wait_for(process, folder, "dead", 3)
+    said = ended(process)
+    assert "trying for up to 120 s" in said
+    assert "MLflow did not come back" in said
+    assert "--name dead --resume" in said
+    assert len(read_results(folder / "runs" / "dead" / "results.parquet")) == 5
+    assert (folder / "runs" / "dead" / "report" / "index.html").is_file()
+    refused = start(folder, "dead", f"tracking.uri={uri}", "--resume")
+    told, _ = refused.communicate(timeout=120)
+    assert (refused.returncode, "MLflow cannot use" in told) == (2, True), told
+    with server(folder / "dead", port):
+        assert "completed from the disk" in ended(start(folder, "dead", f"tracking.uri={uri}", "--resume"))
+        is_whole(folder, "dead", uri)
+        again = ended(start(folder, "dead", f"tracking.uri={uri}", "--resume"))
+        assert "completed from the disk" not in again
+        is_whole(folder, "dead", uri)

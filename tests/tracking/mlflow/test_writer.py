@@ -1,0 +1,291 @@
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+import urllib.parse
+import urllib.request
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from mlflow import MlflowClient
+
+from faar_ray.config.trial import TrialConfig, config_id
+from faar_ray.errors import ConfigError
+from faar_ray.records import RankRecord, SineRecord, State
+from faar_ray.storage.run_location import TrialPlace
+from faar_ray.tracking.files.rank_trace import write_rank_trace
+from faar_ray.tracking.files.sine_trace import write_sine_trace
+from faar_ray.tracking.mlflow.trial_run import Ending, endings
+from faar_ray.tracking.mlflow.writer import Tracker
+
+CONFIG = TrialConfig.resolve({"seed": 3}, **{"pdrs.rho_shared": 0.8})
+
+
+@pytest.fixture(scope="module")
+def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return f"sqlite:///{tmp_path_factory.mktemp('my runs')}/mlflow.db"
+
+
+@pytest.fixture(scope="module")
+def client(uri: str) -> MlflowClient:
+    Tracker(uri, "first")
+    return MlflowClient(uri)
+
+
+@pytest.fixture
+def tracker(uri: str, client: MlflowClient, request: pytest.FixtureRequest) -> Tracker:
+    found = Tracker(uri, request.node.name)
+    found.start_search("rho", "name: rho\n", {"faar_ray.sampler": "tpe"}, seed=5)
+    return found
+
+
+def start(tracker: Tracker, name: str = "t000-s3") -> str:
+    return tracker.start_trial(name, CONFIG, {"pdrs.rho_shared": 0.8}, "trial")
+
+
+def history(client: MlflowClient, run: str, metric: str) -> list[tuple[int, float]]:
+    return [(m.step, m.value) for m in client.get_metric_history(run, metric)]
+
+
+def text(client: MlflowClient, run: str, artifact: str, folder: Path) -> str:
+    return Path(client.download_artifacts(run, artifact, str(folder))).read_text()
+
+
+def test_a_search_is_a_parent_with_its_space_and_environment(
+    tracker: Tracker, client: MlflowClient, tmp_path: Path
+) -> None:
+    run = client.get_run(tracker.parent)
+
+    assert run.info.run_name == "rho"
+    assert run.data.tags["faar_ray.role"] == "search"
+    assert run.data.tags["faar_ray.sampler"] == "tpe"
+    assert text(client, tracker.parent, "space.yaml", tmp_path) == "name: rho\n"
+    assert json.loads(text(client, tracker.parent, "environment.json", tmp_path))["seed"] == 5
+
+
+def test_a_trial_is_a_child_with_searched_keys_only_and_its_whole_config(
+    tracker: Tracker, client: MlflowClient, tmp_path: Path
+) -> None:
+    run = client.get_run(start(tracker))
+
+    assert run.data.params == {"pdrs.rho_shared": "0.8"}
+    assert run.data.tags["mlflow.parentRunId"] == tracker.parent
+    assert run.data.tags["faar_ray.role"] == "trial"
+    assert run.data.tags["faar_ray.trial_id"] == run.info.run_name == "t000-s3"
+    assert run.data.tags["faar_ray.config_id"] == config_id(CONFIG)
+    assert run.data.tags["faar_ray.seed"] == "3"
+    config = yaml.safe_load(text(client, run.info.run_id, "config.yaml", tmp_path))
+    assert TrialConfig.resolve(config) == CONFIG
+
+
+def test_an_epoch_is_one_batch_with_step_epoch(
+    tracker: Tracker, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, batches, plain = start(tracker), list[Any](), tracker._client.log_batch
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        batches.append(args)
+        return plain(*args, **kwargs)
+
+    monkeypatch.setattr(tracker._client, "log_batch", counted)
+
+    for epoch in range(2):
+        tracker.log_epoch(run, epoch, {f"val/m{i}": float(epoch) for i in range(200)})
+
+    assert len(batches) == 2
+    assert history(client, run, "val/m7") == [(0, 0.0), (1, 1.0)]
+
+
+def test_values_that_are_not_finite_are_left_out(tracker: Tracker, client: MlflowClient) -> None:
+    run = start(tracker)
+
+    tracker.log_epoch(run, 0, {"good": 1.0, "nan": float("nan"), "inf": float("inf")})
+
+    assert client.get_run(run).data.metrics == {"good": 1.0}
+
+
+def test_more_metrics_than_a_batch_holds_arrive_all(tracker: Tracker, client: MlflowClient) -> None:
+    run = start(tracker)
+
+    tracker.log_epoch(run, 0, {f"m{i}": 1.0 for i in range(1001)})
+
+    assert len(client.get_run(run).data.metrics) == 1001
+
+
+def test_more_parameters_than_a_batch_holds_arrive_all(tracker: Tracker, client: MlflowClient) -> None:
+    run = tracker.start_trial("t1", CONFIG, {f"p{i}": i for i in range(101)}, "control")
+
+    assert len(client.get_run(run).data.params) == 101
+
+
+def test_replayed_epochs_are_logged_once_also_by_the_next_driver(
+    tracker: Tracker, client: MlflowClient, uri: str, request: pytest.FixtureRequest
+) -> None:
+    run = start(tracker)
+    for epoch in range(3):
+        tracker.log_epoch(run, epoch, {"delta_m": float(epoch)})
+    tracker.log_epoch(run, 1, {"delta_m": 99.0})
+
+    successor = Tracker(uri, request.node.name)
+    successor.resume_search(tracker.parent)
+    assert successor.start_trial("t000-s3", CONFIG, {"pdrs.rho_shared": 0.8}, "trial", run) == run
+    for epoch in range(4):
+        successor.log_epoch(run, epoch, {"delta_m": float(epoch)})
+
+    assert history(client, run, "delta_m") == [(0, 0.0), (1, 1.0), (2, 2.0), (3, 3.0)]
+
+
+@pytest.mark.parametrize(("state", "status"), [("COMPLETE", "FINISHED"), ("PRUNED", "KILLED"), ("FAIL", "FAILED")])
+def test_a_trial_ends_with_the_truth(
+    tracker: Tracker, client: MlflowClient, tmp_path: Path, state: State, status: str
+) -> None:
+    run = start(tracker)
+    tracker.log_epoch(run, 4, {"delta_m": 1.0})
+    (tmp_path / "adapter.safetensors").write_bytes(b"x")
+
+    tracker.end_trial(
+        run, state, metrics={"test/delta_m": 0.5}, reason="because",
+        artifacts=[tmp_path / "adapter.safetensors", tmp_path / "absent"],
+    )  # fmt: skip
+
+    found = client.get_run(run)
+    assert found.info.status == status
+    assert found.info.end_time is not None
+    assert found.data.tags["faar_ray.state"] == state
+    assert found.data.tags["faar_ray.reason"] == "because"
+    assert history(client, run, "test/delta_m") == [(4, 0.5)]
+    assert {f.path for f in client.list_artifacts(run)} == {"adapter.safetensors", "config.yaml"}
+
+
+def test_a_trial_cannot_end_running(tracker: Tracker) -> None:
+    with pytest.raises(ValueError, match="RUNNING"):
+        tracker.end_trial(start(tracker), "RUNNING")
+
+
+def test_a_continued_run_is_running_again(tracker: Tracker, client: MlflowClient) -> None:
+    run = start(tracker)
+    tracker.end_trial(run, "FAIL")
+
+    tracker.start_trial("t000-s3", CONFIG, {}, "trial", run)
+
+    assert client.get_run(run).info.status == "RUNNING"
+
+
+def test_children_are_found_by_trial_id_and_those_left_running_are_closed(
+    tracker: Tracker, client: MlflowClient
+) -> None:
+    done, left = start(tracker, "t000-s0"), start(tracker, "t001-s0")
+    tracker.end_trial(done, "COMPLETE")
+
+    assert tracker.runs_of(tracker.parent) == {"t000-s0": done, "t001-s0": left}
+    assert tracker.close_running(tracker.parent, "FAIL", "the driver was killed") == ["t001-s0"]
+    assert client.get_run(done).info.status == "FINISHED"
+    assert client.get_run(left).info.status == "FAILED"
+
+
+def test_the_rank_trace_is_logged_as_file_and_picture(tracker: Tracker, client: MlflowClient, tmp_path: Path) -> None:
+    run, trace = start(tracker), tmp_path / "t000-s3.parquet"
+    write_rank_trace(trace, "t", [RankRecord(0, 0, 0, "qkv", "shared", 4, 4, "adapter", 1.0, 1.0, (1.0,) * 4, 0, 9)])
+
+    tracker.log_rank_trace(run, trace, "ranks")
+
+    assert {"rank_trace.parquet", "rank_trace.png"} <= {f.path for f in client.list_artifacts(run)}
+
+
+SINES = [
+    SineRecord(e, 3, 1, "fc1", task, 9.0, 0.01, 0.05, 0.1, 0.45, 64, 40.0, 90.0, 0.2, None)
+    for e in range(2)
+    for task in ("depth", "edge")
+]
+
+
+def test_the_sine_trace_is_logged_as_file_and_picture(tracker: Tracker, client: MlflowClient, tmp_path: Path) -> None:
+    run, trace = start(tracker), tmp_path / "any name.parquet"
+    write_sine_trace(trace, "t", SINES)
+
+    tracker.log_sine_trace(run, trace, "sines")
+
+    assert {"sinewich_trace.parquet", "sinewich_trace.png"} <= {f.path for f in client.list_artifacts(run)}
+    logged = Path(client.download_artifacts(run, "sinewich_trace.parquet", str(tmp_path)))
+    assert logged.read_bytes() == trace.read_bytes()
+
+
+@pytest.mark.parametrize("records", [[], SINES])
+def test_a_trials_ending_bears_being_repeated_and_has_a_sine_trace_where_there_is_one(
+    tracker: Tracker, client: MlflowClient, tmp_path: Path, records: list[SineRecord]
+) -> None:
+    run, files = start(tracker), TrialPlace(tmp_path, "t000-s3")
+    write_rank_trace(files.trace, "t", [])
+    write_sine_trace(files.sines, "t", records)
+
+    for write in 2 * endings(tracker, run, files, "title", Ending("COMPLETE", 1, {"delta_m": 1.0})):
+        write()
+
+    assert client.get_run(run).info.status == "FINISHED"
+    names = {f.path for f in client.list_artifacts(run)}
+    assert names >= {"config.yaml", "rank_trace.parquet"}
+    assert ({"sinewich_trace.parquet", "sinewich_trace.png"} & names != set()) == bool(records)
+
+
+def test_a_search_ends_with_its_report(tracker: Tracker, client: MlflowClient, tmp_path: Path) -> None:
+    (tmp_path / "report").mkdir()
+    (tmp_path / "report" / "index.html").write_text("<html>")
+
+    tracker.end_search("FINISHED", tmp_path / "report")
+
+    assert client.get_run(tracker.parent).info.status == "FINISHED"
+    assert [f.path for f in client.list_artifacts(tracker.parent, "report")] == ["report/index.html"]
+
+
+def test_a_deleted_experiment_is_refused_with_the_way_out(uri: str, client: MlflowClient) -> None:
+    client.delete_experiment(Tracker(uri, "gone").experiment_id)
+
+    with pytest.raises(ConfigError, match=r"tracking\.experiment: 'gone' was deleted.*restore"):
+        Tracker(uri, "gone")
+
+
+def test_a_file_that_is_no_database_is_refused_and_kept(tmp_path: Path) -> None:
+    (tmp_path / "mlflow.db").write_text("precious" * 200)
+
+    with pytest.raises(ConfigError, match=r"tracking\.uri"):
+        Tracker(f"sqlite:///{tmp_path}/mlflow.db", "rho")
+
+    assert (tmp_path / "mlflow.db").read_text() == "precious" * 200
+
+
+def test_making_the_database_says_nothing(tmp_path: Path) -> None:
+    code = "from faar_ray.tracking.mlflow_writer import Tracker; Tracker('sqlite:///mlflow.db', 'rho')"
+    here = str(Path(__file__).parents[3])
+
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": here},
+        capture_output=True,
+        text=True,
+    )
+
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    with sqlite3.connect(tmp_path / "mlflow.db") as database:
+        assert ("rho",) in database.execute("select name from experiments").fetchall()
+
+
+@pytest.mark.slow
+def test_a_plain_mlflow_ui_beside_the_database_serves_runs_and_artifacts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mlflow_ui: Callable[[Path], AbstractContextManager[str]]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    tracker = Tracker("sqlite:///mlflow.db", "rho")
+    parent = tracker.start_search("rho", "name: rho\n", {})
+
+    with mlflow_ui(tmp_path) as address:
+        query = urllib.parse.urlencode({"path": "space.yaml", "run_uuid": parent})
+        with urllib.request.urlopen(f"{address}/get-artifact?{query}", timeout=30) as answer:
+            assert answer.read() == b"name: rho\n"

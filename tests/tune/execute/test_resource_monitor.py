@@ -1,0 +1,109 @@
+"""A search without a machine says so, once, and again when one is there."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from faar_ray.cluster.capacity import Node
+from faar_ray.cluster.ray_cluster import Machine
+from faar_ray.config.run_sections import Resources
+from faar_ray.tune.execute.resource_monitor import PATIENCE_S, MachineWatch
+from faar_ray.tune.show.json_lines import JsonLines
+from faar_ray.tune.show.progress import Progress
+from faar_ray.tune.space.space import SearchSpace
+
+Space = Callable[..., SearchSpace]
+
+
+class Clock:
+    """Seconds that a test turns on."""
+
+    def __init__(self) -> None:
+        self.s = 0.0
+
+    def __call__(self) -> float:
+        return self.s
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def nodes() -> list[Machine]:
+    return [Machine("head", Node(0, 0), True, {})]
+
+
+@pytest.fixture
+def said() -> list[tuple[str, bool]]:
+    return []
+
+
+@pytest.fixture
+def watch(
+    driver: Callable[..., Any], space: Space, clock: Clock, nodes: list[Machine], said: list[tuple[str, bool]]
+) -> MachineWatch:
+    def say(text: str, waiting: bool) -> None:
+        said.append((text, waiting))
+
+    return MachineWatch(driver(space()).book, Resources(gpus_per_worker=1), say, lambda: nodes, clock)
+
+
+def test_a_search_that_waits_says_so_once_and_again_when_machines_come(
+    watch: MachineWatch, clock: Clock, nodes: list[Machine], said: list[tuple[str, bool]]
+) -> None:
+    for second in range(100):
+        clock.s = float(second)
+        watch.look(well=False)
+    assert said == [("waiting for machines: a trial needs 1 CPU and 1 GPU, the cluster has 0 CPUs now", True)]
+    nodes.append(Machine("worker", Node(8, 1), False, {}))
+    clock.s = 100.0
+    watch.look(well=True)
+    watch.look(well=True)
+    assert said[1:] == [("machines are there after 1:40: 8 CPUs and 1 GPU", False)]
+    clock.s = 101.0
+    watch.look(well=False)
+    clock.s = 101.0 + PATIENCE_S
+    watch.look(well=False)
+    assert [waiting for _, waiting in said] == [True, False, True]  # lost again
+
+
+def test_the_start_of_a_trial_is_no_wait(watch: MachineWatch, clock: Clock, said: list[tuple[str, bool]]) -> None:
+    for second in (0.0, PATIENCE_S - 1):
+        clock.s = second
+        watch.look(well=False)
+    watch.look(well=True)
+    assert said == []
+
+
+def test_nobody_waits_without_an_open_job(watch: MachineWatch, clock: Clock, said: list[tuple[str, bool]]) -> None:
+    assert not watch.book.running
+    for second in range(60):
+        clock.s = float(second)
+        watch.on_step_end(0, [])  # without a job Ray is not even asked
+    assert said == []
+
+
+def test_a_pipe_gets_a_plain_line_a_terminal_the_headline_and_a_program_an_event() -> None:
+    text = "waiting for machines: a trial needs 1 CPU, the cluster has 0 CPUs now"
+    out = io.StringIO()
+    with Progress(Console(file=out, force_terminal=False), "rho", ["delta_m"], 8) as plain:
+        plain.machines(text, True)
+    assert out.getvalue().strip().endswith(text)
+    board = Progress(Console(file=io.StringIO(), force_terminal=True, width=160), "rho", ["delta_m"], 8)
+    board.machines(text, True)
+    assert board._headline().plain.endswith(text)
+    board.machines("machines are there", False)
+    assert "machines" not in board._headline().plain
+    out = io.StringIO()
+    with JsonLines(Console(file=out, force_terminal=False), "rho", ["delta_m"], 8) as lines:
+        lines.machines(text, True)
+    event = json.loads(out.getvalue())
+    assert (event["event"], event["waiting"], event["text"]) == ("machines", True, text)

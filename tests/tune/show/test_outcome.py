@@ -1,0 +1,52 @@
+"""What a search ends with."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+
+from rich.console import Console
+
+from faar_ray.records import TrialResult
+from faar_ray.report.words.answer import answer
+from faar_ray.tune.show.outcome import best_of, json_line, show_answer
+from faar_ray.tune.space.sections import Objective
+from faar_ray.tune.space.space import SearchSpace
+
+GOALS = [Objective(name="delta_m", goal="maximize"), Objective(name="trainable_params", goal="minimize")]
+
+
+def result(number: int, delta_m: float, params: float, seed: int = 0) -> TrialResult:
+    metrics = {"delta_m": delta_m, "trainable_params": params, "test/delta_m": delta_m - 1}
+    rho = {"pdrs.rho_shared": 0.9 + number / 100}
+    return TrialResult(f"t00{number}-s{seed}", f"id{number}", seed, "trial", "COMPLETE", rho, metrics, 9.0, 3)
+
+
+def test_the_best_are_the_front_with_the_best_quality_first() -> None:
+    trials = [result(0, 1.0, 30), result(1, 3.0, 20), result(2, 2.0, 10)]
+    assert [r.trial_id for r in best_of(trials, GOALS)] == ["t001-s0", "t002-s0"]
+    assert [r.trial_id for r in best_of(trials, GOALS[:1])] == ["t001-s0"]
+    assert best_of([], GOALS) == []
+
+
+def test_the_json_line_holds_what_the_contract_says(space: Callable[..., SearchSpace]) -> None:
+    one = result(0, 1.0, 30)
+    counts = {"complete": 1, "pruned": 0, "failed": 0}
+    config = space().trial_config(one.params)
+    line = json_line("tiny", "/runs/tiny", "sqlite:///x", "abc", counts, [one], {one.trial_id: config})
+    assert "\n" not in line
+    found = json.loads(line)
+    assert list(found) == ["name", "path", "tracking_uri", "parent_run_id", "trials", "best"]
+    assert list(found["best"][0]) == ["trial_id", "config", "metrics"]
+    assert found["best"][0]["config"]["pdrs"]["rho_shared"] == 0.9
+
+
+def test_the_table_fits_eighty_columns_and_keeps_names_whole() -> None:
+    trials = [result(0, 1.0, 30e3), result(0, 1.5, 30e3, seed=1), result(1, 3.0, 20e3), result(1, 3.2, 21e3, seed=1)]
+    out = io.StringIO()
+    show_answer(Console(file=out, width=80, color_system=None), answer(trials, GOALS))
+    lines = out.getvalue().splitlines()
+    assert max(map(len, lines)) <= 80
+    (best,) = [line for line in lines if line.startswith("rho_shared 0.91")]
+    assert "take this" in best

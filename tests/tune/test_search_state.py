@@ -1,0 +1,158 @@
+"""The driver's book: order of jobs, limits, failures."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from faar_ray.errors import StorageError, TooManyFailures
+from faar_ray.tune.execute.ray_tune_adapters import halting
+from faar_ray.tune.run.jobs import Job
+from faar_ray.tune.space.space import SearchSpace
+
+Space = Callable[..., SearchSpace]
+Drive = Callable[..., Any]
+
+
+def with_test(job: Job, epoch: int) -> dict[str, float]:
+    task = job.config.data.tasks[0]
+    metric = {"semseg": "miou", "normals": "mean_angle"}[task]
+    values = {"delta_m": float(epoch), "trainable_params": 1e5}
+    return values | ({f"{s}/{task}/{metric}": 10.0 for s in ("val", "test")} if job.role == "reference" else {})
+
+
+def test_references_come_first_and_trials_wait_for_them(space: Space, driver: Drive) -> None:
+    drive = driver(space(references="auto"), train=with_test, concurrent=3)
+    handed = [drive.book.next_job(), drive.book.next_job(), drive.book.next_job()]
+    assert [job and job.trial_id for job in handed] == ["ref-semseg", "ref-normals", None]
+    assert not drive.book.finished()
+
+
+def test_a_reference_of_an_earlier_search_is_part_of_this_one(space: Space, driver: Drive, tmp_path: Path) -> None:
+    auto = space(references="auto", budget={"trials": 1})
+    assert driver(auto, tmp_path / "a.log", train=with_test).run().order[:2] == ["ref-semseg", "ref-normals"]
+    second = driver(auto, tmp_path / "b.log", train=with_test).run()
+    assert second.order == ["t000-s0"]
+    assert [r.trial_id for r in second.proposer.results()] == ["ref-normals", "ref-semseg", "t000-s0"]
+    assert second.book.references.val == second.book.references.test == {"semseg": 10.0, "normals": 10.0}
+
+
+def test_other_data_and_other_seeds_need_other_references(space: Space, driver: Drive, tmp_path: Path) -> None:
+    driver(space(references="auto", budget={"trials": 1}), tmp_path / "a.log", train=with_test).run()
+    other = space(references="auto", budget={"trials": 1}, base={"optim": {"lr": 1e-3}})
+    assert "ref-semseg" in driver(other, tmp_path / "b.log", train=with_test).run().order
+
+
+def test_a_failed_reference_ends_the_search(space: Space, driver: Drive) -> None:
+    drive = driver(space(references="auto"), train=lambda job, epoch: {"error": 1.0}).run()
+    assert "ref-semseg failed: it broke" in str(drive.book.fatal)
+    assert drive.proposer.counts() == {"complete": 0, "pruned": 0, "failed": 0}
+
+
+def test_controls_fill_the_gap_while_replicates_wait(space: Space, driver: Drive) -> None:
+    waiting = space(
+        controls=[{"method": "dora"}],
+        budget={"trials": 4},
+        search={"replicates": {"top": 1, "seeds": 2}},
+        scheduler={"type": "none"},
+    )
+    order = driver(waiting, concurrent=2).run().order
+    assert order.index("c00-s0") == 3
+    assert len(order) == 5
+
+
+def test_controls_run_to_their_end(space: Space, driver: Drive) -> None:
+    def train(job: Job, epoch: int) -> dict[str, float]:
+        return {"delta_m": -99.0 if job.role == "control" else 1.0, "trainable_params": 1e5}
+
+    results = driver(space(controls=[{"method": "dora"}, {"method": "lora"}]), train=train).run().proposer.results()
+    assert [(r.state, r.epochs) for r in results if r.role == "control"] == [("COMPLETE", 3)] * 2
+
+
+def test_time_ends_the_search_within_one_epoch_and_says_so(space: Space, driver: Drive) -> None:
+    ticks = iter(range(0, 100000, 1))
+    drive = driver(space(budget={"trials": 50, "time": "60s"}), now=lambda: float(next(ticks))).run()
+    assert drive.book.limit.startswith("budget.time 60s was reached after 1:0")
+    last = drive.proposer.results()[-1]
+    assert (last.state, last.reason) == ("PRUNED", drive.book.limit) or last.state == "COMPLETE"
+    assert 1 < len(drive.proposer.results()) < 50
+
+
+def test_downtime_is_not_counted(space: Space, driver: Drive) -> None:
+    timed = space(budget={"trials": 2, "time": "60s"})
+    first = driver(timed, now=lambda: 1000.0)
+    first.book.next_job()
+    first.book.epoch("t000-s0", 0, {"delta_m": 1.0, "trainable_params": 1.0})
+    assert driver(timed, now=lambda: 9999.0).book.elapsed() == 0.0
+
+
+def test_one_failure_too_many_ends_the_search(space: Space, driver: Drive) -> None:
+    breaking = space(failure={"max_failures": 2}, budget={"trials": 9})
+    drive = driver(breaking, train=lambda job, epoch: {"error": 1.0}).run()
+    assert isinstance(drive.book.fatal, TooManyFailures)
+    assert "3 trials failed, failure.max_failures is 2" in str(drive.book.fatal)
+    assert drive.proposer.counts()["failed"] == 3
+
+
+def test_a_trial_that_ends_short_of_its_epochs_is_a_failure(space: Space, driver: Drive) -> None:
+    drive = driver(space())
+    job = drive.book.next_job()
+    drive.book.epoch(job.trial_id, 0, {"delta_m": 1.0, "trainable_params": 1.0})
+    drive.book.ended(job.trial_id)
+    (result,) = drive.proposer.results()
+    assert result.state == "FAIL"
+    assert result.reason.startswith("it ended by itself after 1 of 3 epochs [t000-s0: pdrs.rho_shared 0.95")
+
+
+def test_the_test_split_is_kept_from_the_search_and_shown_in_the_results(space: Space, driver: Drive) -> None:
+    drive = driver(space(budget={"trials": 1}))
+    job = drive.book.next_job()
+    for epoch in range(3):
+        drive.book.epoch(job.trial_id, epoch, {"delta_m": 1.0, "trainable_params": 1.0})
+    drive.book.tested(job.trial_id, {"test/delta_m": 7.0})
+    drive.book.ended(job.trial_id)
+    assert drive.proposer.results()[0].metrics["test/delta_m"] == 7.0
+    assert "test/delta_m" not in drive.study.get_trials()[0].user_attrs["result"]["metrics"]
+
+
+def test_a_storage_that_gives_out_ends_the_search_and_none_of_its_jobs(
+    space: Space, driver: Drive, tmp_path: Path
+) -> None:
+    four = space(budget={"trials": 4}, scheduler={"type": "none"})
+    undisturbed = driver(four, tmp_path / "whole.log").run()
+    broken = driver(four, tmp_path / "study.log")
+
+    def train(job: Job, epoch: int) -> dict[str, float]:
+        if (job.trial_id, epoch) == ("t001-s0", 1):
+            broken.book.halt(StorageError("full"))
+        metrics: dict[str, float] = plain(job, epoch)
+        return metrics
+
+    plain, broken.train = broken.train, train
+    broken.run()
+    assert broken.book.halted
+    assert broken.proposer.counts() == {"complete": 1, "pruned": 0, "failed": 0}
+    resumed = driver(four, tmp_path / "study.log").run()
+    told = [{r.trial_id: (r.state, r.metrics) for r in drive.proposer.results()} for drive in (resumed, undisturbed)]
+    assert told[0] == told[1]
+
+
+def test_what_cannot_be_written_is_no_fault_of_a_trial(space: Space, driver: Drive, tmp_path: Path) -> None:
+    book = driver(space()).book
+    with halting(book, tmp_path):
+        os.write(os.open("/dev/full", os.O_WRONLY), b"x")
+    assert str(book.fatal) == f"storage.path: {tmp_path} cannot be written (No space left on device)"
+    assert book.finished()
+
+
+def test_a_job_that_could_not_be_begun_is_not_waited_for(space: Space, driver: Drive, tmp_path: Path) -> None:
+    class Full:
+        def started(self, job: Job) -> None:
+            raise StorageError("full")
+
+    book = driver(space(), watchers=[Full()], concurrent=1).book
+    with halting(book, tmp_path):
+        book.next_job()
+    assert (book.halted, book.running, book.finished()) == (True, {}, True)
