@@ -25,7 +25,7 @@ from faar_ray.errors import ConfigError, DataError, FaarRayError
 from faar_ray.export.read import load_model, read_adapter_file
 from faar_ray.export.trials import adapter_of
 from faar_ray.models import MultiTaskModel
-from faar_ray.storage.atomic import must_be_new, replacing, writing
+from faar_ray.storage.atomic import atomic_write, config_error_on_oserror, must_be_new
 
 EXAMPLE = "example: python -m faar_ray.predict rho/t003-s0 street.jpg --out pictures"
 
@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--tracking-uri", default="sqlite:///mlflow.db", help="where MLflow run ids are looked up")
     args = parser.parse_args(argv)
     try:
-        with writing(args.out):
+        with config_error_on_oserror(args.out):
             for path in predict(args.trial, args.images, args.out, tracking_uri=args.tracking_uri):
                 print(path)
     except FaarRayError as error:
@@ -71,7 +71,7 @@ def predict(trial: str, images: Sequence[Path], out: Path, *, tracking_uri: str)
         for task, output_NHW in outputs(model, image, file.config.data.image_size).items():
             target = out / f"{path.stem}_{task}.png"
             pixels = (coloured(task, output_NHW) * 255).round().astype(np.uint8)
-            with replacing(target) as scratch:
+            with atomic_write(target) as scratch:
                 Image.fromarray(pixels).save(scratch, format="png")
             yield target
 

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 
-def tool(name: str) -> str:
+def tool_command(name: str) -> str:
     """`mlflow` where the shell finds this environment's own one by that name, else its path, short where it can be."""
     own = Path(sys.executable).parent / name
     found = shutil.which(name)
@@ -22,5 +22,5 @@ def tool(name: str) -> str:
 def ui_command(tracking_uri: str) -> str:
     """How MLflow shows the runs; without an argument where it finds the database by itself."""
     if tracking_uri == f"sqlite:///{Path.cwd() / 'mlflow.db'}":
-        return f"{tool('mlflow')} ui"
-    return f"{tool('mlflow')} ui --backend-store-uri {shlex.quote(tracking_uri)}"
+        return f"{tool_command('mlflow')} ui"
+    return f"{tool_command('mlflow')} ui --backend-store-uri {shlex.quote(tracking_uri)}"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from faar_ray.tools import tool, ui_command
+from faar_ray.tools import tool_command, ui_command
 
 
 @pytest.fixture
@@ -25,14 +25,14 @@ def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_program_is_called_by_its_path_where_the_shell_would_not_find_it(environment: Path) -> None:
-    assert tool("mlflow") == ".venv/bin/mlflow"
+    assert tool_command("mlflow") == ".venv/bin/mlflow"
 
 
 def test_a_program_is_called_by_its_name_in_an_activated_environment(
     environment: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", f"{environment}:/usr/bin")
-    assert tool("mlflow") == "mlflow"
+    assert tool_command("mlflow") == "mlflow"
 
 
 def test_the_ui_needs_no_address_where_it_finds_the_database_by_itself(environment: Path) -> None:

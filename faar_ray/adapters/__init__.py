@@ -4,7 +4,7 @@ from faar_ray.adapters.build import ADAPTERS, adapters_of, build_adapter, build_
 from faar_ray.adapters.linear import AdaptedLinear, TaskLinears
 from faar_ray.adapters.low_rank import DoRA, LoRA, LowRankFactors, Site
 from faar_ray.adapters.sinewich.clock import ClockNet
-from faar_ray.adapters.sinewich.sine_awb import FullBase, SineBase, SineWeights, held_kernels
+from faar_ray.adapters.sinewich.sine_awb import FullBase, SineBase, SineWeights, cached_kernels
 from faar_ray.adapters.sinewich.sine_linear import Grid, SineHidden, SineLinears
 
 __all__ = [
@@ -25,5 +25,5 @@ __all__ = [
     "adapters_of",
     "build_adapter",
     "build_base",
-    "held_kernels",
+    "cached_kernels",
 ]

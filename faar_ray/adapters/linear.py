@@ -44,11 +44,11 @@ class TaskLinears(nn.Module):
         """(S, ..., I) -> (T, ..., O); S is 1 where all tasks still share a stream, else T."""
         return adapted(self.base, self._of_tasks(), x)
 
-    def beside(self, shared: nn.Module, x: Tensor) -> Tensor:
+    def with_shared(self, shared: nn.Module, x: Tensor) -> Tensor:
         """The shared linear's stream first, (S, ..., I) -> (1 + T, ..., O); S is 1 or 1 + T."""
         return adapted(self.base, [_adapter_of(shared), *self._of_tasks()], x)
 
-    def on_common(self, shared: nn.Module | None, x: Tensor) -> Tensor:
+    def on_shared_input(self, shared: nn.Module | None, x: Tensor) -> Tensor:
         """MTLoRA's path, where W sees the shared stream x_0 only: (S, ..., I) -> (K, ..., O).
 
         `shared` is the shared linear where its own output is wanted, first; else None.

@@ -13,7 +13,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from faar_ray.adapters.fast.low_rank_update import Change
+from faar_ray.adapters.fast.low_rank_update import LowRankUpdate
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -101,7 +101,7 @@ class LowRankFactors(nn.Module):
     def keep(self, index_K: Tensor) -> None:
         """Keep these components, in this order, as new parameters; the caller moves optimizer state."""
         for name, axes in self.RANK_AXES.items():
-            setattr(self, name, nn.Parameter(chosen(getattr(self, name).detach(), index_K, axes)))
+            setattr(self, name, nn.Parameter(select(getattr(self, name).detach(), index_K, axes)))
         self.mask_R = torch.ones_like(self.mask_R[: self.rank])
         self.active = self.rank
 
@@ -110,7 +110,7 @@ class LowRankFactors(nn.Module):
         return sum(p.numel() for p in self.parameters())
 
 
-def chosen(tensor: Tensor, index_K: Tensor, axes: Sequence[int]) -> Tensor:
+def select(tensor: Tensor, index_K: Tensor, axes: Sequence[int]) -> Tensor:
     """A copy with these cells of every axis, in this order."""
     for axis in axes:
         tensor = tensor.index_select(axis, index_K)
@@ -134,9 +134,9 @@ class LoRA(LowRankFactors):
         A_RI, B_RO = self.prefix()
         return product + self.scale * (x @ A_RI.t() @ B_RO)
 
-    def change(self) -> Change | None:
+    def change(self) -> LowRankUpdate | None:
         """The same as plain tensors, for the products of `functional`; None where `adapt` is the only form."""
-        return Change(*self.prefix(), None, self.scale)
+        return LowRankUpdate(*self.prefix(), None, self.scale)
 
 
 class DoRA(LoRA):
@@ -162,9 +162,9 @@ class DoRA(LoRA):
         """m (W x' + s B A x) / ||W + s B A||."""
         return super().adapt_product(weight_OI, product, x) * self._gain(super().adapt(weight_OI))
 
-    def change(self) -> Change | None:
+    def change(self) -> LowRankUpdate | None:
         """With magnitude and norm."""
-        return Change(*self.prefix(), self.m_O, self.scale, self.detached)
+        return LowRankUpdate(*self.prefix(), self.m_O, self.scale, self.detached)
 
     def _gain(self, direction_OI: Tensor) -> Tensor:
         norm_O = torch.linalg.vector_norm(direction_OI.detach() if self.detached else direction_OI, dim=1)

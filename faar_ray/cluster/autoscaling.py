@@ -21,7 +21,7 @@ TYPE = "ray.io/node-group"
 """The label that names a machine's node type, where an autoscaler started it."""
 BOOTSTRAP = "~/ray_bootstrap_config.yaml"
 """Where `ray up` leaves the cluster's file on the head."""
-MOST = 1000
+UNBOUNDED_COUNT = 1000
 """Machines of one type that are counted: Kubernetes knows groups without a bound."""
 
 
@@ -40,7 +40,7 @@ def cluster_of(file: str | None) -> ClusterFile | None:
         raise fault if path.is_file() else ConfigError(f"resources.cluster: {fault}") from None
 
 
-def told_by_ray(machines: Sequence[Machine]) -> ClusterFile | None:
+def cluster_from_ray(machines: Sequence[Machine]) -> ClusterFile | None:
     """What the cluster that this process is connected to knows of itself: its autoscaler's report in Ray's GCS (which
     not every version makes), else the file of `ray up` where this is the head.
     """
@@ -63,7 +63,7 @@ def _reported(config: Any) -> ClusterFile:
         NodeType(
             group.name,
             Node(group.resources.get("CPU", 0), group.resources.get("GPU", 0)),
-            MOST if group.max_count < 0 else group.max_count,
+            UNBOUNDED_COUNT if group.max_count < 0 else group.max_count,
             usd_per_hour=None,
             spot=False,
             head=False,
@@ -73,13 +73,13 @@ def _reported(config: Any) -> ClusterFile:
     return ClusterFile(Path(), "", "", sum(kind.most for kind in kinds), tuple(kinds))
 
 
-def room(need: Resources, machines: Sequence[Machine], cluster: ClusterFile | None) -> Capacity:
+def cluster_capacity(need: Resources, machines: Sequence[Machine], cluster: ClusterFile | None) -> Capacity:
     """How many trials run at once on these machines and those that may come.
 
     Raises:
         ConfigError: not even one can ever fit.
     """
-    alive, more = ([item.node for item in some] for some in (machines, coming(cluster, machines, need)))
+    alive, more = ([item.node for item in some] for some in (machines, autoscalable_nodes(cluster, machines, need)))
     try:
         return capacity(need, alive, more, one="the one machine of the cluster")
     except ConfigError as fault:
@@ -87,7 +87,7 @@ def room(need: Resources, machines: Sequence[Machine], cluster: ClusterFile | No
         raise ConfigError(f"{fault}{hint}") from None
 
 
-def coming(cluster: ClusterFile | None, machines: Sequence[Machine], need: Resources) -> list[NodeType]:
+def autoscalable_nodes(cluster: ClusterFile | None, machines: Sequence[Machine], need: Resources) -> list[NodeType]:
     """The type of every machine that may be added to those alive, the ones that hold most workers of a trial first.
 
     A live machine counts as one of the type that its label names, else of the first one with as many CPUs and GPUs.
@@ -97,7 +97,7 @@ def coming(cluster: ClusterFile | None, machines: Sequence[Machine], need: Resou
     alive = Counter(type_of(machine, cluster.types) for machine in machines)
     room_left = cluster.most_workers - sum(not machine.head for machine in machines)
     heads = [kind for kind in cluster.types if kind.head] if not any(machine.head for machine in machines) else []
-    left = {kind.name: min(kind.most, MOST) - alive[kind.name] - (kind in heads) for kind in cluster.types}
+    left = {kind.name: min(kind.most, UNBOUNDED_COUNT) - alive[kind.name] - (kind in heads) for kind in cluster.types}
     roomy = sorted(cluster.types, key=lambda kind: workers_on(need, kind.node), reverse=True)
     added = [kind for kind in roomy for _ in range(left[kind.name])]
     return heads + added[: max(0, room_left)]

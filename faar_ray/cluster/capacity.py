@@ -58,7 +58,7 @@ def capacity(
     total = (now + later) // need.workers
     if total == 0:
         raise ConfigError(_shortfall(need, [*nodes, *coming], now + later, len(coming), one))
-    why = f"{needed(need)}, {_supply(nodes, coming)}"
+    why = f"{format_need(need)}, {_supply(nodes, coming)}"
     if need.max_concurrent == "auto":
         return Capacity(total, why, now // need.workers)
     if need.max_concurrent < total:
@@ -68,23 +68,23 @@ def capacity(
     return Capacity(total, why + more, now // need.workers)
 
 
-def needed(need: Resources) -> str:
+def format_need(need: Resources) -> str:
     """What a trial needs, in words."""
     one = _words(need.cpus_per_worker, need.gpus_per_worker)
     return f"a trial needs {one if need.workers == 1 else f'{need.workers} workers of {one}'}"
 
 
-def offered(nodes: Sequence[Node]) -> str:
+def format_supply(nodes: Sequence[Node]) -> str:
     """What machines have together, in words."""
     return _words(sum(node.cpus for node in nodes), sum(node.gpus for node in nodes))
 
 
 def _supply(nodes: Sequence[Node], coming: Sequence[Node]) -> str:
-    have = offered(nodes)
+    have = format_supply(nodes)
     said = f"there {'is' if have == '1 CPU' else 'are'} {have}"
     if not coming:
         return said
-    more = f"{len(coming)} machine{'s' if len(coming) > 1 else ''} may come: {offered([*nodes, *coming])}"
+    more = f"{len(coming)} machine{'s' if len(coming) > 1 else ''} may come: {format_supply([*nodes, *coming])}"
     return f"{said} now, {more} in all" if nodes else f"{more} in all"
 
 

@@ -8,14 +8,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from faar_ray.cluster.node_types import PRICE
-from faar_ray.config.validation_messages import Fault
-from faar_ray.config.yaml_document import KeyPath, shown
+from faar_ray.config.validation_messages import Issue
+from faar_ray.config.yaml_document import KeyPath, quote_value
 
 NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,38}[A-Za-z0-9])?")
 """A name that file mounts, machine names and tags can hold."""
 
 
-def price(labels: Any, path: KeyPath, faults: list[Fault]) -> float | None:
+def price(labels: Any, path: KeyPath, faults: list[Issue]) -> float | None:
     """USD per hour by the price label; None where it is missing."""
     text = mapping(labels).get(PRICE)
     if text is None:
@@ -25,29 +25,31 @@ def price(labels: Any, path: KeyPath, faults: list[Fault]) -> float | None:
     except ValueError:
         usd = math.nan
     if not 0 <= usd < math.inf:
-        faults.append(Fault((*path, PRICE), f'must be a price in USD as quoted text ("0.526"), got {shown(text)}'))
+        faults.append(
+            Issue((*path, PRICE), f'must be a price in USD as quoted text ("0.526"), got {quote_value(text)}')
+        )
         return None
     return usd
 
 
-def name(data: Any, path: KeyPath, faults: list[Fault]) -> str:
+def name(data: Any, path: KeyPath, faults: list[Issue]) -> str:
     """The cluster's name; the empty text where it is none."""
     if isinstance(data, str) and NAME.fullmatch(data):
         return data
     rule = "must be 1 to 40 letters, digits, '-', '_' or '.'"
     if isinstance(data, str) and ":" in data:
         rule += " (a colon breaks file_mounts)"
-    faults.append(Fault(path, rule + (", it is missing" if data is None else f", got {shown(data)}")))
+    faults.append(Issue(path, rule + (", it is missing" if data is None else f", got {quote_value(data)}")))
     return ""
 
 
-def count(data: Mapping[str, Any], key: str, path: KeyPath, faults: list[Fault], why: str) -> int:
+def count(data: Mapping[str, Any], key: str, path: KeyPath, faults: list[Issue], why: str) -> int:
     """A whole number of nodes that must be written; 0 where it is not."""
     value = data.get(key)
     if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
         return value
-    said = f"must be written: {why}" if key not in data else f"must be a whole number from 0, got {shown(value)}"
-    faults.append(Fault((*path, key), said))
+    said = f"must be written: {why}" if key not in data else f"must be a whole number from 0, got {quote_value(value)}"
+    faults.append(Issue((*path, key), said))
     return 0
 
 

@@ -10,8 +10,8 @@ from typing import Any
 from faar_ray.cluster.capacity import Node
 from faar_ray.cluster.checks import count, listing, mapping, name, price
 from faar_ray.cluster.node_types import MARKET, ClusterFile, NodeType
-from faar_ray.config.validation_messages import Fault
-from faar_ray.config.yaml_document import Document, KeyPath, shown
+from faar_ray.config.validation_messages import Issue
+from faar_ray.config.yaml_document import Document, KeyPath, quote_value
 
 KINDS = {"RayCluster": ("spec",), "RayJob": ("spec", "rayClusterSpec")}
 """Where the description of the cluster stands in either."""
@@ -38,48 +38,48 @@ def cluster_spec(document: Document) -> tuple[KeyPath, dict[str, Any]]:
     return where, spec
 
 
-def read_kube(path: Path, document: Document) -> tuple[ClusterFile | None, list[Fault]]:
+def read_kube(path: Path, document: Document) -> tuple[ClusterFile | None, list[Issue]]:
     """The cluster, and all faults of the document."""
-    faults: list[Fault] = []
+    faults: list[Issue] = []
     where, spec = cluster_spec(document)
     if not mapping(spec.get("headGroupSpec")):
-        faults.append(Fault((*where, "headGroupSpec"), "must be written"))
+        faults.append(Issue((*where, "headGroupSpec"), "must be written"))
     groups = spec.get("workerGroupSpecs", [])
     if not isinstance(groups, list):
-        faults.append(Fault((*where, "workerGroupSpecs"), f"must be a list, got {shown(groups)}"))
+        faults.append(Issue((*where, "workerGroupSpecs"), f"must be a list, got {quote_value(groups)}"))
     called = name(mapping(document.data.get("metadata")).get("name"), ("metadata", "name"), faults)
     head = _head(mapping(spec.get("headGroupSpec")), (*where, "headGroupSpec"), faults)
     workers = list(_workers(listing(groups), (*where, "workerGroupSpecs"), faults))
     return ClusterFile(path, called, "kuberay", sum(kind.most for kind in workers), (head, *workers)), faults
 
 
-def _head(group: dict[str, Any], path: KeyPath, faults: list[Fault]) -> NodeType:
+def _head(group: dict[str, Any], path: KeyPath, faults: list[Issue]) -> NodeType:
     node = _node(group, path, faults) if group else Node(0, 0)
     return NodeType("head", node, 1, _price(group, path, faults), spot=_by_spot(group), head=True)
 
 
-def _workers(groups: list[Any], path: KeyPath, faults: list[Fault]) -> Iterator[NodeType]:
+def _workers(groups: list[Any], path: KeyPath, faults: list[Issue]) -> Iterator[NodeType]:
     why = "the operator refuses a group without it"
     for index, data in enumerate(groups):
         group, here = mapping(data), (*path, index)
         called = group.get("groupName")
         if not isinstance(called, str):
-            faults.append(Fault((*here, "groupName"), f"must be text, got {shown(called)}"))
+            faults.append(Issue((*here, "groupName"), f"must be text, got {quote_value(called)}"))
         most = count(group, "maxReplicas", here, faults, why)
         least = group.get("minReplicas", 0)
         if isinstance(least, int) and "maxReplicas" in group and least > most:
-            faults.append(Fault((*here, "minReplicas"), f"must be at most maxReplicas {most}, got {least}"))
+            faults.append(Issue((*here, "minReplicas"), f"must be at most maxReplicas {most}, got {least}"))
         most *= group["numOfHosts"] if isinstance(group.get("numOfHosts"), int) else 1
         usd = _price(group, here, faults)
         yield NodeType(str(called), _node(group, here, faults), most, usd, spot=_by_spot(group), head=False)
 
 
-def _node(group: dict[str, Any], path: KeyPath, faults: list[Fault]) -> Node:
+def _node(group: dict[str, Any], path: KeyPath, faults: list[Issue]) -> Node:
     """What Ray offers of one pod: `resources` or `rayStartParams` of the group, else the first container's limits."""
     pod = mapping(mapping(group.get("template")).get("spec"))
     containers = listing(pod.get("containers"))
     if not containers:
-        faults.append(Fault((*path, "template", "spec", "containers"), "must hold the container that runs Ray"))
+        faults.append(Issue((*path, "template", "spec", "containers"), "must hold the container that runs Ray"))
         return Node(0, 0)
     resources = mapping(mapping(containers[0]).get("resources"))
     limits = {**mapping(resources.get("requests")), **mapping(resources.get("limits"))}
@@ -88,12 +88,12 @@ def _node(group: dict[str, Any], path: KeyPath, faults: list[Fault]) -> Node:
     gpus = given.get("GPU", start.get("num-gpus", limits.get("nvidia.com/gpu", 0)))
     below = (*path, "template", "spec", "containers", 0, "resources")
     if cpus is None:
-        faults.append(Fault((*below, "limits", "cpu"), "must be written: Ray would take all CPUs of the machine"))
+        faults.append(Issue((*below, "limits", "cpu"), "must be written: Ray would take all CPUs of the machine"))
         cpus = 0
     return Node(_quantity(cpus, below, faults), _quantity(gpus, below, faults))
 
 
-def _quantity(value: Any, path: KeyPath, faults: list[Fault]) -> float:
+def _quantity(value: Any, path: KeyPath, faults: list[Issue]) -> float:
     """A number of Kubernetes: `4`, `"4"` or `500m`."""
     text = str(value)
     number, unit = (text[:-1], text[-1]) if text[-1:] in ("m", "k") else (text, "")
@@ -103,11 +103,11 @@ def _quantity(value: Any, path: KeyPath, faults: list[Fault]) -> float:
         found = math.nan
     if 0 <= found < math.inf:
         return found
-    faults.append(Fault(path, f"CPUs and GPUs must be numbers such as 4 or 500m, got {shown(value)}"))
+    faults.append(Issue(path, f"CPUs and GPUs must be numbers such as 4 or 500m, got {quote_value(value)}"))
     return 0.0
 
 
-def _price(group: dict[str, Any], path: KeyPath, faults: list[Fault]) -> float | None:
+def _price(group: dict[str, Any], path: KeyPath, faults: list[Issue]) -> float | None:
     return price(group.get("labels"), (*path, "labels"), faults)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from faar_ray.cluster.autoscaling import MOST, type_of
+from faar_ray.cluster.autoscaling import UNBOUNDED_COUNT, type_of
 from faar_ray.cluster.capacity import workers_on
 from faar_ray.cluster.node_types import PRICE, ClusterFile, NodeType
 from faar_ray.cluster.ray_cluster import Machine
@@ -53,7 +53,7 @@ def idle_price(cluster: ClusterFile) -> float | None:
 def top_price(cluster: ClusterFile) -> float | None:
     """USD per hour of the head and as many workers as there can be, the dearest ones; None where a price is missing."""
     heads = [kind.usd_per_hour for kind in cluster.types if kind.head]
-    workers = [kind.usd_per_hour for kind in cluster.types for _ in range(min(kind.most, MOST) - kind.head)]
+    workers = [kind.usd_per_hour for kind in cluster.types for _ in range(min(kind.most, UNBOUNDED_COUNT) - kind.head)]
     workers.sort(key=lambda price: float("inf") if price is None else price, reverse=True)
     return total([*heads, *workers[: cluster.most_workers]])
 

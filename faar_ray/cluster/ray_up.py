@@ -14,15 +14,15 @@ from jsonschema import Draft7Validator, ValidationError
 from faar_ray.cluster.capacity import Node
 from faar_ray.cluster.checks import count, listing, mapping, name, price
 from faar_ray.cluster.node_types import MARKET, ClusterFile, NodeType
-from faar_ray.config.validation_messages import Fault, did_you_mean
-from faar_ray.config.yaml_document import Document, KeyPath, named, shown
+from faar_ray.config.validation_messages import Issue, did_you_mean
+from faar_ray.config.yaml_document import Document, KeyPath, format_path, quote_value
 
 TYPES = "available_node_types"
 UNBOUND = "Ray would take the whole cluster's bound"
 UNWRITTEN = "Ray would take its own default"
 
 
-def read_vm(path: Path, document: Document) -> tuple[ClusterFile | None, list[Fault]]:
+def read_vm(path: Path, document: Document) -> tuple[ClusterFile | None, list[Issue]]:
     """The cluster, and all faults of the file; without a cluster where it cannot be told.
 
     Which keys there are and what they hold is Ray's own schema's word; bounds and names are ours.
@@ -40,7 +40,7 @@ def read_vm(path: Path, document: Document) -> tuple[ClusterFile | None, list[Fa
     return cluster, _one_per_key(faults)
 
 
-def schema_faults(data: dict[str, Any]) -> Iterator[Fault]:
+def schema_faults(data: dict[str, Any]) -> Iterator[Issue]:
     """What Ray's schema for such files refuses."""
     for error in Draft7Validator(_schema()).iter_errors(data):
         yield from _said(error)
@@ -54,42 +54,44 @@ def _schema() -> dict[str, Any]:
     return schema
 
 
-def _said(error: ValidationError) -> Iterator[Fault]:
+def _said(error: ValidationError) -> Iterator[Issue]:
     path: KeyPath = tuple(error.absolute_path)
     rule: Any = error.validator_value
     written: Any = error.instance
     if error.validator == "required":
         missing = [key for key in rule if key not in written]
-        yield from (Fault((*path, key), "must be written") for key in missing)
+        yield from (Issue((*path, key), "must be written") for key in missing)
     elif error.validator == "additionalProperties":
         known = mapping(error.schema).get("properties", {})
         for key in [key for key in written if key not in known]:
-            yield Fault((*path, key), f"unknown key{did_you_mean(key, known)}")
+            yield Issue((*path, key), f"unknown key{did_you_mean(key, known)}")
     elif error.validator == "type":
-        yield Fault(path, f"must be of type {rule}, got {shown(written)}")
+        yield Issue(path, f"must be of type {rule}, got {quote_value(written)}")
     else:
-        yield Fault(path, f"breaks Ray's rule {error.validator}: {shown(rule)}")
+        yield Issue(path, f"breaks Ray's rule {error.validator}: {quote_value(rule)}")
 
 
-def _types(data: dict[str, Any], faults: list[Fault]) -> Iterator[NodeType]:
+def _types(data: dict[str, Any], faults: list[Issue]) -> Iterator[NodeType]:
     head, types = data.get("head_node_type"), mapping(data.get(TYPES))
     if not types:
-        faults.append(Fault((TYPES,), "must name the node types, the head's and the workers'"))
+        faults.append(Issue((TYPES,), "must name the node types, the head's and the workers'"))
     elif not isinstance(head, str) or head not in types:
         hint = did_you_mean(str(head), types)
-        said = "must be written" if head is None else f"must be one of {', '.join(types)}, got {shown(head)}{hint}"
-        faults.append(Fault(("head_node_type",), said))
+        said = (
+            "must be written" if head is None else f"must be one of {', '.join(types)}, got {quote_value(head)}{hint}"
+        )
+        faults.append(Issue(("head_node_type",), said))
     for called, kind in types.items():
         yield _type(called, mapping(kind), called == head, faults)
 
 
-def _type(called: str, kind: dict[str, Any], head: bool, faults: list[Fault]) -> NodeType:
+def _type(called: str, kind: dict[str, Any], head: bool, faults: list[Issue]) -> NodeType:
     path: KeyPath = (TYPES, called)
     bound = count({"max_workers": 0, **kind} if head else kind, "max_workers", path, faults, UNBOUND)
     most = bound + head
     least = kind.get("min_workers", 0)
     if isinstance(least, int) and not head and "max_workers" in kind and least > bound:
-        faults.append(Fault((*path, "min_workers"), f"must be at most max_workers {bound}, got {least}"))
+        faults.append(Issue((*path, "min_workers"), f"must be at most max_workers {bound}, got {least}"))
     labels = kind.get("labels")
     return NodeType(
         name=called,
@@ -101,9 +103,9 @@ def _type(called: str, kind: dict[str, Any], head: bool, faults: list[Fault]) ->
     )
 
 
-def _node(resources: dict[str, Any], path: KeyPath, faults: list[Fault]) -> Node:
+def _node(resources: dict[str, Any], path: KeyPath, faults: list[Issue]) -> Node:
     if "CPU" not in resources:
-        faults.append(Fault((*path, "resources", "CPU"), "must be written: only a cloud could tell it otherwise"))
+        faults.append(Issue((*path, "resources", "CPU"), "must be written: only a cloud could tell it otherwise"))
     found = [resources.get(key, 0) for key in ("CPU", "GPU")]
     cpus, gpus = (float(value) if isinstance(value, int | float) else 0.0 for value in found)
     return Node(cpus, gpus)
@@ -119,6 +121,6 @@ def _by_spot(node_config: dict[str, Any]) -> bool:
     return market == "spot" or google or str(priority).lower() in ("spot", "low")
 
 
-def _one_per_key(faults: list[Fault]) -> list[Fault]:
+def _one_per_key(faults: list[Issue]) -> list[Issue]:
     """The last fault of each key: ours, where Ray's schema has something to say too."""
-    return list({named(fault.path): fault for fault in faults}.values())
+    return list({format_path(fault.path): fault for fault in faults}.values())

@@ -9,11 +9,11 @@ from typing import Any
 from faar_ray.config.yaml_document import (
     Document,
     KeyPath,
-    Place,
-    named,
+    Position,
+    format_override,
+    format_path,
+    quote_value,
     read_override,
-    shown,
-    spoken,
 )
 from faar_ray.errors import ConfigError
 
@@ -44,7 +44,7 @@ def overridden(document: Document, overrides: Sequence[str], path_of: PathOf = d
     return Document(document.file, data, places, tuple(done))
 
 
-def _set(data: dict[str, Any], places: dict[KeyPath, Place], path: KeyPath, value: Any, text: str) -> KeyPath:
+def _set(data: dict[str, Any], places: dict[KeyPath, Position], path: KeyPath, value: Any, text: str) -> KeyPath:
     """Set a value, make mappings on the way; elements of lists are named by their number.
 
     What a mapping takes the place of is no longer the file's, so it leaves `places`.
@@ -68,5 +68,5 @@ def _step(here: Any, part: str | int, above: KeyPath, text: str) -> Any:
         return part
     if isinstance(part, str) and part.isascii() and part.isdecimal() and len(part) < 7 and int(part) < len(here):
         return int(part)
-    what = f"{named(above)} is a list of {len(here)}, and {shown(part)} is none of its numbers"
-    raise ConfigError(f"{spoken(text)}: {what}")
+    what = f"{format_path(above)} is a list of {len(here)}, and {quote_value(part)} is none of its numbers"
+    raise ConfigError(f"{format_override(text)}: {what}")

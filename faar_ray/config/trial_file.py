@@ -11,7 +11,7 @@ from pydantic import Field, ValidationError, model_validator
 from faar_ray.config.overrides import overridden
 from faar_ray.config.run_sections import FolderName, Resources, Storage, Tracking
 from faar_ray.config.trial import Positive, TrialConfig
-from faar_ray.config.validation_messages import faults_of, lines_of, raising, reference_faults
+from faar_ray.config.validation_messages import faults_of, lines_of, raise_issues, reference_faults
 from faar_ray.config.yaml_document import Document, read_yaml
 from faar_ray.errors import ConfigError
 
@@ -30,7 +30,7 @@ class TrialFile(TrialConfig):
     @model_validator(mode="after")
     def _references_match(self) -> Self:
         if self.references is not None:
-            raising(reference_faults(self.references, self.data.tasks, ("references",)))
+            raise_issues(reference_faults(self.references, self.data.tasks, ("references",)))
         return self
 
     @property

@@ -15,7 +15,15 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
 from faar_ray.config.overrides import PathOf
-from faar_ray.config.yaml_document import LONGEST, Document, KeyPath, Place, named, shown, spoken
+from faar_ray.config.yaml_document import (
+    LONGEST,
+    Document,
+    KeyPath,
+    Position,
+    format_override,
+    format_path,
+    quote_value,
+)
 from faar_ray.errors import ConfigError
 
 KEYED = re.compile(r"(name|resources|[a-z_]+(?:\.[a-z0-9_]+)+): (.+)")
@@ -32,7 +40,7 @@ TYPES = {
 
 
 @dataclass(frozen=True)
-class Fault:
+class Issue:
     """One thing to mend."""
 
     path: KeyPath
@@ -43,10 +51,10 @@ class Fault:
     @property
     def name(self) -> str:
         """The key that the message begins with."""
-        return self.key or named(self.path)
+        return self.key or format_path(self.path)
 
 
-def raising(faults: Iterable[Fault]) -> None:
+def raise_issues(faults: Iterable[Issue]) -> None:
     """Raise the faults out of a pydantic validator, if there are any; their paths count from that validator's field."""
     found = tuple(faults)
     if found:
@@ -54,7 +62,7 @@ def raising(faults: Iterable[Fault]) -> None:
         raise PydanticCustomError("faults", "{text}", {"text": text, "faults": found})
 
 
-def with_more(error: ValidationError, faults: Iterable[Fault]) -> ValidationError:
+def with_more(error: ValidationError, faults: Iterable[Issue]) -> ValidationError:
     """The validation error with further faults in it, for a wrap validator to raise."""
     details: list[InitErrorDetails] = []
     for old in error.errors(include_url=False):
@@ -67,15 +75,15 @@ def with_more(error: ValidationError, faults: Iterable[Fault]) -> ValidationErro
     return ValidationError.from_exception_data(error.title, details)
 
 
-def faults_of(error: ValidationError, model: type[BaseModel], raw: Any) -> list[Fault]:
+def faults_of(error: ValidationError, model: type[BaseModel], raw: Any) -> list[Issue]:
     """Every fault of a validation, one per key, in the order of pydantic's report."""
     schema = model.model_json_schema()
-    found: list[Fault] = []
+    found: list[Issue] = []
     groups: dict[KeyPath, list[ErrorDetails]] = {}
     for detail in error.errors(include_url=False):
         path = _data_path(detail, raw)
         if detail["type"] == "faults":
-            found += [Fault((*path, *fault.path), fault.text, fault.key) for fault in detail["ctx"]["faults"]]
+            found += [Issue((*path, *fault.path), fault.text, fault.key) for fault in detail["ctx"]["faults"]]
         else:
             groups.setdefault(path, []).append(detail)
     above = {path[:end] for path in (*groups, *(fault.path for fault in found)) for end in range(len(path))}
@@ -85,7 +93,7 @@ def faults_of(error: ValidationError, model: type[BaseModel], raw: Any) -> list[
     return found
 
 
-def lines_of(faults: Iterable[Fault], document: Document) -> list[str]:
+def lines_of(faults: Iterable[Issue], document: Document) -> list[str]:
     """The faults as messages with places, in the order of the file, then those of the command line."""
     placed = []
     for fault in faults:
@@ -96,22 +104,22 @@ def lines_of(faults: Iterable[Fault], document: Document) -> list[str]:
             placed.append(((0, line, column), f"{document.file}:{line}:{column}: {text}"))
         else:
             words = fault.text if override[0] == fault.path else text
-            placed.append(((1, document.overrides.index(override), 0), f"{spoken(override[1])}: {words}"))
+            placed.append(((1, document.overrides.index(override), 0), f"{format_override(override[1])}: {words}"))
     return list(dict.fromkeys(text for _, text in sorted(placed, key=lambda pair: pair[0])))
 
 
-def with_places(error: ConfigError, document: Document, path_of: PathOf) -> ConfigError:
+def locate(error: ConfigError, document: Document, path_of: PathOf) -> ConfigError:
     """The error of a later check with the place of each key that begins one of its lines."""
     lines: list[str] = []
     for text in error.faults:
         found = KEYED.fullmatch(text)
         parts = path_of(found[1], document.data) if found else ()
         path = tuple(int(part) if str(part).isdecimal() else part for part in parts)
-        lines += lines_of([Fault(path, found[2])], document) if found else [text]
+        lines += lines_of([Issue(path, found[2])], document) if found else [text]
     return ConfigError(lines)
 
 
-def _place(fault: Fault, document: Document) -> Place:
+def _place(fault: Issue, document: Document) -> Position:
     """Where the fault stands; one that speaks of a key above stands there, if that is on the same line."""
     path, place = fault.path, document.place(fault.path)
     while fault.key and len(path) > 2 and document.place(path[:-1])[0] == place[0]:
@@ -134,11 +142,11 @@ def unknown_key(key: str, names: Iterable[str]) -> str:
     return f"unknown key{did_you_mean(key, known)}"
 
 
-def reference_faults(given: Iterable[str], tasks: Sequence[str], above: KeyPath = ()) -> Iterator[Fault]:
+def reference_faults(given: Iterable[str], tasks: Sequence[str], above: KeyPath = ()) -> Iterator[Issue]:
     """What a table of single-task metrics, a number for each task, has too much or too little."""
-    yield from (Fault((*above, key), unknown_key(key, tasks)) for key in given if key not in tasks)
+    yield from (Issue((*above, key), unknown_key(key, tasks)) for key in given if key not in tasks)
     if missing := [task for task in tasks if task not in given]:
-        yield Fault(above, f"must have a number for every task, missing {', '.join(missing)}")
+        yield Issue(above, f"must have a number for every task, missing {', '.join(missing)}")
 
 
 def _data_path(detail: ErrorDetails, raw: Any) -> KeyPath:
@@ -158,12 +166,12 @@ def _keys(data: Any) -> Container[str | int]:
     return data if isinstance(data, Mapping) else range(len(data)) if isinstance(data, list | tuple) else ()
 
 
-def _fault(path: KeyPath, details: list[ErrorDetails], schema: dict[str, Any]) -> Fault:
+def _fault(path: KeyPath, details: list[ErrorDetails], schema: dict[str, Any]) -> Issue:
     kinds = {detail["type"]: detail for detail in details}
     if "missing" in kinds:
-        return Fault(path, "required key is missing")
+        return Issue(path, "required key is missing")
     if "extra_forbidden" in kinds:
-        return Fault(path, unknown_key(str(path[-1]), _names(schema, path[:-1])))
+        return Issue(path, unknown_key(str(path[-1]), _names(schema, path[:-1])))
     if "value_error" in kinds:
         return _own_fault(path, kinds["value_error"])
     value = details[0]["input"]
@@ -172,16 +180,16 @@ def _fault(path: KeyPath, details: list[ErrorDetails], schema: dict[str, Any]) -
     rule = _bounds(options, path) if bounded else "be finite" if "finite_number" in kinds else _wanted(options)
     why = next((f" ({option['why']})" for option in options if "why" in option), "")
     hint = did_you_mean(value, _choices(options)) if isinstance(value, str) else ""
-    return Fault(path, f"must {rule}, got {shown(value)}{why}{hint}")
+    return Issue(path, f"must {rule}, got {quote_value(value)}{why}{hint}")
 
 
-def _own_fault(path: KeyPath, detail: ErrorDetails) -> Fault:
+def _own_fault(path: KeyPath, detail: ErrorDetails) -> Issue:
     """A validator's `ValueError("some.key: text")` is a fault of that key."""
     text = str(detail["ctx"]["error"])
     key, colon, rest = text.partition(": ")
     if colon and all(part.isidentifier() for part in key.split(".")):
-        return Fault((*path, *key.split(".")), rest)
-    return Fault(path, text)
+        return Issue((*path, *key.split(".")), rest)
+    return Issue(path, text)
 
 
 def _bounds(options: list[dict[str, Any]], path: KeyPath) -> str:

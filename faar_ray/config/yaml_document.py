@@ -17,7 +17,7 @@ import yaml
 from faar_ray.errors import ConfigError
 
 KeyPath = tuple[str | int, ...]
-Place = tuple[int, int]
+Position = tuple[int, int]
 """Line and column, both from 1."""
 
 LARGEST_FILE = 1_000_000
@@ -68,12 +68,12 @@ class Document:
 
     file: str
     data: dict[str, Any]
-    places: Mapping[KeyPath, Place] = field(default_factory=dict)
+    places: Mapping[KeyPath, Position] = field(default_factory=dict)
     """Where each key (or list element) begins."""
     overrides: tuple[tuple[KeyPath, str], ...] = ()
     """The keys that a command line set, each with the words that set it."""
 
-    def place(self, path: KeyPath) -> Place:
+    def place(self, path: KeyPath) -> Position:
         """Line and column of a key, or of the nearest key above it that was written."""
         while path and path not in self.places:
             path = path[:-1]
@@ -100,8 +100,8 @@ class _Plain:
 
     def __init__(self, *, below_top: bool = False) -> None:
         self.below_top = below_top
-        self.places: dict[KeyPath, Place] = {}
-        self.faults: list[tuple[Place, str]] = []
+        self.places: dict[KeyPath, Position] = {}
+        self.faults: list[tuple[Position, str]] = []
         self.open: list[yaml.Node] = []
         self.nodes = 0
 
@@ -149,7 +149,9 @@ class _Plain:
             got = repr(node.value) if isinstance(node, yaml.ScalarNode) else "a list or mapping"
             return self._fault(node, above, f"a key must be text, got {got[:LONGEST]}")
         if UNFIT.search(node.value):
-            return self._fault(node, above, f"a key must be without null or half characters, got {shown(node.value)}")
+            return self._fault(
+                node, above, f"a key must be without null or half characters, got {quote_value(node.value)}"
+            )
         return str(node.value)
 
     def _sequence(self, node: yaml.SequenceNode, path: KeyPath) -> Any:
@@ -164,13 +166,13 @@ class _Plain:
     def _scalar(self, node: yaml.Node, path: KeyPath) -> Any:
         name, text = node.tag.removeprefix(CORE), str(node.value)
         if UNFIT.search(text):
-            return self._fault(node, path, f"must be without null or half characters, got {shown(text)}")
+            return self._fault(node, path, f"must be without null or half characters, got {quote_value(text)}")
         if name == "str":
             return text
         if name not in CORE_SCALARS or node.tag == name:
             return self._fault(node, path, f"tag {_short(node.tag)} is not supported")
         if not re.fullmatch(CORE_SCALARS[name][0], text):
-            return self._fault(node, path, f"{shown(text)} is no YAML {name}")
+            return self._fault(node, path, f"{quote_value(text)} is no YAML {name}")
         if name == "int":
             return self._integer(node, path, text)
         if name == "float":
@@ -187,7 +189,7 @@ class _Plain:
         return self._fault(node, path, f"must fit in 64 bits, got {text}")
 
     def _fault(self, node: yaml.Node, path: KeyPath, text: str) -> Any:
-        self.faults.append((_place(node.start_mark), f"{named(path)}: {text}" if path else text))
+        self.faults.append((_place(node.start_mark), f"{format_path(path)}: {text}" if path else text))
 
 
 def read_yaml(path: Path) -> Document:
@@ -211,7 +213,7 @@ def document_of(text: str, file: str) -> Document:
     if data is None:
         raise ConfigError(f"{file}:1:1: the file is empty")
     if not isinstance(data, dict):
-        raise ConfigError(f"{file}:1:1: must be a mapping of keys to values, got {shown(data)}")
+        raise ConfigError(f"{file}:1:1: must be a mapping of keys to values, got {quote_value(data)}")
     return Document(file, data, plain.places)
 
 
@@ -223,27 +225,27 @@ def read_override(text: str) -> tuple[str, Any]:
     """
     key, equals, value = text.partition("=")
     if UNFIT.search(text):
-        raise ConfigError(f"{spoken(text)}: must be UTF-8 text")
+        raise ConfigError(f"{format_override(text)}: must be UTF-8 text")
     if not equals or not key.strip() or not value.strip():
-        raise ConfigError(f"{spoken(text)}: must be key=value (null for nothing)")
-    plain, data = _parse(value, f"{spoken(text)}: value ", one_line=True)
+        raise ConfigError(f"{format_override(text)}: must be key=value (null for nothing)")
+    plain, data = _parse(value, f"{format_override(text)}: value ", one_line=True)
     if plain.faults:
-        raise ConfigError([f"{spoken(text)}: {fault}" for _, fault in plain.faults])
+        raise ConfigError([f"{format_override(text)}: {fault}" for _, fault in plain.faults])
     return key.strip(), data
 
 
-def spoken(override: str) -> str:
+def format_override(override: str) -> str:
     """An override as its faults begin with it, on one line."""
     return f"command line: {_shortened(_printable(override), 3 * LONGEST)}"
 
 
-def named(path: KeyPath) -> str:
+def format_path(path: KeyPath) -> str:
     """A key as a message names it."""
     shown_path = path[1:] if len(path) > 1 and path[0] in HIDDEN else path
     return ".".join(_shortened(_printable(str(part)), LONGEST) or "''" for part in shown_path)
 
 
-def shown(value: Any) -> str:
+def quote_value(value: Any) -> str:
     """A value as a message quotes it: YAML's words, text in quotes, shortened."""
     return _shortened(_worded(value), LONGEST)
 
@@ -329,7 +331,7 @@ def _syntax(error: yaml.MarkedYAMLError, text: str) -> str:
     return f"not YAML: {_printable(said)}"
 
 
-def _place(mark: yaml.Mark | None) -> Place:
+def _place(mark: yaml.Mark | None) -> Position:
     return (1, 1) if mark is None else (mark.line + 1, mark.column + 1)
 
 
@@ -338,7 +340,7 @@ def _code(character: int | str | bytes) -> str:
     return f"U+{character if isinstance(character, int) else ord(character):04X}"
 
 
-def _line_column(before: str) -> Place:
+def _line_column(before: str) -> Position:
     lines = LINE_BREAK.split(before)
     return len(lines), len(lines[-1]) + 1
 

@@ -19,7 +19,7 @@ from faar_ray.data.contact_sheet import write_contact_sheet
 from faar_ray.data.loading import dataset_channels, load_dataset
 from faar_ray.data.scenes.domains import DOMAINS
 from faar_ray.data.shards.scene_cache import make_shards, shard_paths
-from faar_ray.data.shards.shard_store import SPLITS, absent, hand_out, take
+from faar_ray.data.shards.shard_store import SPLITS, download_shards, missing_shards, upload_shards
 from faar_ray.data.shards.verify import verify_split
 from faar_ray.errors import ConfigError, DataError, FaarRayError
 
@@ -103,7 +103,7 @@ def pack(args: argparse.Namespace) -> None:
             make_shards(config, split, folder, lambda _, bar=bar: progress.advance(bar))  # type: ignore[misc]
         if uri:
             sent = progress.add_task(uri)
-            hand_out(config, uri, "--out", lambda done, of: progress.update(sent, completed=done, total=of))
+            upload_shards(config, uri, "--out", lambda done, of: progress.update(sent, completed=done, total=of))
     print(uri or paths[0].parent)
 
 
@@ -111,11 +111,11 @@ def check(args: argparse.Namespace) -> None:
     """Print a table of the shards; a fault in any of them is an error. Those of a URI are read here first."""
     config = _config(args, args.domain or "target", args.images)
     folder, uri = _cache(args)
-    if uri and (missing := absent(config, uri, "--out")):
+    if uri and (missing := missing_shards(config, uri, "--out")):
         raise DataError(f"{uri}: {len(missing)} shards are missing, first {missing[0]}: run `pack` with this --out")
     with tempfile.TemporaryDirectory() as scratch:
         if uri:
-            take(config, uri, "--out", folder := Path(scratch))
+            download_shards(config, uri, "--out", folder := Path(scratch))
         _check(args, config, folder)
 
 

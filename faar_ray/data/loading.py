@@ -12,7 +12,7 @@ from faar_ray.config.trial import DataConfig
 from faar_ray.data.dense import DenseDataset
 from faar_ray.data.scenes.object_table import CLASSES, PARTS
 from faar_ray.data.shards.scene_cache import read_scenes, split_images
-from faar_ray.data.shards.shard_store import SPLITS, absent, take
+from faar_ray.data.shards.shard_store import SPLITS, download_shards, missing_shards
 from faar_ray.errors import ConfigError, DataError, StorageError
 
 Split = Literal["train", "val", "test"]
@@ -62,7 +62,7 @@ def check_root(config: DataConfig) -> None:
     if not config.root or not is_remote(config.root):
         return
     try:
-        missing = absent(config, config.root, ROOT)
+        missing = missing_shards(config, config.root, ROOT)
     except StorageError as fault:
         raise ConfigError(str(fault)) from None
     if missing:
@@ -96,7 +96,7 @@ def load_dataset(config: DataConfig, split: Split, *, cache_dir: Path | None = N
     if cache_dir is None:
         cache_dir = folder_of(config.root)
         if config.root and is_remote(config.root):
-            take(config, config.root, ROOT)
+            download_shards(config, config.root, ROOT)
     shards = read_scenes(config, split, names, cache_dir)
     wanted = split_images(config, split)
     stored = {name: torch.cat([shard[name] for shard in shards])[:wanted].clone() for name in names}

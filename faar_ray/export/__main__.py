@@ -15,7 +15,7 @@ from faar_ray.export.merged_file import write_merged
 from faar_ray.export.rank_pattern import rank_pattern
 from faar_ray.export.read import load_model, read_adapter_file
 from faar_ray.export.trials import adapter_of
-from faar_ray.storage.atomic import must_be_new, replacing, writing
+from faar_ray.storage.atomic import atomic_write, config_error_on_oserror, must_be_new
 
 EXAMPLE = "example: python -m faar_ray.export rho/t003-s0 --merge semseg --out semseg.safetensors"
 
@@ -24,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     args = _parser().parse_args(argv)
     try:
-        with writing(args.out):
+        with config_error_on_oserror(args.out):
             print(export(args))
     except FaarRayError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -62,12 +62,12 @@ def export(args: argparse.Namespace) -> str:
     source = adapter_of(args.trial, tracking_uri=args.tracking_uri)
     file = read_adapter_file(source)
     if args.adapter:
-        with replacing(args.out) as scratch:
+        with atomic_write(args.out) as scratch:
             shutil.copyfile(source, scratch)
         return f"{args.out}: adapters of {args.trial}, {len(file.ranks)} of them"
     if args.rank_pattern:
         pattern = rank_pattern(file.ranks, file.config, args.task)
-        with replacing(args.out) as scratch:
+        with atomic_write(args.out) as scratch:
             scratch.write_text(yaml.safe_dump(pattern, sort_keys=False))
         return f"{args.out}: ranks of {len(pattern['rank_pattern'])} linears, for peft.LoraConfig"
     kept = write_merged(args.out, load_model(file, source), file.config, args.merge)

@@ -15,7 +15,7 @@ from torch import Tensor
 from faar_ray.adapters import Site
 from faar_ray.config.trial import TrialConfig
 from faar_ray.models import MultiTaskModel, adapter_list, trained_state
-from faar_ray.storage.atomic import storing
+from faar_ray.storage.atomic import atomic_write_or_storage_error
 
 FORMAT = "faar_ray.adapter.1"
 
@@ -36,7 +36,7 @@ def write_adapter(path: Path, model: MultiTaskModel, config: TrialConfig) -> Non
         "versions": versions(),
         "sha256": digest(tensors),
     }
-    with storing(path) as scratch:
+    with atomic_write_or_storage_error(path) as scratch:
         scratch.write_bytes(save(tensors, metadata=metadata))
 
 

@@ -11,7 +11,7 @@ from faar_ray.errors import DataError
 from faar_ray.export.adapter_file import versions
 from faar_ray.export.read import fill, read_tensors
 from faar_ray.models import MultiTaskModel, build_model, merge
-from faar_ray.storage.atomic import replacing
+from faar_ray.storage.atomic import atomic_write
 
 FORMAT = "faar_ray.merged.1"
 
@@ -25,7 +25,7 @@ def write_merged(path: Path, model: MultiTaskModel, config: TrialConfig, task: s
     merged = merge(model, task)
     tensors = {name: value.detach().cpu().contiguous() for name, value in merged.state_dict().items()}
     metadata = {"format": FORMAT, "config": config.model_dump_json(), "task": task, "versions": versions()}
-    with replacing(path) as scratch:
+    with atomic_write(path) as scratch:
         save_file(tensors, scratch, metadata=metadata)
     return list(merged.decoder.heads)
 

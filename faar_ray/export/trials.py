@@ -7,7 +7,7 @@ from pathlib import Path
 
 from faar_ray.config.paths import is_remote
 from faar_ray.errors import ConfigError
-from faar_ray.storage.run_location import fetched
+from faar_ray.storage.run_location import download_run
 from faar_ray.tracking.mlflow.fetch import fetch_artifact
 
 FILE = "adapter.safetensors"
@@ -45,4 +45,4 @@ def _of_uri(uri: str) -> Path:
     if not mark or "/" in trial_id:
         raise ConfigError(f"{uri}: must be s3://BUCKET/PREFIX/NAME/trials/TRIAL_ID")
     part = f"trials/{trial_id}/{FILE}"
-    return fetched(run, part).path / part
+    return download_run(run, part).path / part

@@ -5,21 +5,21 @@ from faar_ray.models.merge import merge
 from faar_ray.models.multitask import (
     MultiTaskModel,
     adapter_list,
-    backbone_own_parameters,
     parameter_terms,
     parameters_by_part,
     sine_layers,
+    task_independent_parameters,
     trained_state,
 )
 
 __all__ = [
     "MultiTaskModel",
     "adapter_list",
-    "backbone_own_parameters",
     "build_model",
     "merge",
     "parameter_terms",
     "parameters_by_part",
     "sine_layers",
+    "task_independent_parameters",
     "trained_state",
 ]

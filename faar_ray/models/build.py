@@ -43,7 +43,7 @@ def build_model(config: TrialConfig) -> MultiTaskModel:
         model = (ViTEnsemble if ensemble else MultiTaskViT)(backbone, decoder, merged=merged, clock=clock)
     else:
         model = (TaskEnsemble if ensemble else MultiTaskModel)(backbone, decoder, merged=merged, clock=clock)
-    _say_clipped_ranks(model, config)
+    _warn_clipped_ranks(model, config)
     return model
 
 
@@ -80,7 +80,7 @@ def map_sides(image_size: int, *, merged: bool) -> list[int]:
     return [*sides[1:], sides[-1]] if merged else sides
 
 
-def _say_clipped_ranks(model: MultiTaskModel, config: TrialConfig) -> None:
+def _warn_clipped_ranks(model: MultiTaskModel, config: TrialConfig) -> None:
     def wanted(adapter: LowRankFactors) -> int:
         stage = adapter.site.stage
         return base_rank(config, stage) if isinstance(adapter, SineBase) else at_stage(config.pdrs.init_rank, stage)

@@ -34,7 +34,7 @@ class TaskEnsemble(MultiTaskModel):
         """Each stage's map, (T, B, H', W', C')."""
         tasks = len(self.decoder.heads)
         pyramid = super().levels(image_B3HW.repeat(tasks, 1, 1, 1))
-        return [Level(level.maps[0].unflatten(0, (tasks, -1)), level.pending) for level in pyramid]
+        return [Level(level.maps[0].unflatten(0, (tasks, -1)), level.deferred_linear) for level in pyramid]
 
 
 class ViTEnsemble(TaskEnsemble, MultiTaskViT):

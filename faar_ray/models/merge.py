@@ -36,7 +36,7 @@ class PlainLinears(nn.Module):
         """(S, ..., I) -> (T, ..., O); S is 1 or T."""
         return torch.stack([linear(x[t if len(x) > 1 else 0]) for t, linear in enumerate(self.linears.values())])
 
-    def beside(self, shared: nn.Module, x: Tensor) -> Tensor:
+    def with_shared(self, shared: nn.Module, x: Tensor) -> Tensor:
         """The shared linear's stream first, (S, ..., I) -> (1 + T, ..., O); S is 1 or 1 + T."""
         return torch.cat([shared(x[:1]), self(x if len(x) == 1 else x[1:])])
 
@@ -56,7 +56,7 @@ class PlainConvolutions(nn.Module):
         found = [conv(images[t if len(x) > 1 else 0]) for t, conv in enumerate(self.convolutions.values())]
         return grid.tokens(torch.stack(found))
 
-    def beside(self, shared: nn.Module, x: Tensor, grid: Grid) -> Tensor:
+    def with_shared(self, shared: nn.Module, x: Tensor, grid: Grid) -> Tensor:
         """The shared linear's stream first, (S, ..., I) -> (1 + T, ..., O); S is 1 or 1 + T."""
         return torch.cat([shared(x[:1]), self(x if len(x) == 1 else x[1:], grid)])
 

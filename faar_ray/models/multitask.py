@@ -44,7 +44,7 @@ class MultiTaskModel(nn.Module):
 
     def features(self, image_B3HW: Tensor) -> list[Tensor]:
         """Each stage's map, (T or 1, B, H', W', C'): merged, at strides 8, 16, 32, 32, or not, at 4, 8, 16, 32."""
-        return [level.whole() for level in self.levels(image_B3HW)]
+        return [level.materialised() for level in self.levels(image_B3HW)]
 
     def levels(self, image_B3HW: Tensor) -> list[Level]:
         """The same with what a decoder can take over still to be done."""
@@ -75,7 +75,7 @@ def parameter_terms(model: MultiTaskModel) -> dict[str, int]:
     for name, p in model.decoder.named_parameters():
         if p.requires_grad:
             counts[_decoder_term(name)] += p.numel()
-    for name, p in backbone_own_parameters(model):
+    for name, p in task_independent_parameters(model):
         if p.requires_grad:
             counts[_backbone_term(name)] += p.numel()
     return {term: count for term, count in counts.items() if count}
@@ -108,7 +108,7 @@ def _backbone_term(name: str) -> str:
     return "patch embedding" if "patch_embed" in name else "backbone"
 
 
-def backbone_own_parameters(model: MultiTaskModel) -> list[tuple[str, nn.Parameter]]:
+def task_independent_parameters(model: MultiTaskModel) -> list[tuple[str, nn.Parameter]]:
     """The backbone's own parameters by name, adapters left out."""
     of_adapters = {id(p) for a in adapters_of(model) for p in a.parameters()}
     return [(name, p) for name, p in model.backbone.named_parameters() if id(p) not in of_adapters]

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 Points = NDArray[np.float64]
 
 
-def layers_of(losses: Points) -> Iterator[list[int]]:
+def nondominated_layers(losses: Points) -> Iterator[list[int]]:
     """Indices by layers of non-domination, the front first, each sorted by the first loss.
 
     Args:
@@ -27,7 +27,7 @@ def layers_of(losses: Points) -> Iterator[list[int]]:
         above -= dominates[here].sum(axis=0)
 
 
-def room_around(losses: Points) -> NDArray[np.float64]:
+def crowding_distance(losses: Points) -> NDArray[np.float64]:
     """Crowding distance (Deb et al. 2002) of each point of a layer: infinite at the ends, 0 for one of two equals."""
     room = np.zeros(len(losses))
     for column in losses.T:
@@ -41,12 +41,12 @@ def room_around(losses: Points) -> NDArray[np.float64]:
     return room
 
 
-def ahead_of(losses: Points, index: int) -> int:
+def domination_rank(losses: Points, index: int) -> int:
     """How many points stand before one: all of better layers, and of its own those with more room around them."""
     before = 0
-    for layer in layers_of(losses):
+    for layer in nondominated_layers(losses):
         if index in layer:
-            room = room_around(losses[layer])
+            room = crowding_distance(losses[layer])
             return before + int((room > room[layer.index(index)]).sum())
         before += len(layer)
     raise IndexError(index)

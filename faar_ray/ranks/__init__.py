@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from faar_ray.adapters import LowRankFactors
 from faar_ray.config.trial import TrialConfig
-from faar_ray.ranks.coverage import Evidence, Kept, keep_by_coverage
+from faar_ray.ranks.coverage import CoverageDecision, ImportanceScores, keep_by_coverage
 from faar_ray.ranks.pdrs import PDRS, Importance
 from faar_ray.ranks.policy import FixedRanks, RankPolicy
 from faar_ray.ranks.shrink import shrink
@@ -12,10 +12,10 @@ from faar_ray.ranks.summary import rank_metrics, sine_metrics
 
 __all__ = [
     "PDRS",
-    "Evidence",
+    "CoverageDecision",
     "FixedRanks",
     "Importance",
-    "Kept",
+    "ImportanceScores",
     "RankPolicy",
     "build_policy",
     "keep_by_coverage",

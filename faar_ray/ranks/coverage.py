@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True)
-class Evidence:
+class ImportanceScores:
     """What is known of one adapter's components."""
 
     scores_R: Tensor
@@ -32,7 +32,7 @@ class Evidence:
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class CoverageDecision:
     """The decision for one adapter."""
 
     index_K: Tensor
@@ -41,7 +41,9 @@ class Kept:
     """Share of the scope's importance that the kept components of the whole scope hold."""
 
 
-def keep_by_coverage(scope: Sequence[Evidence], rho: float, *, floor: int = 1, margin: int = 0) -> list[Kept]:
+def keep_by_coverage(
+    scope: Sequence[ImportanceScores], rho: float, *, floor: int = 1, margin: int = 0
+) -> list[CoverageDecision]:
     """Keep the fewest components of a scope (one adapter, or several pooled) that cover rho of its importance.
 
     Kept first: unobserved components (no evidence, so no decision) and the `floor` best of each adapter; then
@@ -52,7 +54,7 @@ def keep_by_coverage(scope: Sequence[Evidence], rho: float, *, floor: int = 1, m
     adapter, component, scores = _descending(scope, floor)
     cumulative = scores.double().cumsum(0)
     if len(scores) == 0 or cumulative[-1] == 0:
-        return [Kept(evidence.order(), 1.0) for evidence in scope]
+        return [CoverageDecision(evidence.order(), 1.0) for evidence in scope]
     first = sum(min(floor, int(evidence.observed_R.sum())) for evidence in scope)
     reached = int((cumulative / cumulative[-1] < rho).sum()) + 1
     for a, c in zip(adapter[: max(reached, first)].tolist(), component.tolist(), strict=False):
@@ -60,10 +62,13 @@ def keep_by_coverage(scope: Sequence[Evidence], rho: float, *, floor: int = 1, m
     kept = [_with_margin(mask, evidence, margin) for mask, evidence in zip(kept, scope, strict=True)]
     held = sum(float(e.scores_R[k & e.observed_R].double().sum()) for k, e in zip(kept, scope, strict=True))
     share = min(held / float(cumulative[-1]), 1.0)
-    return [Kept(order[mask[order]], share) for mask, order in zip(kept, (e.order() for e in scope), strict=True)]
+    return [
+        CoverageDecision(order[mask[order]], share)
+        for mask, order in zip(kept, (e.order() for e in scope), strict=True)
+    ]
 
 
-def _descending(scope: Sequence[Evidence], floor: int) -> tuple[Tensor, Tensor, Tensor]:
+def _descending(scope: Sequence[ImportanceScores], floor: int) -> tuple[Tensor, Tensor, Tensor]:
     """Observed components of all adapters: floors first, then by descending score; (adapter, component, score)."""
     orders = [e.order()[: int(e.observed_R.sum())] for e in scope]
     adapter = torch.cat([torch.full_like(order, a) for a, order in enumerate(orders)])
@@ -75,7 +80,7 @@ def _descending(scope: Sequence[Evidence], floor: int) -> tuple[Tensor, Tensor, 
     return adapter[ranked], component[ranked], scores[ranked]
 
 
-def _with_margin(kept_R: Tensor, evidence: Evidence, margin: int) -> Tensor:
+def _with_margin(kept_R: Tensor, evidence: ImportanceScores, margin: int) -> Tensor:
     dropped = [c for c in evidence.order().tolist() if not kept_R[c]]
     out = kept_R.clone()
     out[dropped[:margin]] = True

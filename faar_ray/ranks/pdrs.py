@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 
 from faar_ray.adapters import LowRankFactors
 from faar_ray.config.trial import PdrsConfig
-from faar_ray.ranks.coverage import Evidence, Kept, keep_by_coverage
+from faar_ray.ranks.coverage import CoverageDecision, ImportanceScores, keep_by_coverage
 from faar_ray.ranks.policy import record
 from faar_ray.ranks.shrink import shrink
 from faar_ray.records import RankRecord
@@ -45,13 +45,13 @@ class Importance:
             self.ema_R[b:] *= self.beta
             self.count_R[b:] += 1
 
-    def evidence(self) -> Evidence:
+    def evidence(self) -> ImportanceScores:
         """Bias-corrected scores s_hat / (1 - beta^count), and which components were ever active."""
         ema_R, count_R = self.ema_R.cpu(), self.count_R.cpu()
         observed_R = count_R > 0
         correction_R = 1 - torch.pow(torch.tensor(self.beta, dtype=torch.float64), count_R)
         scores_R = (ema_R / correction_R.clamp_min(1e-12)).float()
-        return Evidence(scores_R.where(observed_R, 0.0), observed_R)
+        return ImportanceScores(scores_R.where(observed_R, 0.0), observed_R)
 
     def change_beta(self, before: float) -> None:
         """Keep s_hat / (1 - beta^count) as it was under the beta before."""
@@ -74,7 +74,7 @@ class PDRS:
         self.masked_epochs = epochs - config.free_epochs
         self.importance = [Importance(a.rank, config.beta, config.update, a.A_RI.device) for a in self.adapters]
 
-    def draw(self, epoch: int, step: int) -> None:
+    def sample_mask(self, epoch: int, step: int) -> None:
         """Prefix b uniform in 1..r per (seed, step, adapter), from a private stream; all of r in free epochs."""
         uniform_L = torch.rand(len(self.adapters), generator=private(self.seed, "prefix", step), dtype=torch.float64)
         for adapter, u in zip(self.adapters, uniform_L.tolist(), strict=True):
@@ -85,7 +85,7 @@ class PDRS:
         for adapter, importance in zip(self.adapters, self.importance, strict=True):
             importance.observe(adapter.importance())
 
-    def fingerprint(self) -> Tensor:
+    def state_for_agreement(self) -> Tensor:
         """All scores."""
         return torch.cat([importance.ema_R for importance in self.importance])
 
@@ -93,11 +93,15 @@ class PDRS:
         """Shrink to coverage rho, unless the epoch is before `start_epoch` or free."""
         decides = self.config.start_epoch <= epoch < self.masked_epochs
         evidence = [importance.evidence() for importance in self.importance]
-        kept = self._decide(evidence) if decides else [Kept(torch.arange(len(e.scores_R)), 1.0) for e in evidence]
+        kept = (
+            self._decide(evidence)
+            if decides
+            else [CoverageDecision(torch.arange(len(e.scores_R)), 1.0) for e in evidence]
+        )
         return [self._apply(i, epoch, evidence[i], kept[i], decides, optimizer) for i in range(len(self.adapters))]
 
-    def _decide(self, evidence: Sequence[Evidence]) -> list[Kept]:
-        kept: dict[int, Kept] = {}
+    def _decide(self, evidence: Sequence[ImportanceScores]) -> list[CoverageDecision]:
+        kept: dict[int, CoverageDecision] = {}
         for scope in self._scopes():
             rho = self._rho(self.adapters[scope[0]])
             limits = {"floor": self.config.floor, "margin": self.config.margin}
@@ -120,7 +124,13 @@ class PDRS:
         return self.config.rho(shared=adapter.site.shared, stage=adapter.site.stage)
 
     def _apply(
-        self, i: int, epoch: int, evidence: Evidence, kept: Kept, decided: bool, optimizer: Optimizer | None
+        self,
+        i: int,
+        epoch: int,
+        evidence: ImportanceScores,
+        kept: CoverageDecision,
+        decided: bool,
+        optimizer: Optimizer | None,
     ) -> RankRecord:
         adapter, before = self.adapters[i], self.adapters[i].rank
         if decided:  # also when all are kept: survivors are ordered, so that short prefixes hold the important ones

@@ -16,13 +16,13 @@ from faar_ray.records import RankRecord
 class RankPolicy(Protocol):
     """Called by `fit` in this order: `draw`, (forward, backward), `observe`, ..., at the epoch's end `end_epoch`."""
 
-    def draw(self, epoch: int, step: int) -> None:
+    def sample_mask(self, epoch: int, step: int) -> None:
         """Set the prefix mask of every adapter for this optimizer step (global, 0-based)."""
 
     def observe(self) -> None:
         """Take note of this step's gradients, unscaled and not yet clipped."""
 
-    def fingerprint(self) -> Tensor:
+    def state_for_agreement(self) -> Tensor:
         """What decides, as one vector: equal on all workers, or they would shrink differently."""
 
     def end_epoch(self, epoch: int, optimizer: Optimizer | None) -> list[RankRecord]:
@@ -41,13 +41,13 @@ class FixedRanks:
     def __init__(self, adapters: Sequence[LowRankFactors]) -> None:
         self.adapters = list(adapters)
 
-    def draw(self, epoch: int, step: int) -> None:
+    def sample_mask(self, epoch: int, step: int) -> None:
         """Nothing to draw."""
 
     def observe(self) -> None:
         """Nothing to note."""
 
-    def fingerprint(self) -> Tensor:
+    def state_for_agreement(self) -> Tensor:
         """Ranks are fixed."""
         return torch.zeros(1)
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from faar_ray.adapters import LowRankFactors
-from faar_ray.adapters.low_rank import chosen
+from faar_ray.adapters.low_rank import select
 
 
 def shrink(adapter: LowRankFactors, index_K: Tensor, optimizer: Optimizer | None = None) -> None:
@@ -24,7 +24,7 @@ def shrink(adapter: LowRankFactors, index_K: Tensor, optimizer: Optimizer | None
     adapter.keep(index_K)
     if optimizer is not None:
         for name, axes in adapter.RANK_AXES.items():
-            _replace(optimizer, before[name], getattr(adapter, name), partial(chosen, index_K=index_K, axes=axes))
+            _replace(optimizer, before[name], getattr(adapter, name), partial(select, index_K=index_K, axes=axes))
 
 
 def _replace(optimizer: Optimizer, old: nn.Parameter, new: nn.Parameter, kept: Callable[[Tensor], Tensor]) -> None:

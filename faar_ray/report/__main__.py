@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         out = build_report(folder, given.out)
         if place.uri and given.out is None:
             place.mirror().push("report")
-        print(place.below("report", "index.html") if place.uri and given.out is None else out / "index.html")
+        print(place.display_path("report", "index.html") if place.uri and given.out is None else out / "index.html")
         _log(search.tracking_uri, search.parent_run_id, out)
     except FaarRayError as fault:
         print(fault, file=sys.stderr)

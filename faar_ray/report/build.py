@@ -15,15 +15,15 @@ from faar_ray.report.plots.depth_plot import plot_depth
 from faar_ray.report.plots.front_plot import plot_front
 from faar_ray.report.plots.importance_plot import plot_importance
 from faar_ray.report.plots.over_time_plot import plot_over_time
-from faar_ray.report.plots.panels_plot import is_flat, plot_panels
-from faar_ray.report.plots.style import colours
+from faar_ray.report.plots.panels_plot import is_two_objective, plot_panels
+from faar_ray.report.plots.style import colors
 from faar_ray.report.source import Search, ended_order, read_search, read_study
 from faar_ray.report.statistics.importance import importances
 from faar_ray.report.statistics.over_time import over_time, time_words, write_over_time
 from faar_ray.report.statistics.table import Row
 from faar_ray.report.words.answer import Answer, answer, pooled_noise
 from faar_ray.report.words.importance_words import importance_words
-from faar_ray.storage.atomic import replacing
+from faar_ray.storage.atomic import atomic_write
 from faar_ray.tracking.plots.rank_plot import plot_rank_trace
 
 MOST_MAPS, MOST_DEPTHS = 6, 8
@@ -59,12 +59,12 @@ def build_report(run_folder: Path, out: Path | None = None) -> Path:
     out.mkdir(parents=True, exist_ok=True)
     found = answer(search.results, search.objectives, search.limits)
     history = read_history(search.tracking_uri, search.parent_run_id, search.results, found.quality.name)
-    hues = colours(found.rows)
+    hues = colors(found.rows)
     study = None if search.listed else read_study(search.folder)
     plots = [*_front(search, found, study, out), *_importance(search, study, out)]
     plots += _curves(search, found, history, hues, out)
     page = render(search, found, history, plots, list(_maps(search, found, out)))
-    with replacing(out / "index.html") as scratch:
+    with atomic_write(out / "index.html") as scratch:
         scratch.write_text(page, encoding="utf-8")
     return out
 
@@ -73,7 +73,7 @@ def _front(search: Search, found: Answer, study: Study | None, out: Path) -> Ite
     """The front, and how the search came to it; the latter's numbers as JSON."""
     bars = "Bars: 95% interval by the pooled seed noise" if found.noise.dof else "No bars: the seed noise is unknown"
     front = out / "front.png"
-    if not is_flat(found):
+    if not is_two_objective(found):
         if plot_panels(found, front):
             yield Picture(front, "Quality against every other objective", f"{bars}. {SURFACE}")
     elif plot_front(found, search.results, search.limits, front):

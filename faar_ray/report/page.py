@@ -101,8 +101,8 @@ def versus(row: Row, found: Answer) -> str:
     if row.config_id == found.best:
         return "best by the numbers"
     gain = row.versus_best
-    text = plus_minus(gain.value, gain.half).replace("-", MINUS)
-    return text if gain.told_apart or not math.isfinite(gain.half) else f"{text}, within noise"
+    text = plus_minus(gain.value, gain.ci95).replace("-", MINUS)
+    return text if gain.is_significant or not math.isfinite(gain.ci95) else f"{text}, within noise"
 
 
 def noise_words(found: Answer) -> str:
@@ -149,7 +149,7 @@ def interval(row: Row, metric: str) -> str:
 
 def spread(found: Difference) -> str:
     """A mean with the half width of its interval, for a cell."""
-    return "" if math.isnan(found.value) else plus_minus(found.value, found.half).replace("-", MINUS)
+    return "" if math.isnan(found.value) else plus_minus(found.value, found.ci95).replace("-", MINUS)
 
 
 def number(value: Any, *, whole: bool = False) -> str:

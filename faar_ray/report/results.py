@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from faar_ray.errors import DataError
 from faar_ray.records import TrialResult
-from faar_ray.storage.atomic import replacing
+from faar_ray.storage.atomic import atomic_write
 from faar_ray.tracking.files.parquet import read_table
 
 HEAD = {
@@ -48,7 +48,7 @@ def write_results(path: Path, results: Sequence[TrialResult]) -> None:
     fields += [pa.field(name, kind) for name, kind in TAIL.items()]
     arrays += [pa.array([getattr(r, name) for r in results], kind) for name, kind in TAIL.items()]
     schema = pa.schema(fields, metadata={COLUMNS: json.dumps(columns).encode()})
-    with replacing(path) as scratch:
+    with atomic_write(path) as scratch:
         pq.write_table(pa.Table.from_arrays(arrays, schema=schema), scratch, write_page_checksum=True)
 
 

@@ -23,7 +23,7 @@ from faar_ray.objectives.constraint import Constraint, parsed
 from faar_ray.records import TrialResult
 from faar_ray.report.results import read_results
 from faar_ray.report.statistics.groups import Objective
-from faar_ray.storage.run_location import Place, fetched
+from faar_ray.storage.run_location import RunLocation, download_run
 from faar_ray.tracking.files.rank_trace import read_rank_trace
 
 
@@ -69,14 +69,14 @@ class Search:
             return None
 
 
-def find_run(name_or_path: str) -> Place:
+def find_run(name_or_path: str) -> RunLocation:
     """The run: a path as it stands, a name under `./runs`, or a URI, of which what a report needs is read.
 
     Raises:
         ConfigError: there is none, or it holds no results yet.
     """
     if is_remote(name_or_path):
-        return fetched(name_or_path, "run.json", "space.yaml", "results.parquet", "study.log", "rank_trace")
+        return download_run(name_or_path, "run.json", "space.yaml", "results.parquet", "study.log", "rank_trace")
     candidates = [Path(name_or_path), Path("runs") / name_or_path]
     folder = next((path for path in candidates if path.is_dir()), None)
     if folder is None:
@@ -85,7 +85,7 @@ def find_run(name_or_path: str) -> Place:
         raise ConfigError(f"{name_or_path}: no such folder, and no run of that name under ./runs{hint}")
     if not (folder / "run.json").is_file():
         raise ConfigError(f"{folder}: not a run of faar_ray.tune: run.json is missing")
-    return Place(folder)
+    return RunLocation(folder)
 
 
 def read_search(folder: Path) -> Search:

@@ -22,7 +22,7 @@ def must_be_new(path: Path, option: str = "--out") -> None:
 
 
 @contextmanager
-def writing(path: Path, option: str = "--out") -> Iterator[None]:
+def config_error_on_oserror(path: Path, option: str = "--out") -> Iterator[None]:
     """Tell what the system refuses in the block as a fault of the given path.
 
     Raises:
@@ -51,7 +51,7 @@ def check_writable(folder: Path) -> None:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """Give a temporary path beside `path` to write to; put it in place when the block ends without an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -72,18 +72,18 @@ def clear_leftovers(folder: Path, name: str = "*") -> None:
 
 
 @contextmanager
-def storing(path: Path) -> Iterator[Path]:
+def atomic_write_or_storage_error(path: Path) -> Iterator[Path]:
     """`replacing`, for what a run leaves behind: a full disk is the storage's fault and nobody else's.
 
     Raises:
         StorageError: naming the path and the reason.
     """
-    with telling_storage(path), replacing(path) as scratch:
+    with storage_error_on_oserror(path), atomic_write(path) as scratch:
         yield scratch
 
 
 @contextmanager
-def telling_storage(path: Path) -> Iterator[None]:
+def storage_error_on_oserror(path: Path) -> Iterator[None]:
     """Tell what the system refuses in the block as a fault of the storage.
 
     Raises:

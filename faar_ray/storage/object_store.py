@@ -19,7 +19,7 @@ import pyarrow as pa
 from pyarrow import fs
 
 from faar_ray.errors import ConfigError, StorageError
-from faar_ray.storage.atomic import reason_of, storing
+from faar_ray.storage.atomic import atomic_write_or_storage_error, reason_of
 
 ATTEMPTS = 6
 """Of a request while a run goes on, about 15 s; an outage that is longer ends the run."""
@@ -120,7 +120,7 @@ class Remote:
 
     def download(self, name: str, path: Path, info: fs.FileInfo) -> None:
         """Get a file, whole, with the time that it has there."""
-        with storing(path) as scratch:
+        with atomic_write_or_storage_error(path) as scratch:
             with scratch.open("wb") as file, self._reading(name) as stream:
                 shutil.copyfileobj(stream, file, 1 << 20)
             if scratch.stat().st_size != info.size:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pyarrow.fs import FileInfo
 
-from faar_ray.storage.atomic import telling_storage
+from faar_ray.storage.atomic import storage_error_on_oserror
 from faar_ray.storage.object_store import Remote, hidden
 
 
@@ -56,7 +56,7 @@ class Mirror:
                 if not _same(self.folder / name, info):
                     self.remote.download(name, self.folder / name, info)
             for name in here.keys() - there.keys():
-                with telling_storage(here[name]):
+                with storage_error_on_oserror(here[name]):
                     here[name].unlink(missing_ok=True)
 
     def _here(self, part: str) -> Iterator[tuple[str, Path]]:
@@ -88,7 +88,7 @@ def _same(path: Path, info: FileInfo) -> bool:
 
 
 @dataclass(frozen=True)
-class Twin:
+class RemoteCopy:
     """The parts of a run that one trial writes; does nothing where the run is kept on this machine."""
 
     mirror: Mirror | None = None
@@ -105,4 +105,4 @@ class Twin:
             self.mirror.push(*self.parts)
 
 
-NO_TWIN = Twin()
+NO_REMOTE = RemoteCopy()

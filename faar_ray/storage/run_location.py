@@ -15,13 +15,13 @@ from typing import Any
 from faar_ray.config.paths import default_cache_dir, is_remote, storage_fault
 from faar_ray.errors import ConfigError, FaarRayError
 from faar_ray.storage.object_store import ATTEMPTS_AT_START, Remote, endpoint
-from faar_ray.storage.remote_copy import NO_TWIN, Mirror, Twin
+from faar_ray.storage.remote_copy import NO_REMOTE, Mirror, RemoteCopy
 
 SINE_TRACE = "sinewich_trace.parquet"
 
 
 @dataclass(frozen=True)
-class Place:
+class RunLocation:
     """Where a run is."""
 
     path: Path
@@ -32,7 +32,7 @@ class Place:
     def __str__(self) -> str:
         return self.uri or str(self.path)
 
-    def below(self, *parts: str) -> str:
+    def display_path(self, *parts: str) -> str:
         """A file of the run, as a person is told of it."""
         return "/".join((str(self), *parts))
 
@@ -40,22 +40,22 @@ class Place:
         """The working copy and its twin."""
         return Mirror(self.uri, self.path)
 
-    def trial(self, trial_id: str) -> TrialPlace:
+    def trial(self, trial_id: str) -> TrialPaths:
         """Where a trial of the run is."""
-        here = TrialPlace(self.path, trial_id)
+        here = TrialPaths(self.path, trial_id)
         if not self.uri:
             return here
         parts = (path.relative_to(self.path).as_posix() for path in (here.folder, here.trace))
-        return replace(here, twin=Twin(self.mirror(), tuple(parts)))
+        return replace(here, remote_copy=RemoteCopy(self.mirror(), tuple(parts)))
 
 
 @dataclass(frozen=True)
-class TrialPlace:
+class TrialPaths:
     """Where a trial's files are on this machine (DESIGN.md, On disk), and their twin."""
 
     run: Path
     trial_id: str
-    twin: Twin = NO_TWIN
+    remote_copy: RemoteCopy = NO_REMOTE
 
     @property
     def folder(self) -> Path:
@@ -83,27 +83,27 @@ class TrialPlace:
         return self.folder / SINE_TRACE
 
 
-def place_of(storage_path: str, name: str) -> Place:
+def location_of(storage_path: str, name: str) -> RunLocation:
     """The place of a run below `storage.path`."""
     if not is_remote(storage_path):
-        return Place((Path(storage_path).expanduser() / name).absolute())
-    return run_at(f"{storage_path.rstrip('/')}/{name}")
+        return RunLocation((Path(storage_path).expanduser() / name).absolute())
+    return location_of_uri(f"{storage_path.rstrip('/')}/{name}")
 
 
-def run_at(uri: str, *, reading: bool = False) -> Place:
+def location_of_uri(uri: str, *, reading: bool = False) -> RunLocation:
     """The place of a run by its URI; on every machine the path is its own."""
     above, _, name = uri.rstrip("/").rpartition("/")
     key = hashlib.sha256(f"{endpoint()} {above}".encode()).hexdigest()[:16]
-    return Place(default_cache_dir() / "remote" / f"{key}{'-read' * reading}" / name, uri.rstrip("/"))
+    return RunLocation(default_cache_dir() / "remote" / f"{key}{'-read' * reading}" / name, uri.rstrip("/"))
 
 
-def place_of_trial(spec: Mapping[str, Any]) -> TrialPlace:
+def trial_paths(spec: Mapping[str, Any]) -> TrialPaths:
     """Where a trial is, on the machine that asks; `spec` holds `trial_id` and `run: {path, uri}`."""
     path, uri = spec["run"]["path"], spec["run"]["uri"]
-    return (run_at(uri) if uri else Place(Path(path))).trial(spec["trial_id"])
+    return (location_of_uri(uri) if uri else RunLocation(Path(path))).trial(spec["trial_id"])
 
 
-def fetched(uri: str, *parts: str) -> Place:
+def download_run(uri: str, *parts: str) -> RunLocation:
     """Parts of a run that a command line names by its URI, read to this machine.
 
     Raises:
@@ -111,7 +111,7 @@ def fetched(uri: str, *parts: str) -> Place:
     """
     if fault := storage_fault(uri):
         raise ConfigError(fault)
-    place = run_at(uri, reading=True)
+    place = location_of_uri(uri, reading=True)
     try:
         remote = Remote(place.uri, ATTEMPTS_AT_START)
         if not any(remote.files(part) for part in parts):

@@ -16,11 +16,11 @@ from rich.table import Table
 
 from faar_ray.config.overrides import dotted_path
 from faar_ray.config.trial_file import TrialFile, read_trial, trial_document
-from faar_ray.config.validation_messages import with_places
+from faar_ray.config.validation_messages import locate
 from faar_ray.errors import ConfigError, FaarRayError, StorageError
 from faar_ray.models import build_model, parameter_terms, parameters_by_part
 from faar_ray.tasks import TASKS
-from faar_ray.tools import tool, ui_command
+from faar_ray.tools import tool_command, ui_command
 from faar_ray.train.session import Session
 
 EXAMPLE = "example: python -m faar_ray.train faar.yaml pdrs.rho_shared=0.8 optim.epochs=6"
@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             _run(file, args)
         except ConfigError as error:
-            raise with_places(error, trial_document(args.config, args.overrides), dotted_path) from None
+            raise locate(error, trial_document(args.config, args.overrides), dotted_path) from None
     except FaarRayError as error:
         print(error, file=sys.stderr)
         if isinstance(error, StorageError):
@@ -54,7 +54,7 @@ def _run(file: TrialFile, args: argparse.Namespace) -> None:
 
 
 def _again(args: argparse.Namespace) -> str:
-    return shlex.join([tool("python"), "-m", "faar_ray.train", str(args.config), *args.overrides, "--resume"])
+    return shlex.join([tool_command("python"), "-m", "faar_ray.train", str(args.config), *args.overrides, "--resume"])
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -131,7 +131,7 @@ def _tell_end(session: Session, metrics: dict[str, float], console: Console) -> 
         table.add_row("all", "delta_m", f"{metrics['delta_m']:+.2f} %")
     table.caption = f"{metrics['trainable_params']:,.0f} trainable parameters"
     console.print(table)
-    console.print(f"written: {session.place.below('trials', session.trial_id)}", soft_wrap=True, highlight=False)
+    console.print(f"written: {session.place.display_path('trials', session.trial_id)}", soft_wrap=True, highlight=False)
     console.print(f"look:    {ui_command(session.tracking_uri)}", soft_wrap=True, highlight=False)
 
 

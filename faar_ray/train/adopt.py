@@ -17,7 +17,7 @@ from faar_ray.train.checkpoint import (
 )
 
 
-def hand_over(folder: Path, to: Path) -> None:
+def export_checkpoint(folder: Path, to: Path) -> None:
     """Copy a trial's newest checkpoint into another folder.
 
     Raises:
@@ -29,7 +29,7 @@ def hand_over(folder: Path, to: Path) -> None:
     shutil.copyfile(paths[-1], to / paths[-1].name)
 
 
-def adopt(given: Path, folder: Path, config: TrialConfig) -> int:
+def restore_or_adopt(given: Path, folder: Path, config: TrialConfig) -> int:
     """Make a trial go on from the checkpoint in `given`; gives how many epochs it holds.
 
     A trial that is further on than its own earlier checkpoint stays there.
@@ -55,7 +55,7 @@ def adopt(given: Path, folder: Path, config: TrialConfig) -> int:
     return epochs
 
 
-def inherit(parent: Path, folder: Path, config: TrialConfig, epochs: int) -> None:
+def fork_from_parent(parent: Path, folder: Path, config: TrialConfig, epochs: int) -> None:
     """Make a new trial go on from another trial's checkpoint; one that has a checkpoint of its own has done so before.
 
     Args:

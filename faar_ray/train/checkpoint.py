@@ -17,7 +17,7 @@ from torch import Tensor
 from faar_ray.errors import DataError
 from faar_ray.models import MultiTaskModel, trained_state
 from faar_ray.records import EpochRecord, RankRecord, SineRecord
-from faar_ray.storage.atomic import storing
+from faar_ray.storage.atomic import atomic_write_or_storage_error
 from faar_ray.storage.torch_file import read_torch_file
 
 FORMAT = 2
@@ -33,7 +33,7 @@ def checkpoint_path(folder: Path, epoch: int) -> Path:
 def save_checkpoint(folder: Path, epoch: int, state: dict[str, Any], *, keep: int) -> Path:
     """Write the state after `epoch` and delete all but the newest `keep` checkpoints."""
     path = checkpoint_path(folder, epoch)
-    with storing(path) as scratch:
+    with atomic_write_or_storage_error(path) as scratch:
         try:
             with scratch.open("wb") as file:
                 torch.save({"format": FORMAT, **state}, file)

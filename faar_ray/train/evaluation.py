@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import torch
 
-from faar_ray.adapters import held_kernels
+from faar_ray.adapters import cached_kernels
 from faar_ray.data import DenseDataset, batches
 from faar_ray.tasks import delta_m, metric_for, output_channels, primary
 from faar_ray.train.trial import Trial
@@ -29,17 +29,19 @@ def evaluate(
     config, model, runtime = trial.config, trial.model, trial.runtime
     tasks = config.data.tasks
     outputs = output_channels(config.data.name, tasks)
-    metrics = {task: metric_for(task, outputs[task]).to(runtime.counts_on) for task in tasks}
+    metrics = {task: metric_for(task, outputs[task]).to(runtime.metrics_device) for task in tasks}
     was_training = model.training
     model.eval()
-    share = {"worker": runtime.worker, "workers": runtime.workers}
-    with held_kernels(trial.sines):
+    share = {"worker": runtime.rank, "workers": runtime.world_size}
+    with cached_kernels(trial.sines):
         for batch in batches(dataset, batch_size=EVALUATION_BATCH, seed=0, epoch=0, train=False, **share):
             if not len(batch["image"]):
                 continue
             predictions = model(batch["image"].to(runtime.device, trial.dtype))
             for task, metric in metrics.items():
-                metric.update(predictions[task].to(runtime.counts_on, trial.dtype), batch[task].to(runtime.counts_on))
+                metric.update(
+                    predictions[task].to(runtime.metrics_device, trial.dtype), batch[task].to(runtime.metrics_device)
+                )
     model.train(was_training)
     values = {f"{split}/{task}/{name}": float(v) for task, m in metrics.items() for name, v in m.compute().items()}
     if references is not None:

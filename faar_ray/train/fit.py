@@ -12,18 +12,18 @@ import torch
 from faar_ray.adapters.sinewich.sine_measure import measure
 from faar_ray.config.trial import TrialConfig
 from faar_ray.data import batches, load_dataset
-from faar_ray.data.shards.shard_store import take
+from faar_ray.data.shards.shard_store import download_shards
 from faar_ray.export.adapter_file import write_adapter
 from faar_ray.ranks import rank_metrics, sine_metrics
 from faar_ray.records import EpochRecord, RankRecord, SineRecord
-from faar_ray.storage.remote_copy import NO_TWIN, Twin
-from faar_ray.storage.run_location import place_of_trial
+from faar_ray.storage.remote_copy import NO_REMOTE, RemoteCopy
+from faar_ray.storage.run_location import trial_paths
 from faar_ray.tasks import TASKS
-from faar_ray.tracking.files.trial_files import clear_leftovers_of, write_config, write_down
+from faar_ray.tracking.files.trial_files import clear_leftovers_of, write_config, write_epoch_files
 from faar_ray.train.evaluation import evaluate
 from faar_ray.train.gradients import gradient_cosines
 from faar_ray.train.memory import PeakMemory
-from faar_ray.train.runtimes.runtime import InProcess, Runtime, by_first
+from faar_ray.train.runtimes.runtime import InProcess, Runtime, on_rank_zero
 from faar_ray.train.step import train_step
 from faar_ray.train.trial import Trial
 
@@ -42,7 +42,7 @@ def fit(
     test: bool = False,
     keep_checkpoints: int = 2,
     runtime: Runtime | None = None,
-    twin: Twin = NO_TWIN,
+    twin: RemoteCopy = NO_REMOTE,
 ) -> Epochs:
     """Train one trial; yields every epoch from 0, those of an earlier, interrupted run first.
 
@@ -70,19 +70,19 @@ def fit(
         NonFiniteLoss: naming step and task.
     """
     runtime = runtime or InProcess()
-    by_first(runtime, twin.pull)
+    on_rank_zero(runtime, twin.pull)
     trial = Trial(config, runtime)
     trial.restore(folder)
-    by_first(runtime, lambda: clear_leftovers_of(folder, trace))
-    by_first(runtime, lambda: write_config(folder, config))
-    by_first(runtime, lambda: write_down(folder, trace, trial_id, trial.records))
+    on_rank_zero(runtime, lambda: clear_leftovers_of(folder, trace))
+    on_rank_zero(runtime, lambda: write_config(folder, config))
+    on_rank_zero(runtime, lambda: write_epoch_files(folder, trace, trial_id, trial.records))
     yield from list(trial.records)
     for epoch in range(len(trial.records), config.optim.epochs):
         memory = PeakMemory(runtime.device)
         started = time.perf_counter()
         losses = train_epoch(trial, epoch)
         trained = time.perf_counter()
-        peak = max(runtime.of_all(memory.mb()))
+        peak = max(runtime.all_gather(memory.mb()))
         ranks = end_epoch(trial, epoch)
         metrics = losses | evaluate(trial, trial.val_data, split="val", references=references)
         sines = sine_records(trial, epoch)
@@ -92,10 +92,10 @@ def fit(
         metrics["memory/peak_mb"] = peak
         trial.records.append(EpochRecord(epoch, metrics, tuple(ranks), tuple(sines)))
         if epoch + 1 == config.optim.epochs:  # before the checkpoint that makes the trial count as finished
-            by_first(runtime, lambda: write_adapter(folder / "adapter.safetensors", trial.model, config))
+            on_rank_zero(runtime, lambda: write_adapter(folder / "adapter.safetensors", trial.model, config))
         trial.save(folder, keep=keep_checkpoints)
-        by_first(runtime, lambda: write_down(folder, trace, trial_id, trial.records))
-        by_first(runtime, twin.push)
+        on_rank_zero(runtime, lambda: write_epoch_files(folder, trace, trial_id, trial.records))
+        on_rank_zero(runtime, twin.push)
         yield trial.records[-1]
     if not test:
         return {}
@@ -104,9 +104,9 @@ def fit(
 
 def fit_spec(spec: Mapping[str, Any], runtime: Runtime | None = None) -> Epochs:
     """`fit` of a trial given as plain values, as they travel between processes."""
-    place, config = place_of_trial(spec), TrialConfig.model_validate(spec["config"])
+    place, config = trial_paths(spec), TrialConfig.model_validate(spec["config"])
     if spec.get("data") and not config.data.root:
-        take(config.data, spec["data"], "storage.path")
+        download_shards(config.data, spec["data"], "storage.path")
     return fit(
         config,
         place.folder,
@@ -117,7 +117,7 @@ def fit_spec(spec: Mapping[str, Any], runtime: Runtime | None = None) -> Epochs:
         test=spec["test"],
         keep_checkpoints=spec["keep_checkpoints"],
         runtime=runtime,
-        twin=place.twin,
+        twin=place.remote_copy,
     )
 
 
@@ -132,11 +132,11 @@ def train_epoch(trial: Trial, epoch: int) -> dict[str, float]:
         seed=config.seed,
         epoch=epoch,
         train=True,
-        worker=runtime.worker,
-        workers=runtime.workers,
+        worker=runtime.rank,
+        workers=runtime.world_size,
     )
     for step, batch in enumerate(order, start=epoch * trial.steps_per_epoch):
-        trial.policy.draw(epoch, step)
+        trial.policy.sample_mask(epoch, step)
         losses = train_step(trial, batch, step)
         whole = torch.stack([TASKS[task].weight * value for task, value in losses.items()]).sum()
         for name, value in {"train/loss": whole, **{f"train/loss/{t}": v for t, v in losses.items()}}.items():
@@ -147,12 +147,12 @@ def train_epoch(trial: Trial, epoch: int) -> dict[str, float]:
 
 def end_epoch(trial: Trial, epoch: int) -> list[RankRecord]:
     """Shrink; all workers must have scored and decided alike."""
-    trial.runtime.agree("importance scores", trial.policy.fingerprint())
+    trial.runtime.assert_same("importance scores", trial.policy.state_for_agreement())
     before = [id(adapter.A_RI) for adapter in trial.adapters]
     ranks = trial.policy.end_epoch(epoch, trial.optimizer)
-    trial.runtime.agree("ranks", torch.tensor([adapter.rank for adapter in trial.adapters]))
+    trial.runtime.assert_same("ranks", torch.tensor([adapter.rank for adapter in trial.adapters]))
     if before != [id(adapter.A_RI) for adapter in trial.adapters]:
-        trial.join()
+        trial.wrap_model()
     return ranks
 
 

@@ -11,7 +11,7 @@ from faar_ray.adapters import SineWeights
 from faar_ray.adapters.sinewich.sine_measure import mean_cosines
 from faar_ray.data import batches
 from faar_ray.tasks import TASKS
-from faar_ray.train.step import placed
+from faar_ray.train.step import to_device
 from faar_ray.train.trial import Trial
 
 IMAGES = 16
@@ -29,7 +29,7 @@ def gradient_cosines(trial: Trial) -> dict[SineWeights, list[float | None]]:
         return {}
     images = min(IMAGES, max(1, trial.config.optim.batch_size // trial.config.optim.accumulate))  # what fits a step
     batch = next(iter(batches(trial.val_data, batch_size=images, seed=0, epoch=0, train=False)))
-    batch = {name: placed(trial, values) for name, values in batch.items()}
+    batch = {name: to_device(trial, values) for name, values in batch.items()}
     was_training = trial.model.training
     trial.model.eval()
     predictions = trial.model(batch["image"])

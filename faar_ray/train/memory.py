@@ -35,7 +35,7 @@ class PeakMemory:
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
             return
-        give_back()
+        trim_malloc()
         with suppress(OSError):
             MARKS.write_text(FORGET_PEAK)
             self._marked = True
@@ -47,7 +47,7 @@ class PeakMemory:
         return own_peak_mb() if self._marked else psutil.Process().memory_info().rss / MIB
 
 
-def give_back() -> None:
+def trim_malloc() -> None:
     """Freed memory that glibc's malloc holds goes back to the system; nothing elsewhere."""
     with suppress(AttributeError, OSError, TypeError):  # another C library, another system
         ctypes.CDLL(None).malloc_trim(0)

@@ -10,7 +10,7 @@ from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
 from faar_ray.config.trial import OptimConfig
-from faar_ray.models import MultiTaskModel, adapter_list, backbone_own_parameters
+from faar_ray.models import MultiTaskModel, adapter_list, task_independent_parameters
 
 
 def build_optimizer(model: MultiTaskModel, config: OptimConfig) -> AdamW:
@@ -23,7 +23,7 @@ def build_optimizer(model: MultiTaskModel, config: OptimConfig) -> AdamW:
     parts = (
         (adapters, config.lr),
         (list(model.decoder.named_parameters()), config.decoder_lr or config.lr),
-        (backbone_own_parameters(model), config.backbone_lr or config.lr),
+        (task_independent_parameters(model), config.backbone_lr or config.lr),
     )
     groups = [group for part, lr in parts for group in _decayed_and_not(part, lr, config.weight_decay)]
     if model.clock is not None and (clock := [p for p in model.clock.parameters() if p.requires_grad]):

@@ -17,7 +17,7 @@ from safetensors.torch import save
 
 from faar_ray.config.trial import TrialConfig
 from faar_ray.models import build_model, micro
-from faar_ray.storage.atomic import replacing
+from faar_ray.storage.atomic import atomic_write
 from faar_ray.train.checkpoint import last_good_checkpoint, load_trained_state
 from faar_ray.train.fit import fit
 
@@ -78,9 +78,9 @@ def write_weights(path: Path, config: TrialConfig, folder: Path, metrics: dict[s
         "config": config.model_dump(mode="json"),
         "torch": torch.__version__,
     }
-    with replacing(path) as scratch:
+    with atomic_write(path) as scratch:
         scratch.write_bytes(content)
-    with replacing(path.with_suffix(".json")) as scratch:
+    with atomic_write(path.with_suffix(".json")) as scratch:
         scratch.write_text(json.dumps(card, indent=2) + "\n")
 
 

@@ -13,9 +13,9 @@ from faar_ray.cluster.capacity import capacity, this_machine
 from faar_ray.config.trial_file import TrialFile
 from faar_ray.errors import ConfigError, StorageError
 from faar_ray.records import EpochRecord, State
-from faar_ray.storage.atomic import check_writable, storing
+from faar_ray.storage.atomic import atomic_write_or_storage_error, check_writable
 from faar_ray.storage.object_store import ATTEMPTS_AT_START, Remote
-from faar_ray.storage.run_location import place_of
+from faar_ray.storage.run_location import location_of
 from faar_ray.tracking.mlflow.mlflow_faults import is_away, needed, reason_of
 from faar_ray.tracking.mlflow.trial_run import Ending, endings
 from faar_ray.tracking.mlflow.write_queue import Outbox
@@ -43,9 +43,9 @@ class Session:
     def __init__(self, file: TrialFile, name: str, *, resume: bool, tell: Callable[[str], None] = print) -> None:
         self.file, self.config = file, file.config
         self.trial_id = f"t000-s{file.seed}"
-        self.place = place_of(file.storage.path, name)
+        self.place = location_of(file.storage.path, name)
         self.here = self.place.trial(self.trial_id)
-        self.folder, called = self.here.folder, self.place.below("trials", self.trial_id)
+        self.folder, called = self.here.folder, self.place.display_path("trials", self.trial_id)
         exists = self._exists()
         if exists and not resume:
             raise ConfigError(f"name: {called} exists; go on with it by --resume, or give another name=NAME")
@@ -54,15 +54,15 @@ class Session:
         preflight(self.config, file.resources.workers)
         capacity(file.resources, [this_machine()])
         check_writable(self.folder)
-        self.here.twin.pull()
+        self.here.remote_copy.pull()
         self._tracker = Tracker(file.tracking.uri, file.tracking.experiment or name)
         self.tracking_uri = self._tracker.uri
         with needed(self.tracking_uri):
             self.run_id = self._tracker.start_trial(self.trial_id, self.config, {}, "trial", self._known_run())
         self._outbox = Outbox("MLflow", is_away, reason_of, tell)
-        with storing(self.folder / "run.json") as scratch:
+        with atomic_write_or_storage_error(self.folder / "run.json") as scratch:
             scratch.write_text(json.dumps({"run_id": self.run_id, "tracking_uri": self.tracking_uri}) + "\n")
-        self.here.twin.push()
+        self.here.remote_copy.push()
 
     def _exists(self) -> bool:
         if not self.place.uri:

@@ -10,13 +10,13 @@ from typing import Any
 from faar_ray.config.run_sections import Resources
 from faar_ray.config.trial import TrialConfig
 from faar_ray.errors import StorageError
-from faar_ray.storage.run_location import Place
+from faar_ray.storage.run_location import RunLocation
 
 
 def spec_of(
     trial_id: str,
     config: TrialConfig,
-    place: Place,
+    place: RunLocation,
     resources: Resources,
     *,
     keep_checkpoints: int,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
-from faar_ray.adapters import held_kernels
+from faar_ray.adapters import cached_kernels
 from faar_ray.errors import FaarRayError
 from faar_ray.tasks import TASKS
 from faar_ray.train.trial import Trial
@@ -31,10 +31,10 @@ def train_step(trial: Trial, batch: Batch, step: int) -> dict[str, Tensor]:
     Raises:
         NonFiniteLoss: naming step and task.
     """
-    batch = {name: placed(trial, values) for name, values in batch.items()}
+    batch = {name: to_device(trial, values) for name, values in batch.items()}
     counts = counts_of(trial, batch)
     trial.optimizer.zero_grad(set_to_none=True)
-    losses = trial.runtime.total(accumulated(trial, batch, counts, trial.parts(step)))
+    losses = trial.runtime.all_reduce_sum(accumulated(trial, batch, counts, trial.micro_batches(step)))
     found = dict(zip(counts, losses, strict=True))
     for task, value in found.items():
         if not value.isfinite():
@@ -60,20 +60,20 @@ def counts_of(trial: Trial, batch: Batch) -> dict[str, Tensor]:
     """What each task's loss counts in the labels of the whole step, over all workers."""
     tasks = trial.config.data.tasks
     counts_T2 = torch.stack([TASKS[task].loss.counts(batch[task]) for task in tasks])
-    return dict(zip(tasks, trial.runtime.total(counts_T2), strict=True))
+    return dict(zip(tasks, trial.runtime.all_reduce_sum(counts_T2), strict=True))
 
 
 def accumulated(trial: Trial, batch: Batch, counts: Mapping[str, Tensor], parts: int) -> Tensor:
     """Backward through the batch in parts; this worker's share of every task's loss, (T,)."""
     shares: list[Tensor] = []
-    with held_kernels(trial.sines if parts > 1 else ()):
+    with cached_kernels(trial.sines if parts > 1 else ()):
         for i, rows in enumerate(torch.arange(len(batch["image"])).tensor_split(parts)):
             last = i + 1 == parts
-            with nullcontext() if last else trial.runtime.unsynced(trial.joined):
+            with nullcontext() if last else trial.runtime.no_sync(trial.wrapped_model):
                 part = batch if parts == 1 else {name: values[rows] for name, values in batch.items()}
                 of_part = shares_of(trial, part, counts)
                 loss = torch.stack([TASKS[task].weight * share for task, share in of_part.items()]).sum()
-                trial.scaler.scale(loss * trial.runtime.workers).backward()
+                trial.scaler.scale(loss * trial.runtime.world_size).backward()
             shares.append(torch.stack(list(of_part.values())).detach())
     return torch.stack(shares).sum(0)
 
@@ -87,6 +87,6 @@ def shares_of(trial: Trial, batch: Batch, counts: Mapping[str, Tensor]) -> dict[
     return {task: TASKS[task].loss.share(full[task], batch[task], counts[task]) for task in counts}
 
 
-def placed(trial: Trial, values: Tensor) -> Tensor:
+def to_device(trial: Trial, values: Tensor) -> Tensor:
     """On the trial's device, in its precision."""
     return values.to(trial.runtime.device, trial.dtype if values.is_floating_point() else None)

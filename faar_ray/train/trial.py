@@ -26,7 +26,7 @@ from faar_ray.train.checkpoint import (
 )
 from faar_ray.train.optimizer import build_optimizer, build_scheduler
 from faar_ray.train.preflight import check_last_batch
-from faar_ray.train.runtimes.runtime import Runtime, by_first
+from faar_ray.train.runtimes.runtime import Runtime, on_rank_zero
 
 
 def compiled(model: nn.Module) -> Callable[[Tensor], dict[str, Tensor]]:
@@ -49,26 +49,26 @@ class Trial:
         self.sines = sine_layers(self.model)
         self.policy = build_policy(config, self.adapters)
         self.steps_per_epoch = -(-len(self.train_data) // config.optim.batch_size)
-        check_last_batch(config, len(self.train_data), runtime.workers)
+        check_last_batch(config, len(self.train_data), runtime.world_size)
         self.scaler = torch.amp.GradScaler(runtime.device.type, enabled=config.optim.precision == "fp16")
         self._start_optimizer()
-        self.join()
+        self.wrap_model()
         self.records: list[EpochRecord] = []
         # library draws from here on: drop-path, different for each worker's images
-        torch.manual_seed(seed_of(config.seed, "train", *([runtime.worker] if runtime.worker else [])))
+        torch.manual_seed(seed_of(config.seed, "train", *([runtime.rank] if runtime.rank else [])))
 
-    def join(self) -> None:
+    def wrap_model(self) -> None:
         """Tie the model to the other workers' (anew after a shrink); evaluation calls the model itself."""
         if self.config.optim.compile:  # new shapes each epoch would soon reach the limit of recompilations
             torch.compiler.reset()
-        self.joined = self.runtime.joined(self.model)
-        self.forward = compiled(self.joined) if self.config.optim.compile else self.joined
+        self.wrapped_model = self.runtime.wrap_ddp(self.model)
+        self.forward = compiled(self.wrapped_model) if self.config.optim.compile else self.wrapped_model
 
-    def parts(self, step: int) -> int:
+    def micro_batches(self, step: int) -> int:
         """In how many parts a step's batch is computed: as configured, but none is empty on any worker."""
         start = step % self.steps_per_epoch * self.config.optim.batch_size
         rows = min(self.config.optim.batch_size, len(self.train_data) - start)
-        return min(self.config.optim.accumulate, rows // self.runtime.workers)
+        return min(self.config.optim.accumulate, rows // self.runtime.world_size)
 
     def _start_optimizer(self) -> None:
         self.optimizer = build_optimizer(self.model, self.config.optim)
@@ -101,10 +101,10 @@ class Trial:
             "optimizer": self.optimizer.state_dict(),
             "steps": self.scheduler.last_epoch,
             "scaler": self.scaler.state_dict(),
-            "random": self.runtime.of_all(random_states()),
+            "random": self.runtime.all_gather(random_states()),
             "records": records_to_plain(self.records),
         }
-        by_first(self.runtime, lambda: save_checkpoint(folder, self.records[-1].epoch, state, keep=keep))
+        on_rank_zero(self.runtime, lambda: save_checkpoint(folder, self.records[-1].epoch, state, keep=keep))
 
     def restore(self, folder: Path) -> None:
         """Go back to the last good checkpoint of a folder, if there is one.
@@ -112,7 +112,7 @@ class Trial:
         Raises:
             ConfigError: the checkpoint is of another config.
         """
-        state = by_first(self.runtime, lambda: last_good_checkpoint(folder))
+        state = on_rank_zero(self.runtime, lambda: last_good_checkpoint(folder))
         if state is None:
             return
         saved = TrialConfig.resolve(state["config"])
@@ -131,8 +131,8 @@ class Trial:
         self.scheduler.last_epoch = state["steps"]
         self._apply_learning_rates()
         self.scaler.load_state_dict(state["scaler"])
-        self.join()
-        set_random_states(state["random"][min(self.runtime.worker, len(state["random"]) - 1)])
+        self.wrap_model()
+        set_random_states(state["random"][min(self.runtime.rank, len(state["random"]) - 1)])
         self.records = records_from_plain(state["records"])
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from faar_ray.errors import ConfigError, FaarRayError, StorageError
-from faar_ray.tools import tool
+from faar_ray.tools import tool_command
 from faar_ray.tune.execute import interrupts
 
 if TYPE_CHECKING:
@@ -82,12 +82,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _again(raw: Sequence[str]) -> str:
     """The command that resumes."""
-    return shlex.join([tool("python"), "-m", "faar_ray.tune", *raw, *([] if "--resume" in raw else ["--resume"])])
+    return shlex.join(
+        [tool_command("python"), "-m", "faar_ray.tune", *raw, *([] if "--resume" in raw else ["--resume"])]
+    )
 
 
 def _run(options: argparse.Namespace) -> int:
     warnings.filterwarnings("ignore")
-    from faar_ray.config.validation_messages import with_places
+    from faar_ray.config.validation_messages import locate
     from faar_ray.tune.space.space import read_document, read_space, space_path
 
     named = [] if options.name is None else [f"name={json.dumps(options.name)}"]
@@ -100,14 +102,14 @@ def _run(options: argparse.Namespace) -> int:
     except OlderRunFault as fault:
         raise fault.at(read_document(*written)) from None
     except ConfigError as fault:
-        raise with_places(fault, read_document(*written), space_path) from None
+        raise locate(fault, read_document(*written), space_path) from None
 
 
 def _start(space: SearchSpace, options: argparse.Namespace) -> int:
     from faar_ray.cluster.capacity import capacity, this_machine
     from faar_ray.train.preflight import preflight
     from faar_ray.tune.run.remote_run import check_remote
-    from faar_ray.tune.run.run_folder import check_name, place_for
+    from faar_ray.tune.run.run_folder import check_resumable, run_location_of
 
     preflight(space.trial_config({}), space.resources.workers)
     for index, control in enumerate(space.controls):
@@ -131,10 +133,10 @@ def _start(space: SearchSpace, options: argparse.Namespace) -> int:
 
             show_plan(console, space, room)
             return 0
-    place = place_for(space, space.name)
+    place = run_location_of(space, space.name)
     look = check_remote(place, resume=options.resume) if place.uri else place
     if options.resume or not place.uri:
-        check_name(look.path, space, resume=options.resume)
+        check_resumable(look.path, space, resume=options.resume)
     from faar_ray.tune.command import search_and_answer
 
     return search_and_answer(space, options, console)

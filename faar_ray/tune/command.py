@@ -10,10 +10,10 @@ import sys
 from rich.console import Console
 from rich.text import Text
 
-from faar_ray.storage.run_location import Place
-from faar_ray.tools import tool, ui_command
+from faar_ray.storage.run_location import RunLocation
+from faar_ray.tools import tool_command, ui_command
 from faar_ray.tracking.files.rank_trace import read_rank_trace
-from faar_ray.tune.propose.stopping_rules import rule_of
+from faar_ray.tune.propose.stopping_rules import build_stopping_rule
 from faar_ray.tune.run.jobs import config_of
 from faar_ray.tune.search import Outcome, run_search
 from faar_ray.tune.show.json_lines import JsonLines
@@ -25,7 +25,9 @@ from faar_ray.tune.space.space import SearchSpace
 def search_and_answer(space: SearchSpace, options: argparse.Namespace, console: Console) -> int:
     """Run the search; gives the exit code."""
     verbosity = -1 if options.quiet else int(options.verbose)
-    shown = list(dict.fromkeys([*rule_of(space).goals, *(objective.name for objective in space.objectives)]))
+    shown = list(
+        dict.fromkeys([*build_stopping_rule(space).goals, *(objective.name for objective in space.objectives)])
+    )
     lines = options.json and not options.quiet and not console.is_terminal
     board = JsonLines if lines else Progress
     with board(console, space.name, shown, space.budget.trials, verbosity) as progress:
@@ -53,7 +55,7 @@ def _show(space: SearchSpace, found: Outcome, console: Console) -> None:
 def _say_next(found: Outcome, options: argparse.Namespace, console: Console) -> None:
     """The limit that ended it, and the commands that a person types next."""
     lines = [""]
-    again = shlex.join([tool("python"), "-m", "faar_ray.tune", str(options.space), *options.overrides])
+    again = shlex.join([tool_command("python"), "-m", "faar_ray.tune", str(options.space), *options.overrides])
     name = f" --name {shlex.quote(options.name)}" if options.name else ""
     if found.limit:
         lines.append(f"The search ended early: {found.limit}.")
@@ -68,7 +70,7 @@ def _say_next(found: Outcome, options: argparse.Namespace, console: Console) -> 
     console.print(Text("\n".join(lines)), soft_wrap=True)
 
 
-def _near(place: Place, *parts: str) -> str:
-    path = place.below(*parts)
+def _near(place: RunLocation, *parts: str) -> str:
+    path = place.display_path(*parts)
     short = os.path.relpath(path)
     return path if place.uri or short.startswith("..") else short

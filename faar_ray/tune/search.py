@@ -15,29 +15,29 @@ from pathlib import Path
 
 from ray.tune import Trainable
 
-from faar_ray.cluster.autoscaling import cluster_of, room, told_by_ray
+from faar_ray.cluster.autoscaling import cluster_capacity, cluster_from_ray, cluster_of
 from faar_ray.cluster.ray_cluster import connected
 from faar_ray.errors import FaarRayError, NothingFeasible, StorageError
 from faar_ray.records import TrialResult
 from faar_ray.report.results import write_results
 from faar_ray.report.words.answer import Answer, answer
-from faar_ray.storage.run_location import Place
+from faar_ray.storage.run_location import RunLocation
 from faar_ray.tracking.mlflow.mlflow_faults import needed
 from faar_ray.tracking.mlflow.writer import Tracker
 from faar_ray.tune.execute import ray_tune as cluster
-from faar_ray.tune.execute.ray_tune_adapters import halting
-from faar_ray.tune.execute.resource_monitor import MachineWatch
+from faar_ray.tune.execute.ray_tune_adapters import abort_on_storage_error
+from faar_ray.tune.execute.resource_monitor import ResourceMonitor
 from faar_ray.tune.execute.trainable import TrialActor
 from faar_ray.tune.propose.journal import open_journal, tests
 from faar_ray.tune.propose.proposer import Proposer
 from faar_ray.tune.propose.warm_start import warm_start
 from faar_ray.tune.run import run_folder
 from faar_ray.tune.run.datasets import make_data
-from faar_ray.tune.run.jobs import Job, Surroundings, controls, job_of, shards_uri
+from faar_ray.tune.run.jobs import Job, RunContext, control_jobs, job_of, shards_uri
 from faar_ray.tune.run.references import References
 from faar_ray.tune.run.remote_run import mirrored
-from faar_ray.tune.run.run_folder import RunFolder, mend_traces
-from faar_ray.tune.search_state import Book, Watcher
+from faar_ray.tune.run.run_folder import RunFolder, repair_traces
+from faar_ray.tune.search_state import SearchState, Watcher
 from faar_ray.tune.show.mlflow_watcher import HASTE, Pen
 from faar_ray.tune.show.outcome import best_of
 from faar_ray.tune.show.progress import Progress
@@ -48,7 +48,7 @@ from faar_ray.tune.space.space import SearchSpace
 class Outcome:
     """What a search left."""
 
-    place: Place
+    place: RunLocation
     tracking_uri: str
     parent_run_id: str
     counts: dict[str, int]
@@ -68,7 +68,7 @@ class Outcome:
 class Parts:
     """What a search is put together from; a benchmark gives others, which measure or replay."""
 
-    book: Callable[..., Book] = Book
+    book: Callable[..., SearchState] = SearchState
     actor: type[Trainable] = TrialActor
 
 
@@ -87,8 +87,8 @@ def run_search(
         ConfigError: before anything is started.
         KeyboardInterrupt: after all runs were closed.
     """
-    place = run_folder.place_for(space, name)
-    with holding(place, space, fresh=not resume) as folder, mirrored(place, fresh=not resume) as twin:
+    place = run_folder.run_location_of(space, name)
+    with locked_run(place, space, fresh=not resume) as folder, mirrored(place, fresh=not resume) as twin:
         study = open_journal(folder.study_log, space.name, space.objectives)
         warm_start(study, space, progress.note)
         proposer = Proposer(space, study)
@@ -96,12 +96,18 @@ def run_search(
         progress.backlog, progress.waiting = pen.backlog, pen.waiting
         with closing(pen, folder, proposer):
             if resume:
-                mend_traces(place, proposer.results(), progress.note)
+                repair_traces(place, proposer.results(), progress.note)
             references = References(space, proposer.results())
             pen.reconcile([(job_of(space, result), result) for result in proposer.results()])
             watchers: list[Watcher] = [*([twin] if twin else []), pen, progress]
             book = parts.book(
-                space, proposer, references, controls(space), watchers=watchers, run_id=pen.run_id, say=progress.note
+                space,
+                proposer,
+                references,
+                control_jobs(space),
+                watchers=watchers,
+                run_id=pen.run_id,
+                say=progress.note,
             )
             if not book.finished():
                 train(space, book, folder, place, pen, progress, address, parts.actor)
@@ -116,16 +122,16 @@ def run_search(
 
 def train(
     space: SearchSpace,
-    book: Book,
+    book: SearchState,
     folder: RunFolder,
-    place: Place,
+    place: RunLocation,
     pen: Pen,
     progress: Progress,
     address: str | None,
     actor: type[Trainable],
 ) -> None:
     """References, trials and controls, under Ray."""
-    around = Surroundings(place, space.resources, space.storage.keep_checkpoints)
+    around = RunContext(place, space.resources, space.storage.keep_checkpoints)
 
     def spec(job: Job) -> dict[str, object]:
         alone = job.role == "reference"
@@ -133,39 +139,41 @@ def train(
 
     progress.phase("starting Ray")
     with connected(address) as machines:
-        cluster_file = None if address is None else cluster_of(space.resources.cluster) or told_by_ray(machines)
-        book.concurrent = room(space.resources, machines, cluster_file).concurrent
+        cluster_file = None if address is None else cluster_of(space.resources.cluster) or cluster_from_ray(machines)
+        book.concurrent = cluster_capacity(space.resources, machines, cluster_file).concurrent
         make_data(space, progress.phase, shards_uri(place))
         progress.phase("opening MLflow")
         assert pen.tracker.parent  # nothing starts before MLflow is open
-        with halting(book, folder.path):
-            watch = MachineWatch(book, space.resources, progress.machines)
-            cluster.work_off(book, spec, space.resources, space.failure.max_retries, folder.ray, actor, watch)
+        with abort_on_storage_error(book, folder.path):
+            watch = ResourceMonitor(book, space.resources, progress.machines)
+            cluster.run_jobs(book, spec, space.resources, space.failure.max_retries, folder.ray, actor, watch)
     if isinstance(book.fatal, StorageError):
         raise book.fatal
 
 
-def conclude(space: SearchSpace, folder: RunFolder, place: Place, proposer: Proposer, book: Book, pen: Pen) -> Outcome:
+def conclude(
+    space: SearchSpace, folder: RunFolder, place: RunLocation, proposer: Proposer, book: SearchState, pen: Pen
+) -> Outcome:
     """Results, report and answer of a search that came to its end; MLflow has the last word, and may be late."""
     uri, parent = pen.tracker.uri, pen.tracker.parent
     for trial_id, metrics in tests(proposer.study).items():
         pen.tested(trial_id, metrics)
     pen.settle()
-    results = write_down(folder, proposer, pen)
+    results = write_search_results(folder, proposer, pen)
     finished = [result for result in results if result.role == "trial" and result.state == "COMPLETE"]
     complete = [result for result in finished if proposer.feasible(result)]
     fault = book.fatal or (None if complete else nothing_feasible(space, results))
     report = build_report(folder.path, pen)
     unwritten = pen.end_search("FAILED" if book.fatal else "FINISHED", report)
     if not all(result.run_id for result in results):  # runs that were made at last
-        write_down(folder, proposer, pen)
+        write_search_results(folder, proposer, pen)
     best = best_of(complete, space.objectives)
     found = answer(results, space.objectives, space.limits)
     counts = proposer.counts()
     return Outcome(place, uri, parent, counts, results, best, found, book.limit, fault, unwritten)
 
 
-def write_down(folder: RunFolder, proposer: Proposer, pen: Pen) -> list[TrialResult]:
+def write_search_results(folder: RunFolder, proposer: Proposer, pen: Pen) -> list[TrialResult]:
     """`results.parquet`, with what the test split gave and MLflow's run ids."""
     results = [dataclasses.replace(r, run_id=pen.run_id(r.trial_id) or r.run_id) for r in proposer.results()]
     write_results(folder.results, results)
@@ -207,10 +215,10 @@ def open_tracker(space: SearchSpace, name: str, folder: RunFolder) -> Tracker:
 
 
 @contextlib.contextmanager
-def holding(place: Place, space: SearchSpace, *, fresh: bool) -> Iterator[RunFolder]:
+def locked_run(place: RunLocation, space: SearchSpace, *, fresh: bool) -> Iterator[RunFolder]:
     """Hold the folder; one that was made for a search that could not start is taken away again."""
     path = place.path
-    folder = run_folder.hold(path, space, emptied=fresh and bool(place.uri))
+    folder = run_folder.lock_run(path, space, emptied=fresh and bool(place.uri))
     try:
         yield folder
     except FaarRayError as fault:
@@ -232,7 +240,7 @@ def closing(pen: Pen, folder: RunFolder, proposer: Proposer) -> Iterator[None]:
         reason = f"{cause}; --resume goes on" if interrupted else cause
         pen.close_running("PRUNED" if interrupted else "FAIL", reason)
         with contextlib.suppress(Exception):
-            write_down(folder, proposer, pen)
+            write_search_results(folder, proposer, pen)
         if left := pen.end_search("KILLED" if interrupted else "FAILED", patience=HASTE):
             pen.note(f"MLflow is away and lacks the last writes ({left}); --resume makes them")
         raise

@@ -13,11 +13,11 @@ from faar_ray.config.trial import config_id
 from faar_ray.errors import FaarRayError, StorageError, TooManyFailures
 from faar_ray.records import State, TrialResult
 from faar_ray.tune.propose import journal
-from faar_ray.tune.propose.budget import Spending
+from faar_ray.tune.propose.budget import BudgetTracker
 from faar_ray.tune.propose.journal import event
 from faar_ray.tune.propose.proposer import Proposer
-from faar_ray.tune.propose.stopping_rules import Rule, rule_of
-from faar_ray.tune.run.jobs import Job, Running, described, job_of
+from faar_ray.tune.propose.stopping_rules import StoppingRule, build_stopping_rule
+from faar_ray.tune.run.jobs import Job, Running, describe_failure, job_of
 from faar_ray.tune.run.references import References
 from faar_ray.tune.space.space import SearchSpace
 
@@ -35,7 +35,7 @@ class Watcher(Protocol):
         """A job ended."""
 
 
-class Book:
+class SearchState:
     """State of one search in the driver.
 
     Args:
@@ -60,11 +60,11 @@ class Book:
         concurrent: int = 0,
         watchers: Sequence[Watcher] = (),
         run_id: Callable[[str], str] = lambda trial_id: "",
-        say: Callable[[str], None] = lambda text: None,
+        notify: Callable[[str], None] = lambda text: None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self.space, self.proposer, self.references = space, proposer, references
-        self.concurrent, self.watchers, self.run_id, self.say, self.now = concurrent, watchers, run_id, say, now
+        self.concurrent, self.watchers, self.run_id, self.say, self.now = concurrent, watchers, run_id, notify, now
         self.running: dict[str, Running] = {}
         self.waiting: dict[str, Running] = {}
         """Open jobs that hold no machine until their generation is whole."""
@@ -72,22 +72,22 @@ class Book:
         self.fatal: FaarRayError | None = None
         done = {result.trial_id for result in proposer.results()}
         self.failures = sum(1 for result in proposer.results() if result.state == "FAIL")
-        self._adopt([pair for pair in references.cached() if pair[0].trial_id not in done])
+        self._import_cached_references([pair for pair in references.cached() if pair[0].trial_id not in done])
         self._controls = [job for job in controls if job.trial_id not in done]
         self._references = [job for job in references.jobs() if job.trial_id not in done]
         self._history = proposer.history()
-        self._rule = self._rule_so_far()
-        self._spending = Spending(space, journal.spent(proposer.study), now)
+        self._rule = self._replayed_rule()
+        self._budget = BudgetTracker(space, journal.spent(proposer.study), now)
 
     def next_job(self) -> Job | None:
         """The next job to hand to Ray; None while there is none (see `finished`)."""
-        self._turn()
-        if self.fatal or self.limit or self._spent_up() or len(self.running) >= self.concurrent:
+        self._advance_population()
+        if self.fatal or self.limit or self._budget_exhausted() or len(self.running) >= self.concurrent:
             return None
         job = self._references.pop(0) if self._references else self._search_job()
         if job is not None:
             try:
-                self._open(job)
+                self._open_trial(job)
             except BaseException:  # nobody will train it, so nobody will end it
                 self.running.pop(job.trial_id, None)
                 raise
@@ -97,62 +97,62 @@ class Book:
         """Whether no job is open and none will come."""
         if self.running:
             return False
-        stopped = bool(self.fatal or self.limit or self._spent_up())
+        stopped = bool(self.fatal or self.limit or self._budget_exhausted())
         return stopped or not (self._references or self._controls or not self.proposer.finished())
 
     @property
-    def halted(self) -> bool:
+    def aborted(self) -> bool:
         """Whether the storage gave out."""
         return isinstance(self.fatal, StorageError)
 
-    def halt(self, fault: StorageError) -> None:
+    def abort(self, fault: StorageError) -> None:
         """End the search, not its jobs: none of them is told, judged or counted any more, so `--resume` goes on."""
-        if not self.halted:
+        if not self.aborted:
             self.fatal = fault
 
-    def holds(self, trial_id: str) -> None:
+    def resources_acquired(self, trial_id: str) -> None:
         """A job has its machine; until then, and while it waits for another one, it costs nothing."""
-        self._spending.take(trial_id)
+        self._budget.acquire(trial_id)
 
-    def lost(self, trial_id: str) -> None:
+    def resources_released(self, trial_id: str) -> None:
         """A job's process is gone and will be started again."""
-        self._spending.let_go(trial_id)
+        self._budget.release(trial_id)
 
-    def placed(self, trials: int) -> None:
+    def set_placed(self, trials: int) -> None:
         """So many jobs have the machines of their workers, as seen now; the others cost nothing while they wait."""
-        self._spending.placed(trials)
+        self._budget.set_placed(trials)
 
-    def verdict(self, trial_id: str, epoch: int, metrics: Mapping[str, float]) -> str:
+    def stop_reason(self, trial_id: str, epoch: int, metrics: Mapping[str, float]) -> str:
         """Why a job stops after this epoch; "" lets it go on. What the journal has already is not judged again."""
-        if self.halted:
+        if self.aborted:
             return str(self.fatal)
         running = self.running[trial_id]
-        if not running.stop_reason and epoch >= max(running.known, running.epochs):
-            running.stop_reason = self._halt() or self._early_stop(running.job, epoch, metrics)
-        return running.stop_reason if epoch + 1 >= running.known else ""
+        if not running.stop_reason and epoch >= max(running.journalled_epochs, running.epochs):
+            running.stop_reason = self._global_stop_reason() or self._early_stop_reason(running.job, epoch, metrics)
+        return running.stop_reason if epoch + 1 >= running.journalled_epochs else ""
 
     def epoch(self, trial_id: str, epoch: int, metrics: Mapping[str, float]) -> None:
         """A job finished an epoch; a replayed one changes nothing but the last metrics."""
-        if self.halted:
+        if self.aborted:
             return
         running = self.running[trial_id]
         running.metrics = dict(metrics)
         if epoch < running.epochs:
             return
         running.epochs = epoch + 1
-        if running.job.inherited <= epoch < running.known:
+        if running.job.inherited <= epoch < running.journalled_epochs:
             running.seconds_before += metrics.get("time/epoch_s", 0.0)
         number = running.job.number
         with event():
-            if epoch >= running.known and number is not None:
-                seen = self._rule.seen(metrics)
+            if epoch >= running.journalled_epochs and number is not None:
+                seen = self._rule.select_metrics(metrics)
                 self.proposer.epoch(number, epoch, seen, running.stop_reason)
                 self._history.setdefault(number, []).append(seen)
-            self._keep_spending()
-        for watcher in self.watchers if epoch >= running.told else ():
+            self._store_budget()
+        for watcher in self.watchers if epoch >= running.notified_epochs else ():
             watcher.epoch(running.job, epoch, metrics)
 
-    def tested(self, trial_id: str, metrics: Mapping[str, float]) -> None:
+    def record_test_metrics(self, trial_id: str, metrics: Mapping[str, float]) -> None:
         """What the test split gave for a complete job; kept aside until the search is over."""
         self.running[trial_id].test = dict(metrics)
 
@@ -163,26 +163,26 @@ class Book:
     def ended(self, trial_id: str) -> None:
         """A job ended: by itself, stopped, with an error, or for now: it waits for its generation."""
         running = self.running.pop(trial_id)
-        self._spending.let_go(trial_id)
-        if self.halted:
+        self._budget.release(trial_id)
+        if self.aborted:
             return
         if running.waits and running.job.number is not None:
             self.waiting[trial_id] = running
             with event():
                 self.proposer.wait(self._result(running), running.job.number)
-                self._keep_spending()
+                self._store_budget()
         else:
-            self._close(running)
-        self._turn()
+            self._close_trial(running)
+        self._advance_population()
 
     def elapsed(self) -> float:
         """Seconds of this search, without the time that it was down."""
-        return self._spending.elapsed()
+        return self._budget.elapsed()
 
-    def _close(self, running: Running) -> None:
+    def _close_trial(self, running: Running) -> None:
         with event():
-            result = self._keep(running)
-            self._keep_spending()
+            result = self._store_result(running)
+            self._store_budget()
         for watcher in self.watchers:
             watcher.ended(running.job, result)
         if running.job.role == "reference":
@@ -190,11 +190,11 @@ class Book:
         if result.state == "FAIL":
             self._count_failure(result)
 
-    def _turn(self) -> None:
+    def _advance_population(self) -> None:
         """End the trials whose place in the population is taken, and at a limit all that wait."""
-        if self.halted:
+        if self.aborted:
             return
-        for number, result in self.proposer.turn(self._halt()):
+        for number, result in self.proposer.turn(self._global_stop_reason()):
             result = dataclasses.replace(result, run_id=self.run_id(result.trial_id))
             known = self.waiting.pop(result.trial_id, None)
             job = known.job if known else job_of(self.space, result)
@@ -209,16 +209,18 @@ class Book:
             return None  # delta_m needs them all
         return self.proposer.next_job() or (self._controls.pop(0) if self._controls else None)
 
-    def _open(self, job: Job) -> None:
+    def _open_trial(self, job: Job) -> None:
         known = 0 if job.number is None else len(self._history.get(job.number, ()))
         stop_reason = self.proposer.stopped_for(job.number) if known and job.number is not None else ""
         before = self.waiting.pop(job.trial_id, None)
         told = before.epochs if before else 0
-        self.running[job.trial_id] = Running(job, self.now(), told=told, known=known, stop_reason=stop_reason)
+        self.running[job.trial_id] = Running(
+            job, self.now(), notified_epochs=told, journalled_epochs=known, stop_reason=stop_reason
+        )
         for watcher in self.watchers if before is None else ():
             watcher.started(job)
 
-    def _adopt(self, cached: Sequence[tuple[Job, TrialResult]]) -> None:
+    def _import_cached_references(self, cached: Sequence[tuple[Job, TrialResult]]) -> None:
         """References of an earlier search are part of this one."""
         for job, result in cached:
             journal.keep_result(self.proposer.study, result, None)
@@ -226,25 +228,25 @@ class Book:
                 watcher.started(job)
                 watcher.ended(job, result)
 
-    def _rule_so_far(self) -> Rule:
-        rule = rule_of(self.space)
+    def _replayed_rule(self) -> StoppingRule:
+        rule = build_stopping_rule(self.space)
         for number, values in self._history.items():
             judged = self.proposer.epochs_of(number) - 1  # nobody is judged after the last
             for epoch, seen in enumerate(values[:judged]):
                 rule.record(number, epoch + 1, seen)
         return rule
 
-    def _early_stop(self, job: Job, epoch: int, metrics: Mapping[str, float]) -> str:
+    def _early_stop_reason(self, job: Job, epoch: int, metrics: Mapping[str, float]) -> str:
         if job.number is None or not job.may_stop_early:
             return ""
-        self._rule.record(job.number, epoch + 1, self._rule.seen(metrics))
-        return self._rule.verdict(job.number, epoch + 1, job.config.optim.epochs)
+        self._rule.record(job.number, epoch + 1, self._rule.select_metrics(metrics))
+        return self._rule.stop_reason(job.number, epoch + 1, job.config.optim.epochs)
 
-    def _halt(self) -> str:
-        return self.limit if self._spent_up() else str(self.fatal or "")
+    def _global_stop_reason(self) -> str:
+        return self.limit if self._budget_exhausted() else str(self.fatal or "")
 
-    def _spent_up(self) -> bool:
-        self.limit = self.limit or self._spending.limit()
+    def _budget_exhausted(self) -> bool:
+        self.limit = self.limit or self._budget.limit()
         return bool(self.limit)
 
     def _result(self, running: Running) -> TrialResult:
@@ -253,7 +255,7 @@ class Book:
         reason = running.error or (running.stop_reason if state == "PRUNED" else "")
         if running.error or (state == "PRUNED" and not reason and not running.waits):
             reason = reason or f"it ended by itself after {epochs} of {job.config.optim.epochs} epochs"
-            state, reason = "FAIL", described(reason, job.trial_id, job.params)
+            state, reason = "FAIL", describe_failure(reason, job.trial_id, job.params)
         took = running.seconds_before + self.now() - running.started
         return TrialResult(
             job.trial_id,
@@ -269,7 +271,7 @@ class Book:
             reason,
         )
 
-    def _keep(self, running: Running) -> TrialResult:
+    def _store_result(self, running: Running) -> TrialResult:
         """Write down how a job ended."""
         result = self._result(running)
         if running.test:
@@ -292,5 +294,5 @@ class Book:
             told = f"{self.failures} trials failed, failure.max_failures is {allowed}; the last: {result.reason}"
             self.fatal = TooManyFailures(told)
 
-    def _keep_spending(self) -> None:
-        journal.keep_spent(self.proposer.study, self._spending.amounts())
+    def _store_budget(self) -> None:
+        journal.keep_spent(self.proposer.study, self._budget.amounts())

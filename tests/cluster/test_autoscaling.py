@@ -11,7 +11,14 @@ import yaml
 from ray._private.state import state
 from ray.core.generated import autoscaler_pb2
 
-from faar_ray.cluster.autoscaling import MOST, TYPE, cluster_of, coming, room, told_by_ray
+from faar_ray.cluster.autoscaling import (
+    TYPE,
+    UNBOUNDED_COUNT,
+    autoscalable_nodes,
+    cluster_capacity,
+    cluster_from_ray,
+    cluster_of,
+)
 from faar_ray.cluster.capacity import Node
 from faar_ray.cluster.node_types import ClusterFile, NodeType
 from faar_ray.cluster.ray_cluster import Machine
@@ -36,36 +43,36 @@ def machine(kind: NodeType, *, labelled: bool = True) -> Machine:
 
 
 def test_before_anything_is_up_all_may_come_within_the_bound_of_the_whole_cluster() -> None:
-    found = coming(cluster(HEAD, SMALL, SPOT, most=6), [], GPU)
+    found = autoscalable_nodes(cluster(HEAD, SMALL, SPOT, most=6), [], GPU)
     assert [kind.name for kind in found] == ["head", *["spot"] * 4, *["small"] * 2]  # those that help a trial first
-    assert room(GPU, [], cluster(HEAD, SPOT)).concurrent == 8
-    assert room(GPU, [], cluster(HEAD, SPOT, most=3)).concurrent == 6
+    assert cluster_capacity(GPU, [], cluster(HEAD, SPOT)).concurrent == 8
+    assert cluster_capacity(GPU, [], cluster(HEAD, SPOT, most=3)).concurrent == 6
 
 
 @pytest.mark.parametrize("labelled", [True, False])
 def test_live_machines_and_those_that_may_come_are_not_counted_twice(labelled: bool) -> None:
     alive = [machine(HEAD), machine(SPOT, labelled=labelled), machine(SPOT, labelled=labelled)]
-    found = room(GPU, alive, cluster(HEAD, SPOT))
+    found = cluster_capacity(GPU, alive, cluster(HEAD, SPOT))
     assert (found.concurrent, found.now) == (8, 4)
-    assert room(GPU, alive, cluster(HEAD, SPOT, most=3)).concurrent == 6
-    assert room(GPU, [*alive, *[machine(SPOT)] * 2], cluster(HEAD, SPOT)).concurrent == 8
+    assert cluster_capacity(GPU, alive, cluster(HEAD, SPOT, most=3)).concurrent == 6
+    assert cluster_capacity(GPU, [*alive, *[machine(SPOT)] * 2], cluster(HEAD, SPOT)).concurrent == 8
 
 
 def test_a_label_tells_types_of_the_same_size_apart() -> None:
-    found = coming(cluster(HEAD, SPOT, SURE), [machine(HEAD), *[machine(SURE)] * 3], GPU)
+    found = autoscalable_nodes(cluster(HEAD, SPOT, SURE), [machine(HEAD), *[machine(SURE)] * 3], GPU)
     assert sorted(kind.name for kind in found) == ["spot"] * 4 + ["sure"]
 
 
 def test_a_machine_of_no_known_type_counts_as_it_is() -> None:
     strange = Machine("10.0.0.9", Node(32, 2), False, {})
-    assert room(GPU, [machine(HEAD), strange], cluster(HEAD, SPOT, most=3)).concurrent == 4 + 2 * 2
+    assert cluster_capacity(GPU, [machine(HEAD), strange], cluster(HEAD, SPOT, most=3)).concurrent == 4 + 2 * 2
 
 
 def test_what_never_fits_is_refused_and_the_file_named_where_none_was_given() -> None:
     with pytest.raises(ConfigError, match=r"any of 5 machines \(4 of them may yet come\): cpus_per_worker: 16 CPUs, 8"):
-        room(Resources(cpus_per_worker=16), [machine(HEAD)], cluster(HEAD, SPOT))
+        cluster_capacity(Resources(cpus_per_worker=16), [machine(HEAD)], cluster(HEAD, SPOT))
     with pytest.raises(ConfigError, match=r"the one machine of the cluster: .* resources.cluster names the file"):
-        room(Resources(), [machine(HEAD)], None)
+        cluster_capacity(Resources(), [machine(HEAD)], None)
 
 
 def test_a_cluster_file_that_is_not_there_is_told_at_the_key_and_a_faulty_one_at_its_own_line(tmp_path: Path) -> None:
@@ -84,25 +91,25 @@ def test_what_an_autoscaler_reported_to_ray_counts(monkeypatch: pytest.MonkeyPat
     for name, cpus, most in (("a", 4, 3), ("endless", 2, -1)):
         config.node_group_configs.add(name=name, resources={"CPU": cpus}, max_count=most)
     monkeypatch.setattr(state, "get_cluster_config", lambda: config)
-    told = told_by_ray([machine(HEAD)])
+    told = cluster_from_ray([machine(HEAD)])
     assert told is not None
     assert [(kind.name, kind.node, kind.most) for kind in told.types] == [
         ("a", Node(4, 0), 3),
-        ("endless", Node(2, 0), MOST),
+        ("endless", Node(2, 0), UNBOUNDED_COUNT),
     ]
-    assert room(Resources(cpus_per_worker=4), [machine(HEAD)], told).concurrent == 3
+    assert cluster_capacity(Resources(cpus_per_worker=4), [machine(HEAD)], told).concurrent == 3
 
 
 def test_on_the_head_the_file_of_ray_up_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setattr(state, "get_cluster_config", lambda: None)
     monkeypatch.setattr(ray.util, "get_node_ip_address", lambda: "10.0.0.1")
-    assert told_by_ray([machine(HEAD)]) is None
+    assert cluster_from_ray([machine(HEAD)]) is None
     (tmp_path / "ray_bootstrap_config.yaml").write_text(yaml.safe_dump(VM))
-    told = told_by_ray([machine(HEAD)])
+    told = cluster_from_ray([machine(HEAD)])
     assert told is not None
-    assert room(Resources(), [machine(HEAD)], told).concurrent == 2 * 4
-    assert told_by_ray([Machine("10.0.0.2", Node(0, 0), True, {})]) is None  # another cluster's head
+    assert cluster_capacity(Resources(), [machine(HEAD)], told).concurrent == 2 * 4
+    assert cluster_from_ray([Machine("10.0.0.2", Node(0, 0), True, {})]) is None  # another cluster's head
 
 
 VM = {

@@ -13,12 +13,13 @@ from ray.autoscaler._private.util import prepare_config, validate_config
 
 from faar_ray.cluster.capacity import Node
 from faar_ray.cluster.file import read_cluster, read_yaml_stream
-from ..clusters.house_rules import house_faults, rule_faults
 from faar_ray.cluster.kuberay import read_kube
 from faar_ray.cluster.node_types import NodeType
 from faar_ray.cluster.ray_up import read_vm
 from faar_ray.config.yaml_document import Document, KeyPath
 from faar_ray.errors import ConfigError
+
+from ..clusters.house_rules import house_faults, rule_faults
 
 CLUSTERS = Path(__file__).parents[2] / "clusters"
 Variant = Callable[..., Path]

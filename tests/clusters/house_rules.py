@@ -15,7 +15,7 @@ from faar_ray.cluster.file import read_yaml_stream
 from faar_ray.cluster.kuberay import cluster_spec, is_kube, read_kube
 from faar_ray.cluster.node_types import PRICE, NodeType
 from faar_ray.cluster.ray_up import TYPES, read_vm
-from faar_ray.config.validation_messages import Fault, lines_of
+from faar_ray.config.validation_messages import Issue, lines_of
 from faar_ray.config.yaml_document import Document, KeyPath
 from faar_ray.errors import ConfigError
 
@@ -50,23 +50,23 @@ def house_faults(path: Path) -> list[str]:
     return [line for document in documents for line in lines_of(rule_faults(path, document), document)]
 
 
-def rule_faults(path: Path, document: Document) -> list[Fault]:
+def rule_faults(path: Path, document: Document) -> list[Issue]:
     """All faults of one document; of another kind than a cluster only what holds for whatever a file describes."""
     judge = _kube if is_kube(document) else _any if "kind" in document.data else _vm
     return list(judge(path, document))
 
 
-def _any(path: Path, document: Document) -> Iterator[Fault]:
+def _any(path: Path, document: Document) -> Iterator[Issue]:
     """What holds for whatever a file describes."""
     for where, text in _texts(document.data, ()):
         key = str(where[-1]).lower()
         if SECRET.search(text) or (key in SECRET_KEYS and text):
-            yield Fault(where, "a file must hold no secret: use an instance profile, or a file that is mounted")
+            yield Issue(where, "a file must hold no secret: use an instance profile, or a file that is mounted")
         if key in ("image", "head_image", "worker_image") and (fault := _image(text)):
-            yield Fault(where, fault)
+            yield Issue(where, fault)
 
 
-def _vm(path: Path, document: Document) -> Iterator[Fault]:
+def _vm(path: Path, document: Document) -> Iterator[Issue]:
     data = document.data
     cluster, faults = read_vm(path, document)
     yield from faults
@@ -75,13 +75,13 @@ def _vm(path: Path, document: Document) -> Iterator[Fault]:
     yield from _doors(data)
     for called, kind in mapping(data.get(TYPES)).items():
         if called != data.get("head_node_type") and mapping(kind).get("min_workers"):
-            yield Fault((TYPES, called, "min_workers"), "must be 0: such a node is paid for without a search")
+            yield Issue((TYPES, called, "min_workers"), "must be 0: such a node is paid for without a search")
         yield from _machine(mapping(mapping(kind).get("node_config")), (TYPES, called, "node_config"))
     if mapping(data.get("provider")).get("type") != "local" and "idle_timeout_minutes" not in data:
-        yield Fault(("idle_timeout_minutes",), "must be written: how long an idle worker is paid for")
+        yield Issue(("idle_timeout_minutes",), "must be written: how long an idle worker is paid for")
 
 
-def _kube(path: Path, document: Document) -> Iterator[Fault]:
+def _kube(path: Path, document: Document) -> Iterator[Issue]:
     cluster, faults = read_kube(path, document)
     where, spec = cluster_spec(document)
     yield from faults
@@ -91,37 +91,37 @@ def _kube(path: Path, document: Document) -> Iterator[Fault]:
         groups[str(mapping(group).get("groupName"))] = (*where, "workerGroupSpecs", index)
         if mapping(group).get("minReplicas"):
             path_ = (*where, "workerGroupSpecs", index, "minReplicas")
-            yield Fault(path_, "must be 0: such a node is paid for without a search")
+            yield Issue(path_, "must be 0: such a node is paid for without a search")
     yield from _shared(cluster.types if cluster else (), groups)
     if mapping(spec.get("authOptions")).get("mode") != "token":
-        yield Fault((*where, "authOptions", "mode"), TOKEN + "must be token")
+        yield Issue((*where, "authOptions", "mode"), TOKEN + "must be token")
     if mapping(spec.get("headGroupSpec")).get("serviceType", "ClusterIP") != "ClusterIP":
-        yield Fault((*where, "headGroupSpec", "serviceType"), "must be ClusterIP: others let the world in")
+        yield Issue((*where, "headGroupSpec", "serviceType"), "must be ClusterIP: others let the world in")
     if "idleTimeoutSeconds" not in mapping(spec.get("autoscalerOptions")):
         text = "must be written: how long an idle worker is paid for"
-        yield Fault((*where, "autoscalerOptions", "idleTimeoutSeconds"), text)
+        yield Issue((*where, "autoscalerOptions", "idleTimeoutSeconds"), text)
     if document.data["kind"] == "RayJob":
         yield from _job(mapping(document.data.get("spec")))
 
 
-def _job(spec: dict[str, Any]) -> Iterator[Fault]:
+def _job(spec: dict[str, Any]) -> Iterator[Issue]:
     if spec.get("shutdownAfterJobFinishes") is not True:
-        yield Fault(("spec", "shutdownAfterJobFinishes"), "must be true: the cluster would stay")
+        yield Issue(("spec", "shutdownAfterJobFinishes"), "must be true: the cluster would stay")
     if not spec.get("activeDeadlineSeconds"):
-        yield Fault(("spec", "activeDeadlineSeconds"), "must be written: a job that hangs is paid for")
+        yield Issue(("spec", "activeDeadlineSeconds"), "must be written: a job that hangs is paid for")
 
 
-def _shared(types: tuple[NodeType, ...], places: dict[str, KeyPath]) -> Iterator[Fault]:
+def _shared(types: tuple[NodeType, ...], places: dict[str, KeyPath]) -> Iterator[Issue]:
     """Of node types, whichever file they are from."""
     for kind in types:
         where = places.get(kind.name, ())
         if kind.usd_per_hour is None:
-            yield Fault((*where, "labels", PRICE), 'must be written: the price of a node in USD, as text ("0.526")')
+            yield Issue((*where, "labels", PRICE), 'must be written: the price of a node in USD, as text ("0.526")')
         if kind.head and kind.node.cpus:
-            yield Fault((*where, "resources", "CPU"), "must be 0 on the head: a trial there can take the cluster down")
+            yield Issue((*where, "resources", "CPU"), "must be 0 on the head: a trial there can take the cluster down")
 
 
-def _doors(data: dict[str, Any]) -> Iterator[Fault]:
+def _doors(data: dict[str, Any]) -> Iterator[Issue]:
     """Who may come in: the token, the dashboard, the security group."""
     docker = mapping(data.get("docker"))
     for who in ("head", "worker"):
@@ -129,31 +129,31 @@ def _doors(data: dict[str, Any]) -> Iterator[Fault]:
         commands = listing(data.get(f"{who}_start_ray_commands"))
         if not any("RAY_AUTH_MODE=token" in str(word) for word in [*words, *commands]):
             text = "RAY_AUTH_MODE=token in docker.run_options, or in each command that starts Ray"
-            yield Fault((f"{who}_start_ray_commands",), TOKEN + text)
+            yield Issue((f"{who}_start_ray_commands",), TOKEN + text)
         for index, command in enumerate(commands):
             if OPEN_DASHBOARD.search(str(command)):
                 place = (f"{who}_start_ray_commands", index)
-                yield Fault(place, "the dashboard must be bound to 127.0.0.1: `ray dashboard` forwards it")
+                yield Issue(place, "the dashboard must be bound to 127.0.0.1: `ray dashboard` forwards it")
     if not any(str(remote).endswith(".ray/auth_token") for remote in mapping(data.get("file_mounts"))):
-        yield Fault(("file_mounts",), TOKEN + "~/.ray/auth_token must be mounted")
+        yield Issue(("file_mounts",), TOKEN + "~/.ray/auth_token must be mounted")
     group = mapping(mapping(data.get("provider")).get("security_group"))
     for index, rule in enumerate(listing(group.get("IpPermissions"))):
         if "0.0.0.0/0" in str(rule) or "::/0" in str(rule):
             rules: KeyPath = ("provider", "security_group", "IpPermissions", index)
-            yield Fault(rules, "must not let the whole world in: Ray adds SSH by itself")
+            yield Issue(rules, "must not let the whole world in: Ray adds SSH by itself")
 
 
-def _machine(config: dict[str, Any], path: KeyPath) -> Iterator[Fault]:
+def _machine(config: dict[str, Any], path: KeyPath) -> Iterator[Issue]:
     """A machine image that is another one tomorrow, in the words of AWS, GCP and Azure."""
     if "InstanceType" in config and not str(config.get("ImageId")).startswith("ami-"):
-        yield Fault((*path, "ImageId"), "must be written as an id: Ray's default is another one with each version")
+        yield Issue((*path, "ImageId"), "must be written as an id: Ray's default is another one with each version")
     for index, disk in enumerate(listing(config.get("disks"))):
         if "/family/" in str(mapping(mapping(disk).get("initializeParams")).get("sourceImage")):
             place = (*path, "disks", index, "initializeParams", "sourceImage")
-            yield Fault(place, "must name an image: a family is another one tomorrow")
+            yield Issue(place, "must name an image: a family is another one tomorrow")
     azure = mapping(config.get("azure_arm_parameters"))
     if azure and MOVING.match(str(azure.get("imageVersion", "latest"))):
-        yield Fault((*path, "azure_arm_parameters", "imageVersion"), "must be a version")
+        yield Issue((*path, "azure_arm_parameters", "imageVersion"), "must be a version")
 
 
 def _image(text: str) -> str:

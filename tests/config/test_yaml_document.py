@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from faar_ray.config.yaml_document import LARGEST_FILE, Document, read_override, read_yaml, shown
+from faar_ray.config.yaml_document import LARGEST_FILE, Document, quote_value, read_override, read_yaml
 from faar_ray.errors import ConfigError
 
 
@@ -197,5 +197,5 @@ def test_any_yaml_like_text_gives_data_or_a_config_error(tmp_path_factory: pytes
 
 
 def test_values_are_shown_in_yaml_words_and_shortened() -> None:
-    assert [shown(value) for value in (None, True, "a", 1.5)] == ["null", "true", "'a'", "1.5"]
-    assert len(shown("x" * 500)) == 60
+    assert [quote_value(value) for value in (None, True, "a", 1.5)] == ["null", "true", "'a'", "1.5"]
+    assert len(quote_value("x" * 500)) == 60

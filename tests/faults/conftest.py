@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from faar_ray.bench.faults.campaign import Kill, Undisturbed, measure, strike_once
-from faar_ray.bench.faults.search_harness import Arena, Target
+from faar_ray.bench.faults.campaign import FaultResult, Undisturbed, inject_one_fault, measure
+from faar_ray.bench.faults.search_harness import SearchHarness, Target
 from faar_ray.bench.faults.watch import Trigger
 from faar_ray.bench.local_cluster import LocalCluster
 
-Strike = Callable[..., Kill]
+Strike = Callable[..., FaultResult]
 
 
 @pytest.fixture(scope="session")
@@ -21,8 +21,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def arena(folder: Path) -> Arena:
-    return Arena(folder)
+def arena(folder: Path) -> SearchHarness:
+    return SearchHarness(folder)
 
 
 @pytest.fixture(scope="session")
@@ -37,13 +37,13 @@ def shrunk(whole: Undisturbed) -> tuple[str, int]:
 
 
 @pytest.fixture
-def strike(arena: Arena, whole: Undisturbed, shrunk: tuple[str, int], request: pytest.FixtureRequest) -> Strike:
+def strike(arena: SearchHarness, whole: Undisturbed, shrunk: tuple[str, int], request: pytest.FixtureRequest) -> Strike:
     """Strikes one search, at a moment of the trial that shrinks."""
 
-    def once(target: Target, moment: str, cluster: LocalCluster | None = None) -> Kill:
+    def once(target: Target, moment: str, cluster: LocalCluster | None = None) -> FaultResult:
         trial, epoch = shrunk
         late = 0.5 * whole.epoch_s if moment == "first epoch" else 0.0
         name = f"{target}-{moment.replace(' ', '-')}"
-        return strike_once(arena, name, target, Trigger(moment, trial, epoch, late), whole, cluster)
+        return inject_one_fault(arena, name, target, Trigger(moment, trial, epoch, late), whole, cluster)
 
     return once

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from faar_ray.bench.faults.campaign import Kill
+from faar_ray.bench.faults.campaign import FaultResult
 from faar_ray.bench.faults.search_harness import Target
 from faar_ray.bench.faults.watch import MOMENTS, Moment
 
@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
 @pytest.mark.parametrize("moment", MOMENTS[:3])
 @pytest.mark.parametrize("target", ["driver", "trial"])
 def test_a_kill_loses_one_epoch_at_most_and_changes_nothing(
-    strike: Callable[..., Kill], target: Target, moment: Moment
+    strike: Callable[..., FaultResult], target: Target, moment: Moment
 ) -> None:
     kill = strike(target, moment)
     assert kill.passed(exactly=True), kill

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from faar_ray.bench.faults.campaign import Kill, Undisturbed, strike_once
-from faar_ray.bench.faults.search_harness import Arena, Target
+from faar_ray.bench.faults.campaign import FaultResult, Undisturbed, inject_one_fault
+from faar_ray.bench.faults.search_harness import SearchHarness, Target
 from faar_ray.bench.faults.watch import Moment, Trigger
 from faar_ray.bench.local_cluster import LocalCluster, local_cluster
 
@@ -26,7 +26,7 @@ def cluster() -> Iterator[LocalCluster]:
     [("node", "first epoch"), ("raylet", "after a shrink"), ("node", "while writing a checkpoint")],
 )
 def test_a_lost_node_loses_one_epoch_at_most(
-    strike: Callable[..., Kill], cluster: LocalCluster, target: Target, moment: Moment
+    strike: Callable[..., FaultResult], cluster: LocalCluster, target: Target, moment: Moment
 ) -> None:
     kill = strike(target, moment, cluster)
     cluster.replace_dead()
@@ -36,7 +36,7 @@ def test_a_lost_node_loses_one_epoch_at_most(
 def test_a_lost_node_takes_no_retry_away(
     folder: Path, whole: Undisturbed, shrunk: tuple[str, int], cluster: LocalCluster
 ) -> None:
-    arena = Arena(folder, file="no_retry.yaml", failure={"max_retries": 0, "max_failures": 0})
+    arena = SearchHarness(folder, file="no_retry.yaml", failure={"max_retries": 0, "max_failures": 0})
     trigger = Trigger("after a shrink", *shrunk, 0.0)
-    kill = strike_once(arena, "no-retry", "node", trigger, whole, cluster)
+    kill = inject_one_fault(arena, "no-retry", "node", trigger, whole, cluster)
     assert kill.passed(exactly=True), kill

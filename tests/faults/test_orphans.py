@@ -12,7 +12,7 @@ import ray
 from ray.util.placement_group import placement_group, placement_group_table
 
 from faar_ray.cluster.ray_cluster import connected
-from faar_ray.tune.execute.node_loss import OrphanSweeper
+from faar_ray.tune.execute.node_loss import PlacementGroupReaper
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
 
@@ -32,10 +32,10 @@ def test_a_killed_actors_placement_group_is_freed() -> None:
     with connected(None):
         actor: Any = ray.remote(num_cpus=0)(Owner).remote()
         pid = ray.get(actor.make.remote())
-        OrphanSweeper().on_step_end(0, [])
+        PlacementGroupReaper().on_step_end(0, [])
         assert groups() == 1
         os.kill(pid, signal.SIGKILL)
-        sweeper, deadline = OrphanSweeper(), time.monotonic() + 60
+        sweeper, deadline = PlacementGroupReaper(), time.monotonic() + 60
         while groups():
             assert time.monotonic() < deadline, "the placement group is still there"
             sweeper.on_step_end(0, [])

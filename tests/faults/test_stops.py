@@ -8,14 +8,14 @@ import time
 import pytest
 
 from faar_ray.bench.faults.campaign import Undisturbed
-from faar_ray.bench.faults.search_harness import Arena
+from faar_ray.bench.faults.search_harness import SearchHarness
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
 
 
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
 def test_a_stop_closes_everything_and_names_the_command_that_resumes(
-    arena: Arena, whole: Undisturbed, stop: signal.Signals
+    arena: SearchHarness, whole: Undisturbed, stop: signal.Signals
 ) -> None:
     name = f"stopped-{stop.name}"
     driver = arena.start(name)

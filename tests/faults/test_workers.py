@@ -4,28 +4,28 @@ from __future__ import annotations
 
 import pytest
 
-from faar_ray.bench.faults.campaign import Undisturbed, measure, strike_once
-from faar_ray.bench.faults.search_harness import Arena, Target
+from faar_ray.bench.faults.campaign import Undisturbed, inject_one_fault, measure
+from faar_ray.bench.faults.search_harness import SearchHarness, Target
 from faar_ray.bench.faults.watch import MOMENTS, Moment, Trigger
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")
-def pair(tmp_path_factory: pytest.TempPathFactory) -> Arena:
-    return Arena(tmp_path_factory.mktemp("pair"), workers=2)
+def pair(tmp_path_factory: pytest.TempPathFactory) -> SearchHarness:
+    return SearchHarness(tmp_path_factory.mktemp("pair"), workers=2)
 
 
 @pytest.fixture(scope="module")
-def both(pair: Arena) -> Undisturbed:
+def both(pair: SearchHarness) -> Undisturbed:
     return measure(pair.folder, workers=2)
 
 
 @pytest.mark.parametrize(("target", "moment"), [*(("worker", moment) for moment in MOMENTS[:3]), ("trial", MOMENTS[0])])
 def test_a_kill_among_two_workers_loses_one_epoch_at_most(
-    pair: Arena, both: Undisturbed, target: Target, moment: Moment
+    pair: SearchHarness, both: Undisturbed, target: Target, moment: Moment
 ) -> None:
     trial, epoch = next((name, at) for name, epochs in sorted(both.shrinks.items()) for at in epochs if at < 3)
     trigger = Trigger(moment, trial, epoch, 0.5 * both.epoch_s if moment == "first epoch" else 0.0)
-    kill = strike_once(pair, f"{target}-{moment.replace(' ', '-')}", target, trigger, both, None)
+    kill = inject_one_fault(pair, f"{target}-{moment.replace(' ', '-')}", target, trigger, both, None)
     assert kill.passed(exactly=False), kill

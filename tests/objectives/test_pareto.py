@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from optuna.study._multi_objective import _fast_non_domination_rank
 
-from faar_ray.objectives.pareto import ahead_of, layers_of, room_around
+from faar_ray.objectives.pareto import crowding_distance, domination_rank, nondominated_layers
 
 Row = tuple[int, ...]
 rows = st.integers(2, 3).flatmap(lambda m: st.lists(st.tuples(*[st.integers(0, 5)] * m), min_size=1, max_size=14))
@@ -28,7 +28,7 @@ def test_layers_are_those_of_brute_force_and_of_optuna(points: list[Row]) -> Non
         expected.append(layer)
         left -= layer
     losses = np.array(points, dtype=float)
-    found = list(layers_of(losses))
+    found = list(nondominated_layers(losses))
     assert [set(layer) for layer in found] == expected
     assert all(layer == sorted(layer, key=lambda i: points[i][0]) for layer in found)
     ranks = _fast_non_domination_rank(losses)
@@ -37,16 +37,16 @@ def test_layers_are_those_of_brute_force_and_of_optuna(points: list[Row]) -> Non
 
 def test_room_is_the_width_between_neighbours_and_endless_at_the_ends() -> None:
     losses = np.array([[0.0, 10.0], [1.0, 4.0], [4.0, 2.0], [10.0, 0.0]])
-    assert room_around(losses) == pytest.approx([np.inf, 0.4 + 0.8, 0.9 + 0.4, np.inf])
-    assert list(room_around(np.array([[0.0, 2.0], [1.0, 1.0], [1.0, 1.0], [2.0, 0.0]]))) == [np.inf, 0, 0, np.inf]
-    assert list(room_around(np.array([[3.0, 3.0], [3.0, 3.0]]))) == [0, 0]
+    assert crowding_distance(losses) == pytest.approx([np.inf, 0.4 + 0.8, 0.9 + 0.4, np.inf])
+    assert list(crowding_distance(np.array([[0.0, 2.0], [1.0, 1.0], [1.0, 1.0], [2.0, 0.0]]))) == [np.inf, 0, 0, np.inf]
+    assert list(crowding_distance(np.array([[3.0, 3.0], [3.0, 3.0]]))) == [0, 0]
 
 
 @given(rows)
 def test_who_dominates_stands_before_and_the_order_of_the_points_changes_nothing(points: list[Row]) -> None:
     losses = np.array(points, dtype=float)
-    ahead = [ahead_of(losses, index) for index in range(len(points))]
-    turned = [ahead_of(losses[::-1], index) for index in range(len(points))][::-1]
+    ahead = [domination_rank(losses, index) for index in range(len(points))]
+    turned = [domination_rank(losses[::-1], index) for index in range(len(points))][::-1]
     assert ahead == turned
     for i, j in itertools.permutations(range(len(points)), 2):
         assert not dominates(points[i], points[j]) or ahead[i] < ahead[j]

@@ -6,17 +6,17 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from faar_ray.ranks import Evidence, keep_by_coverage
+from faar_ray.ranks import ImportanceScores, keep_by_coverage
 
 # whole numbers: their float64 sums are exact, so the properties below need no tolerance
 SCORES = st.lists(st.integers(0, 1000), min_size=1, max_size=40)
 RHO = st.floats(0.01, 1.0)
 
 
-def evidence(scores: list[float] | list[int], unobserved: int = 0) -> Evidence:
+def evidence(scores: list[float] | list[int], unobserved: int = 0) -> ImportanceScores:
     observed = torch.ones(len(scores) + unobserved, dtype=torch.bool)
     observed[len(scores) :] = False
-    return Evidence(torch.tensor([*scores, *[0] * unobserved], dtype=torch.float32), observed)
+    return ImportanceScores(torch.tensor([*scores, *[0] * unobserved], dtype=torch.float32), observed)
 
 
 @given(SCORES, RHO)

@@ -37,8 +37,8 @@ def test_masks_are_uniform_prefixes_and_depend_on_seed_step_and_adapter_only() -
     torch.rand(123)  # the global state must not matter
     drawn = []
     for step in range(3000):
-        a.draw(0, step)
-        b.draw(0, step)
+        a.sample_mask(0, step)
+        b.sample_mask(0, step)
         assert [x.active for x in first] == [x.active for x in second]
         drawn.append([x.active for x in first])
     counts = torch.tensor(drawn).flatten().bincount(minlength=7)[1:].double() / (3 * 3000)
@@ -49,7 +49,7 @@ def test_masks_are_uniform_prefixes_and_depend_on_seed_step_and_adapter_only() -
 def test_free_epochs_have_no_mask_and_no_shrink() -> None:
     of = adapters()
     policy = PDRS(of, PdrsConfig(init_rank=6, rho_shared=0.1, free_epochs=2), seed=0, epochs=4)
-    policy.draw(2, 50)
+    policy.sample_mask(2, 50)
     assert [a.active for a in of] == [6, 6, 6]
     backward(of, 0)
     policy.observe()
@@ -136,7 +136,7 @@ def test_the_trace_row_lets_anyone_recompute_k() -> None:
     of = adapters()
     policy = PDRS(of, PdrsConfig(init_rank=6, rho_shared=0.7), seed=0, epochs=2)
     for step in range(30):
-        policy.draw(0, step)
+        policy.sample_mask(0, step)
         backward(of, step)
         policy.observe()
     for row in policy.end_epoch(0, None):

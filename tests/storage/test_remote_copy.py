@@ -17,8 +17,8 @@ import pytest
 from faar_ray.errors import ConfigError, StorageError
 from faar_ray.storage import object_store as remote_module
 from faar_ray.storage.object_store import ATTEMPTS_AT_START, Remote
-from faar_ray.storage.remote_copy import NO_TWIN, Mirror
-from faar_ray.storage.run_location import Place, fetched, place_of, place_of_trial, run_at
+from faar_ray.storage.remote_copy import NO_REMOTE, Mirror
+from faar_ray.storage.run_location import RunLocation, download_run, location_of, location_of_uri, trial_paths
 
 
 @pytest.fixture
@@ -109,8 +109,8 @@ def test_locks_and_temporary_files_stay_here(mirror: Mirror) -> None:
 
 def test_what_is_not_there_is_pulled_as_nothing(mirror: Mirror) -> None:
     mirror.pull("trials/a", "rank_trace/a.parquet")
-    NO_TWIN.pull()
-    NO_TWIN.push()
+    NO_REMOTE.pull()
+    NO_REMOTE.push()
     assert not mirror.folder.exists()
 
 
@@ -118,25 +118,25 @@ def test_a_local_path_has_no_twin_and_a_uri_has_a_working_copy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, s3: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert place_of("./runs", "rho") == Place(tmp_path / "runs" / "rho")
-    there = place_of(f"{s3}/runs/", "rho")
+    assert location_of("./runs", "rho") == RunLocation(tmp_path / "runs" / "rho")
+    there = location_of(f"{s3}/runs/", "rho")
     assert str(there) == f"{s3}/runs/rho"
     assert there.path.name == "rho"
-    assert there.path != run_at(there.uri, reading=True).path
+    assert there.path != location_of_uri(there.uri, reading=True).path
     spec = {"trial_id": "t000-s0", "run": {"path": "/of/another/machine", "uri": there.uri}}
-    assert place_of_trial(spec).folder == there.path / "trials" / "t000-s0"
+    assert trial_paths(spec).folder == there.path / "trials" / "t000-s0"
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
-    assert run_at(there.uri).path != there.path  # the same bucket's name at another server is another bucket
+    assert location_of_uri(there.uri).path != there.path  # the same bucket's name at another server is another bucket
 
 
 def test_a_trials_twin_holds_all_its_files(s3: str, tmp_path: Path) -> None:
     uri = f"{s3}/runs/rho"
-    here, there = (Place(tmp_path / name, uri).trial("t000-s0") for name in ("here", "there"))
+    here, there = (RunLocation(tmp_path / name, uri).trial("t000-s0") for name in ("here", "there"))
     for path in (here.adapter, here.epochs, here.trace, here.sines):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(path.name)
-    here.twin.push()
-    there.twin.pull()
+    here.remote_copy.push()
+    there.remote_copy.pull()
     for path in (there.adapter, there.epochs, there.trace, there.sines):
         assert path.read_text() == path.name
 
@@ -144,11 +144,11 @@ def test_a_trials_twin_holds_all_its_files(s3: str, tmp_path: Path) -> None:
 def test_a_reader_takes_nothing_from_the_working_copy(mirror: Mirror, s3: str) -> None:
     put(mirror, "results.parquet", b"of now")
     mirror.push("results.parquet")
-    read = fetched(mirror.uri, "results.parquet")
+    read = download_run(mirror.uri, "results.parquet")
     assert (read.path / "results.parquet").read_bytes() == b"of now"
     shutil.rmtree(read.path)
     with pytest.raises(ConfigError, match="has no report"):
-        fetched(mirror.uri, "report")
+        download_run(mirror.uri, "report")
 
 
 def told_at_start(uri: str) -> str:

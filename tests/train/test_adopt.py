@@ -14,7 +14,7 @@ from faar_ray.errors import ConfigError, DataError
 from faar_ray.records import EpochRecord
 from faar_ray.tracking.files.epoch_file import read_epochs
 from faar_ray.tracking.files.rank_trace import read_rank_trace
-from faar_ray.train.adopt import inherit
+from faar_ray.train.adopt import fork_from_parent
 from faar_ray.train.checkpoint import checkpoint_path, checkpoints_of, read_checkpoint
 from faar_ray.train.fit import Epochs, fit
 from faar_ray.train.runtimes.runtime import InProcess
@@ -57,7 +57,7 @@ def parent(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_copy_has_the_past_of_its_parent_and_a_future_under_its_own_rho(parent: Path, tmp_path: Path) -> None:
     copied = config(pdrs__rho_shared=0.5)
-    inherit(parent / "parent", tmp_path / "copy", copied, 2)
+    fork_from_parent(parent / "parent", tmp_path / "copy", copied, 2)
     found = trained(tmp_path, "copy", copied, 4)
     given = read_checkpoint(checkpoint_path(parent / "parent", 1))
     assert [record.metrics for record in found[:2]] == [row["metrics"] for row in given["records"]]
@@ -71,7 +71,7 @@ def test_a_copy_has_the_past_of_its_parent_and_a_future_under_its_own_rho(parent
 
 
 def test_a_copy_with_the_values_of_its_parent_trains_as_its_parent_does(parent: Path, tmp_path: Path) -> None:
-    inherit(parent / "parent", tmp_path / "copy", config(), 2)
+    fork_from_parent(parent / "parent", tmp_path / "copy", config(), 2)
     copied = trained(tmp_path, "copy", config(), 4)
     whole = trained(tmp_path, "whole", config(), 4)
     assert [record.ranks for record in copied] == [record.ranks for record in whole]
@@ -83,7 +83,7 @@ def test_a_copy_with_the_values_of_its_parent_trains_as_its_parent_does(parent: 
 def test_a_changed_learning_rate_is_in_force_from_the_next_step_on(key: str, parent: Path, tmp_path: Path) -> None:
     """Of its part alone, at its place in the schedule, whatever the optimizer's state says."""
     changed = config(**{key: 7e-3})
-    inherit(parent / "parent", tmp_path / "copy", changed, 2)
+    fork_from_parent(parent / "parent", tmp_path / "copy", changed, 2)
     rates = {}
     for name, folder, trial_config in (("parent", parent / "parent", config()), ("copy", tmp_path / "copy", changed)):
         trial = Trial(trial_config, InProcess())
@@ -102,7 +102,7 @@ def test_with_no_learning_rate_left_a_copy_stands_still(parent: Path, tmp_path: 
     before = read_checkpoint(checkpoint_path(parent / "parent", 1))["model"]
     moved = {}
     for name, trial in (("still", still), ("moving", moving)):
-        inherit(parent / "parent", tmp_path / name, trial, 2)
+        fork_from_parent(parent / "parent", tmp_path / name, trial, 2)
         trained(tmp_path, name, trial, 3)
         after = read_checkpoint(checkpoint_path(tmp_path / name, 2))["model"]
         heads = [key for key in before if key.startswith("decoder.") and before[key].is_floating_point()]
@@ -115,7 +115,7 @@ def test_with_no_learning_rate_left_a_copy_stands_still(parent: Path, tmp_path: 
 
 def test_a_changed_beta_keeps_the_scores_and_moves_them_at_its_own_pace(parent: Path, tmp_path: Path) -> None:
     copied = config(pdrs__beta=0.5)
-    inherit(parent / "parent", tmp_path / "copy", copied, 2)
+    fork_from_parent(parent / "parent", tmp_path / "copy", copied, 2)
     scores = []
     for folder, trial_config in ((parent / "parent", config()), (tmp_path / "copy", copied)):
         trial = Trial(trial_config, InProcess())
@@ -129,17 +129,17 @@ def test_a_changed_beta_keeps_the_scores_and_moves_them_at_its_own_pace(parent: 
 
 def test_who_has_a_checkpoint_of_its_own_does_not_begin_again(parent: Path, tmp_path: Path) -> None:
     copied = config(pdrs__rho_shared=0.5)
-    inherit(parent / "parent", tmp_path / "copy", copied, 2)
+    fork_from_parent(parent / "parent", tmp_path / "copy", copied, 2)
     trained(tmp_path, "copy", copied, 3)
-    inherit(tmp_path / "gone", tmp_path / "copy", copied, 2)
+    fork_from_parent(tmp_path / "gone", tmp_path / "copy", copied, 2)
     assert [path.name for path in checkpoints_of(tmp_path / "copy")] == ["epoch_0002.pt"]
 
 
 def test_what_cannot_change_and_what_is_not_there_is_told(parent: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"pdrs\.init_rank: cannot change while a trial trains; only optim\.lr"):
-        inherit(parent / "parent", tmp_path / "copy", config(pdrs__init_rank=5), 2)
+        fork_from_parent(parent / "parent", tmp_path / "copy", config(pdrs__init_rank=5), 2)
     with pytest.raises(DataError, match=r"epoch_0000\.pt: is not there"):
-        inherit(parent / "parent", tmp_path / "copy", config(), 1)
+        fork_from_parent(parent / "parent", tmp_path / "copy", config(), 1)
     assert not checkpoints_of(tmp_path / "copy")
 
 

@@ -8,7 +8,7 @@ import pytest
 from faar_ray.records import EpochRecord, RankRecord, SineRecord
 from faar_ray.tracking.files.rank_trace import read_rank_trace
 from faar_ray.tracking.files.sine_trace import read_sine_trace
-from faar_ray.tracking.files.trial_files import write_down
+from faar_ray.tracking.files.trial_files import write_epoch_files
 from faar_ray.train.checkpoint import (
     PARTS,
     read_checkpoint,
@@ -51,10 +51,10 @@ def test_both_traces_are_written_down_and_the_sines_only_where_there_are_any(
     tmp_path: Path, records: list[EpochRecord]
 ) -> None:
     trace, sines = tmp_path / "t.parquet", tmp_path / "sinewich_trace.parquet"
-    write_down(tmp_path, trace, "t0", records[1:])
+    write_epoch_files(tmp_path, trace, "t0", records[1:])
     assert not sines.exists()
 
-    write_down(tmp_path, trace, "t0", records)
+    write_epoch_files(tmp_path, trace, "t0", records)
 
     assert read_rank_trace(trace)["layer"].to_pylist() == ["qkv"]
     assert read_sine_trace(sines)["layer"].to_pylist() == ["fc1"]

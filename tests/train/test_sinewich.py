@@ -147,7 +147,7 @@ def test_a_step_in_parts_computes_each_base_once_and_gives_the_same_gradients(mo
         batch = dict(next(iter(batches(made.train_data, batch_size=16, seed=0, epoch=0, train=True))))
         gradients: dict[str, Tensor] = {}
         monkeypatch.setattr("faar_ray.train.step.update", lambda t, g=gradients: g.update(grads_of(t)))
-        made.policy.draw(0, 0)
+        made.policy.sample_mask(0, 0)
         calls.clear()
         train_step(made, batch, 0)
         assert len(calls) == 4 * 3

@@ -66,7 +66,7 @@ def test_gradients_are_unscaled_then_scored_then_clipped(precision: str, monkeyp
     made = trial(**{"optim.precision": precision})
     made.scaler = torch.amp.GradScaler("cpu", init_scale=8.0, enabled=precision == "fp16")
     said = observed(made, monkeypatch)
-    made.policy.draw(0, 0)
+    made.policy.sample_mask(0, 0)
     losses = train_step(made, first_batch(made), 0)
     assert said == ["unscale_", "observe", "clip", "step", "update"]
     assert all(loss.isfinite() for loss in losses.values())
@@ -80,9 +80,9 @@ def test_scores_do_not_depend_on_the_loss_scale() -> None:
         torch.manual_seed(0)
         for adapter in made.adapters:
             nn.init.normal_(adapter.B_RO, std=0.05)
-        made.policy.draw(0, 0)
+        made.policy.sample_mask(0, 0)
         train_step(made, first_batch(made), 0)
-        scores.append(made.policy.fingerprint())
+        scores.append(made.policy.state_for_agreement())
     assert scores[0].abs().max() > 0
     torch.testing.assert_close(scores[1], scores[0], rtol=2e-2, atol=1e-4)
 
@@ -92,10 +92,10 @@ def test_an_overflow_moves_neither_importance_nor_weights_and_halves_the_scale(m
     made.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**40)
     said = observed(made, monkeypatch)
     before = {name: p.detach().clone() for name, p in made.model.named_parameters()}
-    made.policy.draw(0, 0)
+    made.policy.sample_mask(0, 0)
     train_step(made, first_batch(made), 0)
     assert said == ["unscale_", "clip", "step", "update"]
-    assert not made.policy.fingerprint().any()
+    assert not made.policy.state_for_agreement().any()
     assert all(torch.equal(p, before[name]) for name, p in made.model.named_parameters())
     assert made.scaler.get_scale() == 2.0**39
 
@@ -108,10 +108,10 @@ def test_a_step_in_parts_is_the_step_in_one_under_one_mask() -> None:
         for module in made.model.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.eval()
-        made.policy.draw(0, 0)
+        made.policy.sample_mask(0, 0)
         losses = train_step(made, first_batch(made), 0)
         weights = {name: p.detach() for name, p in made.model.named_parameters() if p.requires_grad}
-        found.append((losses, weights, made.policy.fingerprint()))
+        found.append((losses, weights, made.policy.state_for_agreement()))
     torch.testing.assert_close(found[1], found[0], rtol=1e-9, atol=1e-11)
 
 
@@ -119,7 +119,7 @@ def test_parts_draw_one_mask_for_each_step(monkeypatch: pytest.MonkeyPatch) -> N
     made = trial(**{"optim.accumulate": 2})
     draws: list[int] = []
     forwards: list[int] = []
-    draw, forward = made.policy.draw, made.forward
+    draw, forward = made.policy.sample_mask, made.forward
 
     def told_draw(epoch: int, step: int) -> None:
         draws.append(step)

@@ -12,9 +12,9 @@ import yaml
 from faar_ray.config.trial import merged
 from faar_ray.tune.propose.journal import open_journal
 from faar_ray.tune.propose.proposer import Proposer
-from faar_ray.tune.run.jobs import Job, controls
+from faar_ray.tune.run.jobs import Job, control_jobs
 from faar_ray.tune.run.references import References
-from faar_ray.tune.search_state import Book
+from faar_ray.tune.search_state import SearchState
 from faar_ray.tune.space.space import SearchSpace
 
 TINY: dict[str, Any] = {
@@ -83,7 +83,7 @@ class Driver:
         self.study = open_journal(journal, space.name, space.objectives)
         self.proposer = Proposer(space, self.study)
         references = book.pop("references", None) or References(space, self.proposer.results(), journal.parent)
-        self.book = Book(space, self.proposer, references, controls(space), concurrent=concurrent, **book)
+        self.book = SearchState(space, self.proposer, references, control_jobs(space), concurrent=concurrent, **book)
         self.train = train
         self.open: dict[str, tuple[Job, int]] = {}
         self.order: list[str] = []
@@ -99,7 +99,7 @@ class Driver:
     def take(self) -> None:
         """All jobs that the book hands out now."""
         while (job := self.book.next_job()) is not None:
-            self.book.holds(job.trial_id)
+            self.book.resources_acquired(job.trial_id)
             self.open[job.trial_id] = (job, 0)
             self.order.append(job.trial_id)
 
@@ -110,8 +110,8 @@ class Driver:
         if "error" in metrics:
             self.book.failed(name, "it broke")
         else:
-            done = epoch + 1 == (job.until or job.config.optim.epochs)
-            stop = False if done else bool(self.book.verdict(name, epoch, metrics))
+            done = epoch + 1 == (job.pause_after or job.config.optim.epochs)
+            stop = False if done else bool(self.book.stop_reason(name, epoch, metrics))
             self.book.epoch(name, epoch, metrics)
             if not done and not stop:
                 self.open[name] = (job, epoch + 1)

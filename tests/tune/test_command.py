@@ -9,7 +9,7 @@ import pytest
 import ray
 
 from faar_ray.tune.__main__ import main
-from faar_ray.tune.run.run_folder import hold
+from faar_ray.tune.run.run_folder import lock_run
 from faar_ray.tune.space.space import SearchSpace, read_space
 
 SpaceFile = Callable[..., Path]
@@ -82,7 +82,7 @@ def test_a_name_in_use_is_exit_2_and_nothing_is_written(
 ) -> None:
     path = space_file(tmp_path / "space.yaml")
     space: SearchSpace = read_space(path)
-    hold(tmp_path / "runs" / "tiny", space).close()
+    lock_run(tmp_path / "runs" / "tiny", space).close()
     before = {entry: entry.stat().st_mtime_ns for entry in (tmp_path / "runs" / "tiny").rglob("*")}
     assert main([str(path)]) == 2
     assert "exists already: --resume" in capsys.readouterr().err

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from faar_ray.errors import StorageError, TooManyFailures
-from faar_ray.tune.execute.ray_tune_adapters import halting
+from faar_ray.tune.execute.ray_tune_adapters import abort_on_storage_error
 from faar_ray.tune.run.jobs import Job
 from faar_ray.tune.space.space import SearchSpace
 
@@ -141,7 +141,7 @@ def test_a_storage_that_gives_out_ends_the_search_and_none_of_its_jobs(
 
 def test_what_cannot_be_written_is_no_fault_of_a_trial(space: Space, driver: Drive, tmp_path: Path) -> None:
     book = driver(space()).book
-    with halting(book, tmp_path):
+    with abort_on_storage_error(book, tmp_path):
         os.write(os.open("/dev/full", os.O_WRONLY), b"x")
     assert str(book.fatal) == f"storage.path: {tmp_path} cannot be written (No space left on device)"
     assert book.finished()
@@ -153,6 +153,6 @@ def test_a_job_that_could_not_be_begun_is_not_waited_for(space: Space, driver: D
             raise StorageError("full")
 
     book = driver(space(), watchers=[Full()], concurrent=1).book
-    with halting(book, tmp_path):
+    with abort_on_storage_error(book, tmp_path):
         book.next_job()
     assert (book.halted, book.running, book.finished()) == (True, {}, True)

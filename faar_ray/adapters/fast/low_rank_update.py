@@ -20,7 +20,7 @@ Gradients = tuple[Tensor, Tensor, Tensor | None]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Change:
+class LowRankUpdate:
     """W' = m V / ||V|| with V = W + s B A (DoRA), or V itself where m is None (LoRA)."""
 
     A_RI: Tensor
@@ -44,27 +44,27 @@ class Change:
         return V_OI.mul_(gain_O[:, None]), gain_O, norm_O
 
 
-def packed(changes: Sequence[Change | None]) -> list[Any]:
+def packed(changes: Sequence[LowRankUpdate | None]) -> list[Any]:
     """Five values per change: `Function.apply` sees tensors only at its top level."""
     none = (None, None, None, 1.0, True)
     return [v for c in changes for v in (none if c is None else (c.A_RI, c.B_RO, c.m_O, c.scale, c.detached))]
 
 
-def unpacked(values: Sequence[Any]) -> list[Change | None]:
+def unpacked(values: Sequence[Any]) -> list[LowRankUpdate | None]:
     """Undo `packed`."""
-    return [None if values[i] is None else Change(*values[i : i + 5]) for i in range(0, len(values), 5)]
+    return [None if values[i] is None else LowRankUpdate(*values[i : i + 5]) for i in range(0, len(values), 5)]
 
 
-def settings(changes: Sequence[Change | None]) -> list[tuple[float, bool]]:
+def static_fields(changes: Sequence[LowRankUpdate | None]) -> list[tuple[float, bool]]:
     """What of a change is no tensor: scale, and whether the norm is detached."""
     return [(1.0, True) if c is None else (c.scale, c.detached) for c in changes]
 
 
-def restored(tensors: Sequence[Any], settings: Sequence[tuple[float, bool]]) -> list[Change | None]:
+def restored(tensors: Sequence[Any], settings: Sequence[tuple[float, bool]]) -> list[LowRankUpdate | None]:
     """Changes from the tensors that went through `save_for_backward`, three per change."""
     triples = [tensors[i : i + 3] for i in range(0, len(tensors), 3)]
     pairs = zip(triples, settings, strict=True)
-    return [None if A is None else Change(A, B, m, scale, detached) for (A, B, m), (scale, detached) in pairs]
+    return [None if A is None else LowRankUpdate(A, B, m, scale, detached) for (A, B, m), (scale, detached) in pairs]
 
 
 def product_dtype(x: Tensor) -> torch.dtype:
@@ -83,7 +83,7 @@ def column_dots(g_NO: Tensor, y_NO: Tensor, bias_O: Tensor | None, dtype: torch.
     return total_O
 
 
-def add_norm_gradient(change: Change, weight_OI: Tensor, q_O: Tensor, gA_RI: Tensor, gB_RO: Tensor) -> None:
+def add_norm_gradient(change: LowRankUpdate, weight_OI: Tensor, q_O: Tensor, gA_RI: Tensor, gB_RO: Tensor) -> None:
     """What flows through ||V|| when it is attached: dL/dV -= q V, with q = c dL/dm / ||V||."""
     if change.detached:
         return

@@ -18,13 +18,13 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from faar_ray.adapters.fast.low_rank_update import (
-    Change,
     Gradients,
+    LowRankUpdate,
     add_norm_gradient,
     column_dots,
     product_dtype,
     restored,
-    settings,
+    static_fields,
     unpacked,
 )
 
@@ -41,7 +41,7 @@ def skinny_pays(rank: int, weight_OI: Tensor) -> bool:
     return weight_OI.device.type == "cpu" and 2 * rank * (ins + outs) + 16 * outs < 0.7 * ins * outs
 
 
-class Merged(Function):
+class MergedProduct(Function):
     """y_k = W'_k x_k + b."""
 
     @staticmethod
@@ -57,7 +57,7 @@ class Merged(Function):
                 W_OI = W_OI.to(dtype)
                 _affine(x[k if len(x) > 1 else 0], W_OI, bias_O, out=y_KNO[k])
                 merged += [W_OI, gain_O, norm_O]
-        ctx.settings, ctx.x_dtype = settings(changes), x_SNI.dtype
+        ctx.settings, ctx.x_dtype = static_fields(changes), x_SNI.dtype
         ctx.skinny = [c is not None and skinny_pays(len(c.A_RI), weight_OI) for c in changes]
         reads_y = any(s and c is not None and c.m_O is not None for s, c in zip(ctx.skinny, changes, strict=True))
         factors = [tensor for i, tensor in enumerate(values) if i % 5 < 3]
@@ -105,7 +105,7 @@ def _input_gradient(g_KNO: Tensor, weights: Sequence[Tensor], streams: int) -> T
 
 
 def _full_gradients(
-    change: Change, x_NI: Tensor, g_NO: Tensor, weight_OI: Tensor, gain_O: Tensor | None, norm_O: Tensor | None
+    change: LowRankUpdate, x_NI: Tensor, g_NO: Tensor, weight_OI: Tensor, gain_O: Tensor | None, norm_O: Tensor | None
 ) -> Gradients:
     G_OI = (g_NO.t() @ x_NI).to(weight_OI.dtype)
     AG_RO = change.A_RI @ G_OI.t()
@@ -119,7 +119,7 @@ def _full_gradients(
 
 
 def _skinny_gradients(
-    change: Change,
+    change: LowRankUpdate,
     x_NI: Tensor,
     g_NO: Tensor,
     y_NO: Tensor | None,

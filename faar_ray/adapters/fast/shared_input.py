@@ -17,18 +17,18 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from faar_ray.adapters.fast.low_rank_update import (
-    Change,
     Gradients,
+    LowRankUpdate,
     add_norm_gradient,
     column_dots,
     product_dtype,
     restored,
-    settings,
+    static_fields,
     unpacked,
 )
 
 
-class Common(Function):
+class SharedInputProduct(Function):
     """y_k = c_k (P + s h_k B_k) + b with P = W x_0 and h_k = A_k x_k."""
 
     @staticmethod
@@ -44,7 +44,7 @@ class Common(Function):
             kept: list[Tensor | None] = []
             for k, change in enumerate(changes):
                 kept += _forward_one(change, x[ctx.streams[k]], P_NO, weight_OI, shift_O, out=y_KNO[k])
-        ctx.settings, ctx.x_dtype = settings(changes), x_SNI.dtype
+        ctx.settings, ctx.x_dtype = static_fields(changes), x_SNI.dtype
         factors = [tensor for i, tensor in enumerate(values) if i % 5 < 3]
         ctx.save_for_backward(x, weight_OI, P_NO, *factors, *kept)
         return y_KNO
@@ -91,12 +91,12 @@ def _weighted_sum(g_KNO: Tensor, gains: Sequence[Tensor | None]) -> Tensor:
     return total_NO
 
 
-def _scaled(change: Change, gain_O: Tensor | None) -> Tensor:
+def _scaled(change: LowRankUpdate, gain_O: Tensor | None) -> Tensor:
     return change.B_RO * (change.scale if gain_O is None else gain_O * change.scale)
 
 
 def _forward_one(
-    change: Change | None, x_NI: Tensor, P_NO: Tensor, weight_OI: Tensor, shift_O: Tensor, out: Tensor
+    change: LowRankUpdate | None, x_NI: Tensor, P_NO: Tensor, weight_OI: Tensor, shift_O: Tensor, out: Tensor
 ) -> list[Tensor | None]:
     """Write c (P + s h B) + b into `out`; returns h, the gain c and the norm."""
     if change is None:
@@ -113,7 +113,7 @@ def _forward_one(
 
 
 def _factor_gradients(
-    change: Change,
+    change: LowRankUpdate,
     h_NR: Tensor,
     gh_NR: Tensor,
     x_NI: Tensor,

@@ -184,7 +184,7 @@ def _pairs(matrices: Tensor, omega_T: Tensor) -> Iterator[tuple[Tensor, Tensor]]
 
 
 @contextmanager
-def held_kernels(layers: Sequence[SineWeights]) -> Iterator[None]:
+def cached_kernels(layers: Sequence[SineWeights]) -> Iterator[None]:
     """Within the block every layer's task weights are computed once, however often they are used.
 
     Where gradients are on, those that uses left on the weights go on to bases and clock at the block's end.

@@ -72,7 +72,7 @@ class SineLinears(SineWeights):
         weight_OI, kernels = self.weight_and_bias()[0], self.kernels()
         return with_middle(kernels, weight_OI) if self.needs_grid else weight_OI + kernels[:, 0]
 
-    def beside(self, shared: nn.Module, x: Tensor, grid: Grid | None = None) -> Tensor:
+    def with_shared(self, shared: nn.Module, x: Tensor, grid: Grid | None = None) -> Tensor:
         """The shared linear's stream first, (S, ..., I) -> (1 + T, ..., O); S is 1 or 1 + T."""
         return torch.cat([shared(x[:1]), self(x if len(x) == 1 else x[1:], grid)])
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import psutil
 
-from faar_ray.bench.faults.search_harness import SPACE, Arena, Facts, Lost, Target, strike
+from faar_ray.bench.faults.search_harness import SPACE, Facts, Lost, SearchHarness, Target, inject_fault
 from faar_ray.bench.faults.watch import MOMENTS, Moment, Trigger, Watch, draw_trigger
 from faar_ray.bench.local_cluster import LocalCluster, local_cluster
 
@@ -31,7 +31,7 @@ Say = Callable[[str], None]
 
 
 @dataclass
-class Kill:
+class FaultResult:
     """One kill and its consequences."""
 
     target: Target
@@ -66,7 +66,7 @@ class Undisturbed:
 def measure(folder: Path, workers: int, say: Say = lambda text: None) -> Undisturbed:
     """Run the search once, undisturbed."""
     say("the undisturbed search")
-    arena = Arena(folder, workers)
+    arena = SearchHarness(folder, workers)
     watch = Watch(arena.run("whole"))
     try:
         arena.finish(arena.start("whole"), "whole")
@@ -82,11 +82,11 @@ def measure(folder: Path, workers: int, say: Say = lambda text: None) -> Undistu
     return Undisturbed(facts, statistics.median(steps), shrinks)
 
 
-def strike_once(
-    arena: Arena, name: str, target: Target, trigger: Trigger, whole: Undisturbed, cluster: LocalCluster | None
-) -> Kill:
+def inject_one_fault(
+    arena: SearchHarness, name: str, target: Target, trigger: Trigger, whole: Undisturbed, cluster: LocalCluster | None
+) -> FaultResult:
     """One search with one kill; it ends by itself, or is resumed where its driver was struck."""
-    kill = Kill(target, trigger.moment, trigger.trial)
+    kill = FaultResult(target, trigger.moment, trigger.trial)
     run, address = arena.run(name), [] if cluster is None else ["--address", cluster.address]
     watch = Watch(run)
     driver = arena.start(name, *address)
@@ -108,10 +108,10 @@ def strike_once(
     return kill
 
 
-def _strike(kill: Kill, pid: int, run: Path, watch: Watch, cluster: LocalCluster | None) -> None:
+def _strike(kill: FaultResult, pid: int, run: Path, watch: Watch, cluster: LocalCluster | None) -> None:
     driver = psutil.Process(pid)
     for _ in range(400):  # between two calls a trial's process has another title
-        kill.hit = strike(kill.target, driver, cluster)
+        kill.hit = inject_fault(kill.target, driver, cluster)
         if kill.hit:
             break
         time.sleep(0.005)
@@ -125,7 +125,7 @@ def _in_progress(run: Path) -> str:
     return newest[-1].parent.name if newest else ""
 
 
-def _compare(kill: Kill, facts: Facts, watch: Watch, at: float, whole: Undisturbed) -> None:
+def _compare(kill: FaultResult, facts: Facts, watch: Watch, at: float, whole: Undisturbed) -> None:
     kill.recovered, kill.equal = facts.same_trials(whole.facts), facts.equal(whole.facts)
     if after := watch.since(max(at, _taken_up(watch.run / "trials" / kill.trial)), kill.trial):
         kill.back_s = after[0].at - at
@@ -148,7 +148,7 @@ def draws(kills: int, seed: int, workers: int) -> Iterator[tuple[random.Random, 
             yield draw, target, moment
 
 
-def campaign(folder: Path, kills: int, seed: int, workers: int, say: Say) -> list[Kill]:
+def campaign(folder: Path, kills: int, seed: int, workers: int, say: Say) -> list[FaultResult]:
     """Measure, then strike one search after the other.
 
     Args:
@@ -159,16 +159,16 @@ def campaign(folder: Path, kills: int, seed: int, workers: int, say: Say) -> lis
         say: is told what happens.
     """
     whole = measure(folder, workers, say)
-    done: list[Kill] = []
+    done: list[FaultResult] = []
     with ExitStack() as stack:
         cluster: LocalCluster | None = None
         for number, (draw, target, moment) in enumerate(draws(kills, seed, workers)):
             trigger = draw_trigger(draw, moment, whole.shrinks, whole.epoch_s, SPACE["base"]["optim"]["epochs"])
             if target in ON_CLUSTER and cluster is None:
                 cluster = stack.enter_context(local_cluster(2 * workers))
-            arena = Arena(folder, workers)
+            arena = SearchHarness(folder, workers)
             where = cluster if target in ON_CLUSTER else None
-            kill = strike_once(arena, f"k{number:03d}", target, trigger, whole, where)
+            kill = inject_one_fault(arena, f"k{number:03d}", target, trigger, whole, where)
             if cluster is not None:
                 cluster.replace_dead()
             done.append(kill)
@@ -176,7 +176,7 @@ def campaign(folder: Path, kills: int, seed: int, workers: int, say: Say) -> lis
     return done
 
 
-def in_words(kill: Kill) -> str:
+def in_words(kill: FaultResult) -> str:
     """One line of the log."""
     where = f"{kill.target}, {kill.moment} ({kill.trial} after epoch {kill.epoch})"
     if kill.fault or not kill.hit:
@@ -185,7 +185,7 @@ def in_words(kill: Kill) -> str:
     return f"{where}: recovered {kill.recovered}, {what}, leaked {', '.join(kill.leaked) or 'nothing'}"
 
 
-def rows(kills: list[Kill]) -> list[dict[str, Any]]:
+def rows(kills: list[FaultResult]) -> list[dict[str, Any]]:
     """One row for each target and moment, as `--json` prints them."""
     out: list[dict[str, Any]] = []
     for target, moment in sorted({(kill.target, kill.moment) for kill in kills}):

@@ -79,7 +79,7 @@ class Facts:
         return self.rows == other.rows and self.trace.equals(other.trace)
 
 
-class Arena:
+class SearchHarness:
     """A folder in which searches run; `mark` is on each of their processes."""
 
     def __init__(self, folder: Path, workers: int = 1, file: str = "space.yaml", **over: Any) -> None:
@@ -153,7 +153,7 @@ class Arena:
         return []
 
 
-def strike(target: Target, driver: psutil.Process, cluster: LocalCluster | None) -> bool:
+def inject_fault(target: Target, driver: psutil.Process, cluster: LocalCluster | None) -> bool:
     """Kill it with SIGKILL; False where there is no such process at this moment."""
     victims: Sequence[psutil.Process] = [driver]
     if target != "driver":

@@ -19,13 +19,13 @@ from numpy.typing import NDArray
 from faar_ray.config.trial import TrialConfig, config_id
 from faar_ray.records import EpochRecord, RankRecord
 from faar_ray.seeding import seed_of
-from faar_ray.storage.run_location import Place
+from faar_ray.storage.run_location import RunLocation
 from faar_ray.tracking.files.epoch_file import read_epochs
 
 HERE = Path(__file__).parent
 EPOCHS, RANKS = HERE / "recorded.parquet", HERE / "recorded_ranks.parquet"
 RHO, SEEDS = "pdrs.rho_shared", (0, 1)
-WHOLE = ("trainable_params", "params/adapters")
+BASELINE = ("trainable_params", "params/adapters")
 """Counts: whole numbers also between recorded rhos."""
 
 
@@ -82,7 +82,7 @@ def record(run: Path) -> None:
     """Make the files from a run in which every configuration has both seeds to its last epoch."""
     from faar_ray.report.results import read_results
 
-    place, rows, traces = Place(run), [], []
+    place, rows, traces = RunLocation(run), [], []
     for result in read_results(run / "results.parquet"):
         if result.role != "trial":
             continue
@@ -104,7 +104,7 @@ def _rho_of(config: TrialConfig) -> float:
 
 def _val(row: dict[str, float]) -> dict[str, float]:
     """An epoch's own metrics."""
-    return {name: round(v) if name in WHOLE else v for name, v in row.items() if not name.startswith("test/")}
+    return {name: round(v) if name in BASELINE else v for name, v in row.items() if not name.startswith("test/")}
 
 
 def _rank_records(table: pa.Table) -> dict[float, list[tuple[RankRecord, ...]]]:

@@ -14,8 +14,8 @@ from typing import Any
 from faar_ray.bench.replay.recorded import RHO, recorded
 from faar_ray.config.trial import TrialConfig
 from faar_ray.records import EpochRecord
-from faar_ray.storage.run_location import place_of_trial
-from faar_ray.tracking.files.trial_files import clear_leftovers_of, write_config, write_down
+from faar_ray.storage.run_location import trial_paths
+from faar_ray.tracking.files.trial_files import clear_leftovers_of, write_config, write_epoch_files
 from faar_ray.train.fit import Epochs
 from faar_ray.tune.execute.trainable import TrialActor
 from faar_ray.tune.space.space import SearchSpace
@@ -74,7 +74,7 @@ def replayed(spec: Mapping[str, Any], pace_s: float = 0.0) -> Generator[EpochRec
         spec: of the trial.
         pace_s: seconds that an epoch takes, asleep.
     """
-    config, place = TrialConfig.model_validate(spec["config"]), place_of_trial(spec)
+    config, place = TrialConfig.model_validate(spec["config"]), trial_paths(spec)
     given, test = recorded().epochs_of(config)
     started, done = time.perf_counter(), list[EpochRecord]()
     clear_leftovers_of(place.folder, place.trace)
@@ -82,7 +82,7 @@ def replayed(spec: Mapping[str, Any], pace_s: float = 0.0) -> Generator[EpochRec
     for record in given:
         time.sleep(pace_s)
         done.append(record)
-        write_down(place.folder, place.trace, spec["trial_id"], done)
+        write_epoch_files(place.folder, place.trace, spec["trial_id"], done)
         record.metrics[WRITE_MS] = 1000 * (time.perf_counter() - started - pace_s)
         yield record
         started = time.perf_counter()

@@ -15,7 +15,7 @@ from rich.console import Console
 from faar_ray.bench.replay.replay import WRITE_MS
 from faar_ray.records import TrialResult
 from faar_ray.tune.run.jobs import Job
-from faar_ray.tune.search_state import Book
+from faar_ray.tune.search_state import SearchState
 from faar_ray.tune.show.progress import Progress
 from faar_ray.tune.space.space import SearchSpace
 
@@ -75,7 +75,7 @@ class Clock:
             self.computed[name] = self.computed.get(name, 0.0) + cpu
 
 
-class TimedBook(Book):
+class TimedBook(SearchState):
     """Measures what the search does for a trial and for a result."""
 
     def __init__(self, *args: Any, clock: Clock, **options: Any) -> None:
@@ -94,10 +94,10 @@ class TimedBook(Book):
         with self.clock.of(lambda: trial_id):
             super().ended(trial_id)
 
-    def verdict(self, trial_id: str, epoch: int, metrics: Mapping[str, float]) -> str:
+    def stop_reason(self, trial_id: str, epoch: int, metrics: Mapping[str, float]) -> str:
         """Judge a result."""
         started = time.perf_counter()
-        said = super().verdict(trial_id, epoch, metrics)
+        said = super().stop_reason(trial_id, epoch, metrics)
         self.clock.judged += time.perf_counter() - started
         return said
 

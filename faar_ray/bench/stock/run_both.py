@@ -26,10 +26,10 @@ from faar_ray.bench.stock.compare import OURS, STOCK, Ended, Run
 from faar_ray.cluster.ray_cluster import connected
 from faar_ray.errors import ConfigError
 from faar_ray.records import TrialResult
-from faar_ray.storage.run_location import Place
+from faar_ray.storage.run_location import RunLocation
 from faar_ray.train.fit import fit_spec
 from faar_ray.tune.propose.distributions import distribution, from_optuna, optuna_name, to_optuna
-from faar_ray.tune.run.jobs import Job, Surroundings
+from faar_ray.tune.run.jobs import Job, RunContext
 from faar_ray.tune.run.references import References
 from faar_ray.tune.search import run_search
 from faar_ray.tune.show.progress import Progress
@@ -122,7 +122,7 @@ def run_alone(space: SearchSpace, folder: Path, name: str, seed: int) -> Run:
 def run_one(space: SearchSpace, folder: Path, name: str, seed: int) -> Run:
     """One search."""
     run = Run(name, seed)
-    search = {OURS: run_ours, STOCK: run_stock}[name]
+    search = {OURS: run_ours, STOCK: run_ray_tune_baseline}[name]
     search(_seeded(space, folder, run), run)
     return run
 
@@ -133,7 +133,7 @@ def run_ours(space: SearchSpace, run: Run) -> None:
         run_search(space, space.name, progress, resume=False, address=None)
 
 
-def run_stock(space: SearchSpace, run: Run) -> None:
+def run_ray_tune_baseline(space: SearchSpace, run: Run) -> None:
     """Plain Ray Tune; references are those that our search trained."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     goals, metric = space.objectives, stopping_metric(space)
@@ -180,7 +180,9 @@ def trained(held: dict[str, Any], space: SearchSpace, references: Metrics) -> No
     params = from_optuna(space.parameters, held)
     config = space.trial_config(params)
     name = ray.tune.get_context().get_trial_id()
-    around = Surroundings(Place(Path(space.storage.path) / space.name), space.resources, space.storage.keep_checkpoints)
+    around = RunContext(
+        RunLocation(Path(space.storage.path) / space.name), space.resources, space.storage.keep_checkpoints
+    )
     spec = around.spec(Job(name, "trial", config, params), references, {}) | {"test": False}
     wanted = {goal.name for goal in space.objectives} | {stopping_metric(space)}
     for record in fit_spec(spec):

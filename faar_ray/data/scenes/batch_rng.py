@@ -9,7 +9,7 @@ from torch import Tensor
 from faar_ray.data.scenes.domains import Range
 
 
-class Draws:
+class BatchRng:
     """Random tensors whose first axis is the N images of a chunk."""
 
     def __init__(self, images: int, source: torch.Generator) -> None:

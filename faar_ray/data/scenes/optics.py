@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from faar_ray.data.scenes.batch_rng import Draws
+from faar_ray.data.scenes.batch_rng import BatchRng
 from faar_ray.data.scenes.domains import Domain
 from faar_ray.data.scenes.raycast import pixel_grid
 
 
-def photograph(colour_NR3: Tensor, size: int, domain: Domain, source: torch.Generator) -> Tensor:
+def apply_camera(colour_NR3: Tensor, size: int, domain: Domain, source: torch.Generator) -> Tensor:
     """Develop to uint8, (N, 3, H, W)."""
-    draws = Draws(len(colour_NR3), source)
+    draws = BatchRng(len(colour_NR3), source)
     tint, gamma = 1 + draws.signed(domain.tint, 1, 3), draws.uniform(domain.gamma, 1, 1)
     vignette = domain.vignette * draws.uniform((0.0, 1.0), 1, 1)
     corner_R1 = 2 * pixel_grid(size).square().sum(0)[:, None]

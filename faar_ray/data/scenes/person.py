@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from faar_ray.data.scenes.batch_rng import Draws
+from faar_ray.data.scenes.batch_rng import BatchRng
 
 LIMB_LENGTH = 0.42
 
@@ -37,7 +37,7 @@ class _Body:
     up_N3: Tensor
     scale_N1: Tensor
     spread: float
-    draws: Draws
+    draws: BatchRng
 
     def angle(self, share: float) -> Tensor:
         return self.draws.normal(self.spread * share)
@@ -53,7 +53,7 @@ class _Body:
 Segment = tuple[Tensor, Tensor, float]
 
 
-def pose_person(draws: Draws, foot_N2: Tensor, spread: float) -> Person:
+def pose_person(draws: BatchRng, foot_N2: Tensor, spread: float) -> Person:
     """A person over the point (x, z) of the floor; the larger `spread`, the wilder the pose."""
     body = _body(draws, spread)
     scale = body.scale_N1
@@ -77,7 +77,7 @@ def pose_person(draws: Draws, foot_N2: Tensor, spread: float) -> Person:
     )
 
 
-def _body(draws: Draws, spread: float) -> _Body:
+def _body(draws: BatchRng, spread: float) -> _Body:
     scale = draws.uniform((0.85, 1.1), 1)
     facing = draws.uniform((0.0, 2 * math.pi))
     zero = torch.zeros_like(facing)

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from faar_ray.data.scenes import object_table as slots
-from faar_ray.data.scenes.batch_rng import Draws
+from faar_ray.data.scenes.batch_rng import BatchRng
 from faar_ray.data.scenes.domains import Domain
 from faar_ray.data.scenes.person import Person, pose_person
 from faar_ray.data.scenes.primitives import Boxes, Capsules, Cylinders, Primitive, Room, Spheres
@@ -63,7 +63,7 @@ class Scene:
 
 def sample_scene(images: int, domain: Domain, source: torch.Generator) -> Scene:
     """Draw `images` rooms of a domain."""
-    draws = Draws(images, source)
+    draws = BatchRng(images, source)
     size_N3 = torch.stack([draws.uniform((2.0, 3.5)), draws.uniform((5.0, 8.5)), draws.uniform((2.4, 3.4))], 1)
     places_NO2 = _places(draws, len(slots.OBJECTS))
     person = pose_person(draws, _person_place(draws), domain.pose_spread)
@@ -77,18 +77,18 @@ def sample_scene(images: int, domain: Domain, source: torch.Generator) -> Scene:
     )
 
 
-def _places(draws: Draws, count: int) -> Tensor:
+def _places(draws: BatchRng, count: int) -> Tensor:
     """(x, z) on the floor, inside the view of a narrow lens: (N, count, 2)."""
     z = draws.uniform((1.7, 4.0), count)
     return torch.stack([draws.signed(0.55, count) * z, z], -1)
 
 
-def _person_place(draws: Draws) -> Tensor:
+def _person_place(draws: BatchRng) -> Tensor:
     z = draws.uniform((1.5, 3.0))
     return torch.stack([draws.signed(0.4) * z, z], -1)
 
 
-def _active(draws: Draws, domain: Domain) -> Tensor:
+def _active(draws: BatchRng, domain: Domain) -> Tensor:
     """The room always, `domain.objects` of the objects, the person in `domain.person_share` of the images."""
     objects = len(slots.OBJECTS)
     wanted_N = draws.integers(*domain.objects)
@@ -97,7 +97,7 @@ def _active(draws: Draws, domain: Domain) -> Tensor:
     return torch.cat([always, person, lot_NO < wanted_N[:, None]], 1)[:, slots.INSTANCE_P]
 
 
-def _solids(draws: Draws, scale: float, person: Person, places_NO2: Tensor) -> tuple[Primitive, ...]:
+def _solids(draws: BatchRng, scale: float, person: Person, places_NO2: Tensor) -> tuple[Primitive, ...]:
     balls, rods, pillars, crates, tables = torch.split(places_NO2, [3, len(slots.RODS), len(slots.CYLINDERS), 2, 1], 1)
     return (
         _spheres(draws, scale, balls, person),
@@ -107,7 +107,7 @@ def _solids(draws: Draws, scale: float, person: Person, places_NO2: Tensor) -> t
     )
 
 
-def _sizes(draws: Draws, bounds: tuple[float, float], scale: float, *shape: int) -> Tensor:
+def _sizes(draws: BatchRng, bounds: tuple[float, float], scale: float, *shape: int) -> Tensor:
     return scale * draws.uniform(bounds, *shape)
 
 
@@ -116,7 +116,7 @@ def _upright(place_Nx2: Tensor, height_Nx: Tensor) -> Tensor:
     return torch.stack([place_Nx2[..., 0], height_Nx, place_Nx2[..., 1]], -1)
 
 
-def _spheres(draws: Draws, scale: float, places_NK2: Tensor, person: Person) -> Spheres:
+def _spheres(draws: BatchRng, scale: float, places_NK2: Tensor, person: Person) -> Spheres:
     """Balls on the floor, a quarter of them in the air, and the head."""
     count = places_NK2.shape[1]
     radius = _sizes(draws, (0.25, 0.6), scale, count)
@@ -125,7 +125,7 @@ def _spheres(draws: Draws, scale: float, places_NK2: Tensor, person: Person) -> 
     return Spheres(centre, torch.cat([radius, person.head_radius_N[:, None]], 1))
 
 
-def _capsules(draws: Draws, scale: float, places_NK2: Tensor, person: Person) -> Capsules:
+def _capsules(draws: BatchRng, scale: float, places_NK2: Tensor, person: Person) -> Capsules:
     """The person's limbs, and rods that lie or lean."""
     count = places_NK2.shape[1]
     turn = draws.uniform((0.0, math.pi), count)
@@ -141,7 +141,7 @@ def _capsules(draws: Draws, scale: float, places_NK2: Tensor, person: Person) ->
     )
 
 
-def _boxes(draws: Draws, scale: float, crates_NK2: Tensor, table_N2: Tensor) -> Boxes:
+def _boxes(draws: BatchRng, scale: float, crates_NK2: Tensor, table_N2: Tensor) -> Boxes:
     """Two crates; a table is a slab on two side panels."""
     crate_half = _sizes(draws, (0.22, 0.55), scale, 2, 3)
     crate_turn = draws.uniform((0.0, math.pi), 2)
@@ -160,7 +160,7 @@ def _boxes(draws: Draws, scale: float, crates_NK2: Tensor, table_N2: Tensor) -> 
     )
 
 
-def _camera(draws: Draws, domain: Domain, room_height_N: Tensor) -> Camera:
+def _camera(draws: BatchRng, domain: Domain, room_height_N: Tensor) -> Camera:
     height = torch.minimum(draws.uniform(domain.camera_height), room_height_N - 0.2)
     yaw, pitch = draws.signed(domain.camera_yaw), draws.uniform(domain.camera_pitch)
     forward = torch.stack([yaw.sin() * pitch.cos(), -pitch.sin(), yaw.cos() * pitch.cos()], 1)
@@ -171,12 +171,12 @@ def _camera(draws: Draws, domain: Domain, room_height_N: Tensor) -> Camera:
     return Camera(position, axes, 0.5 / half_angle.tan())
 
 
-def _light(draws: Draws, domain: Domain, room_height_N: Tensor) -> Light:
+def _light(draws: BatchRng, domain: Domain, room_height_N: Tensor) -> Light:
     position = torch.stack([draws.signed(1.8), room_height_N - 0.15, draws.uniform((0.0, 4.0))], 1)
     return Light(position, draws.uniform(domain.ambient_light))
 
 
-def _paint(draws: Draws, domain: Domain) -> Paint:
+def _paint(draws: BatchRng, domain: Domain) -> Paint:
     """Colours partly follow the class (`class_colour_share`); the person wears skin, shirt and trousers."""
     count = len(slots.MATERIALS)
     hue, saturation = _hue(draws, domain), draws.uniform(domain.saturation, count)
@@ -196,7 +196,7 @@ def _paint(draws: Draws, domain: Domain) -> Paint:
     )
 
 
-def _hue(draws: Draws, domain: Domain) -> Tensor:
+def _hue(draws: BatchRng, domain: Domain) -> Tensor:
     count = len(slots.MATERIALS)
     of_class_M = slots.MATERIAL_CLASS_M / len(slots.CLASSES) + domain.class_hue_shift
     dressed_M = torch.tensor([name in slots.GARMENTS for name in slots.MATERIALS])

@@ -13,7 +13,7 @@ from torch import Tensor
 from faar_ray.data.scenes import object_table as slots
 from faar_ray.data.scenes.domains import Domain
 from faar_ray.data.scenes.labels import edges, salient
-from faar_ray.data.scenes.optics import photograph
+from faar_ray.data.scenes.optics import apply_camera
 from faar_ray.data.scenes.raycast import camera_rays, first_hits
 from faar_ray.data.scenes.scene_layout import sample_scene
 from faar_ray.data.scenes.shading import shade
@@ -46,7 +46,7 @@ def render(images: int, domain: Domain, size: int, source: torch.Generator) -> R
     scene = sample_scene(images, domain, source)
     rays = camera_rays(scene.camera, size)
     hits = first_hits(scene, rays)
-    picture = photograph(shade(scene, rays, hits), size, domain, source)
+    picture = apply_camera(shade(scene, rays, hits), size, domain, source)
     semantic, part = slots.SEMANTIC_P[hits.slot_NR], slots.PART_P[hits.slot_NR]
     instance = slots.INSTANCE_P[hits.slot_NR]
     normals = torch.bmm(scene.camera.axes_N33, hits.normal_NR3.transpose(1, 2)).view(images, 3, size, size)
@@ -67,7 +67,7 @@ def render(images: int, domain: Domain, size: int, source: torch.Generator) -> R
     )
 
 
-def joined(chunks: list[Rendered]) -> Rendered:
+def concatenate(chunks: list[Rendered]) -> Rendered:
     """Chunks as one."""
     names = [field.name for field in fields(Rendered)]
     return Rendered(**{name: torch.cat([getattr(chunk, name) for chunk in chunks]) for name in names})

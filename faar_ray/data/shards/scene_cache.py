@@ -21,7 +21,7 @@ from torch import Tensor
 from faar_ray.config.paths import default_cache_dir
 from faar_ray.config.trial import DataConfig
 from faar_ray.data.scenes.domains import DOMAINS
-from faar_ray.data.scenes.scenes import GENERATOR_VERSION, Rendered, joined, render
+from faar_ray.data.scenes.scenes import GENERATOR_VERSION, Rendered, concatenate, render
 from faar_ray.data.shards.shards import read_shard, write_shard
 from faar_ray.errors import DataError
 from faar_ray.seeding import private
@@ -124,7 +124,7 @@ def render_shard(config: DataConfig, split: str, number: int) -> Rendered:
     threads = torch.get_num_threads()
     try:
         with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            return joined(list(pool.map(chunk, range(first, first + SHARD_IMAGES // CHUNK_IMAGES))))
+            return concatenate(list(pool.map(chunk, range(first, first + SHARD_IMAGES // CHUNK_IMAGES))))
     finally:
         torch.set_num_threads(threads)
 

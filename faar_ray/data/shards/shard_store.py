@@ -19,7 +19,7 @@ from faar_ray.storage.object_store import ATTEMPTS_AT_START, Remote
 SPLITS = ("train", "val", "test")
 
 
-def absent(config: DataConfig, uri: str, key: str) -> list[str]:
+def missing_shards(config: DataConfig, uri: str, key: str) -> list[str]:
     """Shards of all splits that are not below the URI, by name.
 
     Raises:
@@ -30,7 +30,7 @@ def absent(config: DataConfig, uri: str, key: str) -> list[str]:
     return [name for name in names if name not in there]
 
 
-def hand_out(config: DataConfig, uri: str, key: str, on_shard: Callable[[int, int], None] | None = None) -> None:
+def upload_shards(config: DataConfig, uri: str, key: str, on_shard: Callable[[int, int], None] | None = None) -> None:
     """Put the cache's shards of all splits where they are missing.
 
     Args:
@@ -42,7 +42,7 @@ def hand_out(config: DataConfig, uri: str, key: str, on_shard: Callable[[int, in
     Raises:
         StorageError: it cannot be written.
     """
-    wanted = set(absent(config, uri, key))
+    wanted = set(missing_shards(config, uri, key))
     paths = [(name, path) for name, path in _shards(config) if name in wanted]
     remote = Remote(uri, key=key)
     for number, (name, path) in enumerate(paths, start=1):
@@ -52,7 +52,7 @@ def hand_out(config: DataConfig, uri: str, key: str, on_shard: Callable[[int, in
             on_shard(number, len(paths))
 
 
-def take(config: DataConfig, uri: str, key: str, cache_dir: Path | None = None) -> None:
+def download_shards(config: DataConfig, uri: str, key: str, cache_dir: Path | None = None) -> None:
     """Copy what the cache lacks, as far as it is there; processes at once do it once.
 
     Args:

@@ -25,18 +25,18 @@ class Level:
     """
 
     maps: Tensor
-    pending: nn.Linear | None = None
+    deferred_linear: nn.Linear | None = None
 
-    def whole(self) -> Tensor:
+    def materialised(self) -> Tensor:
         """The maps with nothing pending."""
-        return self.maps if self.pending is None else self.pending(self.maps)
+        return self.maps if self.deferred_linear is None else self.deferred_linear(self.maps)
 
     def reduced(self, reductions: Sequence[nn.Conv2d]) -> list[Tensor]:
         """Each task's map by its own 1x1 reduction, (B, width, H, W)."""
         streams = self.maps.unbind(0) if len(self.maps) > 1 else [self.maps[0]] * len(reductions)
         weights = [reduction.weight.flatten(1) for reduction in reductions]
-        if self.pending is not None:
-            weights = [weight @ self.pending.weight for weight in weights]
+        if self.deferred_linear is not None:
+            weights = [weight @ self.deferred_linear.weight for weight in weights]
         return [F.linear(x, weight).movedim(-1, 1) for x, weight in zip(streams, weights, strict=True)]
 
 

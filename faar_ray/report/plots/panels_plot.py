@@ -20,7 +20,7 @@ from faar_ray.tracking.plots.drawing import FAINT, INK, bare, save
 MOST_PANELS = 4
 
 
-def is_flat(found: Answer) -> bool:
+def is_two_objective(found: Answer) -> bool:
     """Whether quality over one cost shows the whole front."""
     others = [goal for goal in found.objectives if goal != found.quality]
     return not others or (len(others) == 1 and is_cost(others[0].name) and others[0].goal == "minimize")

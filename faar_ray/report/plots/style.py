@@ -16,7 +16,7 @@ KNEE = "#7a4a9e"
 CONTROLS = (WARM, "#a63a6f", "#8a6d00", "#5b6470")
 
 
-def colours(rows: Sequence[Row]) -> dict[str, str]:
+def colors(rows: Sequence[Row]) -> dict[str, str]:
     """A colour per configuration: the search's from light to dark with their cost, controls in warm hues."""
     searched = sorted((r for r in rows if r.role == "trial"), key=lambda r: r.cost or 0.0)
     steps = [0.75 - 0.72 * i / max(1, len(searched) - 1) for i in range(len(searched))]

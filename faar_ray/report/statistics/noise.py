@@ -40,13 +40,13 @@ class Difference:
     """Estimated difference of two configurations with the half width of its 95% interval (inf: noise unknown)."""
 
     value: float
-    half: float
+    ci95: float
     dof: int
 
     @property
-    def told_apart(self) -> bool:
+    def is_significant(self) -> bool:
         """Whether the interval leaves out 0."""
-        return abs(self.value) > self.half + ROUNDING
+        return abs(self.value) > self.ci95 + ROUNDING
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class SeedModel:
         if self._additive.dof > 0:
             return self._additive.difference(*pair)
         plain = self._plain.difference(*pair)  # same seeds: the paired value, with the larger, unpaired noise
-        return Difference(self._additive.difference(*pair).value, plain.half, plain.dof)
+        return Difference(self._additive.difference(*pair).value, plain.ci95, plain.dof)
 
     def standard_error(self, config: str) -> float:
         """Noise over the root of the number of the configuration's trials; nan where noise is unknown."""

@@ -14,7 +14,7 @@ from faar_ray.objectives.pareto import Points, hypervolume, non_dominated
 from faar_ray.records import TrialResult
 from faar_ray.report.statistics.groups import Objective
 from faar_ray.report.statistics.table import finite
-from faar_ray.storage.atomic import replacing
+from faar_ray.storage.atomic import atomic_write
 
 MARGIN = 0.1
 """The reference point is the worst value of each objective, moved out by this share of the range."""
@@ -117,5 +117,5 @@ def write_over_time(path: Path, traced: OverTime) -> None:
         "value": "hypervolume" if traced.reference else f"best {traced.objectives[0].name}",
         "steps": [asdict(step) for step in traced.steps],
     }
-    with replacing(path) as scratch:
+    with atomic_write(path) as scratch:
         scratch.write_text(json.dumps(facts, indent=1), encoding="utf-8")

@@ -117,7 +117,7 @@ def _versus(config_id: str, best: str, sign: float, model: SeedModel) -> Differe
     if not best or config_id == best:
         return Difference(0.0, 0.0 if best else math.inf, model.noise.dof)
     found = model.difference(config_id, best)
-    return Difference(sign * found.value, found.half, found.dof)
+    return Difference(sign * found.value, found.ci95, found.dof)
 
 
 def grouped(rows: Sequence[Row], most: int) -> list[list[Row]]:
@@ -140,7 +140,7 @@ def _groups(ranked: Sequence[str], model: SeedModel) -> dict[str, int]:
     left = list(ranked) if model.noise.dof else []
     while left:
         number = max(found.values()) + 1
-        alike = {c for c in left if c == left[0] or not model.difference(c, left[0]).told_apart}
+        alike = {c for c in left if c == left[0] or not model.difference(c, left[0]).is_significant}
         found |= dict.fromkeys(alike, number)
         left = [c for c in left if c not in alike]
     return found

@@ -23,7 +23,7 @@ from faar_ray.report.statistics.groups import (
 from faar_ray.report.statistics.knee import Knee, knee_of
 from faar_ray.report.statistics.noise import Noise, Observation, SeedModel
 from faar_ray.report.statistics.table import Row, cost_metric, finite, table
-from faar_ray.report.words.wording import Findings, sentences
+from faar_ray.report.words.wording import AnswerInputs, sentences
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def answer(results: Sequence[TrialResult], objectives: Sequence[Goal], limits: S
     outside = sum(r.state == "COMPLETE" for r in results) - sum(r.state == "COMPLETE" for r in kept)
     measured = {m: _model(configs, m).noise for m in measured_names(goals, limits)}
     states: dict[State, int] = dict(Counter(r.state for r in results if r.role == "trial"))
-    told = Findings(rows, goals, quality, cost, model, states, knee, limits, outside, measured)
+    told = AnswerInputs(rows, goals, quality, cost, model, states, knee, limits, outside, measured)
     return Answer(
         quality=quality,
         objectives=goals,

@@ -137,7 +137,7 @@ def _dora_and_lora(rows: _Rows) -> Iterator[str]:
     high, low = paired(rows.of("dora"), rows.of("lora")), paired(rows.of("pdrs_dora"), rows.of("pdrs_lora"))
     if not (high.dof and low.dof):
         return
-    wins_low, wins_high = (found.told_apart and found.value > 0 for found in (low, high))
+    wins_low, wins_high = (found.is_significant and found.value > 0 for found in (low, high))
     verdict = "holds" if wins_low and not wins_high else "does not hold" if wins_high or _settled(low) else "is open"
     gaps = f"{_said(low)} delta_m after PDRS, {_said(high)} at the fixed initial rank"
     yield f"DoRA beats LoRA at low rank only: {verdict}. DoRA against LoRA {gaps}."
@@ -150,9 +150,9 @@ def _initial_rank(rows: _Rows) -> Iterator[str]:
     found = {ranks: gap for ranks, gap in pairs.items() if gap.dof}
     if not found:
         return
-    (small, large), widest = max(found.items(), key=lambda pair: abs(pair[1].value) + pair[1].half)
-    inside = all(abs(gap.value) + gap.half <= HARDLY for gap in found.values())
-    outside = any(abs(gap.value) - gap.half > HARDLY for gap in found.values())
+    (small, large), widest = max(found.items(), key=lambda pair: abs(pair[1].value) + pair[1].ci95)
+    inside = all(abs(gap.value) + gap.ci95 <= HARDLY for gap in found.values())
+    outside = any(abs(gap.value) - gap.ci95 > HARDLY for gap in found.values())
     verdict = "holds" if inside else "does not hold" if outside else "is open"
     yield (
         f"The initial rank hardly matters (under {HARDLY:g} delta_m): {verdict}. The gap that may be widest is "
@@ -167,18 +167,18 @@ def _consensus(rows: _Rows) -> Iterator[str]:
 
 
 def _told(claim: str, gap: Difference, unit: str) -> str:
-    verdict = "holds" if gap.told_apart and gap.value > 0 else "does not hold" if _settled(gap) else "is open"
+    verdict = "holds" if gap.is_significant and gap.value > 0 else "does not hold" if _settled(gap) else "is open"
     return f"{claim}: {verdict}. {_said(gap)} {unit}."
 
 
 def _settled(gap: Difference) -> bool:
     """Whether a positive difference that matters is ruled out."""
-    return gap.dof > 0 and (gap.told_apart or gap.value + gap.half < HARDLY / 2)
+    return gap.dof > 0 and (gap.is_significant or gap.value + gap.ci95 < HARDLY / 2)
 
 
 def _said(gap: Difference) -> str:
     sign = "+" if gap.value > 0 else ""
-    return f"{sign}{plus_minus(gap.value, gap.half)} (95%, {gap.dof + 1} seeds)"
+    return f"{sign}{plus_minus(gap.value, gap.ci95)} (95%, {gap.dof + 1} seeds)"
 
 
 def _by_seed(metrics: Mapping[int, Mapping[str, float]], name: str) -> dict[int, float]:

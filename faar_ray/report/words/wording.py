@@ -26,7 +26,7 @@ ALIKE = 0.005  # shares below it are no saving
 
 
 @dataclass(frozen=True)
-class Findings:
+class AnswerInputs:
     """What the sentences are made from."""
 
     rows: Sequence[Row]
@@ -51,10 +51,10 @@ class Findings:
         """Quality of `row` against `other`, positive = better."""
         sign = 1.0 if self.quality.goal == "maximize" else -1.0
         found = self.model.difference(row.config_id, other.config_id)
-        return Difference(sign * found.value, found.half, found.dof)
+        return Difference(sign * found.value, found.ci95, found.dof)
 
 
-def sentences(found: Findings) -> Iterator[str]:
+def sentences(found: AnswerInputs) -> Iterator[str]:
     """Recommendation, the front's prices, controls, noise, what was left out."""
     if found.searched:
         yield _recommendation(found)
@@ -124,7 +124,7 @@ def saving(row: Row, other: Row, cost_name: str) -> tuple[float, str] | None:
     return None if mine is None or not theirs else (1 - mine / theirs, label(name))
 
 
-def _recommendation(found: Findings) -> str:
+def _recommendation(found: AnswerInputs) -> str:
     best, pick = found.searched[0], next(row for row in found.searched if row.recommended)
     value = pick.values[found.quality.name]
     what = f"{found.quality.name} {value:.2f}" if 0 < abs(value) < 1 else f"{found.quality.name} {value:.3g}"
@@ -137,7 +137,7 @@ def _recommendation(found: Findings) -> str:
             f"{best.name} leads by the numbers ({what}), but the seed noise is unknown (no configuration finished on "
             "two seeds), so no order here is a finding."
         )
-    tied = [row for row in found.searched if not row.versus_best.told_apart]
+    tied = [row for row in found.searched if not row.versus_best.is_significant]
     winners = [row.name for row in found.rows if row.role == "control" and _wins(found, row, pick)]
     take = "Of the searched configurations take" if winners else "Take"
     but = f"; but a control wins over it: {' and '.join(winners)}" if winners else ""
@@ -149,7 +149,7 @@ def _recommendation(found: Findings) -> str:
     return f"{take} {pick.name} ({what}): {best_too}the cheapest of {len(tied)} that cannot be told apart{but}."
 
 
-def _knee(found: Findings) -> Iterator[str]:
+def _knee(found: AnswerInputs) -> Iterator[str]:
     if found.knee is None:
         return
     names = {row.config_id: row.name for row in found.searched}
@@ -167,7 +167,7 @@ def _doubt(knee: Knee) -> str:
     return "; that is within the seed noise" if knee.distance <= knee.noise else ""
 
 
-def _prices(found: Findings) -> Iterator[str]:
+def _prices(found: AnswerInputs) -> Iterator[str]:
     """What each configuration of the front, and the recommended one, gives up and saves against the best."""
     best = found.searched[0]
     shown = [row for row in found.searched[1:] if row.on_front or row.recommended]
@@ -177,17 +177,17 @@ def _prices(found: Findings) -> Iterator[str]:
         yield f"{len(shown) - MOST_FRONT} more configurations of the front are in the table."
 
 
-def _price(found: Findings, row: Row, best: Row) -> str:
+def _price(found: AnswerInputs, row: Row, best: Row) -> str:
     gain, metric = row.versus_best, found.quality.name
     saved = saving(row, best, found.cost_name)
     against = _second(best.name, row.name)
-    if not math.isfinite(gain.half):
-        loss = plus_minus(0.0 - gain.value, gain.half)
+    if not math.isfinite(gain.ci95):
+        loss = plus_minus(0.0 - gain.value, gain.ci95)
         return f"By the numbers alone, {row.name} costs {loss} {metric} against {against}{_and_saves(saved)}."
-    if gain.told_apart:
+    if gain.is_significant:
         rest = _and_saves(saved) + _others(found, row, best)
-        return f"{row.name} costs {plus_minus(-gain.value, gain.half)} {metric} against {against}{rest}."
-    text = f"{row.name} and {against} cannot be told apart (difference {plus_minus(-gain.value, gain.half)} {metric})"
+        return f"{row.name} costs {plus_minus(-gain.value, gain.ci95)} {metric} against {against}{rest}."
+    text = f"{row.name} and {against} cannot be told apart (difference {plus_minus(-gain.value, gain.ci95)} {metric})"
     if saved is None or abs(saved[0]) < ALIKE:
         return f"{text}."
     cheaper = row if saved[0] > 0 else best
@@ -209,7 +209,7 @@ def _and_saves(saved: tuple[float, str] | None) -> str:
     return f" and saves {share:.0%} of the {what}" if share > 0 else f" and needs {-share:.0%} more {what}"
 
 
-def _others(found: Findings, row: Row, best: Row) -> str:
+def _others(found: AnswerInputs, row: Row, best: Row) -> str:
     """Changes of further objectives, in per cent."""
     covered = {found.quality.name, found.cost_name, TRAINABLE if found.cost_name == ADAPTERS else ""}
     parts = [
@@ -220,7 +220,7 @@ def _others(found: Findings, row: Row, best: Row) -> str:
     return f" ({', '.join(parts)})" if parts else ""
 
 
-def _controls(found: Findings) -> Iterator[str]:
+def _controls(found: AnswerInputs) -> Iterator[str]:
     """Each control against the recommended configuration, and against the one of the search nearest in cost."""
     pick = next(row for row in found.searched if row.recommended)
     for control in (row for row in found.rows if row.role == "control"):
@@ -231,12 +231,12 @@ def _controls(found: Findings) -> Iterator[str]:
         yield f"{text}."
 
 
-def _wins(found: Findings, control: Row, rival: Row) -> bool:
+def _wins(found: AnswerInputs, control: Row, rival: Row) -> bool:
     """Better beyond the noise and no dearer, or not to be told apart and cheaper."""
     gain, saved = found.gain(control, rival), saving(control, rival, found.cost_name)
-    if saved is None or not math.isfinite(gain.half):
+    if saved is None or not math.isfinite(gain.ci95):
         return False
-    return saved[0] > ALIKE if not gain.told_apart else gain.value > 0 and saved[0] >= -ALIKE
+    return saved[0] > ALIKE if not gain.is_significant else gain.value > 0 and saved[0] >= -ALIKE
 
 
 def _nearest(control: Row, searched: Sequence[Row]) -> Row | None:
@@ -247,15 +247,15 @@ def _nearest(control: Row, searched: Sequence[Row]) -> Row | None:
     return min(priced, key=lambda row: abs(math.log(row.cost or 1.0) - own))
 
 
-def _verdict(found: Findings, control: Row, rival: Row) -> str:
+def _verdict(found: AnswerInputs, control: Row, rival: Row) -> str:
     gain, saved = found.gain(control, rival), saving(control, rival, found.cost_name)
-    by, rest = f"{plus_minus(abs(gain.value), gain.half)} {found.quality.name}", _and_saves(saved)
+    by, rest = f"{plus_minus(abs(gain.value), gain.ci95)} {found.quality.name}", _and_saves(saved)
     dearer, cheaper = saved is not None and saved[0] < -ALIKE, saved is not None and saved[0] > ALIKE
     but = f", but{rest.removeprefix(' and')}"
-    if not math.isfinite(gain.half):
+    if not math.isfinite(gain.ci95):
         return f"is {by} {'better' if gain.value > 0 else 'worse'} than {rival.name} by the numbers alone{rest}"
-    if not gain.told_apart:
-        difference = f"difference {plus_minus(gain.value, gain.half)} {found.quality.name}"
+    if not gain.is_significant:
+        difference = f"difference {plus_minus(gain.value, gain.ci95)} {found.quality.name}"
         wins = ": it wins on cost" if cheaper else ""
         return f"cannot be told apart from {rival.name} ({difference}){rest}{wins}"
     if gain.value > 0:
@@ -263,7 +263,7 @@ def _verdict(found: Findings, control: Row, rival: Row) -> str:
     return f"is worse than {rival.name} by {by}{but if cheaper else rest}"
 
 
-def _noise(found: Findings) -> str:
+def _noise(found: AnswerInputs) -> str:
     noise, metric = found.model.noise, found.quality.name
     if not noise.dof:
         return (
@@ -286,7 +286,7 @@ def _measured(metric: str, noise: Noise) -> str:
     )
 
 
-def _limits(found: Findings) -> str:
+def _limits(found: AnswerInputs) -> str:
     return " and ".join(map(str, found.limits))
 
 

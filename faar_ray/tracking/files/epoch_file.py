@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from faar_ray.errors import DataError
 from faar_ray.records import EpochRecord
-from faar_ray.storage.atomic import storing
+from faar_ray.storage.atomic import atomic_write_or_storage_error
 from faar_ray.tracking.files.parquet import read_table
 
 
@@ -19,7 +19,7 @@ def write_epochs(path: Path, records: Sequence[EpochRecord]) -> None:
     names = list(dict.fromkeys(name for record in records for name in record.metrics))
     columns = {name: pa.array([r.metrics.get(name) for r in records], pa.float64()) for name in names}
     epochs = pa.array([record.epoch for record in records], pa.int32())
-    with storing(path) as scratch:
+    with atomic_write_or_storage_error(path) as scratch:
         pq.write_table(pa.table({"epoch": epochs, **columns}), scratch)
 
 

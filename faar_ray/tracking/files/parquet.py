@@ -11,13 +11,13 @@ import pyarrow.parquet as pq
 
 from faar_ray.errors import DataError
 from faar_ray.records import RankRecord, SineRecord
-from faar_ray.storage.atomic import storing
+from faar_ray.storage.atomic import atomic_write_or_storage_error
 
 
 def write_records(path: Path, schema: pa.Schema, trial_id: str, records: Sequence[RankRecord | SineRecord]) -> None:
     """Write a trial's records, atomically; the columns are `trial_id` and the records' fields."""
     rows = [{"trial_id": trial_id, **{f.name: getattr(record, f.name) for f in fields(record)}} for record in records]
-    with storing(path) as scratch:
+    with atomic_write_or_storage_error(path) as scratch:
         pq.write_table(pa.Table.from_pylist(rows, schema=schema), scratch, write_page_checksum=True)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from faar_ray.records import SineRecord
-from faar_ray.storage.atomic import telling_storage
+from faar_ray.storage.atomic import storage_error_on_oserror
 from faar_ray.tracking.files.parquet import read_records, write_records
 
 SCHEMA = pa.schema(
@@ -39,7 +39,7 @@ def write_sine_trace(path: Path, trial_id: str, records: Sequence[SineRecord]) -
     if records:
         write_records(path, SCHEMA, trial_id, records)
         return
-    with telling_storage(path):
+    with storage_error_on_oserror(path):
         path.unlink(missing_ok=True)
 
 

@@ -9,7 +9,7 @@ import yaml
 
 from faar_ray.config.trial import TrialConfig
 from faar_ray.records import EpochRecord
-from faar_ray.storage.atomic import clear_leftovers, storing
+from faar_ray.storage.atomic import atomic_write_or_storage_error, clear_leftovers
 from faar_ray.storage.run_location import SINE_TRACE
 from faar_ray.tracking.files.epoch_file import write_epochs
 from faar_ray.tracking.files.rank_trace import write_rank_trace
@@ -25,11 +25,11 @@ def clear_leftovers_of(folder: Path, trace: Path) -> None:
 
 def write_config(folder: Path, config: TrialConfig) -> None:
     """`config.yaml` of a trial, every key of it."""
-    with storing(folder / "config.yaml") as scratch:
+    with atomic_write_or_storage_error(folder / "config.yaml") as scratch:
         scratch.write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
 
 
-def write_down(folder: Path, trace: Path, trial_id: str, records: Sequence[EpochRecord]) -> None:
+def write_epoch_files(folder: Path, trace: Path, trial_id: str, records: Sequence[EpochRecord]) -> None:
     """All metrics and both traces so far: no row twice, none missing, whatever was interrupted."""
     write_trace(trace, trial_id, records)
     write_sine_trace(folder / SINE_TRACE, trial_id, [row for record in records for row in record.sines])

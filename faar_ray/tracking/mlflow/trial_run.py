@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from faar_ray.records import State, TrialResult
-from faar_ray.storage.run_location import TrialPlace
+from faar_ray.storage.run_location import TrialPaths
 from faar_ray.tracking.files.epoch_file import read_epochs
 from faar_ray.tracking.mlflow.writer import Tracker
 
@@ -30,7 +30,7 @@ class Ending:
         return cls(result.state, result.epochs, result.metrics, result.reason)
 
 
-def endings(tracker: Tracker, run_id: str, files: TrialPlace, title: str, end: Ending) -> list[Callable[[], None]]:
+def endings(tracker: Tracker, run_id: str, files: TrialPaths, title: str, end: Ending) -> list[Callable[[], None]]:
     """The writes that complete and close a run, in order; each bears being repeated, and being left out."""
     tests = {name: value for name, value in end.metrics.items() if name.startswith("test/")}
     told: dict[str, Any] = {"artifacts": [files.adapter], "metrics": tests, "reason": end.reason, "epochs": end.epochs}
@@ -42,18 +42,18 @@ def endings(tracker: Tracker, run_id: str, files: TrialPlace, title: str, end: E
     ]
 
 
-def _epochs(tracker: Tracker, run_id: str, files: TrialPlace, end: Ending) -> None:
+def _epochs(tracker: Tracker, run_id: str, files: TrialPaths, end: Ending) -> None:
     known = read_epochs(files.epochs) if files.epochs.is_file() else [(end.epochs - 1, dict(end.metrics))]
     for epoch, metrics in known:
         if 0 <= epoch < end.epochs:
             tracker.log_epoch(run_id, epoch, metrics)
 
 
-def _trace(tracker: Tracker, run_id: str, files: TrialPlace, title: str) -> None:
+def _trace(tracker: Tracker, run_id: str, files: TrialPaths, title: str) -> None:
     if files.trace.is_file():
         tracker.log_rank_trace(run_id, files.trace, title)
 
 
-def _sines(tracker: Tracker, run_id: str, files: TrialPlace, title: str) -> None:
+def _sines(tracker: Tracker, run_id: str, files: TrialPaths, title: str) -> None:
     if files.sines.is_file():
         tracker.log_sine_trace(run_id, files.sines, title)

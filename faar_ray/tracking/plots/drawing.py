@@ -7,7 +7,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from faar_ray.storage.atomic import replacing
+from faar_ray.storage.atomic import atomic_write
 
 INK, MUTED, FAINT, GRID, EMPTY = "#22262b", "#6b727c", "#8a9099", "#e4e6ea", "#f1f2f4"
 WARM = "#c2571a"
@@ -25,5 +25,5 @@ def bare(ax: Axes) -> None:
 
 def save(figure: Figure, out: Path) -> None:
     """As PNG, atomically."""
-    with replacing(out) as scratch, scratch.open("wb") as file:
+    with atomic_write(out) as scratch, scratch.open("wb") as file:
         figure.savefig(file, format="png", dpi=DPI)

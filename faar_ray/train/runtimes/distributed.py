@@ -27,20 +27,22 @@ class Distributed:
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self.worker, self.workers = dist.get_rank(), dist.get_world_size()
-        self.counts_on = torch.device("cpu") if dist.get_backend() == "gloo" else device  # gloo gathers nothing on CUDA
+        self.rank, self.world_size = dist.get_rank(), dist.get_world_size()
+        self.metrics_device = (
+            torch.device("cpu") if dist.get_backend() == "gloo" else device
+        )  # gloo gathers nothing on CUDA
         if device.type == "cpu":
             keep_freed_memory()
         else:
             torch.cuda.set_device(device)
 
-    def total(self, value: Tensor) -> Tensor:
+    def all_reduce_sum(self, value: Tensor) -> Tensor:
         """All-reduced sum."""
         out = value.detach().clone()
         dist.all_reduce(out)
         return out
 
-    def agree(self, what: str, value: Tensor) -> None:
+    def assert_same(self, what: str, value: Tensor) -> None:
         """Compare by maximum and minimum.
 
         Raises:
@@ -52,23 +54,23 @@ class Distributed:
         if not torch.equal(most, least):
             raise Disagreement(f"workers disagree on {what}: this is a fault of the program")
 
-    def from_first(self, value: Any) -> Any:
+    def broadcast(self, value: Any) -> Any:
         """Broadcast from worker 0."""
         box = [value]
         dist.broadcast_object_list(box, src=0, device=self.device)
         return box[0]
 
-    def of_all(self, value: Any) -> list[Any]:
+    def all_gather(self, value: Any) -> list[Any]:
         """Gathered everywhere."""
-        boxes: list[Any] = [None] * self.workers
+        boxes: list[Any] = [None] * self.world_size
         dist.all_gather_object(boxes, value)
         return boxes
 
-    def joined(self, model: nn.Module) -> nn.Module:
+    def wrap_ddp(self, model: nn.Module) -> nn.Module:
         """DDP around the model."""
         return DistributedDataParallel(model, device_ids=[self.device.index] if self.device.type == "cuda" else None)
 
-    def unsynced(self, joined: nn.Module) -> AbstractContextManager[None]:
+    def no_sync(self, joined: nn.Module) -> AbstractContextManager[None]:
         """DDP's no_sync."""
         assert isinstance(joined, DistributedDataParallel)
         held: AbstractContextManager[None] = joined.no_sync()

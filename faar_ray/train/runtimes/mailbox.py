@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-Letter = tuple[str, Any]
+Message = tuple[str, Any]
 """Its kind (`controller`, `epoch`, `fault`, `storage`, `end`) and what it brings."""
 
 
@@ -13,15 +13,15 @@ class Mailbox:
     """Letters go one way, the wish for another epoch the other."""
 
     def __init__(self) -> None:
-        self._letters: asyncio.Queue[Letter] = asyncio.Queue()
+        self._letters: asyncio.Queue[Message] = asyncio.Queue()
         self._wanted = 0
         self._asked = asyncio.Condition()
 
-    async def put(self, letter: Letter) -> None:
+    async def put(self, letter: Message) -> None:
         """From the workers or the controller."""
         await self._letters.put(letter)
 
-    async def take(self, timeout: float) -> Letter | None:
+    async def take(self, timeout: float) -> Message | None:
         """For the owner; None where nothing came in `timeout` seconds."""
         try:
             return await asyncio.wait_for(self._letters.get(), timeout)

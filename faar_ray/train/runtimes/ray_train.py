@@ -25,11 +25,11 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from faar_ray.cluster.ray_cluster import QUIET, free_groups_of_the_dead, set_defaults
 from faar_ray.errors import FaarRayError, StorageError
-from faar_ray.storage.run_location import place_of_trial
+from faar_ray.storage.run_location import trial_paths
 from faar_ray.train.checkpoint import records_from_plain
 from faar_ray.train.fit import Epochs, fit_spec
 from faar_ray.train.runtimes.distributed import Distributed
-from faar_ray.train.runtimes.mailbox import Letter, Mailbox
+from faar_ray.train.runtimes.mailbox import Mailbox, Message
 from faar_ray.train.spec import check_folder
 
 LOST_THE_OTHERS = ("Connection closed by peer", "Connection reset by peer", "DistBackendError", "NCCL error")
@@ -76,7 +76,7 @@ def work_with(mailbox: Handle) -> Callable[[dict[str, Any]], None]:
         runtime = Distributed(get_device())
         try:
             check_folder(spec)
-            _send_epochs(fit_spec(spec, runtime), mailbox if runtime.worker == 0 else None)
+            _send_epochs(fit_spec(spec, runtime), mailbox if runtime.rank == 0 else None)
         except StorageError as fault:  # nobody's fault here: the search ends, and goes on by --resume
             ray.get(mailbox.put.remote(("storage", str(fault))))
             raise
@@ -111,7 +111,7 @@ class TrainRun:
         set_defaults(QUIET)
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         self._mailbox: Handle = ray.remote(Mailbox).options(num_cpus=0, scheduling_strategy=here).remote()
-        self._scratch = place_of_trial(spec).folder / ".ray"
+        self._scratch = trial_paths(spec).folder / ".ray"
         self._controller: Any = None
         self._fault: BaseException | None = None
         share = spec["gpus_per_worker"]
@@ -165,11 +165,11 @@ class TrainRun:
         finally:
             self.stop()
 
-    def _next(self) -> Letter:
+    def _next(self) -> Message:
         """The next letter for the caller; the controller's is kept."""
         while True:
             alive = self._thread.is_alive()
-            letter: Letter | None = ray.get(self._mailbox.take.remote(POLL_S))
+            letter: Message | None = ray.get(self._mailbox.take.remote(POLL_S))
             if letter is None and not alive:
                 raise WorkerLost(_why(self._fault)) from None
             if letter is None:

@@ -27,7 +27,7 @@ ANSWER_S = 2.0
 TABLES: Any = gcs_pb2  # generated at import: no checker sees what is in it
 
 
-class PatientTrial(Trial):
+class NodeLossTolerantTrial(Trial):
     """A trial of Ray Tune to which the death of its machine is no failure of its own.
 
     Of an actor that dies while the next trial is on its way into it Ray tells that trial twice: the first time it goes
@@ -66,10 +66,10 @@ def _died_with_its_node(error: BaseException | None) -> bool:
     if raw is None:
         return False
     home = TABLES.ActorTableData.FromString(raw).address.node_id.hex()
-    return any(node["NodeID"] == home and not _answers(node) for node in ray.nodes())
+    return any(node["NodeID"] == home and not _raylet_reachable(node) for node in ray.nodes())
 
 
-def _answers(node: Mapping[str, Any]) -> bool:
+def _raylet_reachable(node: Mapping[str, Any]) -> bool:
     if not node["Alive"]:
         return False
     try:
@@ -79,7 +79,7 @@ def _answers(node: Mapping[str, Any]) -> bool:
         return False
 
 
-class OrphanSweeper(Callback):
+class PlacementGroupReaper(Callback):
     """Frees placement groups of dead actors every `SWEEP_S` seconds at most: an actor that another one made (the
     controller of several workers) dies a little after the trial whose failure Ray Tune has noticed.
     """

@@ -10,16 +10,16 @@ from ray.tune import Callback, Trainable
 
 from faar_ray.config.run_sections import Resources
 from faar_ray.tune.execute import interrupts
-from faar_ray.tune.execute.node_loss import OrphanSweeper
-from faar_ray.tune.execute.ray_tune_adapters import BookCallback, BookScheduler, BookSearcher, Spec
-from faar_ray.tune.search_state import Book
+from faar_ray.tune.execute.node_loss import PlacementGroupReaper
+from faar_ray.tune.execute.ray_tune_adapters import JobSearcher, Spec, StateCallback, StopScheduler
+from faar_ray.tune.search_state import SearchState
 
-WATCHER: dict[str, int | float] = {"memory": 64_000_000}
+COORDINATOR_RESOURCES: dict[str, int | float] = {"memory": 64_000_000}
 """Of an actor that passes on its workers' epochs: any share of a CPU would keep N workers from fitting on N CPUs."""
 
 
-def work_off(
-    book: Book,
+def run_jobs(
+    state: SearchState,
     spec: Spec,
     need: Resources,
     max_retries: int,
@@ -38,15 +38,15 @@ def work_off(
         actor: what trains a trial.
         watch: looks at the machines.
     """
-    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(book.concurrent)  # else actors start one after another
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(state.concurrent)  # else actors start one after another
     alone: dict[str, int | float] = {"CPU": need.cpus_per_worker, "GPU": need.gpus_per_worker}
     tune.run(
-        tune.with_resources(actor, tune.PlacementGroupFactory([alone if need.workers == 1 else WATCHER])),
+        tune.with_resources(actor, tune.PlacementGroupFactory([alone if need.workers == 1 else COORDINATOR_RESOURCES])),
         name="search",
         num_samples=-1,
-        search_alg=BookSearcher(book, spec, scratch.parent),
-        scheduler=BookScheduler(book),
-        callbacks=[BookCallback(book, scratch.parent), OrphanSweeper(), watch],
+        search_alg=JobSearcher(state, spec, scratch.parent),
+        scheduler=StopScheduler(state),
+        callbacks=[StateCallback(state, scratch.parent), PlacementGroupReaper(), watch],
         storage_path=str(scratch),
         max_failures=max_retries,
         reuse_actors=True,

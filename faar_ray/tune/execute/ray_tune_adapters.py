@@ -13,18 +13,18 @@ from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
 from faar_ray.errors import StorageError
-from faar_ray.storage.atomic import telling_storage
+from faar_ray.storage.atomic import storage_error_on_oserror
 from faar_ray.tune.execute import interrupts
 from faar_ray.tune.execute.failures import reason_of_failure
-from faar_ray.tune.execute.node_loss import PatientTrial
+from faar_ray.tune.execute.node_loss import NodeLossTolerantTrial
 from faar_ray.tune.run.jobs import Job
-from faar_ray.tune.search_state import Book
+from faar_ray.tune.search_state import SearchState
 
 FINISHED: Any = Searcher.FINISHED  # a marker that Ray's annotations do not know
 Spec = Callable[[Job], dict[str, Any]]
 
 
-class BookSearcher(Searcher):
+class JobSearcher(Searcher):
     """Hands out the book's next job as a Ray trial.
 
     Args:
@@ -33,13 +33,13 @@ class BookSearcher(Searcher):
         folder: of the run.
     """
 
-    def __init__(self, book: Book, spec: Spec, folder: Path) -> None:
+    def __init__(self, state: SearchState, spec: Spec, folder: Path) -> None:
         super().__init__()
-        self.book, self.spec, self.folder = book, spec, folder
+        self.book, self.spec, self.folder = state, spec, folder
 
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
         """The next job's spec, None while there is none, or FINISHED."""
-        with halting(self.book, self.folder):
+        with abort_on_storage_error(self.book, self.folder):
             if (job := self.book.next_job()) is not None:
                 return self.spec(job)
         return FINISHED if self.book.finished() else None
@@ -54,26 +54,26 @@ class BookSearcher(Searcher):
         """Nothing: see `save`."""
 
 
-class BookScheduler(FIFOScheduler):
+class StopScheduler(FIFOScheduler):
     """Stops a trial when the book's verdict says so; otherwise first in, first out."""
 
-    def __init__(self, book: Book) -> None:
+    def __init__(self, state: SearchState) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.book = book
+        self.book = state
 
     def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
         """Ray makes its trials itself; from here on this one forgives the death of its machine."""
-        trial.__class__, PatientTrial.controller = PatientTrial, tune_controller
+        trial.__class__, NodeLossTolerantTrial.controller = NodeLossTolerantTrial, tune_controller
         super().on_trial_add(tune_controller, trial)
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         """Ask the book about a finished epoch (Ray asks nothing about a trial's last one)."""
         metrics = {key.removeprefix("metrics/"): value for key, value in result.items() if key.startswith("metrics/")}
-        stop = self.book.verdict(trial.config["trial_id"], result["epoch"], metrics)
+        stop = self.book.stop_reason(trial.config["trial_id"], result["epoch"], metrics)
         return str(FIFOScheduler.STOP if stop else FIFOScheduler.CONTINUE)
 
 
-class BookCallback(Callback):
+class StateCallback(Callback):
     """Tells the book what happened; a journal that cannot be written ends the search and no trial.
 
     Args:
@@ -81,8 +81,8 @@ class BookCallback(Callback):
         folder: of the run.
     """
 
-    def __init__(self, book: Book, folder: Path) -> None:
-        self.book, self.folder = book, folder
+    def __init__(self, state: SearchState, folder: Path) -> None:
+        self.book, self.folder = state, folder
 
     def on_step_begin(self, iteration: int, trials: list[Trial], **info: Any) -> None:
         """A turn of Ray Tune's loop."""
@@ -90,11 +90,11 @@ class BookCallback(Callback):
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """The trial got its actor, a new one or that of a trial before."""
-        self.book.holds(trial.config["trial_id"])
+        self.book.resources_acquired(trial.config["trial_id"])
 
     def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """The trial's actor died, and Ray will try again."""
-        self.book.lost(trial.config["trial_id"])
+        self.book.resources_released(trial.config["trial_id"])
 
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
@@ -104,34 +104,34 @@ class BookCallback(Callback):
         for note in result.get("notes", ()):
             self.book.say(f"{name}: {note}")
         if "storage" in result:
-            self.book.halt(StorageError(result["storage"]))
+            self.book.abort(StorageError(result["storage"]))
         if "epoch" in result:
-            with halting(self.book, self.folder):
+            with abort_on_storage_error(self.book, self.folder):
                 self.book.epoch(name, result["epoch"], result["metrics"])
-        self.book.tested(name, result.get("test", {}))
+        self.book.record_test_metrics(name, result.get("test", {}))
         if "error" in result:
             self.book.failed(name, result["error"])
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """The trial ended by itself or was stopped."""
-        with halting(self.book, self.folder):
+        with abort_on_storage_error(self.book, self.folder):
             self.book.ended(trial.config["trial_id"])
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """The trial failed more often than it may."""
         self.book.failed(trial.config["trial_id"], failure_of(trial))
-        with halting(self.book, self.folder):
+        with abort_on_storage_error(self.book, self.folder):
             self.book.ended(trial.config["trial_id"])
 
 
 @contextmanager
-def halting(book: Book, folder: Path) -> Iterator[None]:
+def abort_on_storage_error(state: SearchState, folder: Path) -> Iterator[None]:
     """End the search where what is written in the block cannot be; Ray would take it for a fault of the trial."""
     try:
-        with telling_storage(folder):
+        with storage_error_on_oserror(folder):
             yield
     except StorageError as fault:
-        book.halt(fault)
+        state.abort(fault)
 
 
 def failure_of(trial: Trial) -> str:

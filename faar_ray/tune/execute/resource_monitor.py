@@ -9,18 +9,18 @@ from typing import Any
 from ray.tune import Callback
 from ray.tune.experiment import Trial
 
-from faar_ray.cluster.capacity import needed, offered
+from faar_ray.cluster.capacity import format_need, format_supply
 from faar_ray.cluster.ray_cluster import Machine, machines, placements
 from faar_ray.config.run_sections import Resources
-from faar_ray.tune.propose.budget import clock
-from faar_ray.tune.search_state import Book
+from faar_ray.tune.propose.budget import format_duration
+from faar_ray.tune.search_state import SearchState
 
 PATIENCE_S = 15.0
 """What the start of a trial on a machine that is there may take before anything is said."""
 LOOK_S = 2.0
 
 
-class MachineWatch(Callback):
+class ResourceMonitor(Callback):
     """Looks every `LOOK_S` seconds whether the search has asked for machines and got none; says so when that changes.
 
     Args:
@@ -33,14 +33,14 @@ class MachineWatch(Callback):
 
     def __init__(
         self,
-        book: Book,
-        need: Resources,
-        say: Callable[[str, bool], None],
+        state: SearchState,
+        resources: Resources,
+        notify: Callable[[str, bool], None],
         alive: Callable[[], list[Machine]] = machines,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.book, self.need, self.say, self.alive, self.now = book, need, say, alive, now
-        self._next, self._said = 0.0, False
+        self.book, self.need, self.say, self.alive, self.now = state, resources, notify, alive, now
+        self._next, self._notified = 0.0, False
         self._since: float | None = None
 
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
@@ -55,21 +55,21 @@ class MachineWatch(Callback):
             return True
         placed, waiting = placements()
         if not one:  # Tune knows of the actor that leads the workers, not of theirs
-            self.book.placed(placed)
+            self.book.set_placed(placed)
         return placed > 0 or not waiting
 
     def look(self, well: bool) -> None:
         """Take note of whether there is a machine, or nobody who would want one."""
         if well:
-            if self._since is not None and self._said:
-                waited = clock(self.now() - self._since)
+            if self._since is not None and self._notified:
+                waited = format_duration(self.now() - self._since)
                 self.say(f"machines are there after {waited}: {self._supply()}", False)
-            self._since, self._said = None, False
+            self._since, self._notified = None, False
             return
         self._since = self.now() if self._since is None else self._since
-        if not self._said and self.now() - self._since >= PATIENCE_S:
-            self._said = True
-            self.say(f"waiting for machines: {needed(self.need)}, the cluster has {self._supply()} now", True)
+        if not self._notified and self.now() - self._since >= PATIENCE_S:
+            self._notified = True
+            self.say(f"waiting for machines: {format_need(self.need)}, the cluster has {self._supply()} now", True)
 
     def _supply(self) -> str:
-        return offered([machine.node for machine in self.alive()])
+        return format_supply([machine.node for machine in self.alive()])

@@ -17,8 +17,8 @@ from ray import tune
 
 from faar_ray.config.trial import TrialConfig
 from faar_ray.errors import FaarRayError, StorageError
-from faar_ray.storage.run_location import place_of_trial
-from faar_ray.train.adopt import adopt, hand_over, inherit
+from faar_ray.storage.run_location import trial_paths
+from faar_ray.train.adopt import export_checkpoint, fork_from_parent, restore_or_adopt
 from faar_ray.train.checkpoint import checkpoints_of
 from faar_ray.train.fit import Epochs, fit_spec
 from faar_ray.train.runtimes.ray_train import TrainRun
@@ -42,7 +42,7 @@ class TrialActor(tune.Trainable):
         self.epochs: Epochs | None = None
         self.known = 0  # epochs that Tune has seen: of a checkpoint that it gave
         torch.set_num_threads(config["threads"])
-        notes()
+        warning_collector()
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Let go of the trial before and take the next."""
@@ -65,18 +65,18 @@ class TrialActor(tune.Trainable):
 
     def _inherit(self) -> None:
         """Begin with another trial's checkpoint, which is in the trial's own folder, and twin, from then on."""
-        own, parent = (place_of_trial({**self.spec, "trial_id": self.spec[name]}) for name in ("trial_id", "parent"))
-        own.twin.pull()
+        own, parent = (trial_paths({**self.spec, "trial_id": self.spec[name]}) for name in ("trial_id", "parent"))
+        own.remote_copy.pull()
         if checkpoints_of(own.folder):
             return
-        parent.twin.pull()
+        parent.remote_copy.pull()
         config = TrialConfig.model_validate(self.spec["config"])
-        inherit(parent.folder, own.folder, config, self.spec["inherited"])
-        own.twin.push()
+        fork_from_parent(parent.folder, own.folder, config, self.spec["inherited"])
+        own.remote_copy.push()
 
     def step(self) -> dict[str, Any]:
         """Train (or replay) one epoch."""
-        return self._guarded() | {"notes": notes().taken()}
+        return self._guarded() | {"notes": warning_collector().take()}
 
     def _guarded(self) -> dict[str, Any]:
         try:
@@ -111,19 +111,19 @@ class TrialActor(tune.Trainable):
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """For Tune's own pause and PBT: the trial's newest checkpoint. A retry needs none, the trial has its own."""
-        hand_over(place_of_trial(self.spec).folder, Path(checkpoint_dir))
+        export_checkpoint(trial_paths(self.spec).folder, Path(checkpoint_dir))
 
     def load_checkpoint(self, checkpoint: Any) -> None:
         """Go on after the epochs of a checkpoint: the trial's own (resume) or another's (PBT)."""
         self.cleanup()
         config = TrialConfig.model_validate(self.spec["config"])
-        self.known = adopt(Path(checkpoint), place_of_trial(self.spec).folder, config)
+        self.known = restore_or_adopt(Path(checkpoint), trial_paths(self.spec).folder, config)
 
 
 ROOT = logging.getLogger("faar_ray")
 
 
-class Notes(logging.Handler):
+class WarningCollector(logging.Handler):
     """Keeps the package's warnings."""
 
     def __init__(self) -> None:
@@ -134,17 +134,17 @@ class Notes(logging.Handler):
         """Keep one."""
         self._kept.append(record.getMessage())
 
-    def taken(self) -> list[str]:
+    def take(self) -> list[str]:
         """Those since the last call."""
         kept, self._kept = self._kept, []
         return kept
 
 
-def notes() -> Notes:
+def warning_collector() -> WarningCollector:
     """The one of this process."""
     for handler in ROOT.handlers:
-        if isinstance(handler, Notes):
+        if isinstance(handler, WarningCollector):
             return handler
-    handler = Notes()
+    handler = WarningCollector()
     ROOT.addHandler(handler)
     return handler

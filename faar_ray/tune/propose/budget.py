@@ -10,7 +10,7 @@ from faar_ray.tune.space.space import SearchSpace
 HOUR = 3600.0
 
 
-class Spending:
+class BudgetTracker:
     """Counts wall time, and while trials hold their machines GPU-hours and USD; amounts, for prices may change.
 
     Args:
@@ -21,22 +21,22 @@ class Spending:
 
     def __init__(self, space: SearchSpace, before: Mapping[str, float], now: Callable[[], float]) -> None:
         self.budget, self._before, self._now, self._begun = space.budget, dict(before), now, now()
-        self._rates = rates(space)
+        self._rates = hourly_rates(space)
         self._holders: set[str] = set()
         self._placed = math.inf
         self._held_s, self._counted = 0.0, self._begun
 
-    def take(self, trial_id: str) -> None:
+    def acquire(self, trial_id: str) -> None:
         """A trial holds its machines from now on."""
         self._count()
         self._holders.add(trial_id)
 
-    def let_go(self, trial_id: str) -> None:
+    def release(self, trial_id: str) -> None:
         """A trial ended, or waits for another machine."""
         self._count()
         self._holders.discard(trial_id)
 
-    def placed(self, trials: int) -> None:
+    def set_placed(self, trials: int) -> None:
         """From now on so many trials have the machines of their workers: of those that hold, others wait for theirs."""
         self._count()
         self._placed = trials
@@ -63,7 +63,7 @@ class Spending:
 
     def _limits(self) -> Iterator[str]:
         if self.elapsed() >= (self.budget.seconds or float("inf")):
-            yield f"budget.time {self.budget.time} was reached after {clock(self.elapsed())}"
+            yield f"budget.time {self.budget.time} was reached after {format_duration(self.elapsed())}"
         spent = self.amounts()
         for name, unit in (("gpu_hours", "GPU-hours"), ("usd", "USD")):
             allowed: float | None = getattr(self.budget, name)
@@ -71,14 +71,14 @@ class Spending:
                 yield f"budget.{name} {allowed:g} was reached after {spent[name]:.4g} {unit}"
 
 
-def rates(space: SearchSpace) -> dict[str, float]:
+def hourly_rates(space: SearchSpace) -> dict[str, float]:
     """What an hour of one trial takes of each budget; what is free or has no price is left out."""
     need = space.resources
     both = {"gpu_hours": need.workers * need.gpus_per_worker, "usd": need.usd_per_hour}
     return {name: rate for name, rate in both.items() if rate}
 
 
-def clock(duration: float) -> str:
+def format_duration(duration: float) -> str:
     """Seconds as `m:ss` below an hour, `h:mm:ss` from there on."""
     minutes, rest = divmod(round(duration), 60)
     hours, minutes = divmod(minutes, 60)

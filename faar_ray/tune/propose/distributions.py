@@ -13,7 +13,7 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.samplers import NSGAIISampler
 
-from faar_ray.tune.space.conditions import in_order, unmet
+from faar_ray.tune.space.conditions import in_order, unmet_condition
 from faar_ray.tune.space.parameter import Parameter, Scalar
 
 DIGITS = 12  # 1 - (1 - x) is x again to this many
@@ -42,7 +42,7 @@ def draw(trial: optuna.Trial, parameters: Mapping[str, Parameter], base: Mapping
     if isinstance(trial.study.sampler, NSGAIISampler):
         _ = trial.relative_params  # a point that is given whole has a generation, too
     for key in in_order(parameters):
-        if not unmet(parameters[key], base, sample):
+        if not unmet_condition(parameters[key], base, sample):
             held = _suggested(trial, optuna_name(key, parameters[key]), distribution(parameters[key]))
             sample[key] = _outward(parameters[key], held)
     return {key: sample[key] for key in parameters if key in sample}

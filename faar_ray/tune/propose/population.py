@@ -34,12 +34,12 @@ Params = Mapping[str, Scalar]
 
 
 @dataclass(frozen=True, slots=True)
-class Copy:
+class Exploit:
     """A trial of the population gives its place to a copy of a better one."""
 
-    loser: int
+    replaced: int
     parent: int
-    heir: int
+    child: int
     """Number of the trial that goes on from the parent's checkpoint."""
     params: dict[str, Scalar]
     """Of the heir."""
@@ -50,7 +50,7 @@ def boundaries(config: SchedulerConfig, epochs: int) -> range:
     return range(config.min_epochs, epochs, config.interval)
 
 
-def share(members: int, quantile: float) -> int:
+def quantile_size(members: int, quantile: float) -> int:
     """How many are among the worst, and among the best; nobody is both."""
     return min(math.ceil(quantile * members), members // 2)
 
@@ -65,7 +65,7 @@ def copies(
     first: int,
     room: int,
     had: Collection[Params] = (),
-) -> list[Copy]:
+) -> list[Exploit]:
     """Who is replaced after a generation, the worst first.
 
     Args:
@@ -80,13 +80,13 @@ def copies(
         had: values that trials have or had; no heir gets the same, if any others are drawn.
     """
     worst_first = sorted(values, key=lambda number: (-math.inf if math.isnan(v := values[number]) else v, -number))
-    some = share(len(values), quantile)
-    best, out = worst_first[len(values) - some :], list[Copy]()
+    some = quantile_size(len(values), quantile)
+    best, out = worst_first[len(values) - some :], list[Exploit]()
     for heir, loser in enumerate(worst_first[: min(some, room)], start=first):
         draws = random.Random(seed_of(seed, "heir", heir))
         parent = draws.choice(best)
         others = [*had, *(copy.params for copy in out)]
-        out.append(Copy(loser, parent, heir, explored(params[parent], parameters, draws, others)))
+        out.append(Exploit(loser, parent, heir, explored(params[parent], parameters, draws, others)))
     return out
 
 
@@ -132,7 +132,7 @@ INHERITED = "inherited_epochs"
 DECISION = "generation/"
 
 
-class Generations:
+class PopulationState:
     """Of one search.
 
     Args:
@@ -154,7 +154,7 @@ class Generations:
         lead = max((_epochs(trial) for trial in own if trial.state == TrialState.RUNNING), default=0)
         return next((at for at in self._boundaries if at >= lead and at not in decided), None)
 
-    def ready(self, left: Sequence[int]) -> list[int]:
+    def runnable(self, left: Sequence[int]) -> list[int]:
         """Those of the trials without a machine that may go on: all but who waits for others, and parents whose copies
         have not got their checkpoint yet."""
         if not self._boundaries:
@@ -171,7 +171,7 @@ class Generations:
             if not _waits(trials[number], boundary) and trials[number].user_attrs.get("trial_id", "") not in giving
         ]
 
-    def turn(self) -> None:
+    def decide_exploits(self) -> None:
         """Where the whole population has come to its boundary: decide, and let the copies take their places."""
         boundary = self.boundary()
         if boundary is not None and self._all_wait(boundary):
@@ -179,14 +179,14 @@ class Generations:
             self.study.set_user_attr(f"{DECISION}{boundary:04d}", chosen)
         for at, decided in self._decisions():
             for copy in decided:
-                if copy.heir >= len(journal.trials(self.study)):
+                if copy.child >= len(journal.trials(self.study)):
                     self._enrol(copy, at)
 
-    def over(self, left: Sequence[int], halt: str = "") -> Iterator[tuple[int, TrialResult]]:
+    def ended_waiting(self, left: Sequence[int], halt: str = "") -> Iterator[tuple[int, TrialResult]]:
         """Trials without a machine that end now: whose place is taken; all that wait where the search is to `halt`."""
         if not self._boundaries:
             return
-        taken = {copy.loser: self._words(copy, at) for at, decided in self._decisions() for copy in decided}
+        taken = {copy.replaced: self._format_reason(copy, at) for at, decided in self._decisions() for copy in decided}
         for number in left:
             trial = journal.trials(self.study)[number]
             reason = taken.get(number) or (halt if _waits(trial, _epochs(trial)) else "")
@@ -200,7 +200,7 @@ class Generations:
         whole = len(own) >= self.space.scheduler.population and bool(live)
         return whole and all(_waits(trial, boundary) for trial in live)
 
-    def _chosen(self) -> list[Copy]:
+    def _chosen(self) -> list[Exploit]:
         own, scheduler = journal.own(self.study), self.space.scheduler
         params = {trial.number: from_optuna(self.space.parameters, trial.params) for trial in own}
         sign = 1 if self.space.goal(scheduler.metric) == "maximize" else -1
@@ -215,18 +215,18 @@ class Generations:
             had=list(params.values()),
         )
 
-    def _enrol(self, copy: Copy, boundary: int) -> None:
+    def _enrol(self, copy: Exploit, boundary: int) -> None:
         parent = journal.trials(self.study)[copy.parent].user_attrs
-        facts = {"config_number": copy.heir, "seed": parent["seed"]}
+        facts = {"config_number": copy.child, "seed": parent["seed"]}
         facts |= {journal.PARENT: parent["trial_id"], INHERITED: boundary}
         self.study.enqueue_trial(to_optuna(self.space.parameters, copy.params), user_attrs=facts)
 
     def _metric(self, trial: FrozenTrial) -> float:
         return float(trial.user_attrs[WAITS]["metrics"].get(self.space.scheduler.metric, math.nan))
 
-    def _words(self, copy: Copy, boundary: int) -> str:
-        loser, parent = (journal.trials(self.study)[number] for number in (copy.loser, copy.parent))
-        metric, heir = self.space.scheduler.metric, trial_name(copy.heir, parent.user_attrs["seed"])
+    def _format_reason(self, copy: Exploit, boundary: int) -> str:
+        loser, parent = (journal.trials(self.study)[number] for number in (copy.replaced, copy.parent))
+        metric, heir = self.space.scheduler.metric, trial_name(copy.child, parent.user_attrs["seed"])
         values = [
             f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in copy.params.items()
         ]
@@ -235,11 +235,11 @@ class Generations:
             f"a copy of {parent.user_attrs['trial_id']} with {', '.join(values)}"
         )
 
-    def _decisions(self) -> list[tuple[int, list[Copy]]]:
+    def _decisions(self) -> list[tuple[int, list[Exploit]]]:
         """Each boundary and what was decided there, in the order of time."""
         attrs = self.study.user_attrs
         made = sorted(name for name in attrs if name.startswith(DECISION))
-        return [(int(name.removeprefix(DECISION)), [Copy(**row) for row in attrs[name]]) for name in made]
+        return [(int(name.removeprefix(DECISION)), [Exploit(**row) for row in attrs[name]]) for name in made]
 
 
 def _epochs(trial: FrozenTrial) -> int:

@@ -21,11 +21,11 @@ from faar_ray.records import TrialResult, result_of
 from faar_ray.tune.propose import journal
 from faar_ray.tune.propose.distributions import draw, from_optuna, to_optuna
 from faar_ray.tune.propose.journal import event
-from faar_ray.tune.propose.population import INHERITED, WAITS, Generations
+from faar_ray.tune.propose.population import INHERITED, WAITS, PopulationState
 from faar_ray.tune.propose.replicates import leading
 from faar_ray.tune.propose.samplers import sampler_of
-from faar_ray.tune.run.jobs import Job, described, trial_name
-from faar_ray.tune.space.initial_points import asked, planned
+from faar_ray.tune.run.jobs import Job, describe_failure, trial_name
+from faar_ray.tune.space.initial_points import active_parameters, planned
 from faar_ray.tune.space.space import Scalar, SearchSpace
 
 TOLD = {"COMPLETE": TrialState.COMPLETE, "PRUNED": TrialState.PRUNED, "FAIL": TrialState.FAIL}
@@ -44,7 +44,7 @@ class Proposer:
         self.base_seed = space.trial_config({}).seed
         self._points = planned(space.search, space.parameters, space.base, space.warm_start.points)
         self._older = journal.older(study)
-        self._generations = Generations(space, study)
+        self._generations = PopulationState(space, study)
         self._live: dict[int, optuna.Trial] = {}
         self._left = [trial.number for trial in journal.trials(study, TrialState.RUNNING)]
         self._settle_what_had_ended()
@@ -61,7 +61,7 @@ class Proposer:
     @event()
     def next_job(self) -> Job | None:
         """The next trial; None when nothing can be proposed now (see `finished`)."""
-        if ready := self._generations.ready(self._left):
+        if ready := self._generations.runnable(self._left):
             self._left.remove(ready[0])
             return self._begin(ready[0])
         trials = journal.own(self.study)
@@ -99,8 +99,8 @@ class Proposer:
     def turn(self, halt: str = "") -> list[tuple[int, TrialResult]]:
         """Decide about a generation that is whole, unless the search is to `halt`; which trials that waited end now."""
         if not halt:
-            self._generations.turn()
-        return list(self._generations.over(self._left, halt))
+            self._generations.decide_exploits()
+        return list(self._generations.ended_waiting(self._left, halt))
 
     @event()
     def tell(self, result: TrialResult, number: int) -> TrialResult:
@@ -190,7 +190,7 @@ class Proposer:
         trial = self._live[number] = self.study.ask() if fresh else journal.live(self.study, number)
         assert trial.number == number
         if "trial_id" not in trial.user_attrs:
-            parameters = asked(self.space.search, self.space.parameters, self._points, count)
+            parameters = active_parameters(self.space.search, self.space.parameters, self._points, count)
             self._name(trial, draw(trial, parameters, self.space.base))
         params = from_optuna(self.space.parameters, trial.params)
         attrs = trial.user_attrs
@@ -202,7 +202,7 @@ class Proposer:
             params,
             number,
             replicate=bool(attrs.get("replicate")),
-            until=self._generations.boundary(),
+            pause_after=self._generations.boundary(),
             parent=attrs.get(journal.PARENT, ""),
             inherited=attrs.get(INHERITED, 0),
         )
@@ -230,7 +230,7 @@ class Proposer:
         bad = [f"{name} is {value}" for name, value in values.items() if not math.isfinite(value)]
         if not bad:
             return result
-        reason = described(f"objective {', '.join(bad)}", result.trial_id, result.params)
+        reason = describe_failure(f"objective {', '.join(bad)}", result.trial_id, result.params)
         return dataclasses.replace(result, state="FAIL", reason=reason)
 
     def _close(self, result: TrialResult, trial: optuna.Trial) -> None:

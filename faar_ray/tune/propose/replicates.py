@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from faar_ray.objectives.pareto import Points, layers_of
+from faar_ray.objectives.pareto import Points, nondominated_layers
 from faar_ray.records import TrialResult
 from faar_ray.tune.space.space import Objective
 
@@ -23,7 +23,7 @@ def leading(finished: Sequence[TrialResult], objectives: Sequence[Objective], to
     rows = [_losses(result, objectives) for result in finished]
     losses = np.array(rows, dtype=np.float64).reshape(len(rows), len(objectives))
     chosen: list[int] = []
-    for layer in layers_of(losses):
+    for layer in nondominated_layers(losses):
         room = top - len(chosen)
         chosen += layer if len(layer) <= room else _spread(losses, layer, room)
     return [finished[index] for index in chosen]

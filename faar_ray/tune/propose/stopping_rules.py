@@ -13,9 +13,9 @@ from functools import cache
 import numpy as np
 
 from faar_ray.objectives.metrics import Goal
-from faar_ray.objectives.pareto import ahead_of
+from faar_ray.objectives.pareto import domination_rank
 from faar_ray.seeding import seed_of
-from faar_ray.tune.space.conditions import possible
+from faar_ray.tune.space.conditions import possible_values
 from faar_ray.tune.space.sections import FRONT, SchedulerConfig
 from faar_ray.tune.space.space import SearchSpace
 
@@ -32,7 +32,7 @@ def rungs(min_epochs: int, reduction: int, epochs: int) -> tuple[int, ...]:
     return tuple(out)
 
 
-def goes_on(value: float, others: Sequence[float], reduction: int) -> bool:
+def survives(value: float, others: Sequence[float], reduction: int) -> bool:
     """Whether a trial is among the best 1/`reduction` of those that came to its rung so far, itself included.
 
     Args:
@@ -47,23 +47,23 @@ def goes_on(value: float, others: Sequence[float], reduction: int) -> bool:
     return len(there) < reduction or value >= there[keep - 1]
 
 
-def front_goes_on(values: Values, others: Sequence[Values], reduction: int) -> bool:
+def survives_by_front(values: Values, others: Sequence[Values], reduction: int) -> bool:
     """The same by several metrics: layers of non-domination, and in a layer first those with more room around them.
 
     Nobody has more room than the best in a metric: the ends of the front always go on, its cheap one too.
     """
-    if not comparable(values):
+    if not is_comparable(values):
         return False
     there = np.array([values, *others], dtype=np.float64)
-    return len(there) < reduction or ahead_of(-there, 0) < math.ceil(len(there) / reduction)
+    return len(there) < reduction or domination_rank(-there, 0) < math.ceil(len(there) / reduction)
 
 
-def comparable(values: Values) -> bool:
+def is_comparable(values: Values) -> bool:
     """Whether a trial can be told better or worse by these."""
     return not math.isnan(values[0]) if len(values) == 1 else all(map(math.isfinite, values))
 
 
-class Rule:
+class StoppingRule:
     """Stops nobody; the others build on its memory of who reached which epoch with what.
 
     Args:
@@ -78,7 +78,7 @@ class Rule:
         self._signs = [1.0 if goal == "maximize" else -1.0 for goal in goals.values()]
         self._at: dict[int, dict[int, Values]] = {}
 
-    def seen(self, metrics: Mapping[str, float]) -> list[float]:
+    def select_metrics(self, metrics: Mapping[str, float]) -> list[float]:
         """Those of an epoch's metrics that the rule looks at; NaN where one is missing."""
         return [metrics.get(name, math.nan) for name in self.goals]
 
@@ -87,7 +87,7 @@ class Rule:
         signed = [sign * value for sign, value in zip(self._signs, values, strict=True)]
         self._at.setdefault(finished, {}).setdefault(number, signed)
 
-    def verdict(self, number: int, finished: int, epochs: int) -> str:
+    def stop_reason(self, number: int, finished: int, epochs: int) -> str:
         """ "" to go on, else why the trial is stopped; its own values must have been recorded.
 
         Args:
@@ -99,31 +99,33 @@ class Rule:
 
     def _others(self, number: int, finished: int) -> dict[int, Values]:
         """What the trials beside this one had there, where it can be compared."""
-        return {other: values for other, values in self._at[finished].items() if other != number and comparable(values)}
+        return {
+            other: values for other, values in self._at[finished].items() if other != number and is_comparable(values)
+        }
 
-    def _words(self, values: Values) -> str:
+    def _format_values(self, values: Values) -> str:
         return ", ".join(f"{name} {s * v:.4g}" for name, s, v in zip(self.goals, self._signs, values, strict=True))
 
 
-class Halving(Rule):
+class SuccessiveHalving(StoppingRule):
     """asha (Li et al. 2020): at each rung the best 1/`reduction` of those that came so far go on.
 
     With `metric: front` "best" is by non-domination over all objectives, as each was at that rung (Schmucker et al.
     2021, with the room around a trial to break ties).
     """
 
-    def verdict(self, number: int, finished: int, epochs: int) -> str:
+    def stop_reason(self, number: int, finished: int, epochs: int) -> str:
         """See `Rule`."""
         if finished not in rungs(self._first_rung(number), self.config.reduction, epochs):
             return ""
         values, others = self._at[finished][number], list(self._others(number, finished).values())
-        said, reduction = f"{self._words(values)} after {finished} epochs", self.config.reduction
+        said, reduction = f"{self._format_values(values)} after {finished} epochs", self.config.reduction
         first = self._first_rung(number)
         trials = sum(1 for other in self._at[finished] if self._first_rung(other) == first)
         if len(values) > 1:
-            lost = "" if front_goes_on(values, others, reduction) else "too far behind the front or crowded there"
+            lost = "" if survives_by_front(values, others, reduction) else "too far behind the front or crowded there"
             return lost and f"{said}, {lost}, of {trials} trials"
-        if goes_on(values[0], [other[0] for other in others], reduction):
+        if survives(values[0], [other[0] for other in others], reduction):
             return ""
         best = self._signs[0] * max((other[0] for other in others), default=math.nan)
         return f"{said}, best there {best:.4g} of {trials} trials"
@@ -132,7 +134,7 @@ class Halving(Rule):
         return self.config.min_epochs
 
 
-class Hyperband(Halving):
+class Hyperband(SuccessiveHalving):
     """Several ashas side by side (Li et al. 2018), the first rung of each `reduction` times later than the last one's.
 
     A trial's bracket is drawn from the search's seed and the trial's number, early brackets more often: as in the
@@ -156,10 +158,10 @@ def _bracket(config: SchedulerConfig, seed: int, epochs: int, number: int) -> in
     return random.Random(seed_of(seed, "bracket", number)).choices(brackets, sizes)[0]
 
 
-class Median(Rule):
+class MedianStopping(StoppingRule):
     """Vizier's (Golovin et al. 2017): a trial's best so far against the median of the others' running means."""
 
-    def verdict(self, number: int, finished: int, epochs: int) -> str:
+    def stop_reason(self, number: int, finished: int, epochs: int) -> str:
         """See `Rule`."""
         others = self._others(number, finished)
         if not self.config.min_epochs <= finished < epochs or len(others) < self.config.min_trials:
@@ -169,30 +171,32 @@ class Median(Rule):
         if not best < median:
             return ""
         limit = f"{self._signs[0] * median:.4g}"
-        return f"best {self._words([best])} after {finished} epochs, median of {len(others)} trials' means {limit}"
+        return (
+            f"best {self._format_values([best])} after {finished} epochs, median of {len(others)} trials' means {limit}"
+        )
 
     def _past(self, number: int, finished: int) -> list[float]:
         return [self._at[epoch][number][0] for epoch in range(1, finished + 1)]
 
 
-RULES: dict[str, type[Rule]] = {
-    "asha": Halving,
+STOPPING_RULES: dict[str, type[StoppingRule]] = {
+    "asha": SuccessiveHalving,
     "hyperband": Hyperband,
-    "median": Median,
-    "none": Rule,
-    "pbt": Rule,  # see `generations`
+    "median": MedianStopping,
+    "none": StoppingRule,
+    "pbt": StoppingRule,  # see `generations`
 }
 
 
-def rule_of(space: SearchSpace) -> Rule:
+def build_stopping_rule(space: SearchSpace) -> StoppingRule:
     """The rule of a search space, with nothing recorded."""
     config = space.scheduler
     names = [o.name for o in space.objectives] if config.metric == FRONT else [config.metric]
     goals = {name: space.goal(name) for name in names}
-    return RULES[config.type](config, goals, space.search.seed, most_epochs(space))
+    return STOPPING_RULES[config.type](config, goals, space.search.seed, most_epochs(space))
 
 
 def most_epochs(space: SearchSpace) -> int:
     """The most epochs that a trial of the search may train."""
     base = space.trial_config({}).optim.epochs
-    return max(map(int, possible(space.parameters, "optim.epochs", base)))
+    return max(map(int, possible_values(space.parameters, "optim.epochs", base)))

@@ -18,17 +18,17 @@ from optuna.trial import FrozenTrial, create_trial
 from pydantic import ValidationError
 
 from faar_ray.config.paths import is_remote
-from faar_ray.config.validation_messages import Fault, did_you_mean, faults_of, lines_of
-from faar_ray.config.yaml_document import Document, shown
+from faar_ray.config.validation_messages import Issue, did_you_mean, faults_of, lines_of
+from faar_ray.config.yaml_document import Document, quote_value
 from faar_ray.errors import ConfigError, DataError
 from faar_ray.records import TrialResult
-from faar_ray.storage.run_location import Place, fetched, place_of
+from faar_ray.storage.run_location import RunLocation, download_run, location_of
 from faar_ray.tune.propose import journal
 from faar_ray.tune.propose.distributions import distribution, optuna_name, to_optuna
 from faar_ray.tune.propose.samplers import Genetic
 from faar_ray.tune.run.jobs import reference_job
 from faar_ray.tune.run.run_folder import stored_space
-from faar_ray.tune.space.conditions import unmet
+from faar_ray.tune.space.conditions import unmet_condition
 from faar_ray.tune.space.space import SearchSpace
 
 
@@ -80,7 +80,7 @@ class OlderRunFault(ConfigError):
 
     def at(self, document: Document) -> ConfigError:
         """The same, with its place in what the user wrote."""
-        return ConfigError(lines_of((Fault(("warm_start", "from"), text) for text in self.texts), document))
+        return ConfigError(lines_of((Issue(("warm_start", "from"), text) for text in self.texts), document))
 
 
 @dataclass(frozen=True)
@@ -139,23 +139,25 @@ def unfit(space: SearchSpace, result: TrialResult) -> str:
         return "searched other keys"
     if not all(searched[key].contains(value) for key, value in given.items()):
         return "outside the bounds"
-    if given.keys() != {key for key, parameter in searched.items() if not unmet(parameter, space.base, given)}:
+    if given.keys() != {
+        key for key, parameter in searched.items() if not unmet_condition(parameter, space.base, given)
+    }:
         return "searched other keys"
     if not all(math.isfinite(result.metrics.get(objective.name, math.nan)) for objective in space.objectives):
         return "without the objectives"
     return ""
 
 
-def _found(space: SearchSpace, run: str) -> Place:
+def _found(space: SearchSpace, run: str) -> RunLocation:
     """The place of a run, of which what is needed is on this machine."""
-    below = place_of(space.storage.path, run)
+    below = location_of(space.storage.path, run)
     if is_remote(run):
-        place = fetched(run, *PARTS)
+        place = download_run(run, *PARTS)
     elif Path(run).expanduser().is_dir() and not below.path.is_dir():
-        place = Place(Path(run).expanduser().absolute())
+        place = RunLocation(Path(run).expanduser().absolute())
     else:
-        place = fetched(below.uri, *PARTS) if below.uri else below
-    if str(place) == str(place_of(space.storage.path, space.name)):
+        place = download_run(below.uri, *PARTS) if below.uri else below
+    if str(place) == str(location_of(space.storage.path, space.name)):
         raise OlderRunFault(f"{run} is this run itself")
     if not place.path.is_dir():
         names = [folder.parent.name for folder in place.path.parent.glob("*/study.log")]
@@ -187,4 +189,4 @@ def _differences(old: SearchSpace, new: SearchSpace, fitting: tuple[TrialResult,
 def _unlike(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for key in before:
         if before[key] != now.get(key):
-            yield key, f"{key} was {shown(before[key])} there and is {shown(now.get(key))} here"
+            yield key, f"{key} was {quote_value(before[key])} there and is {quote_value(now.get(key))} here"

@@ -11,7 +11,7 @@ from faar_ray.cluster.capacity import this_machine
 from faar_ray.config.paths import folder_of, is_remote
 from faar_ray.config.trial import DataConfig
 from faar_ray.data.shards.scene_cache import make_shards, shard_paths
-from faar_ray.data.shards.shard_store import SPLITS, hand_out, take
+from faar_ray.data.shards.shard_store import SPLITS, download_shards, upload_shards
 from faar_ray.tune.space.space import SearchSpace
 
 
@@ -32,13 +32,13 @@ def make_data(space: SearchSpace, say: Callable[[str], None], uri: str = "") -> 
         if config.root and is_remote(config.root):
             continue
         if uri and not config.root:
-            take(config, uri, "storage.path")
+            download_shards(config, uri, "storage.path")
         cache = folder_of(config.root)
         missing = [path for split in SPLITS for path in shard_paths(config, split, cache) if not path.exists()]
         if missing:
             _make(config, cache, len(missing), say)
         if uri and not config.root:
-            hand_out(config, uri, "storage.path", lambda done, of: _tell(say, f"putting data in {uri}", done, of))
+            upload_shards(config, uri, "storage.path", lambda done, of: _tell(say, f"putting data in {uri}", done, of))
 
 
 def _tell(say: Callable[[str], None], what: str, done: int, of: int) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from faar_ray.config.run_sections import Resources
 from faar_ray.config.trial import TrialConfig
 from faar_ray.records import Role, TrialResult
-from faar_ray.storage.run_location import Place
+from faar_ray.storage.run_location import RunLocation
 from faar_ray.train.spec import spec_of
 from faar_ray.tune.space.space import SearchSpace
 
@@ -32,7 +32,7 @@ class Job:
     """A leading configuration on one more seed."""
     cached: bool = False
     """A reference that an earlier search trained."""
-    until: int | None = None
+    pause_after: int | None = None
     """Finished epochs after which it waits for others, without a machine; None: it goes to its end."""
     parent: str = ""
     """Trial whose checkpoint it goes on from, "" for none."""
@@ -50,16 +50,16 @@ def trial_name(number: int, seed: int) -> str:
     return f"t{number:03d}-s{seed}"
 
 
-def shards_uri(place: Place) -> str:
+def shards_uri(place: RunLocation) -> str:
     """Where a run in object storage puts the shards for its machines: beside the runs, so that all share them."""
     return f"{place.uri.rpartition('/')[0]}/{SHARDS}" if place.uri else ""
 
 
 @dataclass(frozen=True, slots=True)
-class Surroundings:
+class RunContext:
     """What every trial of a search shares, beside its config."""
 
-    place: Place
+    place: RunLocation
     """Of the run."""
     resources: Resources
     keep_checkpoints: int
@@ -72,7 +72,7 @@ class Surroundings:
             val: single-task references on val, task -> metric; empty for a reference itself.
             test: the same on test.
         """
-        part = {"until": job.until, "parent": job.parent, "inherited": job.inherited}
+        part = {"until": job.pause_after, "parent": job.parent, "inherited": job.inherited}
         part["witness"] = "" if self.place.uri else str(self.place.path / "space.yaml")
         return part | spec_of(
             job.trial_id,
@@ -98,13 +98,13 @@ class Running:
     """Of epochs that were trained before the driver was killed."""
     epochs: int = 0
     """Epochs known to be finished (replays included once)."""
-    told: int = 0
+    notified_epochs: int = 0
     """Epochs of which the watchers have heard before."""
     metrics: dict[str, float] = field(default_factory=dict)
     """Of the last epoch."""
     test: dict[str, float] = field(default_factory=dict)
     """Of the test split, once the trial is complete."""
-    known: int = 0
+    journalled_epochs: int = 0
     """Epochs that the journal held when the job was handed out: their verdicts were given before."""
     stop_reason: str = ""
     """Set by the scheduler's verdict or by a limit."""
@@ -113,7 +113,7 @@ class Running:
     @property
     def waits(self) -> bool:
         """Whether it has come to where it waits for others."""
-        return self.epochs == self.job.until and not (self.stop_reason or self.error)
+        return self.epochs == self.job.pause_after and not (self.stop_reason or self.error)
 
 
 def reference_job(space: SearchSpace, task: str) -> Job:
@@ -130,7 +130,7 @@ def reference_job(space: SearchSpace, task: str) -> Job:
     return Job(f"ref-{task}", "reference", TrialConfig.resolve(raw), {"data.tasks": task})
 
 
-def controls(space: SearchSpace) -> list[Job]:
+def control_jobs(space: SearchSpace) -> list[Job]:
     """The user's configs beside the search."""
     configs = [space.trial_config(control) for control in space.controls]
     return [
@@ -151,7 +151,7 @@ def job_of(space: SearchSpace, result: TrialResult) -> Job:
     return Job(result.trial_id, result.role, config_of(space, result), result.params)
 
 
-def described(reason: str, trial_id: str, params: Mapping[str, Any]) -> str:
+def describe_failure(reason: str, trial_id: str, params: Mapping[str, Any]) -> str:
     """The reason with the trial that it is about and what its config sets."""
     said = [f"{key} {value:.6g}" if isinstance(value, float) else f"{key} {value}" for key, value in params.items()]
     return f"{reason} [{trial_id}{': ' if said else ''}{', '.join(said)}]"

@@ -17,7 +17,7 @@ import faar_ray
 from faar_ray.config.paths import default_cache_dir
 from faar_ray.config.trial import TrialConfig
 from faar_ray.records import TrialResult, result_of
-from faar_ray.storage.atomic import replacing
+from faar_ray.storage.atomic import atomic_write
 from faar_ray.tasks import TASKS
 from faar_ray.tune.run.jobs import Job, reference_job
 from faar_ray.tune.space.space import SearchSpace
@@ -62,7 +62,7 @@ class References:
         self._take(job, result)
         row = {**dataclasses.asdict(result), "run_id": ""}
         try:
-            with replacing(self._path(job)) as scratch:
+            with atomic_write(self._path(job)) as scratch:
                 scratch.write_text(json.dumps({"depends_on": facts(job.config), "result": row}, indent=1))
         except OSError:
             return

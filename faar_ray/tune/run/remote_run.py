@@ -16,7 +16,7 @@ from faar_ray.records import TrialResult
 from faar_ray.storage.lease import REFRESH_S, Lease
 from faar_ray.storage.object_store import ATTEMPTS_AT_START, Remote
 from faar_ray.storage.remote_copy import Mirror
-from faar_ray.storage.run_location import SINE_TRACE, Place, fetched
+from faar_ray.storage.run_location import SINE_TRACE, RunLocation, download_run
 from faar_ray.tune.run.jobs import SHARDS, Job
 
 OWN = ("space.yaml", "run.json", "study.log", "results.parquet", "report")
@@ -96,7 +96,7 @@ class RemoteRun:
                 return
 
 
-def check_remote(place: Place, *, resume: bool) -> Place:
+def check_remote(place: RunLocation, *, resume: bool) -> RunLocation:
     """Refuse a storage that cannot be used, or a name in use, before anything starts; gives the place to look at.
 
     Raises:
@@ -109,14 +109,14 @@ def check_remote(place: Place, *, resume: bool) -> Place:
     if resume:
         if not remote.files("space.yaml"):
             raise ConfigError(f"--resume: there is no run in {place}; without --resume it is started")
-        return fetched(place.uri, "space.yaml")
+        return download_run(place.uri, "space.yaml")
     if remote.files():
         raise ConfigError(f"name: {place} exists already: --resume goes on with it, --name NEW starts another")
     return place
 
 
 @contextlib.contextmanager
-def mirrored(place: Place, *, fresh: bool) -> Iterator[RemoteRun | None]:
+def mirrored(place: RunLocation, *, fresh: bool) -> Iterator[RemoteRun | None]:
     """Keep the twin of a held run; the working copy becomes what the storage has. None where there is no twin.
 
     Raises:

@@ -19,8 +19,8 @@ from pydantic import ValidationError
 
 from faar_ray.errors import ConfigError, DataError
 from faar_ray.records import TrialResult
-from faar_ray.storage.atomic import check_writable, clear_leftovers, replacing, storing
-from faar_ray.storage.run_location import Place, TrialPlace, place_of
+from faar_ray.storage.atomic import atomic_write, atomic_write_or_storage_error, check_writable, clear_leftovers
+from faar_ray.storage.run_location import RunLocation, TrialPaths, location_of
 from faar_ray.tracking.files.rank_trace import read_rank_trace
 from faar_ray.tracking.files.trial_files import write_trace
 from faar_ray.train.checkpoint import last_good_checkpoint, records_from_plain
@@ -63,12 +63,12 @@ class RunFolder:
         self.lock.close()
 
 
-def place_for(space: SearchSpace, name: str) -> Place:
+def run_location_of(space: SearchSpace, name: str) -> RunLocation:
     """Where a run is."""
-    return place_of(space.storage.path, name)
+    return location_of(space.storage.path, name)
 
 
-def check_name(path: Path, space: SearchSpace, *, resume: bool) -> None:
+def check_resumable(path: Path, space: SearchSpace, *, resume: bool) -> None:
     """Refuse before anything is touched: a name in use without `--resume`, or one to resume that does not fit.
 
     Raises:
@@ -83,7 +83,7 @@ def check_name(path: Path, space: SearchSpace, *, resume: bool) -> None:
         raise ConfigError(f"name: {path} exists already: --resume goes on with it, --name NEW starts another")
 
 
-def hold(path: Path, space: SearchSpace, *, emptied: bool = False) -> RunFolder:
+def lock_run(path: Path, space: SearchSpace, *, emptied: bool = False) -> RunFolder:
     """Make or take the folder.
 
     Args:
@@ -105,14 +105,14 @@ def hold(path: Path, space: SearchSpace, *, emptied: bool = False) -> RunFolder:
         raise ConfigError(f"storage.path: {path} cannot be written ({fault.strerror})") from None
     folder = RunFolder(path, lock)
     try:
-        _furnish(folder, space, emptied=emptied)
+        _prepare(folder, space, emptied=emptied)
     except OSError as fault:
         folder.close()
         raise ConfigError(f"storage.path: {path} cannot be written ({fault.strerror})") from None
     return folder
 
 
-def _furnish(folder: RunFolder, space: SearchSpace, *, emptied: bool) -> None:
+def _prepare(folder: RunFolder, space: SearchSpace, *, emptied: bool) -> None:
     shutil.rmtree(folder.ray, ignore_errors=True)
     for old in folder.path.iterdir() if emptied else ():
         if old.is_dir():
@@ -126,13 +126,13 @@ def _furnish(folder: RunFolder, space: SearchSpace, *, emptied: bool) -> None:
         folder.path / "rank_trace",
     ):  # of a killed driver or trial; a trial clears its own folder
         clear_leftovers(place)
-    with replacing(folder.space_file) as scratch:
+    with atomic_write(folder.space_file) as scratch:
         scratch.write_text(as_yaml(space))
 
 
 def write_run(folder: RunFolder, facts: Mapping[str, Any]) -> None:
     """`run.json`: name, tracking_uri, parent_run_id, objectives."""
-    with storing(folder.path / "run.json") as scratch:
+    with atomic_write_or_storage_error(folder.path / "run.json") as scratch:
         scratch.write_text(json.dumps(facts, indent=1))
 
 
@@ -192,7 +192,7 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]
             yield f"{prefix}{key}", value
 
 
-def mend_traces(place: Place, results: Sequence[TrialResult], say: Callable[[str], None]) -> None:
+def repair_traces(place: RunLocation, results: Sequence[TrialResult], say: Callable[[str], None]) -> None:
     """Make the traces of all trials readable, as far as there are checkpoints to make them from.
 
     Args:
@@ -207,15 +207,15 @@ def mend_traces(place: Place, results: Sequence[TrialResult], say: Callable[[str
             read_rank_trace(trace)
         except DataError as fault:
             damaged = trace.exists()
-            if _mended(trial):
+            if _repaired(trial):
                 say(f"{fault}; it was written again from the trial's checkpoint")
             elif damaged:
                 say(f"{fault}; there is no checkpoint to write it again from")
                 trace.rename(trace.with_suffix(".damaged"))
 
 
-def _mended(trial: TrialPlace) -> bool:
-    trial.twin.pull()
+def _repaired(trial: TrialPaths) -> bool:
+    trial.remote_copy.pull()
     try:
         state = last_good_checkpoint(trial.folder)
     except DataError:
@@ -223,5 +223,5 @@ def _mended(trial: TrialPlace) -> bool:
     if state is None:
         return False
     write_trace(trial.trace, trial.trial_id, records_from_plain(state["records"]))
-    trial.twin.push()
+    trial.remote_copy.push()
     return True

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from faar_ray.cluster.autoscaling import TYPE, room, type_of
+from faar_ray.cluster.autoscaling import TYPE, cluster_capacity, type_of
 from faar_ray.cluster.capacity import Capacity
 from faar_ray.cluster.node_types import MARKET, PRICE, ClusterFile, NodeType
 from faar_ray.cluster.prices import dearest_share, idle_price, price_of, top_price, total
@@ -49,7 +49,7 @@ class ClusterPlan:
             ConfigError: none will ever fit.
         """
         known = self.types or self.machines is not None
-        return room(self.space.resources, self.machines or (), self.cluster) if known else None
+        return cluster_capacity(self.space.resources, self.machines or (), self.cluster) if known else None
 
     def now(self) -> float | None:
         """USD per hour of what is alive, or before that of the head alone; None where a price is missing."""

@@ -12,14 +12,14 @@ from rich.text import Text
 from faar_ray.cluster.capacity import Capacity
 from faar_ray.config.trial import config_id
 from faar_ray.tune.propose import journal
-from faar_ray.tune.propose.budget import HOUR, rates
+from faar_ray.tune.propose.budget import HOUR, hourly_rates
 from faar_ray.tune.propose.distributions import draw, to_optuna
-from faar_ray.tune.propose.population import boundaries, share
+from faar_ray.tune.propose.population import boundaries, quantile_size
 from faar_ray.tune.propose.samplers import sampler_of
 from faar_ray.tune.propose.stopping_rules import most_epochs
 from faar_ray.tune.propose.warm_start import warm_start
 from faar_ray.tune.run.run_folder import as_yaml
-from faar_ray.tune.space.initial_points import asked, planned
+from faar_ray.tune.space.initial_points import active_parameters, planned
 from faar_ray.tune.space.parameter import Scalar
 from faar_ray.tune.space.sections import SchedulerConfig
 from faar_ray.tune.space.space import SearchSpace
@@ -62,7 +62,7 @@ def samples(space: SearchSpace, number: int, say: Callable[[str], None] = print)
         study.sampler = sampler_of(space.search, space.parameters, index, journal.older(study))
         if index < len(points):
             study.enqueue_trial(to_optuna(space.parameters, points[index]))
-        out.append(draw(study.ask(), asked(space.search, space.parameters, points, index), space.base))
+        out.append(draw(study.ask(), active_parameters(space.search, space.parameters, points, index), space.base))
     return out
 
 
@@ -94,7 +94,7 @@ def bound(space: SearchSpace, capacity: Capacity | None = None, cluster: Cluster
 def population_bound(scheduler: SchedulerConfig, trials: int, epochs: int) -> str:
     """The most that a population can train: a copy goes on where its parent is, in the place of another trial."""
     members, times = scheduler.population, boundaries(scheduler, epochs)
-    copies = min(trials - members, len(times) * share(members, scheduler.quantile))
+    copies = min(trials - members, len(times) * quantile_size(members, scheduler.quantile))
     where = ", ".join(map(str, times[:4])) + ", ..." * (len(times) > 4)
     said = f"{members} members and at most {copies} copies, which train what is left after {where} epochs"
     return f"bound: {members} places x {epochs} epochs = {members * epochs} epochs ({said})"
@@ -102,7 +102,7 @@ def population_bound(scheduler: SchedulerConfig, trials: int, epochs: int) -> st
 
 def limits_of(space: SearchSpace, capacity: Capacity | None, top_price: float | None) -> Iterator[str]:
     """What may end the search before its last trial."""
-    budget, an_hour = space.budget, rates(space)
+    budget, an_hour = space.budget, hourly_rates(space)
     if budget.seconds:
         cost = None if top_price is None else top_price * budget.seconds / HOUR
         whole = "" if cost is None else f": at most {cost:.4g} USD for the whole cluster"
@@ -122,7 +122,7 @@ def show_cluster_plan(console: Console, space: SearchSpace, address: str | None)
     Raises:
         ConfigError: no trial can ever start, or nothing answers.
     """
-    from faar_ray.cluster.autoscaling import cluster_of, told_by_ray
+    from faar_ray.cluster.autoscaling import cluster_from_ray, cluster_of
     from faar_ray.cluster.ray_cluster import connected
     from faar_ray.tune.show.cluster_plan import ClusterPlan
 
@@ -131,5 +131,5 @@ def show_cluster_plan(console: Console, space: SearchSpace, address: str | None)
         plan = ClusterPlan(space, cluster, None)
     else:
         with connected(address, code=False) as machines:
-            plan = ClusterPlan(space, cluster or told_by_ray(machines), machines)
+            plan = ClusterPlan(space, cluster or cluster_from_ray(machines), machines)
     show_plan(console, space, plan.capacity(), plan)

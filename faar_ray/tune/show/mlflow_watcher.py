@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from faar_ray.records import State, TrialResult
-from faar_ray.storage.run_location import TrialPlace
+from faar_ray.storage.run_location import TrialPaths
 from faar_ray.tracking.mlflow.mlflow_faults import is_away, needed, reason_of
 from faar_ray.tracking.mlflow.trial_run import Ending, endings
 from faar_ray.tracking.mlflow.write_queue import Outbox
@@ -145,14 +145,14 @@ class Pen:
             self.note(f"MLflow lacked something of {len(lacking)} ended trials ({names}); completed from the disk")
 
     def _complete(self, job: Job, result: TrialResult) -> None:
-        trained_here = TrialPlace(self.folder, job.trial_id).folder.exists()
+        trained_here = TrialPaths(self.folder, job.trial_id).folder.exists()
         job = dataclasses.replace(job, cached=job.role == "reference" and not trained_here)
         self._outbox.attempt(lambda: self._start(job))
         if job.trial_id in self.runs:
             self._finish(job, result)
 
     def _finish(self, job: Job, result: TrialResult) -> None:
-        run, files = self.runs[job.trial_id], TrialPlace(self.folder, job.trial_id)
+        run, files = self.runs[job.trial_id], TrialPaths(self.folder, job.trial_id)
         for write in endings(self.tracker, run, files, _title(job), Ending.of(result)):
             self._outbox.attempt(write)
 

@@ -87,7 +87,7 @@ def show_list(console: Console, found: Answer, results: Sequence[TrialResult], t
     for title in ("delta_m val", "delta_m test", "trainable", "seeds"):
         table.add_column(title, justify="right", no_wrap=True)
     for row in intervals(results):
-        val, test = (plus_minus(of.value, of.half) for of in (row.val, row.test))
+        val, test = (plus_minus(of.value, of.ci95) for of in (row.val, row.test))
         table.add_row(row.name, val, test, count(row.params), str(len(row.seeds)))
     console.print()
     console.print(table)
@@ -104,7 +104,7 @@ def _cells(row: Row, found: Answer) -> list[str]:
     return [
         row.name,
         plus_minus(row.values[quality], row.half) if math.isfinite(row.half) else f"{row.values[quality]:.2f}",
-        "" if row.versus_best.value == 0 else plus_minus(row.versus_best.value, row.versus_best.half),
+        "" if row.versus_best.value == 0 else plus_minus(row.versus_best.value, row.versus_best.ci95),
         "" if row.cost is None else count(row.cost) if found.cost_name not in UNITS else f"{row.cost:.3g}",
         "" if row.test is None else f"{row.test:.2f}",
         ",".join(map(str, row.seeds)),

@@ -14,7 +14,7 @@ from rich.text import Text
 from faar_ray.records import MEASURED, TrialResult
 from faar_ray.report.statistics.groups import is_cost
 from faar_ray.report.words.wording import count
-from faar_ray.tune.propose.budget import clock
+from faar_ray.tune.propose.budget import format_duration
 from faar_ray.tune.run.jobs import Job
 
 MOST_ROWS = 14
@@ -104,9 +104,9 @@ class Progress:
         line.state, line.epochs, line.metrics = result.state.lower(), result.epochs, result.metrics
         line.seconds, line.reason = result.seconds, result.reason
         if result.state == "FAIL":
-            self._say_failure(f"{job.trial_id:<16} failed in {clock(line.seconds)}: {result.reason}")
+            self._say_failure(f"{job.trial_id:<16} failed in {format_duration(line.seconds)}: {result.reason}")
             return
-        state = "from the cache" if job.cached else f"{line.state} in {clock(line.seconds)}"
+        state = "from the cache" if job.cached else f"{line.state} in {format_duration(line.seconds)}"
         self._say_of(job, "  ".join(part for part in (state, self._values(line), result.reason) if part))
 
     def _say_of(self, job: Job, text: str) -> None:
@@ -121,7 +121,7 @@ class Progress:
 
     def _say(self, text: str) -> None:
         if self._live is None and self.verbosity >= 0:
-            stamp = clock(time.monotonic() - self.begun)
+            stamp = format_duration(time.monotonic() - self.begun)
             self.console.print(Text(f"{stamp:>7}  {text}"), soft_wrap=True)
 
     def _values(self, line: Line) -> str:
@@ -156,7 +156,7 @@ class Progress:
     def _cells(self, line: Line) -> list[Text]:
         style = STYLES.get(line.state, "")
         now = time.monotonic() - line.started if line.state == "running" else line.seconds
-        state = f"{line.state} {clock(now)}" if not line.job.cached else "from the cache"
+        state = f"{line.state} {format_duration(now)}" if not line.job.cached else "from the cache"
         values = [metric(name, line.metrics[name]) if name in line.metrics else "" for name in self.shown]
         if line.job.role == "reference":
             values = [self._values(line).removeprefix("val/"), *values[1:]] if line.metrics else values
@@ -168,7 +168,11 @@ class Progress:
         ended = [line for line in self.lines.values() if line.job.role == "trial" and line.state != "running"]
         running = sum(1 for line in self.lines.values() if line.state == "running")
         hidden = len(self.lines) - len(self._visible())
-        parts = [f"{len(ended)} of {self.trials} trials", f"{running} running", clock(time.monotonic() - self.begun)]
+        parts = [
+            f"{len(ended)} of {self.trials} trials",
+            f"{running} running",
+            format_duration(time.monotonic() - self.begun),
+        ]
         parts += [f"{waiting} writes wait for MLflow" for waiting in [self.backlog()] if waiting]
         parts += [f"{hidden} more above"] * (hidden > 0) + [self.phase_text] * bool(self.phase_text)
         return Text.assemble((self.name, "bold"), "  ", "  ·  ".join(parts))

@@ -14,9 +14,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from faar_ray.config.trial import TrialConfig, with_dotted
-from faar_ray.config.validation_messages import Fault, did_you_mean, faults_of, unknown_key
-from faar_ray.config.yaml_document import shown
-from faar_ray.tune.space.parameter import DEFAULTS, Parameter, Scalar, among, checked
+from faar_ray.config.validation_messages import Issue, did_you_mean, faults_of, unknown_key
+from faar_ray.config.yaml_document import quote_value
+from faar_ray.tune.space.parameter import DEFAULTS, Parameter, Scalar, checked, is_one_of
 
 Parameters = Mapping[str, Parameter]
 Base = Mapping[str, Any]
@@ -35,36 +35,36 @@ def in_order(parameters: Parameters) -> list[str]:
     return out
 
 
-def unmet(parameter: Parameter, base: Base, sample: Sample) -> str:
+def unmet_condition(parameter: Parameter, base: Base, sample: Sample) -> str:
     """The first condition of a parameter that a sample does not meet, in words; "" where the parameter is active."""
     config = _config(base, sample) if parameter.when else {}
     for key, values in parameter.conditions.items():
-        if not among(config.get(key), values):
-            return f"{key} must be {_either(values)}" + (f", got {shown(config[key])}" if key in config else "")
+        if not is_one_of(config.get(key), values):
+            return f"{key} must be {_either(values)}" + (f", got {quote_value(config[key])}" if key in config else "")
     return ""
 
 
-def judged(parameters: Parameters, base: Base, point: Sample) -> tuple[dict[str, Scalar], dict[str, str]]:
+def split_active(parameters: Parameters, base: Base, point: Sample) -> tuple[dict[str, Scalar], dict[str, str]]:
     """What of a point is active, in the order of the space; and by key the conditions that the rest does not meet."""
     active: dict[str, Scalar] = {}
     inactive: dict[str, str] = {}
     given = {key: parameter for key, parameter in parameters.items() if key in point}
     for key in in_order(given):
-        if words := unmet(given[key], base, active):
+        if words := unmet_condition(given[key], base, active):
             inactive[key] = words
         else:
             active[key] = point[key]
     return {key: active[key] for key in given if key in active}, inactive
 
 
-def possible(parameters: Parameters, key: str, fixed: Scalar) -> list[Scalar]:
+def possible_values(parameters: Parameters, key: str, fixed: Scalar) -> list[Scalar]:
     """The least and the largest value, or all choices, that a key may have; `fixed` is the base's."""
     searched = parameters.get(key)
     values = [value for _, value in searched.extremes()] if searched else []
     return values if searched and not searched.when else [*values, fixed]
 
 
-def fitted(parameters: Parameters, base: Base, *, whole: bool = True) -> tuple[dict[str, Parameter], list[Fault]]:
+def normalised(parameters: Parameters, base: Base, *, whole: bool = True) -> tuple[dict[str, Parameter], list[Issue]]:
     """The parameters in their keys' own types, and what is wrong with them in trial configs over `base`.
 
     Args:
@@ -72,7 +72,7 @@ def fitted(parameters: Parameters, base: Base, *, whole: bool = True) -> tuple[d
         base: a raw trial config.
         whole: whether these are all that the file holds; else nothing is said of what conditions lead to.
     """
-    out, found = dict(parameters), list[Fault]()
+    out, found = dict(parameters), list[Issue]()
     faulty: set[str] = set()
     for key in in_order(parameters):
         faults = list(_condition_faults(out, key, base if whole else None))
@@ -88,23 +88,23 @@ def fitted(parameters: Parameters, base: Base, *, whole: bool = True) -> tuple[d
     return out, found
 
 
-def at_odds(parameters: Parameters, base: Base) -> Iterator[Fault]:
+def incompatible_pairs(parameters: Parameters, base: Base) -> Iterator[Issue]:
     """Two parameters, neither with conditions, that can be sampled with values which do not fit together."""
-    free = {key: parameter.telling() for key, parameter in parameters.items() if not parameter.when}
+    free = {key: parameter.representative_values() for key, parameter in parameters.items() if not parameter.when}
     for (first, ones), (second, others) in combinations(free.items(), 2):
         for one, other in product(ones, others):
             sample = {first: one, second: other}
             if faults := trial_faults(base, sample):
                 rule = f"{faults[0].name}: {faults[0].text}"
-                yield Fault(
+                yield Issue(
                     ("parameters", second),
-                    f"{rule}, where {first} is {shown(one)} and {second} {shown(other)}: give one of them a `when`",
+                    f"{rule}, where {first} is {quote_value(one)} and {second} {quote_value(other)}: give one of them a `when`",
                     second,
                 )
                 break
 
 
-def trial_faults(base: Base, over: Mapping[str, Any] | None = None) -> list[Fault]:
+def trial_faults(base: Base, over: Mapping[str, Any] | None = None) -> list[Issue]:
     """What is wrong with a raw trial config, dotted keys `over` it."""
     try:
         TrialConfig.resolve(base, **(over or {}))
@@ -141,27 +141,27 @@ def _ancestors(parameters: Parameters, key: str) -> set[str]:
     return found
 
 
-def _condition_faults(parameters: Parameters, key: str, base: Base | None) -> Iterator[Fault]:
+def _condition_faults(parameters: Parameters, key: str, base: Base | None) -> Iterator[Issue]:
     """What is wrong with a parameter's conditions as they are written; without a base only what needs none."""
     for name, values in parameters[key].conditions.items():
         path = (key, "when", name)
         if name not in DEFAULTS:
-            yield Fault(path, unknown_key(name, DEFAULTS))
+            yield Issue(path, unknown_key(name, DEFAULTS))
         elif name == "seed":
-            yield Fault(path, "the seed is no part of a configuration, so nothing can depend on it")
+            yield Issue(path, "the seed is no part of a configuration, so nothing can depend on it")
         elif name == key:
-            yield Fault(path, "must not name the parameter itself")
+            yield Issue(path, "must not name the parameter itself")
         elif isinstance(DEFAULTS[name], list):
-            yield Fault(path, "is a list, and a condition names single values")
+            yield Issue(path, "is a list, and a condition names single values")
         else:
             listed = isinstance((parameters[key].when or {})[name], tuple)
             faults = [(index, _value_fault(parameters, name, value, base)) for index, value in enumerate(values)]
-            yield from (Fault((*path, index) if listed else path, text) for index, text in faults if text)
+            yield from (Issue((*path, index) if listed else path, text) for index, text in faults if text)
     circle = _circle(parameters, key)
     if key not in parameters[key].conditions and key == next((name for name in parameters if name in circle), None):
         way = " needs ".join(circle) if len(circle) > 2 else "its own preset may decide what is named here"
         named = circle[1:2] if circle[1] in parameters[key].conditions else []
-        yield Fault((key, "when", *named), f"must not depend on itself: {way}")
+        yield Issue((key, "when", *named), f"must not depend on itself: {way}")
 
 
 def _value_fault(parameters: Parameters, name: str, value: Scalar, base: Base | None) -> str:
@@ -171,11 +171,11 @@ def _value_fault(parameters: Parameters, name: str, value: Scalar, base: Base | 
         return _invalid(name, value)
     if searched.contains(value):
         return ""
-    if searched.when and (base is None or among(value, _unsearched(parameters, name, base))):
+    if searched.when and (base is None or is_one_of(value, _unsearched(parameters, name, base))):
         return ""
     choices = [choice for choice in searched.values or () if isinstance(choice, str)]
     hint = did_you_mean(value, choices) if isinstance(value, str) else ""
-    return f"must lie within {searched.words}, got {shown(value)}{hint}"
+    return f"must lie within {searched.describe}, got {quote_value(value)}{hint}"
 
 
 def _invalid(name: str, value: Scalar) -> str:
@@ -196,7 +196,7 @@ def _unsearched(parameters: Parameters, name: str, base: Base) -> list[Any]:
     if method is None or method.when:
         samples.append({})
     values = [_config(base, sample).get(name) for sample in samples]
-    return [value for index, value in enumerate(values) if not among(value, values[:index])]
+    return [value for index, value in enumerate(values) if not is_one_of(value, values[:index])]
 
 
 def _circle(parameters: Parameters, key: str) -> list[str]:
@@ -216,7 +216,7 @@ def _samples(parameters: Parameters, key: str, base: Base) -> tuple[list[Sample]
     ancestors = _ancestors(parameters, key)
     names = [name for name in in_order(parameters) if name in ancestors]
     drawn = list(islice(_drawn(parameters, key, names, base, {}), MOST_SAMPLES))
-    active = [sample for sample in drawn if not unmet(parameters[key], base, sample)]
+    active = [sample for sample in drawn if not unmet_condition(parameters[key], base, sample)]
     return active, not active and len(drawn) < MOST_SAMPLES
 
 
@@ -224,14 +224,14 @@ def _drawn(parameters: Parameters, key: str, names: Sequence[str], base: Base, s
     """Samples of the named parameters, in their order, with the values that matter to the conditions of `key`."""
     if not names:
         yield sample
-    elif unmet(parameters[names[0]], base, sample):
+    elif unmet_condition(parameters[names[0]], base, sample):
         yield from _drawn(parameters, key, names[1:], base, sample)
     else:
-        for value in _telling(parameters, key, names):
+        for value in _samples_by_value(parameters, key, names):
             yield from _drawn(parameters, key, names[1:], base, {**sample, names[0]: value})
 
 
-def _telling(parameters: Parameters, key: str, names: Sequence[str]) -> Iterable[Scalar]:
+def _samples_by_value(parameters: Parameters, key: str, names: Sequence[str]) -> Iterable[Scalar]:
     """Values of the first of the named parameters: those that conditions name and, but for those of `key`, others."""
     name, searched = names[0], parameters[names[0]]
     if name in parameters[key].conditions:
@@ -240,16 +240,16 @@ def _telling(parameters: Parameters, key: str, names: Sequence[str]) -> Iterable
     return dict.fromkeys((*filter(searched.contains, named), *(value for _, value in searched.extremes())))
 
 
-def _never(parameters: Parameters, key: str, base: Base) -> list[Fault]:
+def _never(parameters: Parameters, key: str, base: Base) -> list[Issue]:
     """That a parameter's conditions are never met, told where it shows."""
     found = []
     for name, wanted in parameters[key].conditions.items():
         values = _unsearched(parameters, name, base)
-        if name not in parameters and not any(among(value, wanted) for value in values):
+        if name not in parameters and not any(is_one_of(value, wanted) for value in values):
             text = f"is never {_either(wanted)} in this search, but {_either(values)}"
-            found.append(Fault((key, "when", name), text))
-    return found or [Fault((key, "when"), "can never hold together in this search")]
+            found.append(Issue((key, "when", name), text))
+    return found or [Issue((key, "when"), "can never hold together in this search")]
 
 
 def _either(values: Sequence[Any]) -> str:
-    return " or ".join(map(shown, values))
+    return " or ".join(map(quote_value, values))

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import islice
 
-from faar_ray.config.validation_messages import Fault, did_you_mean
-from faar_ray.config.yaml_document import shown
-from faar_ray.tune.space.conditions import Base, Parameters, Sample, in_order, judged, unmet
+from faar_ray.config.validation_messages import Issue, did_you_mean
+from faar_ray.config.yaml_document import quote_value
+from faar_ray.tune.space.conditions import Base, Parameters, Sample, in_order, split_active, unmet_condition
 from faar_ray.tune.space.parameter import Parameter, Scalar
 from faar_ray.tune.space.sections import SearchConfig
 
@@ -15,7 +15,7 @@ from faar_ray.tune.space.sections import SearchConfig
 def priors(parameters: Parameters, base: Base) -> dict[str, Scalar]:
     """All priors together, those of parameters that are active under them."""
     given = {key: parameter.prior for key, parameter in parameters.items() if parameter.prior is not None}
-    return judged(parameters, base, given)[0]
+    return split_active(parameters, base, given)[0]
 
 
 def first_points(parameters: Parameters, base: Base, warm_start: Sequence[Sample]) -> list[dict[str, Scalar]]:
@@ -53,7 +53,9 @@ def _listed(
         yield from rows(parameters, base)
 
 
-def asked(search: SearchConfig, parameters: Parameters, plan: Sequence[Sample], number: int) -> dict[str, Parameter]:
+def active_parameters(
+    search: SearchConfig, parameters: Parameters, plan: Sequence[Sample], number: int
+) -> dict[str, Parameter]:
     """The parameters that trial `number` may have: all of them, but in a list those that its point sets.
 
     What a listed point leaves out stays as the base and its method's preset have it.
@@ -76,20 +78,20 @@ def _longer(row: Sample, keys: Sequence[str], parameters: Parameters, base: Base
     """Every way to go on with a row, by the values of the remaining keys."""
     if not keys:
         yield row
-    elif unmet(parameters[keys[0]], base, row):
+    elif unmet_condition(parameters[keys[0]], base, row):
         yield from _longer(row, keys[1:], parameters, base)
     else:
         for value in parameters[keys[0]].values or ():
             yield from _longer({**row, keys[0]: value}, keys[1:], parameters, base)
 
 
-def point_faults(index: int, point: Sample, parameters: Parameters, base: Base | None) -> Iterator[Fault]:
+def point_faults(index: int, point: Sample, parameters: Parameters, base: Base | None) -> Iterator[Issue]:
     """What is wrong with a point of `warm_start`; without a base nothing is said of conditions."""
-    inactive = {} if base is None else judged(parameters, base, point)[1]
+    inactive = {} if base is None else split_active(parameters, base, point)[1]
     for key, value in point.items():
         if key not in parameters:
-            yield Fault(("points", index, key), f"must be one of parameters{did_you_mean(key, parameters)}")
+            yield Issue(("points", index, key), f"must be one of parameters{did_you_mean(key, parameters)}")
         elif not parameters[key].contains(value):
-            yield Fault(("points", index, key), f"must lie within {parameters[key].words}, got {shown(value)}")
+            yield Issue(("points", index, key), f"must lie within {parameters[key].describe}, got {quote_value(value)}")
         elif key in inactive:
-            yield Fault(("points", index, key), f"is not searched in this point: {inactive[key]}")
+            yield Issue(("points", index, key), f"is not searched in this point: {inactive[key]}")

@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, ValidationError, model_validator
 
 from faar_ray.config.trial import Section, TrialConfig, with_dotted
-from faar_ray.config.validation_messages import Fault, faults_of, raising, unknown_key
-from faar_ray.config.yaml_document import KeyPath, shown
+from faar_ray.config.validation_messages import Issue, faults_of, raise_issues, unknown_key
+from faar_ray.config.yaml_document import KeyPath, quote_value
 
 Scalar = bool | int | float | str
 Number = int | float
@@ -47,17 +47,17 @@ class Parameter(Section):
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
-        raising(self._choice_faults() if self.values is not None else self._range_faults())
+        raise_issues(self._choice_faults() if self.values is not None else self._range_faults())
         if self.prior is not None and not self._within(self.prior):
-            raising([Fault(("prior",), f"must lie within {self.words}, got {shown(self.prior)}")])
+            raise_issues([Issue(("prior",), f"must lie within {self.describe}, got {quote_value(self.prior)}")])
         return self
 
     @property
-    def words(self) -> str:
+    def describe(self) -> str:
         """The values in words: `0.5 .. 0.99`, or the list."""
         if self.values is not None:
-            return "[" + ", ".join(shown(value) for value in self.values) + "]"
-        return f"{shown(self.min)} .. {shown(self.max)}"
+            return "[" + ", ".join(quote_value(value) for value in self.values) + "]"
+        return f"{quote_value(self.min)} .. {quote_value(self.max)}"
 
     @property
     def conditions(self) -> dict[str, tuple[Scalar, ...]]:
@@ -93,7 +93,7 @@ class Parameter(Section):
             yield ("min",), low
             yield ("max",), high
 
-    def telling(self) -> list[Scalar]:
+    def representative_values(self) -> list[Scalar]:
         """The values to check beside those of another parameter: of many numbers only the least and the largest."""
         values = [value for _, value in self.extremes()]
         numbers = [value for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
@@ -101,57 +101,57 @@ class Parameter(Section):
 
     def _within(self, value: Scalar) -> bool:
         if self.values is not None:
-            return among(value, self.values)
+            return is_one_of(value, self.values)
         low, high = self.bounds
         return not isinstance(value, bool | str) and low <= value <= high
 
-    def _choice_faults(self) -> Iterator[Fault]:
+    def _choice_faults(self) -> Iterator[Issue]:
         values = self.values or ()
         if self.min is not None or self.max is not None:
-            yield Fault(("values",), "must not stand beside min or max: give a range or a list")
+            yield Issue(("values",), "must not stand beside min or max: give a range or a list")
         for index, value in enumerate(values):
             if any(value == other and type(value) is type(other) for other in values[:index]):
-                yield Fault(("values", index), f"must not repeat, got {shown(value)} again")
+                yield Issue(("values", index), f"must not repeat, got {quote_value(value)} again")
         if self.log:
-            yield Fault(("log",), "must be false for a list of values, got true")
+            yield Issue(("log",), "must be false for a list of values, got true")
         if self.scale != "linear":
-            yield Fault(("scale",), f"must be linear for a list of values, got {shown(self.scale)}")
+            yield Issue(("scale",), f"must be linear for a list of values, got {quote_value(self.scale)}")
 
-    def _range_faults(self) -> Iterator[Fault]:
+    def _range_faults(self) -> Iterator[Issue]:
         low, high = self.min, self.max
         if low is None or high is None:
             missing = [name for name in ("min", "max") if getattr(self, name) is None]
-            yield Fault((), f"needs min and max, or values: {' and '.join(missing)} missing")
+            yield Issue((), f"needs min and max, or values: {' and '.join(missing)} missing")
             return
         if low >= high:
-            yield Fault(("min",), f"must satisfy min < max, got {shown(low)} and {shown(high)}")
+            yield Issue(("min",), f"must satisfy min < max, got {quote_value(low)} and {quote_value(high)}")
         if math.isinf(float(high) - float(low)):
-            yield Fault(("max",), f"must be so near to min that max - min is finite, got {shown(high)}")
+            yield Issue(("max",), f"must be so near to min that max - min is finite, got {quote_value(high)}")
         if self.log and low <= 0:
-            yield Fault(("min",), f"must satisfy min > 0 where log is true, got {shown(low)}")
+            yield Issue(("min",), f"must satisfy min > 0 where log is true, got {quote_value(low)}")
         if self.scale == "log1m":
             if self.log:
-                yield Fault(("log",), "must be false where scale is log1m, got true")
+                yield Issue(("log",), "must be false where scale is log1m, got true")
             if low < 0:
-                yield Fault(("min",), f"must satisfy min >= 0 where scale is log1m, got {shown(low)}")
+                yield Issue(("min",), f"must satisfy min >= 0 where scale is log1m, got {quote_value(low)}")
             if high >= 1:
-                yield Fault(("max",), f"must satisfy max < 1 where scale is log1m, got {shown(high)}")
+                yield Issue(("max",), f"must satisfy max < 1 where scale is log1m, got {quote_value(high)}")
 
 
-def among(value: Any, values: Iterable[Any]) -> bool:
+def is_one_of(value: Any, values: Iterable[Any]) -> bool:
     """Whether a value is one of several; true and 1 are two."""
     return any(value == other and isinstance(value, bool) == isinstance(other, bool) for other in values)
 
 
 def checked(
     key: str, parameter: Parameter, base: Mapping[str, Any], samples: Sequence[Mapping[str, Scalar]] = ({},)
-) -> tuple[Parameter, list[Fault]]:
+) -> tuple[Parameter, list[Issue]]:
     """The parameter in its key's own type, and what is wrong with its values in configs of `samples` over `base`."""
     if key not in DEFAULTS:
-        return parameter, [Fault((key,), unknown_key(key, DEFAULTS))]
+        return parameter, [Issue((key,), unknown_key(key, DEFAULTS))]
     if key == "seed":
-        return parameter, [Fault((key,), "seeds are not searched: search.replicates repeats configurations over seeds")]
-    faults: dict[tuple[str, str], Fault] = {}
+        return parameter, [Issue((key,), "seeds are not searched: search.replicates repeats configurations over seeds")]
+    faults: dict[tuple[str, str], Issue] = {}
     kinds: set[type] = set()
     for sample, (path, value) in itertools.product(samples, parameter.extremes()):
         config = {**sample, key: value}
@@ -161,27 +161,29 @@ def checked(
             for fault in faults_of(error, TrialConfig, with_dotted(base, config)):
                 own = fault.name == key
                 rule, said = (fault.text, sample) if own else (f"{fault.name}: {fault.text}", config)
-                faults.setdefault((rule, "" if own else shown(value)), Fault((key, *path), rule + _where(said), key))
+                faults.setdefault(
+                    (rule, "" if own else quote_value(value)), Issue((key, *path), rule + _where(said), key)
+                )
     if faults or parameter.values is not None or not kinds:
         return parameter, list(faults.values())
     return _in_type(key, parameter, kinds)
 
 
 def _where(sample: Mapping[str, Scalar]) -> str:
-    said = " and ".join(f"{key} is {shown(value)}" for key, value in sample.items())
+    said = " and ".join(f"{key} is {quote_value(value)}" for key, value in sample.items())
     return f", where {said}" if said else ""
 
 
-def _in_type(key: str, parameter: Parameter, kinds: set[type]) -> tuple[Parameter, list[Fault]]:
+def _in_type(key: str, parameter: Parameter, kinds: set[type]) -> tuple[Parameter, list[Issue]]:
     low, high = parameter.bounds
     if kinds == {int}:
         if isinstance(parameter.prior, float):
-            return parameter, [Fault((key, "prior"), f"must be an integer, got {shown(parameter.prior)}", key)]
+            return parameter, [Issue((key, "prior"), f"must be an integer, got {quote_value(parameter.prior)}", key)]
         if parameter.scale == "log1m":
-            return parameter, [Fault((key, "scale"), "must be linear for an integer, got 'log1m'", key)]
+            return parameter, [Issue((key, "scale"), "must be linear for an integer, got 'log1m'", key)]
         return parameter, []
     if kinds != {float}:
-        return parameter, [Fault((key,), "a range needs a number, give values instead")]
+        return parameter, [Issue((key,), "a range needs a number, give values instead")]
     as_float = {"min": float(low), "max": float(high)}
     if isinstance(parameter.prior, int):
         as_float["prior"] = float(parameter.prior)

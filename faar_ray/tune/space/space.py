@@ -19,21 +19,21 @@ from faar_ray.config.overrides import overridden
 from faar_ray.config.run_sections import FolderName, Storage, Tracking
 from faar_ray.config.trial import Positive, Section, TrialConfig
 from faar_ray.config.validation_messages import (
-    Fault,
+    Issue,
     did_you_mean,
     faults_of,
     lines_of,
-    raising,
+    raise_issues,
     reference_faults,
     unknown_key,
     with_more,
 )
-from faar_ray.config.yaml_document import Document, KeyPath, read_yaml, shown
+from faar_ray.config.yaml_document import Document, KeyPath, quote_value, read_yaml
 from faar_ray.errors import ConfigError
 from faar_ray.objectives.constraint import Constraint, parsed
 from faar_ray.objectives.metrics import TASK_METRICS, Goal, goal_of, metric_names
 from faar_ray.tune.space.abilities import older_faults, sampler_faults
-from faar_ray.tune.space.conditions import at_odds, fitted, possible, trial_faults
+from faar_ray.tune.space.conditions import incompatible_pairs, normalised, possible_values, trial_faults
 from faar_ray.tune.space.initial_points import list_length, planned, point_faults, priors
 from faar_ray.tune.space.parameter import DEFAULTS, Parameter, Scalar
 from faar_ray.tune.space.rules import (
@@ -96,7 +96,7 @@ class SearchSpace(Section):
     @field_validator("base")
     @classmethod
     def _base_resolves(cls, base: dict[str, Any]) -> dict[str, Any]:
-        raising(trial_faults(base))
+        raise_issues(trial_faults(base))
         return base
 
     @field_validator("parameters", mode="wrap")
@@ -106,8 +106,8 @@ class SearchSpace(Section):
             parameters: dict[str, Parameter] = handler(raw)
         except ValidationError as error:
             raise with_more(error, _faults_of_valid_parameters(raw, _base(info))) from None
-        parameters, faults = fitted(parameters, _base(info), whole="base" in info.data)
-        raising(faults)
+        parameters, faults = normalised(parameters, _base(info), whole="base" in info.data)
+        raise_issues(faults)
         return parameters
 
     @field_validator("objectives", mode="wrap")
@@ -119,7 +119,7 @@ class SearchSpace(Section):
             items = raw if isinstance(raw, list) else []
             names = [item.get("name") if isinstance(item, dict) else None for item in items]
             raise with_more(error, _objective_faults(names, info)) from None
-        raising(_objective_faults([objective.name for objective in objectives], info))
+        raise_issues(_objective_faults([objective.name for objective in objectives], info))
         return objectives
 
     @field_validator("references")
@@ -127,21 +127,21 @@ class SearchSpace(Section):
     def _references_match(cls, references: Any, info: ValidationInfo) -> Any:
         tasks = TrialConfig.resolve(_base(info)).data.tasks
         if isinstance(references, dict):
-            raising(reference_faults(references, tasks))
+            raise_issues(reference_faults(references, tasks))
         return references
 
     @field_validator("controls")
     @classmethod
     def _controls_resolve(cls, controls: Controls, info: ValidationInfo) -> Controls:
         base = _base(info)
-        raising(fault for index, control in enumerate(controls) for fault in control_faults(index, control, base))
+        raise_issues(fault for index, control in enumerate(controls) for fault in control_faults(index, control, base))
         return controls
 
     @field_validator("constraints")
     @classmethod
     def _constraints_parse(cls, constraints: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
-        raising(
-            Fault((index,), fault) for index, text in enumerate(constraints) if (fault := _constraint_fault(text, info))
+        raise_issues(
+            Issue((index,), fault) for index, text in enumerate(constraints) if (fault := _constraint_fault(text, info))
         )
         return constraints
 
@@ -149,7 +149,7 @@ class SearchSpace(Section):
     @classmethod
     def _sampler_takes_it(cls, search: SearchConfig, info: ValidationInfo) -> SearchConfig:
         parts = (info.data.get(name, {}) for name in ("parameters", "objectives", "constraints"))
-        raising(sampler_faults(search, *parts))
+        raise_issues(sampler_faults(search, *parts))
         return search
 
     @field_validator("budget")
@@ -160,14 +160,14 @@ class SearchSpace(Section):
         if again is not None and again.top * again.seeds > budget.trials:
             least = again.top * again.seeds
             text = f"must be >= search.replicates.top * seeds = {least}, got {budget.trials}"
-            raising([Fault(("trials",), text)])
+            raise_issues([Issue(("trials",), text)])
         return budget
 
     @field_validator("scheduler")
     @classmethod
     def _scheduler_fits(cls, scheduler: SchedulerConfig, info: ValidationInfo) -> SchedulerConfig:
         names = [objective.name for objective in info.data.get("objectives", ())]
-        raising(scheduler_faults(scheduler, names, _fewest_epochs(info)))
+        raise_issues(scheduler_faults(scheduler, names, _fewest_epochs(info)))
         return scheduler
 
     @field_validator("warm_start")
@@ -176,36 +176,36 @@ class SearchSpace(Section):
         parameters: dict[str, Parameter] | None = info.data.get("parameters")
         if parameters is not None:
             points, base = enumerate(warm_start.points), info.data.get("base")
-            raising(fault for index, point in points for fault in point_faults(index, point, parameters, base))
+            raise_issues(fault for index, point in points for fault in point_faults(index, point, parameters, base))
         if "search" in info.data:
-            raising(older_faults(info.data["search"], warm_start.from_))
+            raise_issues(older_faults(info.data["search"], warm_start.from_))
         return warm_start
 
     @model_validator(mode="after")
     def _samples_resolve(self) -> Self:
         """Every parameter alone fits the base; here their priors together, and each two of them at their extremes."""
         faults = trial_faults(self.base, priors(self.parameters, self.base))
-        raising(Fault(("parameters",), f"{fault.name}: {fault.text}") for fault in faults)
+        raise_issues(Issue(("parameters",), f"{fault.name}: {fault.text}") for fault in faults)
         if self.search.sampler != "points":
-            raising(at_odds(self.parameters, self.base))
+            raise_issues(incompatible_pairs(self.parameters, self.base))
         return self
 
     @model_validator(mode="after")
     def _list_is_whole(self) -> Self:
         if self.search.listed:
-            raising(_list_faults(self))
+            raise_issues(_list_faults(self))
         return self
 
     @model_validator(mode="after")
     def _population_can_train(self) -> Self:
         if self.scheduler.type == "pbt":
             points = planned(self.search, self.parameters, self.base, self.warm_start.points)
-            raising(population_faults(self.scheduler, self.search, self.budget, self.parameters, len(points)))
+            raise_issues(population_faults(self.scheduler, self.search, self.budget, self.parameters, len(points)))
         return self
 
     @model_validator(mode="after")
     def _budgets_can_be_counted(self) -> Self:
-        raising(budget_faults(self.budget, self.resources))
+        raise_issues(budget_faults(self.budget, self.resources))
         return self
 
     def trial_config(self, sample: Mapping[str, Any]) -> TrialConfig:
@@ -238,61 +238,61 @@ def _unknown_metric(name: str, info: ValidationInfo) -> str:
     if name in names:
         return ""
     hint = did_you_mean(name, names) or f"; known are {', '.join(names)}"
-    return f"no metric of these tasks is called {shown(name)}{hint}"
+    return f"no metric of these tasks is called {quote_value(name)}{hint}"
 
 
-def _objective_faults(names: Sequence[Any], info: ValidationInfo) -> Iterator[Fault]:
+def _objective_faults(names: Sequence[Any], info: ValidationInfo) -> Iterator[Issue]:
     for index, name in enumerate(names):
         if isinstance(name, str):
             text = "must not repeat" if name in names[:index] else _unknown_metric(name, info)
             if text:
-                yield Fault((index, "name"), text)
+                yield Issue((index, "name"), text)
 
 
-def _faults_of_valid_parameters(raw: Any, base: dict[str, Any]) -> Iterator[Fault]:
+def _faults_of_valid_parameters(raw: Any, base: dict[str, Any]) -> Iterator[Issue]:
     valid: dict[str, Parameter] = {}
     for key, value in raw.items() if isinstance(raw, dict) else ():
         try:
             valid[key] = Parameter.model_validate(value)
         except ValidationError:
             if key not in DEFAULTS:
-                yield Fault((key,), unknown_key(key, DEFAULTS))
-    yield from fitted(valid, base, whole=False)[1]
+                yield Issue((key,), unknown_key(key, DEFAULTS))
+    yield from normalised(valid, base, whole=False)[1]
 
 
 def _constraint_fault(text: str, info: ValidationInfo) -> str:
     constraint = parsed(text)
     if constraint is None:
-        return f"must read `metric <= number` or `metric >= number`, got {shown(text)}"
+        return f"must read `metric <= number` or `metric >= number`, got {quote_value(text)}"
     return _unknown_metric(constraint.metric, info)
 
 
-def _list_faults(space: SearchSpace) -> Iterator[Fault]:
+def _list_faults(space: SearchSpace) -> Iterator[Issue]:
     """What keeps a list of configurations from being run as it is."""
     what = space.search.sampler
     if what == "grid":
         for key, parameter in space.parameters.items():
             if parameter.values is None:
-                yield Fault(("parameters", key), "must be a list of values for sampler grid")
+                yield Issue(("parameters", key), "must be a list of values for sampler grid")
     elif not space.warm_start.points:
-        yield Fault(("warm_start", "points"), "must have at least one point for sampler points")
+        yield Issue(("warm_start", "points"), "must have at least one point for sampler points")
     for index, point in enumerate(space.warm_start.points if what == "points" else ()):
         if not point:
-            yield Fault(("warm_start", "points", index), "must set at least one parameter")
+            yield Issue(("warm_start", "points", index), "must set at least one parameter")
     if space.search.replicates is not None:
-        yield Fault(("search", "replicates"), f"must be null for sampler {what}: search.seeds says how many")
+        yield Issue(("search", "replicates"), f"must be null for sampler {what}: search.seeds says how many")
     if space.scheduler.type != "none":
-        yield Fault(("scheduler", "type"), f"must be none for sampler {what}: a list runs to its end")
+        yield Issue(("scheduler", "type"), f"must be none for sampler {what}: a list runs to its end")
     many = list_length(space.search, space.parameters, space.base, space.warm_start.points, MOST_LISTED)
     if many is None:
-        yield Fault(("search", "sampler"), f"must list at most {MOST_LISTED} trials (configurations x seeds)")
+        yield Issue(("search", "sampler"), f"must list at most {MOST_LISTED} trials (configurations x seeds)")
     elif many > space.budget.trials:
-        yield Fault(("budget", "trials"), f"must be >= configurations x seeds = {many}, got {space.budget.trials}")
+        yield Issue(("budget", "trials"), f"must be >= configurations x seeds = {many}, got {space.budget.trials}")
 
 
 def _fewest_epochs(info: ValidationInfo) -> int:
     epochs = TrialConfig.resolve(_base(info)).optim.epochs
-    return min(map(int, possible(info.data.get("parameters", {}), "optim.epochs", epochs)))
+    return min(map(int, possible_values(info.data.get("parameters", {}), "optim.epochs", epochs)))
 
 
 def read_document(path: Path, overrides: Sequence[str] = ()) -> Document:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from faar_ray.adapters import DoRA, LoRA
 from faar_ray.adapters.fast import functional, merged
 from faar_ray.adapters.fast.functional import common_products, merged_products
-from faar_ray.adapters.fast.low_rank_update import Change
+from faar_ray.adapters.fast.low_rank_update import LowRankUpdate
 from faar_ray.adapters.linear import adapted, adapted_on_common, adapted_plainly
 
 O, I, R, N, T = 9, 6, 4, 13, 3  # noqa: E741
@@ -118,7 +118,7 @@ def test_gradients_pass_gradcheck(form: str, detached: bool) -> None:
     def products(take: Callable[..., Tensor]) -> Callable[..., Tensor]:
         def of(x: Tensor, *values: Tensor) -> Tensor:
             pairs = (values[:3], values[3:])
-            return take(x, [Change(A, B, m, 2.0, detached) for A, B, m in pairs])
+            return take(x, [LowRankUpdate(A, B, m, 2.0, detached) for A, B, m in pairs])
 
         return of
 
@@ -210,5 +210,5 @@ def test_the_cheap_form_is_taken_where_it_is_cheap() -> None:
     assert merged.skinny_pays(5, wide)
     assert not merged.skinny_pays(700, wide)
     assert not merged.skinny_pays(5, wide.to("meta"))
-    changes = [Change(torch.empty(r, 96), torch.empty(r, 96), None, 1.0) for r in (5, 5, 5, 5)]
+    changes = [LowRankUpdate(torch.empty(r, 96), torch.empty(r, 96), None, 1.0) for r in (5, 5, 5, 5)]
     assert functional.common_pays(torch.empty(96, 96), changes)

@@ -9,7 +9,7 @@ import torch
 from scipy.ndimage import correlate1d
 from torch import Tensor
 
-from faar_ray.adapters import ClockNet, SineBase, SineWeights, Site, held_kernels
+from faar_ray.adapters import ClockNet, SineBase, SineWeights, Site, cached_kernels
 from faar_ray.adapters.sinewich.low_pass import norm_kept, taps
 from faar_ray.adapters.sinewich.sine_awb import task_kernels
 from faar_ray.adapters.sinewich.sine_measure import cosine_matrix, effective_rank, measure
@@ -161,7 +161,7 @@ def test_held_kernels_are_computed_once_and_pass_their_gradients_on(monkeypatch:
         return was(base)
 
     monkeypatch.setattr(SineBase, "matrix", counted)
-    with held_kernels([held]):
+    with cached_kernels([held]):
         for target in targets:
             ((held.kernels() - target) ** 2).sum().backward()
     assert len(calls) == 1
@@ -255,7 +255,7 @@ def test_autocast_leaves_kernels_as_they_are() -> None:
 
 def test_blocks_of_held_kernels_do_not_nest() -> None:
     weights = layer(config())
-    with held_kernels([weights]), pytest.raises(AssertionError), held_kernels([weights]):
+    with cached_kernels([weights]), pytest.raises(AssertionError), cached_kernels([weights]):
         pass
 
 

@@ -6,7 +6,7 @@ import random
 from collections import Counter
 from pathlib import Path
 
-from faar_ray.bench.faults.campaign import TARGETS, Kill, draws, rows
+from faar_ray.bench.faults.campaign import TARGETS, FaultResult, draws, rows
 from faar_ray.bench.faults.command import table_of
 from faar_ray.bench.faults.watch import MOMENTS, Trigger, Watch, draw_trigger
 
@@ -55,16 +55,18 @@ def test_a_checkpoint_that_is_written_again_is_seen_again(tmp_path: Path) -> Non
 
 
 def test_a_kill_passes_only_if_nothing_was_lost() -> None:
-    good = Kill("driver", "any", hit=True, recovered=True, equal=True, retrained=1)
+    good = FaultResult("driver", "any", hit=True, recovered=True, equal=True, retrained=1)
     assert good.passed(exactly=True)
     for flaw in ({"hit": False}, {"recovered": False}, {"retrained": 2}, {"leaked": ["process x"]}):
-        assert not Kill(**{**good.__dict__, **flaw}).passed(exactly=False)
-    other_bits = Kill(**{**good.__dict__, "equal": False})
+        assert not FaultResult(**{**good.__dict__, **flaw}).passed(exactly=False)
+    other_bits = FaultResult(**{**good.__dict__, "equal": False})
     assert other_bits.passed(exactly=False) and not other_bits.passed(exactly=True)
 
 
 def test_the_table_has_a_row_for_each_target_and_moment() -> None:
-    kills = [Kill("driver", "any", hit=True, back_s=s) for s in (1.0, 3.0)] + [Kill("node", "any", leaked=["x"])]
+    kills = [FaultResult("driver", "any", hit=True, back_s=s) for s in (1.0, 3.0)] + [
+        FaultResult("node", "any", leaked=["x"])
+    ]
     found = rows(kills)
     assert [(row["target"], row["kills"], row["median_s"], row["worst_s"]) for row in found] == [
         ("driver", 2, 2.0, 3.0),

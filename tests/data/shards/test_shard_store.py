@@ -15,7 +15,7 @@ from faar_ray.data import check_root, load_dataset
 from faar_ray.data.__main__ import main
 from faar_ray.data.shards import scene_cache
 from faar_ray.data.shards.scene_cache import make_shards, shard_paths
-from faar_ray.data.shards.shard_store import SPLITS, absent, hand_out, take
+from faar_ray.data.shards.shard_store import SPLITS, download_shards, missing_shards, upload_shards
 from faar_ray.errors import ConfigError, DataError, StorageError
 from faar_ray.storage.object_store import Remote
 
@@ -49,7 +49,7 @@ def elsewhere(tmp_path: Path, config: DataConfig, monkeypatch: pytest.MonkeyPatc
 @pytest.fixture
 def store(s3: str, config: DataConfig) -> str:
     """Where the shards of `config` are."""
-    hand_out(config, s3, KEY)
+    upload_shards(config, s3, KEY)
     return s3
 
 
@@ -59,10 +59,10 @@ def rooted(config: DataConfig, root: str) -> DataConfig:
 
 def test_every_shard_is_put_once(config: DataConfig, s3: str) -> None:
     told: list[tuple[int, int]] = []
-    hand_out(config, s3, KEY, lambda done, of: told.append((done, of)))
+    upload_shards(config, s3, KEY, lambda done, of: told.append((done, of)))
     assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
-    assert absent(config, s3, KEY) == []
-    hand_out(config, s3, KEY, lambda done, of: told.append((done, of)))
+    assert missing_shards(config, s3, KEY) == []
+    upload_shards(config, s3, KEY, lambda done, of: told.append((done, of)))
     assert len(told) == 4
 
 
@@ -87,10 +87,10 @@ def test_what_is_there_already_is_not_taken_again(
 
     elsewhere.setattr(Remote, "download", counted)
     with ThreadPoolExecutor(4) as pool:
-        list(pool.map(lambda _: take(config, store, KEY), range(4)))
+        list(pool.map(lambda _: download_shards(config, store, KEY), range(4)))
     assert len(taken) == len(set(taken)) == 4
     shard_paths(config, "val")[0].unlink()
-    take(config, store, KEY)
+    download_shards(config, store, KEY)
     assert len(taken) == 5 and taken[4].endswith("val-00000.parquet")
 
 
@@ -142,7 +142,7 @@ def test_a_bucket_that_is_not_there(config: DataConfig, s3: str) -> None:
     with pytest.raises(ConfigError, match=r"^data\.root: s3://nobody-s-bucket"):
         check_root(rooted(config, "s3://nobody-s-bucket"))
     with pytest.raises(StorageError, match=r"^data\.root: s3://nobody-s-bucket"):
-        hand_out(config, "s3://nobody-s-bucket", KEY)
+        upload_shards(config, "s3://nobody-s-bucket", KEY)
 
 
 def test_a_cache_that_cannot_be_written(config: DataConfig, store: str, elsewhere: pytest.MonkeyPatch, s3: str) -> None:

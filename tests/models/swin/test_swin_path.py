@@ -57,16 +57,16 @@ def test_a_pending_merging_and_a_reduction_in_one_are_the_two_in_turn() -> None:
     torch.manual_seed(0)
     level = Level(torch.randn(3, 2, 4, 6, 16), nn.Linear(16, 8, bias=False))
     reductions = [nn.Conv2d(8, 5, 1, bias=False) for _ in TASKS]
-    whole = level.whole().movedim(-1, 2)
+    whole = level.materialised().movedim(-1, 2)
     for x, reduction, reduced in zip(whole, reductions, level.reduced(reductions), strict=True):
         torch.testing.assert_close(reduced, reduction(x))
 
 
 def test_a_frozen_merging_is_left_to_the_heads_and_a_trained_one_is_not() -> None:
     model = moved()
-    assert [level.pending is not None for level in model.levels(image())] == [True, True, True, False]
+    assert [level.deferred_linear is not None for level in model.levels(image())] == [True, True, True, False]
     model.backbone.layers[1].downsample.reduction.weight.requires_grad_(True)
-    assert [level.pending is not None for level in model.levels(image())] == [False, True, True, False]
+    assert [level.deferred_linear is not None for level in model.levels(image())] == [False, True, True, False]
 
 
 @pytest.mark.parametrize("stage", [0, 3])

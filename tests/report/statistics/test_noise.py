@@ -28,7 +28,7 @@ def test_two_configs_on_common_seeds_give_the_paired_t_interval(pairs: list[tupl
     half = stats.t.ppf(0.975, len(gaps) - 1) * gaps.std(ddof=1) / math.sqrt(len(gaps))
 
     assert found.value == pytest.approx(gaps.mean(), abs=1e-9)
-    assert found.half == pytest.approx(half, abs=1e-6)
+    assert found.ci95 == pytest.approx(half, abs=1e-6)
     assert found.dof == len(gaps) - 1
 
 
@@ -42,7 +42,7 @@ def test_configs_without_a_common_seed_give_the_pooled_two_sample_interval(a: li
     half = stats.t.ppf(0.975, dof) * math.sqrt(pooled * (1 / len(a) + 1 / len(b)))
 
     assert found.value == pytest.approx(np.mean(a) - np.mean(b), abs=1e-9)
-    assert found.half == pytest.approx(half, abs=1e-6)
+    assert found.ci95 == pytest.approx(half, abs=1e-6)
     assert found.dof == dof
 
 
@@ -58,7 +58,7 @@ def test_a_seeds_own_effect_changes_no_difference_and_no_paired_noise(
 
     assert moved.noise.sd == pytest.approx(plain.noise.sd, abs=1e-6)
     assert moved.difference("0", "1").value == pytest.approx(plain.difference("0", "1").value, abs=1e-6)
-    assert moved.difference("0", "1").half == pytest.approx(plain.difference("0", "1").half, abs=1e-5)
+    assert moved.difference("0", "1").ci95 == pytest.approx(plain.difference("0", "1").ci95, abs=1e-5)
 
 
 def test_a_single_seed_is_compared_on_that_seed() -> None:
@@ -74,7 +74,7 @@ def test_eight_trials_with_three_configs_on_two_seeds_leave_two_degrees_of_freed
     noise = model(rows).noise
 
     assert (noise.dof, noise.spread_dof, noise.paired) == (2, 3, True)
-    assert model(rows).difference("d", "e").half == pytest.approx(stats.t.ppf(0.975, 2) * noise.sd * math.sqrt(2))
+    assert model(rows).difference("d", "e").ci95 == pytest.approx(stats.t.ppf(0.975, 2) * noise.sd * math.sqrt(2))
 
 
 def test_one_config_on_two_seeds_gives_unpaired_noise_with_one_degree_of_freedom() -> None:
@@ -91,7 +91,7 @@ def test_without_repeats_noise_is_unknown_and_nothing_is_told_apart() -> None:
     assert found.noise.dof == 0
     assert math.isnan(found.noise.sd)
     assert found.difference("b", "a").value == pytest.approx(99.0)
-    assert not found.difference("b", "a").told_apart
+    assert not found.difference("b", "a").is_significant
     assert math.isnan(found.standard_error("a"))
 
 
@@ -99,7 +99,7 @@ def test_equal_values_are_not_told_apart_even_without_any_noise() -> None:
     found = model({c: {0: -3.3, 1: 7.1, 2: 0.1} for c in "abc"})
 
     assert found.noise.sd == pytest.approx(0, abs=1e-9)
-    assert not found.difference("a", "c").told_apart
+    assert not found.difference("a", "c").is_significant
 
 
 def test_the_interval_holds_the_truth_about_as_often_as_it_says() -> None:
@@ -108,7 +108,7 @@ def test_the_interval_holds_the_truth_about_as_often_as_it_says() -> None:
         seeds = dice.normal(0, 2, 2)
         rows = {c: {s: i + seeds[s] + dice.normal(0, 0.3) for s in range(2)} for i, c in enumerate("abcd")}
         found = model(rows).difference("d", "a")
-        held += abs(found.value - 3) <= found.half
+        held += abs(found.value - 3) <= found.ci95
 
     assert 0.92 <= held / 300 <= 0.98
 

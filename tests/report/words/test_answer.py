@@ -217,7 +217,7 @@ def test_only_controls_finished() -> None:
     found = answer(control(1.0, 5.0), BOTH)
 
     assert found.best is None
-    assert not math.isfinite(found.rows[0].versus_best.half)
+    assert not math.isfinite(found.rows[0].versus_best.ci95)
 
 
 def test_a_single_configuration_is_not_called_best() -> None:
@@ -250,9 +250,9 @@ def test_the_recommended_is_never_told_apart_from_the_best_and_none_of_those_is_
     found = answer(results(table), BOTH)
     pick = next(r for r in found.rows if r.recommended)
 
-    assert not pick.versus_best.told_apart
+    assert not pick.versus_best.is_significant
     if found.noise.dof:
-        assert all((r.cost or 0) >= (pick.cost or 0) for r in found.rows if not r.versus_best.told_apart)
+        assert all((r.cost or 0) >= (pick.cost or 0) for r in found.rows if not r.versus_best.is_significant)
     else:
         assert pick.config_id == found.best
 

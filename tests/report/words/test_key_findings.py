@@ -52,12 +52,12 @@ def said(results: list[TrialResult], rows: list[dict[str, Any]] | None = None) -
 def test_an_interval_is_students_over_the_seeds() -> None:
     found = mean_of({0: 1.0, 1: 2.0, 2: 6.0})
     low, high = stats.t.interval(0.95, 2, loc=3.0, scale=stats.sem([1.0, 2.0, 6.0]))
-    assert found.value - found.half == pytest.approx(low)
-    assert found.value + found.half == pytest.approx(high)
+    assert found.value - found.ci95 == pytest.approx(low)
+    assert found.value + found.ci95 == pytest.approx(high)
 
 
 def test_one_seed_has_no_interval_and_none_has_no_mean() -> None:
-    assert math.isinf(mean_of({0: 1.0}).half)
+    assert math.isinf(mean_of({0: 1.0}).ci95)
     assert math.isnan(mean_of({}).value)
 
 
@@ -65,7 +65,7 @@ def test_pairing_takes_the_seeds_own_effect_out_and_uses_common_seeds_only() -> 
     a, b = ({r.seed: r.metrics["delta_m"] for r in trials(m, level)} for m, level in (("x", 2.0), ("y", 1.0)))
     gap = paired(a, {seed: v for seed, v in b.items() if seed != 3})
     assert (gap.dof, round(gap.value, 6)) == (3, 1.0)
-    assert gap.half < 1e-9
+    assert gap.ci95 < 1e-9
 
 
 def test_rows_are_sorted_and_hold_val_test_and_cost() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from faar_ray.errors import DataError, StorageError
 from faar_ray.records import SineRecord
-from faar_ray.storage.run_location import Place
+from faar_ray.storage.run_location import RunLocation
 from faar_ray.tracking.files.sine_trace import SCHEMA, read_sine_trace, write_sine_trace
 
 
@@ -100,4 +100,4 @@ def test_a_missing_file_and_a_foreign_one_are_named(tmp_path: Path) -> None:
 
 
 def test_it_lies_in_the_trials_folder(tmp_path: Path) -> None:
-    assert Place(tmp_path).trial("t0").sines == tmp_path / "trials" / "t0" / "sinewich_trace.parquet"
+    assert RunLocation(tmp_path).trial("t0").sines == tmp_path / "trials" / "t0" / "sinewich_trace.parquet"

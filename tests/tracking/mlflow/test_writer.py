@@ -19,7 +19,7 @@ from mlflow import MlflowClient
 from faar_ray.config.trial import TrialConfig, config_id
 from faar_ray.errors import ConfigError
 from faar_ray.records import RankRecord, SineRecord, State
-from faar_ray.storage.run_location import TrialPlace
+from faar_ray.storage.run_location import TrialPaths
 from faar_ray.tracking.files.rank_trace import write_rank_trace
 from faar_ray.tracking.files.sine_trace import write_sine_trace
 from faar_ray.tracking.mlflow.trial_run import Ending, endings
@@ -221,7 +221,7 @@ def test_the_sine_trace_is_logged_as_file_and_picture(tracker: Tracker, client: 
 def test_a_trials_ending_bears_being_repeated_and_has_a_sine_trace_where_there_is_one(
     tracker: Tracker, client: MlflowClient, tmp_path: Path, records: list[SineRecord]
 ) -> None:
-    run, files = start(tracker), TrialPlace(tmp_path, "t000-s3")
+    run, files = start(tracker), TrialPaths(tmp_path, "t000-s3")
     write_rank_trace(files.trace, "t", [])
     write_sine_trace(files.sines, "t", records)
 

@@ -104,9 +104,9 @@ def test_in_fp32_two_workers_have_the_ranks_of_one_and_metrics_nearby(tmp_path: 
 def disagree(rank: int, workers: int, folder: Path) -> None:
     dist.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=workers)
     runtime = Distributed(torch.device("cpu"))
-    runtime.agree("ranks", torch.tensor([3, 5]))
+    runtime.assert_same("ranks", torch.tensor([3, 5]))
     try:
-        runtime.agree("ranks", torch.tensor([3, 5 + rank]))
+        runtime.assert_same("ranks", torch.tensor([3, 5 + rank]))
     except Disagreement as fault:
         (folder / f"said-{rank}").write_text(str(fault))
     dist.destroy_process_group()

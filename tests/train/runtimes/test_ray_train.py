@@ -19,7 +19,7 @@ from faar_ray.cluster.capacity import Node
 from faar_ray.cluster.ray_cluster import connected
 from faar_ray.config.trial import TrialConfig
 from faar_ray.records import MEASURED, EpochRecord
-from faar_ray.storage.run_location import place_of_trial
+from faar_ray.storage.run_location import trial_paths
 from faar_ray.train.fit import Epochs, fit_spec
 from faar_ray.train.runtimes.ray_train import TrainRun, TrialFault, WorkerLost
 
@@ -129,8 +129,8 @@ def test_a_stop_after_an_epoch_frees_everything_and_trained_no_epoch_more(spec: 
     time.sleep(1)  # long enough to train an epoch that nobody asked for
     epochs.close()
     nothing_is_left()
-    assert [p.name for p in sorted((place_of_trial(given).folder / "checkpoints").iterdir())] == ["epoch_0000.pt"]
-    assert not (place_of_trial(given).folder / ".ray").exists()
+    assert [p.name for p in sorted((trial_paths(given).folder / "checkpoints").iterdir())] == ["epoch_0000.pt"]
+    assert not (trial_paths(given).folder / ".ray").exists()
 
 
 @pytest.mark.usefixtures("four_cpus")

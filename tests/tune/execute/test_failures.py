@@ -20,7 +20,7 @@ from faar_ray.report.results import read_results
 from faar_ray.tune.execute.failures import reason_of_failure
 from faar_ray.tune.propose.journal import open_journal
 from faar_ray.tune.propose.journal import results as journalled
-from faar_ray.tune.run.jobs import described
+from faar_ray.tune.run.jobs import describe_failure
 from faar_ray.tune.space.space import SearchSpace
 
 KILLED = """Failure # 1 (occurred at 2030-01-01_00-00-00)
@@ -56,7 +56,7 @@ def test_a_failure_is_told_in_one_sentence(report: str, told: str) -> None:
 
 
 def test_the_number_of_attempts_and_the_trial_are_named() -> None:
-    reason = described(reason_of_failure(KILLED, 3), "t001-s0", {"optim.lr": 1e30, "method": "faar"})
+    reason = describe_failure(reason_of_failure(KILLED, 3), "t001-s0", {"optim.lr": 1e30, "method": "faar"})
     assert reason.endswith("(tried 3 times) [t001-s0: optim.lr 1e+30, method faar]")
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from faar_ray.tune.execute import interrupts
-from faar_ray.tune.execute.ray_tune_adapters import BookCallback
+from faar_ray.tune.execute.ray_tune_adapters import StateCallback
 
 
 @pytest.fixture(autouse=True)
@@ -34,7 +34,7 @@ def test_one_that_was_swallowed_is_raised_at_the_next_turn(number: signal.Signal
             pass
 
     interrupts.listen()
-    turn: Any = BookCallback(None, tmp_path)
+    turn: Any = StateCallback(None, tmp_path)
     turn.on_step_begin(0, [])
     deaf = Deaf()
     watch = weakref.ref(deaf, hit)

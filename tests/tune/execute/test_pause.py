@@ -17,11 +17,11 @@ from faar_ray.cluster.capacity import Node
 from faar_ray.cluster.ray_cluster import connected
 from faar_ray.config.trial import TrialConfig
 from faar_ray.records import MEASURED, EpochRecord
-from faar_ray.storage.run_location import place_of_trial
+from faar_ray.storage.run_location import trial_paths
 from faar_ray.tracking.files.rank_trace import read_rank_trace
 from faar_ray.train.checkpoint import checkpoints_of, read_checkpoint, records_from_plain
 from faar_ray.train.fit import fit_spec
-from faar_ray.tune.execute.ray_tune import WATCHER
+from faar_ray.tune.execute.ray_tune import COORDINATOR_RESOURCES
 from faar_ray.tune.execute.trainable import TrialActor
 
 pytestmark = [pytest.mark.timeout(600), pytest.mark.slow]
@@ -57,7 +57,7 @@ def spec(folder: Path, name: str, workers: int = 1, **dotted: Any) -> dict[str, 
 
 
 def run(specs: list[dict[str, Any]], scheduler: FIFOScheduler, folder: Path) -> list[Trial]:
-    resources = [{"CPU": 1.0}] if specs[0]["workers"] == 1 else [WATCHER]
+    resources = [{"CPU": 1.0}] if specs[0]["workers"] == 1 else [COORDINATOR_RESOURCES]
     analysis = tune.run(
         tune.with_resources(TrialActor, tune.PlacementGroupFactory(resources)),
         config=tune.grid_search(specs) if len(specs) > 1 else specs[0],
@@ -71,7 +71,7 @@ def run(specs: list[dict[str, Any]], scheduler: FIFOScheduler, folder: Path) -> 
 
 
 def recorded(given: dict[str, Any]) -> list[EpochRecord]:
-    return records_from_plain(read_checkpoint(checkpoints_of(place_of_trial(given).folder)[-1])["records"])
+    return records_from_plain(read_checkpoint(checkpoints_of(trial_paths(given).folder)[-1])["records"])
 
 
 class PauseOnce(FIFOScheduler):
@@ -143,6 +143,6 @@ def test_an_exploited_trial_takes_ranks_and_past_of_the_better_one_and_its_own_c
     assert [row.rank_before for row in weak[2].ranks] == [row.rank for row in strong[1].ranks]
     assert {row.rho for row in weak[3].ranks if row.task == "shared"} == {0.5}
     assert {row.rho for row in strong[3].ranks if row.task == "shared"} == {0.9}
-    trace = read_rank_trace(place_of_trial(specs[1]).trace)
+    trace = read_rank_trace(trial_paths(specs[1]).trace)
     assert set(trace["trial_id"].to_pylist()) == {"weak"}
     assert trace.num_rows == sum(len(record.ranks) for record in weak)

@@ -13,7 +13,7 @@ from rich.console import Console
 from faar_ray.cluster.capacity import Node
 from faar_ray.cluster.ray_cluster import Machine
 from faar_ray.config.run_sections import Resources
-from faar_ray.tune.execute.resource_monitor import PATIENCE_S, MachineWatch
+from faar_ray.tune.execute.resource_monitor import PATIENCE_S, ResourceMonitor
 from faar_ray.tune.show.json_lines import JsonLines
 from faar_ray.tune.show.progress import Progress
 from faar_ray.tune.space.space import SearchSpace
@@ -49,15 +49,15 @@ def said() -> list[tuple[str, bool]]:
 @pytest.fixture
 def watch(
     driver: Callable[..., Any], space: Space, clock: Clock, nodes: list[Machine], said: list[tuple[str, bool]]
-) -> MachineWatch:
+) -> ResourceMonitor:
     def say(text: str, waiting: bool) -> None:
         said.append((text, waiting))
 
-    return MachineWatch(driver(space()).book, Resources(gpus_per_worker=1), say, lambda: nodes, clock)
+    return ResourceMonitor(driver(space()).book, Resources(gpus_per_worker=1), say, lambda: nodes, clock)
 
 
 def test_a_search_that_waits_says_so_once_and_again_when_machines_come(
-    watch: MachineWatch, clock: Clock, nodes: list[Machine], said: list[tuple[str, bool]]
+    watch: ResourceMonitor, clock: Clock, nodes: list[Machine], said: list[tuple[str, bool]]
 ) -> None:
     for second in range(100):
         clock.s = float(second)
@@ -75,7 +75,7 @@ def test_a_search_that_waits_says_so_once_and_again_when_machines_come(
     assert [waiting for _, waiting in said] == [True, False, True]  # lost again
 
 
-def test_the_start_of_a_trial_is_no_wait(watch: MachineWatch, clock: Clock, said: list[tuple[str, bool]]) -> None:
+def test_the_start_of_a_trial_is_no_wait(watch: ResourceMonitor, clock: Clock, said: list[tuple[str, bool]]) -> None:
     for second in (0.0, PATIENCE_S - 1):
         clock.s = second
         watch.look(well=False)
@@ -83,7 +83,7 @@ def test_the_start_of_a_trial_is_no_wait(watch: MachineWatch, clock: Clock, said
     assert said == []
 
 
-def test_nobody_waits_without_an_open_job(watch: MachineWatch, clock: Clock, said: list[tuple[str, bool]]) -> None:
+def test_nobody_waits_without_an_open_job(watch: ResourceMonitor, clock: Clock, said: list[tuple[str, bool]]) -> None:
     assert not watch.book.running
     for second in range(60):
         clock.s = float(second)

@@ -112,7 +112,7 @@ def test_of_trials_with_many_workers_those_cost_that_have_their_machines(budgete
 def test_downtime_and_replays_are_not_counted_and_nothing_twice(budgeted: Space, driver: Drive) -> None:
     def step(drive: Any, clock: Clock, epoch: int, seconds: float) -> None:
         clock.seconds += seconds
-        assert drive.book.verdict("t000-s0", epoch, METRICS) == ""
+        assert drive.book.stop_reason("t000-s0", epoch, METRICS) == ""
         drive.book.epoch("t000-s0", epoch, METRICS)
 
     def begun(clock: Clock, **over: Any) -> Any:
@@ -133,7 +133,7 @@ def test_downtime_and_replays_are_not_counted_and_nothing_twice(budgeted: Space,
     dearer = {"workers": 4, "gpus_per_worker": 0.5, "usd_per_hour": 10.0}
     third = begun(clock, resources=dearer, budget={"gpu_hours": 1.6, "usd": 90})
     clock.seconds += 360
-    assert third.book.verdict("t000-s0", 2, METRICS) == "budget.gpu_hours 1.6 was reached after 1.7 GPU-hours"
+    assert third.book.stop_reason("t000-s0", 2, METRICS) == "budget.gpu_hours 1.6 was reached after 1.7 GPU-hours"
     assert third.book._spending.amounts() == {"elapsed_s": 5760.0, "gpu_hours": 1.7, "usd": 7.0}
 
 

@@ -20,7 +20,7 @@ from faar_ray.tune.propose.distributions import (
 )
 from faar_ray.tune.propose.samplers import sampler_of
 from faar_ray.tune.space.abilities import sampler_faults
-from faar_ray.tune.space.conditions import unmet
+from faar_ray.tune.space.conditions import unmet_condition
 from faar_ray.tune.space.initial_points import first_points
 from faar_ray.tune.space.parameter import Parameter
 from faar_ray.tune.space.sections import SearchConfig
@@ -138,7 +138,7 @@ def fit(space: SearchSpace, drawn: dict[str, Any]) -> None:
     for key, value in drawn.items():
         parameter = space.parameters[key]
         assert parameter.contains(value)
-        assert not unmet(parameter, space.base, drawn)
+        assert not unmet_condition(parameter, space.base, drawn)
         name = optuna_name(key, parameter)
         held = to_optuna(space.parameters, {key: value})[name]
         dist = distribution(parameter)

@@ -11,11 +11,11 @@ import pytest
 from faar_ray.tune.propose.population import (
     FACTORS,
     RESAMPLED,
-    Copy,
+    Exploit,
     boundaries,
     copies,
     explored,
-    share,
+    quantile_size,
 )
 from faar_ray.tune.space.parameter import Parameter
 from faar_ray.tune.space.sections import SchedulerConfig
@@ -26,7 +26,7 @@ BETA = Parameter(min=0.5, max=0.9)
 LISTED = Parameter(values=(0.8, 0.9, 0.95))
 
 
-def chosen(values: dict[int, float], *, quantile: float = 0.25, room: int = 99, seed: int = 0) -> list[Copy]:
+def chosen(values: dict[int, float], *, quantile: float = 0.25, room: int = 99, seed: int = 0) -> list[Exploit]:
     params = {number: {"pdrs.rho_shared": 0.6 + 0.01 * number} for number in values}
     return copies(values, params, {"pdrs.rho_shared": RHO}, quantile=quantile, seed=seed, first=len(values), room=room)
 
@@ -45,27 +45,27 @@ def test_boundaries_lie_before_the_last_epoch(first: int, interval: int, epochs:
     [(8, 0.25, 2), (8, 0.26, 3), (5, 0.25, 2), (3, 0.5, 1), (3, 0.25, 1), (2, 0.5, 1), (2, 0.1, 1), (1, 0.5, 0)],
 )
 def test_nobody_is_among_the_worst_and_the_best(members: int, quantile: float, expected: int) -> None:
-    assert share(members, quantile) == expected
+    assert quantile_size(members, quantile) == expected
     assert 2 * expected <= members
 
 
 def test_the_worst_are_replaced_by_copies_of_the_best() -> None:
     values = {0: 5.0, 1: -3.0, 2: 9.0, 3: 0.0, 4: 1.0, 5: 8.0, 6: -1.0, 7: 2.0}
     found = chosen(values)
-    assert [(copy.loser, copy.heir) for copy in found] == [(1, 8), (6, 9)]
+    assert [(copy.replaced, copy.child) for copy in found] == [(1, 8), (6, 9)]
     assert {copy.parent for copy in found} <= {2, 5}
     parents = {copy.parent for seed in range(20) for copy in chosen(values, seed=seed)}
     assert parents == {2, 5}
 
 
 def test_a_metric_that_is_no_number_is_the_worst_and_of_equals_the_later_trial() -> None:
-    assert [copy.loser for copy in chosen({0: math.nan, 1: -50.0, 2: 1.0, 3: 1.0}, quantile=0.5)] == [0, 1]
-    assert [copy.loser for copy in chosen({0: 1.0, 1: 1.0, 2: 1.0, 3: 1.0}, quantile=0.5)] == [3, 2]
+    assert [copy.replaced for copy in chosen({0: math.nan, 1: -50.0, 2: 1.0, 3: 1.0}, quantile=0.5)] == [0, 1]
+    assert [copy.replaced for copy in chosen({0: 1.0, 1: 1.0, 2: 1.0, 3: 1.0}, quantile=0.5)] == [3, 2]
 
 
 def test_what_the_budget_has_left_goes_to_the_places_of_the_worst() -> None:
     values = {0: 5.0, 1: -3.0, 2: 9.0, 3: 0.0}
-    assert [copy.loser for copy in chosen(values, quantile=0.5, room=1)] == [1]
+    assert [copy.replaced for copy in chosen(values, quantile=0.5, room=1)] == [1]
     assert chosen(values, room=0) == []
     assert chosen({0: 5.0}) == []
 

@@ -19,7 +19,7 @@ from optuna.trial import FrozenTrial
 from faar_ray.records import TrialResult
 from faar_ray.report.results import read_results
 from faar_ray.report.source import read_study
-from faar_ray.storage.run_location import Place
+from faar_ray.storage.run_location import RunLocation
 from faar_ray.tracking.files.epoch_file import read_epochs
 from faar_ray.tracking.files.rank_trace import read_rank_trace
 
@@ -45,8 +45,8 @@ class Finished:
     trials: dict[str, FrozenTrial]
 
     @property
-    def place(self) -> Place:
-        return Place(self.folder / "runs" / "tiny")
+    def place(self) -> RunLocation:
+        return RunLocation(self.folder / "runs" / "tiny")
 
     @property
     def copies(self) -> dict[str, dict[str, Any]]:

@@ -14,13 +14,13 @@ from optuna.trial import TrialState
 
 from faar_ray.errors import ConfigError
 from faar_ray.records import TrialResult
-from faar_ray.storage.run_location import place_of
+from faar_ray.storage.run_location import location_of
 from faar_ray.tune.__main__ import main
 from faar_ray.tune.propose import journal
 from faar_ray.tune.propose.journal import open_journal
 from faar_ray.tune.propose.proposer import Proposer
 from faar_ray.tune.propose.warm_start import OlderRunFault, read_older, warm_start
-from faar_ray.tune.run.run_folder import hold
+from faar_ray.tune.run.run_folder import lock_run
 from faar_ray.tune.show.dry_run import samples
 from faar_ray.tune.space.space import SearchSpace
 
@@ -38,7 +38,7 @@ def older(space: Space, driver: Drive, tmp_path: Path) -> Callable[..., Path]:
         folder = tmp_path / "runs" / name
         plain = {"budget": {"trials": 12}, "scheduler": {"type": "none"}, "parameters": LR}
         ran = space(name=name, **{**plain, **over})
-        hold(folder, ran).close()
+        lock_run(folder, ran).close()
         driver(ran, folder / "study.log").run()
         return folder
 
@@ -163,7 +163,7 @@ def test_only_finished_trials_count_and_failures_do_not(space: Space, driver: Dr
         return {"delta_m": -float(job.number or 0), "trainable_params": 1e5}
 
     ran = space(name="old", controls=[{"method": "dora"}])
-    hold(tmp_path / "runs" / "old", ran).close()
+    lock_run(tmp_path / "runs" / "old", ran).close()
     played = driver(ran, tmp_path / "runs" / "old" / "study.log", train=train).run()
     states = [trial.state for trial in played.study.trials]
     assert {TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL} <= set(states)
@@ -175,7 +175,7 @@ def test_only_finished_trials_count_and_failures_do_not(space: Space, driver: Dr
 def test_conditions_must_be_met_by_what_an_older_trial_has(conditional: Space, driver: Drive, tmp_path: Path) -> None:
     storage = {"path": str(tmp_path / "runs")}
     ran = conditional(name="old", storage=storage, scheduler={"type": "none"}, budget={"trials": 12})
-    hold(tmp_path / "runs" / "old", ran).close()
+    lock_run(tmp_path / "runs" / "old", ran).close()
     driver(ran, tmp_path / "runs" / "old" / "study.log").run()
     same = conditional(storage=storage)
     assert len(read_older(same, "old").fitting) == 12
@@ -228,7 +228,7 @@ def test_a_run_is_found_by_name_path_and_uri(
 ) -> None:
     folder = older(budget={"trials": 3})
     monkeypatch.setenv("FAAR_RAY_CACHE", str(tmp_path / "cache"))
-    place = place_of(f"{s3}/runs", "old")
+    place = location_of(f"{s3}/runs", "old")
     shutil.copytree(folder, place.path)
     place.mirror().push("space.yaml", "study.log")
     monkeypatch.chdir(folder.parent)

@@ -12,10 +12,10 @@ from faar_ray.data.shards import scene_cache
 from faar_ray.errors import ConfigError
 from faar_ray.records import EpochRecord
 from faar_ray.storage.object_store import Remote
-from faar_ray.storage.run_location import place_of
+from faar_ray.storage.run_location import location_of
 from faar_ray.train.fit import fit_spec
 from faar_ray.tune.run.datasets import make_data
-from faar_ray.tune.run.jobs import Surroundings, reference_job, shards_uri
+from faar_ray.tune.run.jobs import RunContext, reference_job, shards_uri
 from faar_ray.tune.run.remote_run import check_remote
 
 from ..conftest import tiny_space
@@ -37,14 +37,14 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., No
 
 
 def test_a_trial_elsewhere_trains_on_what_the_driver_put_there(s3: str, machine: Callable[..., None]) -> None:
-    space, place = tiny_space(), place_of(f"{s3}/runs", "tiny")
+    space, place = tiny_space(), location_of(f"{s3}/runs", "tiny")
     machine("driver")
     said: list[str] = []
     make_data(space, said.append, shards_uri(place))
     assert said[-1] == f"putting data in {s3}/runs/data: 3 of 3 shards"
     assert len(Remote(f"{s3}/runs/data").files()) == 3
     job = reference_job(space, "semseg")
-    spec = Surroundings(place, space.resources, 1).spec(job, {}, {})
+    spec = RunContext(place, space.resources, 1).spec(job, {}, {})
 
     machine("worker", idle=True)
     assert isinstance(next(fit_spec(spec)), EpochRecord)
@@ -58,9 +58,9 @@ def test_a_trial_elsewhere_trains_on_what_the_driver_put_there(s3: str, machine:
 
 
 def test_a_search_in_a_folder_hands_nothing_out(tmp_path: Path) -> None:
-    assert shards_uri(place_of(str(tmp_path), "tiny")) == ""
+    assert shards_uri(location_of(str(tmp_path), "tiny")) == ""
 
 
 def test_a_run_cannot_be_called_as_the_shards_folder(s3: str) -> None:
     with pytest.raises(ConfigError, match="is where searches put their data; choose another"):
-        check_remote(place_of(f"{s3}/runs", "data"), resume=False)
+        check_remote(location_of(f"{s3}/runs", "data"), resume=False)

@@ -16,7 +16,7 @@ from faar_ray.records import TrialResult
 from faar_ray.storage import lease as lease_module
 from faar_ray.storage.lease import NAME, Lease
 from faar_ray.storage.object_store import Remote
-from faar_ray.storage.run_location import Place, place_of
+from faar_ray.storage.run_location import RunLocation, location_of
 from faar_ray.tune.run import remote_run
 from faar_ray.tune.run.jobs import Job
 from faar_ray.tune.run.remote_run import check_remote, mirrored
@@ -24,16 +24,16 @@ from faar_ray.tune.space.space import SearchSpace
 
 
 @pytest.fixture
-def place(s3: str) -> Place:
-    return place_of(f"{s3}/runs", "rho")
+def place(s3: str) -> RunLocation:
+    return location_of(f"{s3}/runs", "rho")
 
 
 @pytest.fixture
-def remote(place: Place) -> Remote:
+def remote(place: RunLocation) -> Remote:
     return Remote(place.uri)
 
 
-def write(place: Place, name: str, text: str) -> None:
+def write(place: RunLocation, name: str, text: str) -> None:
     (place.path / name).parent.mkdir(parents=True, exist_ok=True)
     (place.path / name).write_text(text)
 
@@ -84,7 +84,7 @@ def test_a_driver_whose_run_was_taken_over_hears_of_it(remote: Remote) -> None:
     assert remote.read(NAME) is not None
 
 
-def test_what_the_driver_writes_goes_up_after_every_event(place: Place, remote: Remote) -> None:
+def test_what_the_driver_writes_goes_up_after_every_event(place: RunLocation, remote: Remote) -> None:
     write(place, "space.yaml", "version: 1\n")
     with mirrored(place, fresh=True) as twin:
         assert twin is not None
@@ -97,7 +97,7 @@ def test_what_the_driver_writes_goes_up_after_every_event(place: Place, remote: 
     assert remote.read(NAME) is None
 
 
-def test_a_resumed_run_is_what_the_bucket_has(place: Place, remote: Remote) -> None:
+def test_a_resumed_run_is_what_the_bucket_has(place: RunLocation, remote: Remote) -> None:
     remote.write("study.log", b"of another machine\n")
     remote.write("trials/t000-s0/config.yaml", b"x: 1\n")
     write(place, "study.log", "of an earlier run here\n")
@@ -108,7 +108,7 @@ def test_a_resumed_run_is_what_the_bucket_has(place: Place, remote: Remote) -> N
     assert remote.read("study.log") == b"of another machine\n"
 
 
-def test_a_run_that_could_not_start_leaves_nothing(place: Place, remote: Remote) -> None:
+def test_a_run_that_could_not_start_leaves_nothing(place: RunLocation, remote: Remote) -> None:
     write(place, "space.yaml", "version: 1\n")
     with pytest.raises(FaarRayError, match="no MLflow"), mirrored(place, fresh=True):
         raise FaarRayError("no MLflow")
@@ -116,7 +116,9 @@ def test_a_run_that_could_not_start_leaves_nothing(place: Place, remote: Remote)
     assert remote.read(NAME) is None
 
 
-def test_a_storage_that_gives_out_is_told_at_the_next_event(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_storage_that_gives_out_is_told_at_the_next_event(
+    place: RunLocation, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with mirrored(place, fresh=True) as twin:
         assert twin is not None
 
@@ -131,7 +133,7 @@ def test_a_storage_that_gives_out_is_told_at_the_next_event(place: Place, monkey
 
 
 def test_the_lease_is_refreshed_while_nothing_happens(
-    place: Place, remote: Remote, monkeypatch: pytest.MonkeyPatch
+    place: RunLocation, remote: Remote, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(remote_run, "REFRESH_S", 0.2)
     with mirrored(place, fresh=True) as twin:
@@ -141,7 +143,7 @@ def test_the_lease_is_refreshed_while_nothing_happens(
     assert remote.read(NAME) is not None
 
 
-def test_names_are_refused_as_on_a_disk(place: Place, remote: Remote) -> None:
+def test_names_are_refused_as_on_a_disk(place: RunLocation, remote: Remote) -> None:
     assert check_remote(place, resume=False) == place
     with pytest.raises(ConfigError, match=r"--resume: there is no run in s3://.*/runs/rho; without --resume"):
         check_remote(place, resume=True)
@@ -154,12 +156,12 @@ def test_names_are_refused_as_on_a_disk(place: Place, remote: Remote) -> None:
 
 
 def test_a_local_run_has_no_twin(tmp_path: Path) -> None:
-    with mirrored(Place(tmp_path), fresh=True) as twin:
+    with mirrored(RunLocation(tmp_path), fresh=True) as twin:
         assert twin is None
 
 
 def test_what_mlflow_is_to_get_of_a_trial_is_fetched_from_where_it_trained(
-    place: Place, remote: Remote, space: Callable[..., SearchSpace]
+    place: RunLocation, remote: Remote, space: Callable[..., SearchSpace]
 ) -> None:
     job = Job("t000-s0", "trial", space().trial_config({}), {}, 0)
     here = place.trial(job.trial_id)

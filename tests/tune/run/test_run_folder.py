@@ -11,9 +11,9 @@ import pytest
 
 from faar_ray.errors import ConfigError, DataError
 from faar_ray.tune.run.run_folder import (
-    check_name,
+    check_resumable,
     differences,
-    hold,
+    lock_run,
     read_run,
     resolved,
     stored_space,
@@ -27,35 +27,35 @@ Space = Callable[..., SearchSpace]
 def test_a_name_in_use_is_refused_and_nothing_is_touched(space: Space, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(ConfigError, match="exists already: --resume goes on with it, --name NEW starts another"):
-        check_name(tmp_path, space(), resume=False)
+        check_resumable(tmp_path, space(), resume=False)
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
 def test_a_run_that_is_not_there_cannot_be_resumed(space: Space, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="there is no run in"):
-        check_name(tmp_path / "gone", space(), resume=True)
+        check_resumable(tmp_path / "gone", space(), resume=True)
     assert not (tmp_path / "gone").exists()
 
 
 def test_a_changed_space_is_not_resumed_and_the_difference_is_named(space: Space, tmp_path: Path) -> None:
-    hold(tmp_path, space()).close()
-    check_name(tmp_path, space(), resume=True)
+    lock_run(tmp_path, space()).close()
+    check_resumable(tmp_path, space(), resume=True)
     changed = space(parameters={"pdrs.rho_shared": {"max": 0.9, "prior": 0.8}}, base={"pdrs": {"beta": 0.5}})
     with pytest.raises(ConfigError) as caught:
-        check_name(tmp_path, changed, resume=True)
+        check_resumable(tmp_path, changed, resume=True)
     text = "\n".join(caught.value.faults)
     assert "parameters.pdrs.rho_shared.max was 0.99 when the run was started and is 0.9 now" in text
     assert "base.pdrs.beta was absent when the run was started and is 0.5 now" in text
 
 
 def test_a_run_from_before_a_key_existed_goes_on(space: Space, tmp_path: Path) -> None:
-    hold(tmp_path, space()).close()
+    lock_run(tmp_path, space()).close()
     stored = stored_space(tmp_path)
     del stored["scheduler"]["min_trials"]
     (tmp_path / "space.yaml").write_text(json.dumps(stored))
-    check_name(tmp_path, space(), resume=True)
+    check_resumable(tmp_path, space(), resume=True)
     with pytest.raises(ConfigError, match=r"scheduler\.min_trials was 3 when the run was started and is 5 now"):
-        check_name(tmp_path, space(scheduler={"min_trials": 5}), resume=True)
+        check_resumable(tmp_path, space(scheduler={"min_trials": 5}), resume=True)
 
 
 def test_more_budget_and_other_resources_may_be_given_on_resume(space: Space) -> None:
@@ -64,20 +64,20 @@ def test_more_budget_and_other_resources_may_be_given_on_resume(space: Space) ->
 
 
 def test_the_stored_space_is_one_that_tune_reads(space: Space, tmp_path: Path) -> None:
-    hold(tmp_path, space(constraints=["trainable_params <= 4.0e6"])).close()
+    lock_run(tmp_path, space(constraints=["trainable_params <= 4.0e6"])).close()
     assert resolved(read_space(tmp_path / "space.yaml")) == stored_space(tmp_path)
 
 
 def test_one_driver_at_a_time(space: Space, tmp_path: Path) -> None:
-    held = hold(tmp_path, space())
+    held = lock_run(tmp_path, space())
     with pytest.raises(ConfigError, match="a search is running in"):
-        hold(tmp_path, space())
+        lock_run(tmp_path, space())
     held.close()
-    hold(tmp_path, space()).close()
+    lock_run(tmp_path, space()).close()
 
 
 def test_run_json_survives_and_a_missing_one_is_empty(space: Space, tmp_path: Path) -> None:
-    held = hold(tmp_path, space())
+    held = lock_run(tmp_path, space())
     assert read_run(held) == {}
     facts: dict[str, Any] = {"name": "tiny", "tracking_uri": "sqlite:///x", "parent_run_id": "1", "objectives": []}
     write_run(held, facts)
@@ -88,4 +88,4 @@ def test_run_json_survives_and_a_missing_one_is_empty(space: Space, tmp_path: Pa
 def test_a_broken_stored_space_is_named(tmp_path: Path, space: Space) -> None:
     (tmp_path / "space.yaml").write_text("[")
     with pytest.raises(DataError, match=r"space\.yaml: is not readable"):
-        check_name(tmp_path, space(), resume=True)
+        check_resumable(tmp_path, space(), resume=True)

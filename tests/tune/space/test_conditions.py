@@ -17,7 +17,7 @@ from faar_ray.report.results import read_results, write_results
 from faar_ray.report.words.answer import answer
 from faar_ray.tune.run.run_folder import as_yaml
 from faar_ray.tune.show.dry_run import samples
-from faar_ray.tune.space.conditions import in_order, judged
+from faar_ray.tune.space.conditions import in_order, split_active
 from faar_ray.tune.space.initial_points import grid, planned
 from faar_ray.tune.space.parameter import Parameter
 from faar_ray.tune.space.space import SearchSpace, read_space
@@ -64,17 +64,17 @@ def test_conditions_are_judged_on_the_preset_of_the_sampled_method(conditional: 
         "decoder.filter": "radial",
         "decoder.expansion": 2,
     }
-    active, inactive = judged(parameters, base, whole)
+    active, inactive = split_active(parameters, base, whole)
     assert active == {"method": "dora"}
     assert inactive["decoder.filter"] == "method must be 'faar', got 'dora'"
     assert inactive["decoder.expansion"] == "decoder.filter must be 'radial', got 'grid'"  # nested
-    assert judged(parameters, base, {**whole, "method": "faar"}) == ({**whole, "method": "faar"}, {})
-    assert judged(parameters, base, {"decoder.cutoff": 0.5})[0] == {}  # the base's kind
+    assert split_active(parameters, base, {**whole, "method": "faar"}) == ({**whole, "method": "faar"}, {})
+    assert split_active(parameters, base, {"decoder.cutoff": 0.5})[0] == {}  # the base's kind
 
 
 def test_true_is_not_one(conditional: Space) -> None:
     parameters = {"optim.lr": Parameter(min=0.1, max=0.2, when={"decoder.expansion": True})}
-    assert judged(parameters, {"decoder": {"expansion": 1}}, {"optim.lr": 0.1})[0] == {}
+    assert split_active(parameters, {"decoder": {"expansion": 1}}, {"optim.lr": 0.1})[0] == {}
 
 
 def test_a_space_with_conditions_survives_being_written_and_read(conditional: Space, tmp_path: Path) -> None:
@@ -148,7 +148,7 @@ def test_an_inactive_parameter_s_own_value_may_be_named(tmp_path: Path) -> None:
         "KEY", "optim.lr: {min: 0.1, max: 1, when: {optim.batch_size: 16}}"
     )
     path.write_text(text)
-    assert judged(read_space(path).parameters, {}, {"method": "dora", "optim.lr": 0.5})[1] == {}
+    assert split_active(read_space(path).parameters, {}, {"method": "dora", "optim.lr": 0.5})[1] == {}
 
 
 def test_circles_are_refused_once_each(tmp_path: Path) -> None:
@@ -244,7 +244,7 @@ def test_any_conditions_are_obeyed_or_refused_but_never_raise_anything_else(
         assert all(fault.startswith(f"{tmp_path}/a.yaml:") for fault in error.faults)
         return
     for sample in samples(found, 3):
-        assert list(sample) == list(judged(found.parameters, found.base, sample)[0])
+        assert list(sample) == list(split_active(found.parameters, found.base, sample)[0])
 
 
 # lists and points
