@@ -19,7 +19,7 @@ TASKS = ("semseg", "human_parts", "saliency", "normals", "depth", "edge")
 
 @pytest.fixture
 def trial(tmp_path: Path) -> Path:
-    raw = {"backbone": {"pretrained": False}, "pdrs": {"init_rank": 2}, "data": {"tasks": TASKS}}
+    raw = {"backbone": {"pretrained": False}, "ranks": {"init_rank": 2}, "data": {"tasks": TASKS}}
     config = TrialConfig.resolve(raw)
     write_adapter(tmp_path / "t" / "adapter.safetensors", build_model(config), config)
     pixels = np.random.default_rng(0).integers(0, 255, (40, 90, 3), dtype=np.uint8)

@@ -15,8 +15,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     # the settings of the authors' released code
     "faar_release": {
         "adapter": {"kind": "dora", "norm": "attached", "scale": 4.0},
-        "ranks": {"kind": "pdrs"},
-        "pdrs": {"init_rank": 32, "beta": 0.98, "rho_shared": 0.2, "update": "all", "floor": 2, "margin": 1},
+        "ranks": {"kind": "pdrs", "init_rank": 32},
+        "pdrs": {"beta": 0.98, "rho_shared": 0.2, "update": "all", "floor": 2, "margin": 1},
         "decoder": {**TS_PD, "filter": "radial"},
     },
     # rows of the seed's component table; what a row adds, it adds to fixed-rank LoRA with the HRNet head

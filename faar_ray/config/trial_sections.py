@@ -143,7 +143,7 @@ class PlacementConfig(Section):
 class SinewichConfig(Section):
     """Free Sinewich: one base M per layer, turned into task weights by sin(omega_t M)."""
 
-    rank: Rank | None = Field(None, description="Rank of a base M = A W B^T; null: as pdrs.init_rank.")
+    rank: Rank | None = Field(None, description="Rank of a base M = A W B^T; null: as ranks.init_rank.")
     layers: Annotated[tuple[LayerName, ...], Field(min_length=1, strict=False)] = Field(
         ("proj", "fc1", "fc2"),
         description="Linears with a base, in the last block of each stage (as MTLoRA places task adapters).",
@@ -206,17 +206,24 @@ class SinewichConfig(Section):
 class RanksConfig(Section):
     """Who decides the ranks."""
 
-    kind: Literal["fixed", "pdrs"] = Field("pdrs", description="`fixed` keeps `pdrs.init_rank` throughout.")
+    kind: Literal["fixed", "pdrs"] = Field("pdrs", description="`fixed` keeps the initial ranks throughout.")
+    init_rank: Rank | RankOfStages = Field(
+        64,
+        description="Rank at the start, at most a layer's smaller side. Also per stage: {0: 2, 1: 2, 2: 3, 3: 16}.",
+    )
+    task_init_rank: Rank | RankOfStages | None = Field(
+        None, description="Rank at the start of task adapters, also per stage; null: as init_rank."
+    )
+
+    def initial(self, *, shared: bool, stage: int = 0) -> int:
+        """Rank at the start of a shared or of a task adapter, in a stage."""
+        ranks = self.init_rank if shared or self.task_init_rank is None else self.task_init_rank
+        return at_stage(ranks, stage)
 
 
 class PdrsConfig(Section):
     """Performance-Driven Rank Shrinking (FAAR)."""
 
-    init_rank: Rank | RankOfStages = Field(
-        64,
-        description="Rank at the start, at most a layer's smaller side; `ranks.kind: fixed` keeps it. "
-        "Also per stage: {0: 2, 1: 2, 2: 3, 3: 16}.",
-    )
     beta: Annotated[float, Field(ge=0, lt=1)] = Field(0.98, description="EMA factor of the importance scores.")
     rho_shared: Coverage | CoverageOfStages = Field(
         0.95, description="Coverage ratio rho of shared adapters; also per stage: {0: 0.8, 1: 0.8, 2: 0.9, 3: 0.95}."

@@ -134,8 +134,14 @@ def did_you_mean(word: str, names: Iterable[str]) -> str:
     return f" (did you mean {near[0]!r}?)" if near else ""
 
 
-def unknown_key(key: str, names: Iterable[str]) -> str:
-    """The rule that an unknown key breaks."""
+RENAMED = {"pdrs.init_rank": "ranks.init_rank"}
+"""Keys of earlier versions, and what they are called now."""
+
+
+def unknown_key(key: str, names: Iterable[str], section: str = "") -> str:
+    """The rule that an unknown key of a section breaks."""
+    if new := RENAMED.get(f"{section}.{key}" if section else key):
+        return f"unknown key: it is called {new} now"
     known, (first, dot, rest) = set(names), key.partition(".")
     if dot and first in known:
         return f"unknown key: write it nested, {first}: {{{rest}: ...}}"
@@ -171,7 +177,9 @@ def _fault(path: KeyPath, details: list[ErrorDetails], schema: dict[str, Any]) -
     if "missing" in kinds:
         return Issue(path, "required key is missing")
     if "extra_forbidden" in kinds:
-        return Issue(path, unknown_key(str(path[-1]), _names(schema, path[:-1])))
+        return Issue(
+            path, unknown_key(str(path[-1]), _names(schema, path[:-1]), str(path[-2]) if len(path) > 1 else "")
+        )
     if "value_error" in kinds:
         return _own_fault(path, kinds["value_error"])
     value = details[0]["input"]

@@ -33,7 +33,7 @@ UNFIT = re.compile(r"[\x00\ud800-\udfff]")
 LINE_BREAK = re.compile("\r\n|[\r\n\x85\u2028\u2029]")
 """Where lines end in YAML."""
 STAGE_KEY = re.compile(r"[0-9]{1,3}")
-"""Keys below the top that are numbers, taken as text: the stages of `pdrs.init_rank: {0: 2, 1: 2, 2: 3, 3: 16}`."""
+"""Keys below the top that are numbers, taken as text: the stages of `ranks.init_rank: {0: 2, 1: 2, 2: 3, 3: 16}`."""
 NO_CHARACTER = re.compile(r"\\U(?!0010|000)[0-9a-fA-F]{8}")
 SYNTAX = [
     (r"tab", "a tab cannot indent or separate here, use spaces"),

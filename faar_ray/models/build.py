@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from functools import partial
 
 from faar_ray.adapters import ClockNet, FullBase, LowRankFactors, SineBase, SineHidden, Site
-from faar_ray.config.trial import TrialConfig, at_stage
+from faar_ray.config.trial import TrialConfig
 from faar_ray.decoders import Decoder, build_decoder
 from faar_ray.models.backbone import build_backbone, set_trainable
 from faar_ray.models.ensemble import TaskEnsemble, ViTEnsemble
@@ -82,14 +82,16 @@ def map_sides(image_size: int, *, merged: bool) -> list[int]:
 
 def _warn_clipped_ranks(model: MultiTaskModel, config: TrialConfig) -> None:
     def wanted(adapter: LowRankFactors) -> int:
-        stage = adapter.site.stage
-        return base_rank(config, stage) if isinstance(adapter, SineBase) else at_stage(config.pdrs.init_rank, stage)
+        stage, shared = adapter.site.stage, adapter.site.shared
+        if isinstance(adapter, SineBase):
+            return base_rank(config, stage)
+        return config.ranks.initial(shared=shared, stage=stage)
 
     clipped = [adapter for adapter in adapter_list(model) if adapter.rank < wanted(adapter)]
     if clipped:
         ranks = sorted({(a.site.stage, a.rank) for a in clipped})
         told = ", ".join(f"{rank} in stage {stage}" for stage, rank in ranks)
-        keys = "pdrs.init_rank" if config.sinewich.rank is None else "pdrs.init_rank or sinewich.rank"
+        keys = "ranks.init_rank" if config.sinewich.rank is None else "ranks.init_rank or sinewich.rank"
         log.warning(
             "%s: above the smaller side of its layer for %d adapters, which start at %s", keys, len(clipped), told
         )

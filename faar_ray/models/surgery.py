@@ -17,7 +17,7 @@ from faar_ray.adapters import (
     build_adapter,
     build_base,
 )
-from faar_ray.config.trial import TrialConfig, at_stage
+from faar_ray.config.trial import TrialConfig
 from faar_ray.errors import ConfigError
 from faar_ray.models.ensemble import StreamedLinear
 from faar_ray.models.swin.task_block import ORDER, TaskBlock
@@ -93,7 +93,7 @@ def base_owners(config: TrialConfig) -> tuple[str, ...]:
 
 def base_rank(config: TrialConfig, stage: int) -> int:
     """Rank of a base as the config asks for it."""
-    return config.sinewich.rank or at_stage(config.pdrs.init_rank, stage)
+    return config.sinewich.rank or config.ranks.initial(shared=True, stage=stage)
 
 
 def adapt_all_blocks(backbone: SwinTransformer, config: TrialConfig) -> None:
@@ -125,7 +125,8 @@ def _share(block: SwinTransformerBlock, layer: str, config: TrialConfig, stage: 
 
 def _adapter(block: SwinTransformerBlock, site: Site, config: TrialConfig) -> LoRA:
     weight_OI = linear_of(block, site.layer).weight
-    return build_adapter(weight_OI, site, config.adapter, at_stage(config.pdrs.init_rank, site.stage), config.seed)
+    rank = config.ranks.initial(shared=site.shared, stage=site.stage)
+    return build_adapter(weight_OI, site, config.adapter, rank, config.seed)
 
 
 def task_block(

@@ -1,6 +1,6 @@
 """The main job: a search space in, an answer out.
 
-references -> trials and controls (Ray Tune asks the book, the book asks Optuna) -> results, report, answer
+references -> trials and controls (Ray Tune asks the search_state, the search_state asks Optuna) -> results, report, answer
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class Outcome:
 class Parts:
     """What a search is put together from; a benchmark gives others, which measure or replay."""
 
-    book: Callable[..., SearchState] = SearchState
+    search_state: Callable[..., SearchState] = SearchState
     actor: type[Trainable] = TrialActor
 
 
@@ -100,21 +100,21 @@ def run_search(
             references = References(space, proposer.results())
             pen.reconcile([(job_of(space, result), result) for result in proposer.results()])
             watchers: list[Watcher] = [*([twin] if twin else []), pen, progress]
-            book = parts.book(
+            search_state = parts.search_state(
                 space,
                 proposer,
                 references,
                 control_jobs(space),
                 watchers=watchers,
                 run_id=pen.run_id,
-                say=progress.note,
+                notify=progress.note,
             )
-            if not book.finished():
-                train(space, book, folder, place, pen, progress, address, parts.actor)
+            if not search_state.finished():
+                train(space, search_state, folder, place, pen, progress, address, parts.actor)
             progress.phase("writing the report")
             if twin:
                 twin.gather()
-            found = conclude(space, folder, place, proposer, book, pen)
+            found = conclude(space, folder, place, proposer, search_state, pen)
             if twin:
                 twin.push()
             return found
@@ -122,7 +122,7 @@ def run_search(
 
 def train(
     space: SearchSpace,
-    book: SearchState,
+    search_state: SearchState,
     folder: RunFolder,
     place: RunLocation,
     pen: Pen,
@@ -135,24 +135,26 @@ def train(
 
     def spec(job: Job) -> dict[str, object]:
         alone = job.role == "reference"
-        return around.spec(job, {} if alone else book.references.val, {} if alone else book.references.test)
+        return around.spec(
+            job, {} if alone else search_state.references.val, {} if alone else search_state.references.test
+        )
 
     progress.phase("starting Ray")
     with connected(address) as machines:
         cluster_file = None if address is None else cluster_of(space.resources.cluster) or cluster_from_ray(machines)
-        book.concurrent = cluster_capacity(space.resources, machines, cluster_file).concurrent
+        search_state.concurrent = cluster_capacity(space.resources, machines, cluster_file).concurrent
         make_data(space, progress.phase, shards_uri(place))
         progress.phase("opening MLflow")
         assert pen.tracker.parent  # nothing starts before MLflow is open
-        with abort_on_storage_error(book, folder.path):
-            watch = ResourceMonitor(book, space.resources, progress.machines)
-            cluster.run_jobs(book, spec, space.resources, space.failure.max_retries, folder.ray, actor, watch)
-    if isinstance(book.fatal, StorageError):
-        raise book.fatal
+        with abort_on_storage_error(search_state, folder.path):
+            watch = ResourceMonitor(search_state, space.resources, progress.machines)
+            cluster.run_jobs(search_state, spec, space.resources, space.failure.max_retries, folder.ray, actor, watch)
+    if isinstance(search_state.fatal, StorageError):
+        raise search_state.fatal
 
 
 def conclude(
-    space: SearchSpace, folder: RunFolder, place: RunLocation, proposer: Proposer, book: SearchState, pen: Pen
+    space: SearchSpace, folder: RunFolder, place: RunLocation, proposer: Proposer, search_state: SearchState, pen: Pen
 ) -> Outcome:
     """Results, report and answer of a search that came to its end; MLflow has the last word, and may be late."""
     uri, parent = pen.tracker.uri, pen.tracker.parent
@@ -162,15 +164,15 @@ def conclude(
     results = write_search_results(folder, proposer, pen)
     finished = [result for result in results if result.role == "trial" and result.state == "COMPLETE"]
     complete = [result for result in finished if proposer.feasible(result)]
-    fault = book.fatal or (None if complete else nothing_feasible(space, results))
+    fault = search_state.fatal or (None if complete else nothing_feasible(space, results))
     report = build_report(folder.path, pen)
-    unwritten = pen.end_search("FAILED" if book.fatal else "FINISHED", report)
+    unwritten = pen.end_search("FAILED" if search_state.fatal else "FINISHED", report)
     if not all(result.run_id for result in results):  # runs that were made at last
         write_search_results(folder, proposer, pen)
     best = best_of(complete, space.objectives)
     found = answer(results, space.objectives, space.limits)
     counts = proposer.counts()
-    return Outcome(place, uri, parent, counts, results, best, found, book.limit, fault, unwritten)
+    return Outcome(place, uri, parent, counts, results, best, found, search_state.limit, fault, unwritten)
 
 
 def write_search_results(folder: RunFolder, proposer: Proposer, pen: Pen) -> list[TrialResult]:

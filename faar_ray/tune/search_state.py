@@ -1,4 +1,4 @@
-"""The driver's book of a search: which job is next, what each has done, how it ended. Ray's searcher, scheduler and
+"""The driver's search_state of a search: which job is next, what each has done, how it ended. Ray's searcher, scheduler and
 callback only turn its pages, so all decisions are here and none needs Ray.
 """
 
@@ -64,7 +64,7 @@ class SearchState:
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self.space, self.proposer, self.references = space, proposer, references
-        self.concurrent, self.watchers, self.run_id, self.say, self.now = concurrent, watchers, run_id, notify, now
+        self.concurrent, self.watchers, self.run_id, self.notify, self.now = concurrent, watchers, run_id, notify, now
         self.running: dict[str, Running] = {}
         self.waiting: dict[str, Running] = {}
         """Open jobs that hold no machine until their generation is whole."""

@@ -24,7 +24,6 @@ from faar_ray.cluster.node_types import ClusterFile, NodeType
 from faar_ray.cluster.ray_cluster import Machine
 from faar_ray.config.run_sections import Resources
 from faar_ray.errors import ConfigError
-from faar_ray.tune.space.sections import SearchResources
 
 TABLES: Any = autoscaler_pb2  # generated at import: no checker sees what is in it
 HEAD = NodeType("head", Node(0, 0), 1, 0.2, False, True)
@@ -77,13 +76,13 @@ def test_what_never_fits_is_refused_and_the_file_named_where_none_was_given() ->
 
 def test_a_cluster_file_that_is_not_there_is_told_at_the_key_and_a_faulty_one_at_its_own_line(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"^resources\.cluster: .*gone\.yaml: no such file"):
-        cluster_of(SearchResources(cluster=str(tmp_path / "gone.yaml")))
+        cluster_of(str(tmp_path / "gone.yaml"))
     broken = tmp_path / "broken.yaml"
     broken.write_text("cluster_name: a:b\nmax_workers: 2\nprovider: {type: aws}\n")
     with pytest.raises(ConfigError) as fault:
-        cluster_of(SearchResources(cluster=str(broken)))
+        cluster_of(str(broken))
     assert all(line.startswith(f"{broken}:") for line in fault.value.faults)
-    assert cluster_of(SearchResources()) is None
+    assert cluster_of(None) is None
 
 
 def test_what_an_autoscaler_reported_to_ray_counts(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,9 +12,6 @@ from faar_ray.cluster.node_types import PRICE, ClusterFile, NodeType
 from faar_ray.cluster.prices import dearest_share, idle_price, price_of, top_price
 from faar_ray.cluster.ray_cluster import Machine
 from faar_ray.config.run_sections import Resources
-from faar_ray.errors import ConfigError
-from faar_ray.tune.run.pricing import priced
-from faar_ray.tune.space.space import SearchSpace
 
 HEAD = NodeType("head", Node(0, 0), 1, 0.2, False, True)
 SPOT = NodeType("spot", Node(16, 2), 4, 0.8, True, False)
@@ -60,21 +56,3 @@ def test_a_live_machine_has_the_price_of_its_label_else_of_its_type() -> None:
     assert price_of(Machine("a", SPOT.node, False, {PRICE: "0.5"}), CLUSTER.types) == 0.5
     assert price_of(Machine("a", SPOT.node, False, {}), CLUSTER.types) == 0.8
     assert price_of(Machine("a", Node(1, 0), False, {PRICE: "cheap"}), CLUSTER.types) is None
-
-
-def test_the_clusters_price_counts_where_the_space_gives_none(space: Callable[..., SearchSpace]) -> None:
-    given = space(resources={"usd_per_hour": 7.0, "cluster": "c.yaml"}, budget={"usd": 10.0})
-    assert priced(given, CLUSTER).resources.usd_per_hour == 7.0
-    left = space(resources={"gpus_per_worker": 1.0, "cluster": "c.yaml"}, budget={"usd": 10.0})
-    assert priced(left, CLUSTER).resources.usd_per_hour == 1.2
-
-
-def test_a_budget_of_usd_without_a_price_is_refused_and_the_node_named(space: Callable[..., SearchSpace]) -> None:
-    left = space(resources={"gpus_per_worker": 1.0, "cluster": "c.yaml"}, budget={"usd": 10.0})
-    lacking = replace(CLUSTER, types=(HEAD, replace(SPOT, usd_per_hour=None), SURE))
-    with pytest.raises(
-        ConfigError, match=r"budget.usd: must be null .*c.yaml prices no trial \(spot: no label usd-per-"
-    ):
-        priced(left, lacking)
-    free = space(resources={"gpus_per_worker": 1.0, "cluster": "c.yaml"})
-    assert priced(free, lacking).resources.usd_per_hour is None

@@ -36,9 +36,10 @@ placement:
   layers: [qkv, proj]
   task_blocks: last
 sinewich: {blur: matrix, blur_size: 7, sigma: 1.0}
-ranks: {kind: pdrs}
-pdrs:
+ranks:
+  kind: pdrs
   init_rank: {0: 2, 1: 2, 2: 3, 3: 16}
+pdrs:
   rho_shared: 0.9   # of shared adapters
   rho_task: {0: 0.8, 1: 0.8, 2: 0.9, 3: 0.95}
 decoder: {kind: ts_pd, primary: [semseg]}

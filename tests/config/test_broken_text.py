@@ -17,7 +17,7 @@ SMALL = """\
 version: 1
 name: small
 base:
-  pdrs: {init_rank: 16}
+  ranks: {init_rank: 16}
 parameters:
   pdrs.rho_shared: {min: 0.3, max: 0.99, scale: log1m, prior: 0.95}
 objectives:
@@ -58,7 +58,7 @@ def said(folder: Path, raw: str | bytes) -> list[str]:
         f"!!map\n{SMALL}",
         small("16", "0o20"),
         small("16", "0x10"),
-        small("{init_rank: 16}", "&p {init_rank: 16}") + "controls: [{pdrs: *p}]\n",
+        small("{init_rank: 16}", "&p {init_rank: 16}") + "controls: [{ranks: *p}]\n",
         SMALL + "budget: {trials: 9223372036854775807}\n",
         LISTED + "search: {sampler: grid, seeds: 8}\n",
     ],
@@ -79,22 +79,22 @@ def test_a_text_that_only_looks_unusual_is_read(tmp_path: Path, raw: str | bytes
         (SMALL.encode("utf-16"), "1:1: not UTF-8 text (byte 0xff)"),
         (small("small", "sm\xe4ll").encode("latin-1"), "2:9: not UTF-8 text (byte 0xe4)"),
         (small("small", "sm\0all"), "2:9: character U+0000 is not allowed in YAML"),
-        (small("  pdrs: {", "\tpdrs: {"), "4:1: not YAML: a tab cannot indent"),
+        (small("  ranks: {", "\tranks: {"), "4:1: not YAML: a tab cannot indent"),
         (SMALL + "name: again\n", "9:1: name: duplicate key, first on line 2"),
-        (small("16}", "16, init_rank: 8}"), "4:25: pdrs.init_rank: duplicate key, first on line 4"),
+        (small("16}", "16, init_rank: 8}"), "4:26: ranks.init_rank: duplicate key, first on line 4"),
         (small("{init_rank: 16}", "&p {init_rank: 16}\n  optim: {<<: *p}"), "5:11: optim: merge keys (<<) are not"),
         (f"&top\n{SMALL}again: *top\n", "1:1: again: an alias (*name) must not hold itself"),
         (SMALL + "again: *top\n", "9:8: not YAML: 'top' has no &name before it"),
         (BOMB, "1:1: more than 20000 values"),
         ("a: " + "[" * 1000, "1:1: nested too deeply"),
         ("a: " + "[" * 50 + "]" * 50, "1:24: a.0.0.0.0."),
-        (small("16", "!!python/object:os.system x"), "4:21: pdrs.init_rank: tag !!python/object:os.system is not"),
-        (small("16", "99999999999999999999"), "4:21: pdrs.init_rank: must fit in 64 bits, got 99999999999999999999"),
-        (small("16", "9" * 5000), "4:21: pdrs.init_rank: must fit in 64 bits, got an integer of 5000 digits"),
+        (small("16", "!!python/object:os.system x"), "4:22: ranks.init_rank: tag !!python/object:os.system is not"),
+        (small("16", "99999999999999999999"), "4:22: ranks.init_rank: must fit in 64 bits, got 99999999999999999999"),
+        (small("16", "9" * 5000), "4:22: ranks.init_rank: must fit in 64 bits, got an integer of 5000 digits"),
         (small("0.95", ".nan"), "6:56: pdrs.rho_shared.prior: must be finite, got nan"),
         (small("0.95", "1e999"), "6:56: pdrs.rho_shared.prior: must be finite, got inf"),
-        (small("16", "1_6"), "4:10: pdrs.init_rank: must be an integer or a mapping of the stages"),
-        (small("16", "12:30"), "4:10: pdrs.init_rank: must be an integer or a mapping of the stages"),
+        (small("16", "1_6"), "4:11: ranks.init_rank: must be an integer or a mapping of the stages"),
+        (small("16", "12:30"), "4:11: ranks.init_rank: must be an integer or a mapping of the stages"),
         (small("small", "2024-01-01 10:00"), "2:1: name: must be a folder's name"),
         (small("small", '"\\ud800"'), r"2:7: name: must be without null or half characters, got '\ud800'"),
         (SMALL + 'storage: {path: "a\\0b"}\n', "9:17: storage.path: must be without null or half characters"),
@@ -108,7 +108,7 @@ def test_a_text_that_only_looks_unusual_is_read(tmp_path: Path, raw: str | bytes
         (small("small", "a: b"), "2:8: not YAML: a colon that makes no key here"),
         (small("small", "'small"), "2:7: not YAML: a quote is not closed"),
         (small("small", "@small"), "2:7: not YAML: text that begins with @ needs quotes"),
-        (small("  pdrs:", "pdrs\n  pdrs:"), "4:1: not YAML: a key without a colon and a space after it"),
+        (small("  ranks:", "ranks\n  ranks:"), "4:1: not YAML: a key without a colon and a space after it"),
         ("pdrs\n" + SMALL, "2:8: not YAML: a colon that makes no key here: its text needs quotes, or the line above"),
         (LISTED + "search: {sampler: grid, seeds: 90000000}\nbudget: {trials: 90000000}\n", "10:10: search.sampler"),
         (SMALL.replace(RANGE, WIDE) + "search: {sampler: grid}\nscheduler: {type: none}\n", "13:10: search.sampler"),
@@ -138,10 +138,11 @@ def command(module: str, folder: Path, *words: str) -> subprocess.CompletedProce
 @pytest.mark.parametrize(
     ("raw", "overrides", "faults"),
     [
-        (small("pdrs: {init_rank: 16}", "pdrs: {init_rnk: 16, beta: 2}") + "budget: {trial: 3}\n", ["fo=1", "seed=x"], [
-            "space.yaml:4:10: pdrs.init_rnk: unknown key (did you mean 'init_rank'?)",
-            "space.yaml:4:24: pdrs.beta: must satisfy 0 <= beta < 1, got 2",
-            "space.yaml:9:10: budget.trial: unknown key (did you mean 'trials'?)",
+        (small("ranks: {init_rank: 16}", "ranks: {init_rnk: 16}\n  pdrs: {beta: 2, init_rank: 8}") + "budget: {trial: 3}\n", ["fo=1", "seed=x"], [
+            "space.yaml:4:11: ranks.init_rnk: unknown key (did you mean 'init_rank'?)",
+            "space.yaml:5:10: pdrs.beta: must satisfy 0 <= beta < 1, got 2",
+            "space.yaml:5:19: pdrs.init_rank: unknown key: it is called ranks.init_rank now",
+            "space.yaml:10:10: budget.trial: unknown key (did you mean 'trials'?)",
             "command line: fo=1: unknown key",
             "command line: seed=x: must be an integer, got 'x'",
         ]),

@@ -74,10 +74,10 @@ def test_a_config_is_frozen() -> None:
         ("pdrs.rho_shared", 0),
         ("pdrs.rho_task", -0.1),
         ("pdrs.beta", 1),
-        ("pdrs.init_rank", 0),
-        ("pdrs.init_rank", 8.0),
-        ("pdrs.init_rank", "8"),
-        ("pdrs.init_rank", True),
+        ("ranks.init_rank", 0),
+        ("ranks.init_rank", 8.0),
+        ("ranks.init_rank", "8"),
+        ("ranks.init_rank", True),
         ("optim.lr", float("inf")),
         ("optim.lr", float("nan")),
         ("optim.lr", "1e-3"),
@@ -118,8 +118,12 @@ def test_rho_of_task_adapters_follows_the_shared_one_unless_given() -> None:
 def test_a_number_may_be_given_per_stage_with_keys_as_text_or_numbers() -> None:
     for keys in ((0, 1, 2, 3), ("0", "1", "2", "3"), ("3", "1", "2", "0")):
         values = {0: 2, 1: 2, 2: 3, 3: 16}
-        pdrs = TrialConfig.resolve({"pdrs": {"init_rank": {key: values[int(key)] for key in keys}}}).pdrs
-        assert [at_stage(pdrs.init_rank, stage) for stage in range(4)] == [2, 2, 3, 16]
+        ranks = TrialConfig.resolve({"ranks": {"init_rank": {key: values[int(key)] for key in keys}}}).ranks
+        assert [at_stage(ranks.init_rank, stage) for stage in range(4)] == [2, 2, 3, 16]
+    ranks = TrialConfig.resolve({"ranks": {"init_rank": 8}}).ranks
+    assert (ranks.initial(shared=True, stage=2), ranks.initial(shared=False, stage=2)) == (8, 8)
+    ranks = TrialConfig.resolve({"ranks": {"init_rank": 8, "task_init_rank": values}}).ranks
+    assert [ranks.initial(shared=shared, stage=3) for shared in (True, False)] == [8, 16]
     rho = {"0": 0.5, "1": 0.6, "2": 0.7, "3": 0.8}
     config = TrialConfig.resolve({"pdrs": {"rho_shared": 0.9, "rho_task": rho}})
     assert [config.pdrs.rho(shared=False, stage=stage) for stage in range(4)] == [0.5, 0.6, 0.7, 0.8]
@@ -131,10 +135,10 @@ def test_a_number_may_be_given_per_stage_with_keys_as_text_or_numbers() -> None:
 @pytest.mark.parametrize(
     ("key", "value", "why"),
     [
-        ("pdrs.init_rank", {"0": 2, "1": 2, "2": 3}, "each of the stages 0, 1, 2, 3"),
-        ("pdrs.init_rank", {"0": 2, "1": 2, "2": 3, "3": 4, "4": 5}, "each of the stages"),
-        ("pdrs.init_rank", {"0": 2, "1": 2, "2": 3, "3": 0}, "greater than or equal to 1"),
-        ("pdrs.init_rank", {}, "got none"),
+        ("ranks.init_rank", {"0": 2, "1": 2, "2": 3}, "each of the stages 0, 1, 2, 3"),
+        ("ranks.init_rank", {"0": 2, "1": 2, "2": 3, "3": 4, "4": 5}, "each of the stages"),
+        ("ranks.init_rank", {"0": 2, "1": 2, "2": 3, "3": 0}, "greater than or equal to 1"),
+        ("ranks.init_rank", {}, "got none"),
         ("pdrs.rho_shared", {"0": 0.5, "1": 0.5, "2": 1.5, "3": 0.5}, "less than or equal to 1"),
         ("pdrs.rho_task", {"low": 0.5}, "each of the stages"),
     ],
@@ -162,13 +166,13 @@ def test_a_single_task_reference_needs_no_word_about_consensus() -> None:
 
 def test_the_two_statements_of_faar_differ_where_seed_and_code_do() -> None:
     seed, code = (TrialConfig.resolve({"method": m}) for m in ("faar", "faar_release"))
-    assert (seed.pdrs.rho_shared, seed.pdrs.init_rank, seed.pdrs.update, seed.decoder.filter) == (
+    assert (seed.pdrs.rho_shared, seed.ranks.init_rank, seed.pdrs.update, seed.decoder.filter) == (
         0.95,
         64,
         "active",
         "grid",
     )
-    assert (code.pdrs.rho_shared, code.pdrs.init_rank, code.pdrs.update, code.decoder.filter) == (
+    assert (code.pdrs.rho_shared, code.ranks.init_rank, code.pdrs.update, code.decoder.filter) == (
         0.2,
         32,
         "all",

@@ -18,8 +18,8 @@ def written(folder: Path, text: str) -> Path:
 
 def test_a_trial_file_is_a_trial_config_with_run_level_keys(tmp_path: Path) -> None:
     text = "method: lora\nname: one\nstorage: {path: out}\nreferences: {semseg: 40, human_parts: 30, normals: 25.5}\n"
-    trial = read_trial(written(tmp_path, text), ["pdrs.init_rank=4"])
-    assert trial.config == TrialConfig.resolve({"method": "lora", "pdrs": {"init_rank": 4}})
+    trial = read_trial(written(tmp_path, text), ["ranks.init_rank=4"])
+    assert trial.config == TrialConfig.resolve({"method": "lora", "ranks": {"init_rank": 4}})
     assert type(trial.config) is TrialConfig
     assert (trial.name, trial.storage.path, trial.resources.workers) == ("one", "out", 1)
     assert trial.references == {"semseg": 40.0, "human_parts": 30.0, "normals": 25.5}

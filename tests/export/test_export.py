@@ -24,7 +24,7 @@ Trial = tuple[Path, MultiTaskModel, TrialConfig]
 
 def make_trial(folder: Path, **dotted: object) -> Trial:
     """A trial's folder as training leaves it: adapters moved and shrunk."""
-    raw = {"backbone": {"pretrained": False}, "pdrs": {"init_rank": 4}, "data": {"tasks": TASKS}}
+    raw = {"backbone": {"pretrained": False}, "ranks": {"init_rank": 4}, "data": {"tasks": TASKS}}
     config = TrialConfig.resolve(raw, **dotted)
     model = build_model(config).eval()
     torch.manual_seed(0)

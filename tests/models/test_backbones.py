@@ -21,7 +21,7 @@ VIT = "vit_tiny_patch16_224"
 
 def model(name: str, method: str = "faar", side: int = 64, **dotted: Any) -> MultiTaskModel:
     raw = {"method": method, "backbone": {"name": name, "pretrained": False}, "data": {"image_size": side}}
-    return build_model(TrialConfig.resolve(raw, **{"pdrs.init_rank": 2, "decoder.width": 2, **dotted})).eval()
+    return build_model(TrialConfig.resolve(raw, **{"ranks.init_rank": 2, "decoder.width": 2, **dotted})).eval()
 
 
 def image(side: int = 64) -> Tensor:

@@ -18,7 +18,7 @@ WITHOUT_CONSENSUS = {"decoder.xt_cons": False}
 
 def trained(method: str = "faar", **dotted: Any) -> MultiTaskModel:
     """A small model whose adapters, filters and norms have moved, some of them shrunk."""
-    raw = {"method": method, "backbone": {"pretrained": False}, "pdrs": {"init_rank": 4}, "data": {"tasks": TASKS}}
+    raw = {"method": method, "backbone": {"pretrained": False}, "ranks": {"init_rank": 4}, "data": {"tasks": TASKS}}
     model = build_model(TrialConfig.resolve(raw, **dotted)).eval()
     torch.manual_seed(0)
     with torch.no_grad():

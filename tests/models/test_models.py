@@ -19,7 +19,7 @@ PASCAL = {"name": "pascal_context", "tasks": ["semseg", "human_parts", "saliency
 
 
 def micro(method: str = "faar", **dotted: Any) -> MultiTaskModel:
-    raw = {"method": method, "backbone": {"pretrained": False}, "pdrs": {"init_rank": 4}}
+    raw = {"method": method, "backbone": {"pretrained": False}, "ranks": {"init_rank": 4}}
     return build_model(TrialConfig.resolve(raw, **dotted)).eval()
 
 
@@ -98,7 +98,7 @@ def test_a_task_adapter_changes_its_own_task_only() -> None:
 
 
 def test_inits_of_a_seed_do_not_depend_on_rank_or_method() -> None:
-    heads = [micro(**{"pdrs.init_rank": rank}).decoder.heads.state_dict() for rank in (2, 8)] + [
+    heads = [micro(**{"ranks.init_rank": rank}).decoder.heads.state_dict() for rank in (2, 8)] + [
         micro("lora").decoder.heads.state_dict()
     ]
     for name in heads[0]:
@@ -109,7 +109,7 @@ def test_inits_of_a_seed_do_not_depend_on_rank_or_method() -> None:
 
 
 def test_the_rank_is_clipped_to_the_smaller_side_of_a_layer() -> None:
-    ranks = {a.site.layer: a.rank for a in adapter_list(micro(**{"pdrs.init_rank": 64})) if a.site.stage == 0}
+    ranks = {a.site.layer: a.rank for a in adapter_list(micro(**{"ranks.init_rank": 64})) if a.site.stage == 0}
     assert ranks == {"qkv": 24, "proj": 24, "fc1": 24, "fc2": 24}
 
 
@@ -125,7 +125,7 @@ def test_what_trains_is_what_the_method_says(method: str, light: bool) -> None:
 
 def test_accounting_on_swin_tiny_and_pascal() -> None:
     """METHODS: trained besides adapters: norms 23,040, tables 23,322, patch embedding 4,896 (its norm 192 of it)."""
-    raw = {"backbone": {"name": TINY, "pretrained": False}, "data": PASCAL, "pdrs": {"init_rank": 5}}
+    raw = {"backbone": {"name": TINY, "pretrained": False}, "data": PASCAL, "ranks": {"init_rank": 5}}
     raw["decoder"] = {"kind": "hrnet"}
     parts = parameters_by_part(build_model(TrialConfig.resolve(raw)))
     assert parts["norms"] + parts["other"] == 23_040 + 23_322 + 4_896
@@ -138,7 +138,7 @@ def test_a_local_checkpoint_is_loaded_and_a_misfit_names_its_keys(tmp_path: Any)
     weights = timm.create_model(TINY, num_classes=10).state_dict()
     torch.save({"model": weights}, tmp_path / "tiny.pth")
     raw = {"backbone": {"name": TINY, "checkpoint": str(tmp_path / "tiny.pth")}, "data": PASCAL}
-    model = build_model(TrialConfig.resolve(raw, **{"pdrs.init_rank": 2}))
+    model = build_model(TrialConfig.resolve(raw, **{"ranks.init_rank": 2}))
     loaded = model.backbone.layers[2].blocks[0].attn.qkv.base.weight
     assert torch.equal(loaded, weights["layers.2.blocks.0.attn.qkv.weight"])
 

@@ -20,7 +20,7 @@ PUBLISHED = 3_380_000
 
 
 def micro(method: str, **dotted: Any) -> MultiTaskModel:
-    raw = {"method": method, "backbone": {"pretrained": False}, "pdrs": {"init_rank": 4}}
+    raw = {"method": method, "backbone": {"pretrained": False}, "ranks": {"init_rank": 4}}
     return build_model(TrialConfig.resolve(raw, **dotted)).eval()
 
 
@@ -82,16 +82,16 @@ def test_a_layer_that_is_not_task_specific_stays_shared_in_an_ensemble() -> None
 
 def test_ranks_may_start_differently_in_each_stage(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
-        model = micro("lora", **{"pdrs.init_rank": {"0": 2, "1": 3, "2": 5, "3": 16}})
+        model = micro("lora", **{"ranks.init_rank": {"0": 2, "1": 3, "2": 5, "3": 16}})
     assert {(a.site.stage, a.rank) for a in adapter_list(model)} == {(0, 2), (1, 3), (2, 5), (3, 16)}
     assert not caplog.records
 
 
 def test_a_rank_above_a_layers_smaller_side_is_clipped_and_said(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
-        micro("lora", **{"pdrs.init_rank": 30})
+        micro("lora", **{"ranks.init_rank": 30})
     (message,) = [record.getMessage() for record in caplog.records]
-    assert message.startswith("pdrs.init_rank: above the smaller side of its layer for 17 adapters")
+    assert message.startswith("ranks.init_rank: above the smaller side of its layer for 17 adapters")
     assert "24 in stage 0" in message
 
 
@@ -104,7 +104,7 @@ def test_what_faar_holds_on_swin_tiny_is_its_sum_term_by_term(
         f"method: faar\ndata: {{name: pascal_context, tasks: [{', '.join(TASKS)}], image_size: 448}}\n"
         "backbone: {name: swin_tiny_patch4_window7_224}\nranks: {kind: fixed}\n"
     )
-    assert main([str(tmp_path / "faar.yaml"), f"pdrs.init_rank={ranks}", "--dry-run", "--json"]) == 0
+    assert main([str(tmp_path / "faar.yaml"), f"ranks.init_rank={ranks}", "--dry-run", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     factors = magnitudes = 0
     for stage, (dim, depth, rank) in enumerate(zip((96, 192, 384, 768), (2, 2, 6, 2), stages, strict=True)):

@@ -37,7 +37,7 @@ PUBLISHED = {64: 6_530_000, 32: 4_040_000}
 
 
 def micro(method: str = "free_sinewich", **dotted: Any) -> MultiTaskModel:
-    raw = {"method": method, "backbone": {"pretrained": False}, "pdrs": {"init_rank": 4}}
+    raw = {"method": method, "backbone": {"pretrained": False}, "ranks": {"init_rank": 4}}
     return build_model(TrialConfig.resolve(raw, **dotted)).eval()
 
 
@@ -60,7 +60,7 @@ def test_counts_on_swin_tiny_beside_the_published(
 ) -> None:
     """4.1% above at rank 64, 2.2% below at rank 32."""
     file = tmp_path / "t.yaml"
-    file.write_text(json.dumps({"method": "free_sinewich", **SWIN_T, "pdrs": {"init_rank": rank}}))
+    file.write_text(json.dumps({"method": "free_sinewich", **SWIN_T, "ranks": {"init_rank": rank}}))
     assert main([str(file), "--dry-run", "--json"]) == 0
     counted = json.loads(capsys.readouterr().out)
     terms = counted["terms"]
@@ -225,7 +225,7 @@ def test_what_does_not_fit_together_is_refused(dotted: dict[str, Any], words: st
 
 
 def test_on_a_vit_kernels_have_one_tap() -> None:
-    keys: dict[str, Any] = {"backbone.name": "vit_tiny_patch16_224", "pdrs.init_rank": 2}
+    keys: dict[str, Any] = {"backbone.name": "vit_tiny_patch16_224", "ranks.init_rank": 2}
     model = moved(micro(**keys))
     predictions = model(image())
     assert set(predictions) == {"semseg", "human_parts", "normals"}

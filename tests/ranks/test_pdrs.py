@@ -33,7 +33,7 @@ def backward(of: list[LowRankFactors], seed: int) -> None:
 
 def test_masks_are_uniform_prefixes_and_depend_on_seed_step_and_adapter_only() -> None:
     first, second = adapters(), adapters()
-    a, b = (PDRS(x, PdrsConfig(init_rank=6), seed=7, epochs=4) for x in (first, second))
+    a, b = (PDRS(x, PdrsConfig(), seed=7, epochs=4) for x in (first, second))
     torch.rand(123)  # the global state must not matter
     drawn = []
     for step in range(3000):
@@ -48,7 +48,7 @@ def test_masks_are_uniform_prefixes_and_depend_on_seed_step_and_adapter_only() -
 
 def test_free_epochs_have_no_mask_and_no_shrink() -> None:
     of = adapters()
-    policy = PDRS(of, PdrsConfig(init_rank=6, rho_shared=0.1, free_epochs=2), seed=0, epochs=4)
+    policy = PDRS(of, PdrsConfig(rho_shared=0.1, free_epochs=2), seed=0, epochs=4)
     policy.sample_mask(2, 50)
     assert [a.active for a in of] == [6, 6, 6]
     backward(of, 0)
@@ -59,7 +59,7 @@ def test_free_epochs_have_no_mask_and_no_shrink() -> None:
 
 def test_no_shrink_before_start_epoch() -> None:
     of = adapters()
-    policy = PDRS(of, PdrsConfig(init_rank=6, rho_shared=0.1, start_epoch=1), seed=0, epochs=3)
+    policy = PDRS(of, PdrsConfig(rho_shared=0.1, start_epoch=1), seed=0, epochs=3)
     backward(of, 0)
     policy.observe()
     assert {r.rank for r in policy.end_epoch(0, None)} == {6}
@@ -101,7 +101,7 @@ def test_uniform_importance_is_not_pruned_by_the_default_update() -> None:
 
 def test_pooled_scope_keeps_shared_and_task_adapters_apart() -> None:
     of = adapters(4)
-    policy = PDRS(of, PdrsConfig(init_rank=6, scope="pooled", rho_shared=1.0, rho_task=0.2), seed=0, epochs=2)
+    policy = PDRS(of, PdrsConfig(scope="pooled", rho_shared=1.0, rho_task=0.2), seed=0, epochs=2)
     backward(of, 1)
     policy.observe()
     ranks = {r.task: [q.rank for q in policy.end_epoch(0, None) if q.task == r.task] for r in policy.end_epoch(0, None)}
@@ -121,7 +121,7 @@ def staged(count: int, rank: int = 6) -> list[LowRankFactors]:
 def test_each_stage_may_have_a_coverage_of_its_own(scope: str) -> None:
     of = staged(4)
     rho = {"0": 0.05, "1": 0.05, "2": 1.0, "3": 0.5}
-    config = TrialConfig.resolve({"pdrs": {"init_rank": 6, "scope": scope, "rho_shared": rho}}).pdrs
+    config = TrialConfig.resolve({"ranks": {"init_rank": 6}, "pdrs": {"scope": scope, "rho_shared": rho}}).pdrs
     policy = PDRS(of, config, seed=0, epochs=2)
     backward(of, 1)
     policy.observe()
@@ -134,7 +134,7 @@ def test_each_stage_may_have_a_coverage_of_its_own(scope: str) -> None:
 
 def test_the_trace_row_lets_anyone_recompute_k() -> None:
     of = adapters()
-    policy = PDRS(of, PdrsConfig(init_rank=6, rho_shared=0.7), seed=0, epochs=2)
+    policy = PDRS(of, PdrsConfig(rho_shared=0.7), seed=0, epochs=2)
     for step in range(30):
         policy.sample_mask(0, step)
         backward(of, step)

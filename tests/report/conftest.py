@@ -23,7 +23,8 @@ SPACE = """version: 1
 name: rho
 base:
   data: {name: scenes, tasks: [semseg, human_parts, normals]}
-  pdrs: {init_rank: 16, beta: 0.95, start_epoch: 1, free_epochs: 3}
+  ranks: {init_rank: 16}
+  pdrs: {beta: 0.95, start_epoch: 1, free_epochs: 3}
 parameters:
   pdrs.rho_shared: {min: 0.3, max: 0.99, scale: log1m, prior: 0.95}
 objectives:
@@ -33,9 +34,9 @@ objectives:
 SEARCHED = {0.95: (0, 1), 0.312: (0,), 0.803: (0, 1), 0.987: (0, 1), 0.564: (0,)}
 PRUNED = {0.35: 3, 0.42: 2}
 CONTROLS: tuple[tuple[dict[str, Any], float, int], ...] = (
-    ({"method": "dora", "pdrs.init_rank": 16}, -0.9, 426_000),
-    ({"method": "dora", "pdrs.init_rank": 4}, -3.9, 117_000),
-    ({"method": "lora", "pdrs.init_rank": 16}, -1.9, 184_000),
+    ({"method": "dora", "ranks.init_rank": 16}, -0.9, 426_000),
+    ({"method": "dora", "ranks.init_rank": 4}, -3.9, 117_000),
+    ({"method": "lora", "ranks.init_rank": 16}, -1.9, 184_000),
 )
 SEED_EFFECT = {0: 0.6, 1: -0.9}
 

@@ -18,7 +18,7 @@ from faar_ray.report.results import read_results, write_results
 def result(trial: str = "t000-s0", **changed: Any) -> TrialResult:
     plain: dict[str, Any] = {
         "trial_id": trial, "config_id": "ab", "seed": 0, "role": "trial", "state": "COMPLETE",
-        "params": {"pdrs.rho_shared": 0.95, "pdrs.init_rank": 16}, "metrics": {"delta_m": -1.0}, "seconds": 3.5,
+        "params": {"pdrs.rho_shared": 0.95, "ranks.init_rank": 16}, "metrics": {"delta_m": -1.0}, "seconds": 3.5,
         "epochs": 6, "run_id": "f00", "reason": "",
     }  # fmt: skip
     return TrialResult(**{**plain, **changed})
@@ -32,7 +32,7 @@ def test_columns_are_the_contracts(tmp_path: Path) -> None:
     assert table.column_names[:2] == ["trial_id", "config_id"]
     assert {"seed", "state", "role", "pdrs.rho_shared", "delta_m", "seconds", "epochs"} <= set(table.column_names)
     assert table.schema.field("pdrs.rho_shared").type == pa.float64()
-    assert table.schema.field("pdrs.init_rank").type == pa.int64()
+    assert table.schema.field("ranks.init_rank").type == pa.int64()
 
 
 def test_what_a_trial_does_not_have_stays_absent(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ PATHS: dict[str, dict[str, Any]] = {
 
 def moved(path: str, **dotted: Any) -> MultiTaskModel:
     """Away from its start, under a prefix."""
-    raw = {"backbone": {"pretrained": False}, "pdrs": {"init_rank": 6}, **PATHS[path]}
+    raw = {"backbone": {"pretrained": False}, "ranks": {"init_rank": 6}, **PATHS[path]}
     model = build_model(TrialConfig.resolve(raw, **dotted)).eval()
     torch.manual_seed(0)
     for i, adapter in enumerate(adapter_list(model)):
@@ -79,7 +79,7 @@ def test_compiled_is_near_plain(path: str) -> None:
 
 
 def test_a_trial_shrinks_and_learns(tmp_path: Path) -> None:
-    raw = {"data": {"train_images": 48, "val_images": 24}, "pdrs": {"init_rank": 6, "rho_shared": 0.7}}
+    raw = {"data": {"train_images": 48, "val_images": 24}, "ranks": {"init_rank": 6}, "pdrs": {"rho_shared": 0.7}}
     config = TrialConfig.resolve(raw, **{"optim.epochs": 3, "optim.batch_size": 16})
     first, *_, last = fit(config, tmp_path, trial_id="t", trace=tmp_path / "t.parquet")
     assert last.metrics["train/loss"] < first.metrics["train/loss"]
@@ -87,7 +87,7 @@ def test_a_trial_shrinks_and_learns(tmp_path: Path) -> None:
 
 
 def test_two_workers_share_an_accelerator(tmp_path: Path) -> None:
-    raw = {"data": {"train_images": 48, "val_images": 24}, "pdrs": {"init_rank": 6, "rho_shared": 0.7}}
+    raw = {"data": {"train_images": 48, "val_images": 24}, "ranks": {"init_rank": 6}, "pdrs": {"rho_shared": 0.7}}
     config = TrialConfig.resolve(raw, **{"optim.epochs": 2, "optim.batch_size": 16, "optim.precision": "bf16"})
     spec = {
         "trial_id": "t",

@@ -23,7 +23,8 @@ from faar_ray.train.trial import Trial
 RAW: dict[str, Any] = {
     "data": {"tasks": ["semseg", "normals"], "image_size": 32, "train_images": 32, "val_images": 16, "test_images": 16},
     "backbone": {"pretrained": False},
-    "pdrs": {"init_rank": 6, "rho_shared": 0.95},
+    "ranks": {"init_rank": 6},
+    "pdrs": {"rho_shared": 0.95},
     "optim": {
         "epochs": 4,
         "batch_size": 8,
@@ -136,8 +137,8 @@ def test_who_has_a_checkpoint_of_its_own_does_not_begin_again(parent: Path, tmp_
 
 
 def test_what_cannot_change_and_what_is_not_there_is_told(parent: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"pdrs\.init_rank: cannot change while a trial trains; only optim\.lr"):
-        fork_from_parent(parent / "parent", tmp_path / "copy", config(pdrs__init_rank=5), 2)
+    with pytest.raises(ConfigError, match=r"ranks\.init_rank: cannot change while a trial trains; only optim\.lr"):
+        fork_from_parent(parent / "parent", tmp_path / "copy", config(ranks__init_rank=5), 2)
     with pytest.raises(DataError, match=r"epoch_0000\.pt: is not there"):
         fork_from_parent(parent / "parent", tmp_path / "copy", config(), 1)
     assert not checkpoints_of(tmp_path / "copy")

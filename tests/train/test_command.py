@@ -22,7 +22,8 @@ TRIAL: dict[str, Any] = {
     "method": "faar",
     "data": {"train_images": 20, "val_images": 10, "image_size": 32},
     "backbone": {"pretrained": False},
-    "pdrs": {"init_rank": 4, "rho_shared": 0.6},
+    "ranks": {"init_rank": 4},
+    "pdrs": {"rho_shared": 0.6},
     "optim": {"epochs": 2, "batch_size": 10},
     "references": {"semseg": 30.0, "human_parts": 20.0, "normals": 30.0},
 }
@@ -47,7 +48,7 @@ def test_dry_run_counts_by_part_and_trains_nothing(config: Path, capsys: pytest.
 
 
 def test_overrides_may_follow_options(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([str(config), "--dry-run", "method=dora", "--json", "pdrs.init_rank=2"]) == 0
+    assert main([str(config), "--dry-run", "method=dora", "--json", "ranks.init_rank=2"]) == 0
     assert json.loads(capsys.readouterr().out)["method"] == "dora"
 
 

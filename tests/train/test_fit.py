@@ -28,7 +28,8 @@ from faar_ray.train.step import NonFiniteLoss
 SMALL: dict[str, Any] = {
     "data": {"train_images": 48, "val_images": 24, "test_images": 24, "image_size": 32},
     "backbone": {"drop_path": 0.2, "pretrained": False},  # any weights do here
-    "pdrs": {"init_rank": 6, "rho_shared": 0.7, "beta": 0.9},
+    "ranks": {"init_rank": 6},
+    "pdrs": {"rho_shared": 0.7, "beta": 0.9},
     "optim": {"epochs": 4, "batch_size": 16, "lr": 5e-3, "decoder_lr": 6e-3, "warmup_steps": 2},
 }
 REFERENCES = {"semseg": 30.0, "human_parts": 20.0, "normals": 30.0}

@@ -32,7 +32,8 @@ SMALL: dict[str, Any] = {
     "data": {"train_images": 48, "val_images": 24, "test_images": 24, "image_size": 32},
     "backbone": {"drop_path": 0.2, "pretrained": False},
     "sinewich": {"gradient_cosine_every": 2},
-    "pdrs": {"init_rank": 6, "rho_shared": 0.7, "beta": 0.9},
+    "ranks": {"init_rank": 6},
+    "pdrs": {"rho_shared": 0.7, "beta": 0.9},
     "optim": {"epochs": 3, "batch_size": 16, "lr": 5e-3, "decoder_lr": 6e-3, "warmup_steps": 2},
 }
 

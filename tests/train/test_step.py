@@ -19,7 +19,7 @@ RAW: dict[str, Any] = {
     "data": {"tasks": ["semseg", "normals", "depth"], "image_size": 32, "train_images": 20, "val_images": 8,
              "test_images": 8},
     "backbone": {"pretrained": False},
-    "pdrs": {"init_rank": 4},
+    "ranks": {"init_rank": 4},
     "optim": {"epochs": 2, "batch_size": 8, "warmup_steps": 2},
 }  # fmt: skip
 
@@ -129,7 +129,7 @@ def test_parts_draw_one_mask_for_each_step(monkeypatch: pytest.MonkeyPatch) -> N
         forwards.append(len(image))
         return forward(image)
 
-    monkeypatch.setattr(made.policy, "draw", told_draw)
+    monkeypatch.setattr(made.policy, "sample_mask", told_draw)
     monkeypatch.setattr(made, "forward", told_forward)
     train_epoch(made, 0)
     assert draws == [0, 1, 2]

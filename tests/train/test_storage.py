@@ -26,7 +26,8 @@ from faar_ray.train.session import Session
 TRIAL: dict[str, Any] = {
     "data": {"tasks": ["semseg", "normals"], "image_size": 32, "train_images": 20, "val_images": 10},
     "backbone": {"pretrained": False, "drop_path": 0.2},
-    "pdrs": {"init_rank": 4, "rho_shared": 0.6},
+    "ranks": {"init_rank": 4},
+    "pdrs": {"rho_shared": 0.6},
     "optim": {"epochs": 3, "batch_size": 10, "warmup_steps": 2},
 }
 

@@ -29,7 +29,7 @@ TINY: dict[str, Any] = {
             "test_images": 16,
         },
         "backbone": {"pretrained": False},
-        "pdrs": {"init_rank": 4},
+        "ranks": {"init_rank": 4},
         "optim": {"epochs": 3, "batch_size": 8, "warmup_steps": 2},
     },
     "parameters": {"pdrs.rho_shared": {"min": 0.5, "max": 0.99, "scale": "log1m", "prior": 0.95}},
@@ -77,29 +77,33 @@ def invented(job: Job, epoch: int) -> Metrics:
 
 
 class Driver:
-    """Plays Ray: takes jobs from the book, one epoch of every open job in turn."""
+    """Plays Ray: takes jobs from the search_state, one epoch of every open job in turn."""
 
-    def __init__(self, space: SearchSpace, journal: Path, train: Trainer = invented, concurrent: int = 1, **book: Any):
+    def __init__(
+        self, space: SearchSpace, journal: Path, train: Trainer = invented, concurrent: int = 1, **search_state: Any
+    ):
         self.study = open_journal(journal, space.name, space.objectives)
         self.proposer = Proposer(space, self.study)
-        references = book.pop("references", None) or References(space, self.proposer.results(), journal.parent)
-        self.book = SearchState(space, self.proposer, references, control_jobs(space), concurrent=concurrent, **book)
+        references = search_state.pop("references", None) or References(space, self.proposer.results(), journal.parent)
+        self.search_state = SearchState(
+            space, self.proposer, references, control_jobs(space), concurrent=concurrent, **search_state
+        )
         self.train = train
         self.open: dict[str, tuple[Job, int]] = {}
         self.order: list[str] = []
 
     def run(self) -> Driver:
-        """Until the book is finished."""
-        while not self.book.finished():
+        """Until the search_state is finished."""
+        while not self.search_state.finished():
             self.take()
             for name in list(self.open):
                 self.step(name)
         return self
 
     def take(self) -> None:
-        """All jobs that the book hands out now."""
-        while (job := self.book.next_job()) is not None:
-            self.book.resources_acquired(job.trial_id)
+        """All jobs that the search_state hands out now."""
+        while (job := self.search_state.next_job()) is not None:
+            self.search_state.resources_acquired(job.trial_id)
             self.open[job.trial_id] = (job, 0)
             self.order.append(job.trial_id)
 
@@ -108,16 +112,16 @@ class Driver:
         job, epoch = self.open[name]
         metrics = self.train(job, epoch)
         if "error" in metrics:
-            self.book.failed(name, "it broke")
+            self.search_state.failed(name, "it broke")
         else:
             done = epoch + 1 == (job.pause_after or job.config.optim.epochs)
-            stop = False if done else bool(self.book.stop_reason(name, epoch, metrics))
-            self.book.epoch(name, epoch, metrics)
+            stop = False if done else bool(self.search_state.stop_reason(name, epoch, metrics))
+            self.search_state.epoch(name, epoch, metrics)
             if not done and not stop:
                 self.open[name] = (job, epoch + 1)
                 return
         del self.open[name]
-        self.book.ended(name)
+        self.search_state.ended(name)
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""The driver's book: order of jobs, limits, failures."""
+"""The driver's search_state: order of jobs, limits, failures."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ def with_test(job: Job, epoch: int) -> dict[str, float]:
 
 def test_references_come_first_and_trials_wait_for_them(space: Space, driver: Drive) -> None:
     drive = driver(space(references="auto"), train=with_test, concurrent=3)
-    handed = [drive.book.next_job(), drive.book.next_job(), drive.book.next_job()]
+    handed = [drive.search_state.next_job(), drive.search_state.next_job(), drive.search_state.next_job()]
     assert [job and job.trial_id for job in handed] == ["ref-semseg", "ref-normals", None]
-    assert not drive.book.finished()
+    assert not drive.search_state.finished()
 
 
 def test_a_reference_of_an_earlier_search_is_part_of_this_one(space: Space, driver: Drive, tmp_path: Path) -> None:
@@ -36,7 +36,9 @@ def test_a_reference_of_an_earlier_search_is_part_of_this_one(space: Space, driv
     second = driver(auto, tmp_path / "b.log", train=with_test).run()
     assert second.order == ["t000-s0"]
     assert [r.trial_id for r in second.proposer.results()] == ["ref-normals", "ref-semseg", "t000-s0"]
-    assert second.book.references.val == second.book.references.test == {"semseg": 10.0, "normals": 10.0}
+    assert (
+        second.search_state.references.val == second.search_state.references.test == {"semseg": 10.0, "normals": 10.0}
+    )
 
 
 def test_other_data_and_other_seeds_need_other_references(space: Space, driver: Drive, tmp_path: Path) -> None:
@@ -47,7 +49,7 @@ def test_other_data_and_other_seeds_need_other_references(space: Space, driver: 
 
 def test_a_failed_reference_ends_the_search(space: Space, driver: Drive) -> None:
     drive = driver(space(references="auto"), train=lambda job, epoch: {"error": 1.0}).run()
-    assert "ref-semseg failed: it broke" in str(drive.book.fatal)
+    assert "ref-semseg failed: it broke" in str(drive.search_state.fatal)
     assert drive.proposer.counts() == {"complete": 0, "pruned": 0, "failed": 0}
 
 
@@ -74,33 +76,33 @@ def test_controls_run_to_their_end(space: Space, driver: Drive) -> None:
 def test_time_ends_the_search_within_one_epoch_and_says_so(space: Space, driver: Drive) -> None:
     ticks = iter(range(0, 100000, 1))
     drive = driver(space(budget={"trials": 50, "time": "60s"}), now=lambda: float(next(ticks))).run()
-    assert drive.book.limit.startswith("budget.time 60s was reached after 1:0")
+    assert drive.search_state.limit.startswith("budget.time 60s was reached after 1:0")
     last = drive.proposer.results()[-1]
-    assert (last.state, last.reason) == ("PRUNED", drive.book.limit) or last.state == "COMPLETE"
+    assert (last.state, last.reason) == ("PRUNED", drive.search_state.limit) or last.state == "COMPLETE"
     assert 1 < len(drive.proposer.results()) < 50
 
 
 def test_downtime_is_not_counted(space: Space, driver: Drive) -> None:
     timed = space(budget={"trials": 2, "time": "60s"})
     first = driver(timed, now=lambda: 1000.0)
-    first.book.next_job()
-    first.book.epoch("t000-s0", 0, {"delta_m": 1.0, "trainable_params": 1.0})
-    assert driver(timed, now=lambda: 9999.0).book.elapsed() == 0.0
+    first.search_state.next_job()
+    first.search_state.epoch("t000-s0", 0, {"delta_m": 1.0, "trainable_params": 1.0})
+    assert driver(timed, now=lambda: 9999.0).search_state.elapsed() == 0.0
 
 
 def test_one_failure_too_many_ends_the_search(space: Space, driver: Drive) -> None:
     breaking = space(failure={"max_failures": 2}, budget={"trials": 9})
     drive = driver(breaking, train=lambda job, epoch: {"error": 1.0}).run()
-    assert isinstance(drive.book.fatal, TooManyFailures)
-    assert "3 trials failed, failure.max_failures is 2" in str(drive.book.fatal)
+    assert isinstance(drive.search_state.fatal, TooManyFailures)
+    assert "3 trials failed, failure.max_failures is 2" in str(drive.search_state.fatal)
     assert drive.proposer.counts()["failed"] == 3
 
 
 def test_a_trial_that_ends_short_of_its_epochs_is_a_failure(space: Space, driver: Drive) -> None:
     drive = driver(space())
-    job = drive.book.next_job()
-    drive.book.epoch(job.trial_id, 0, {"delta_m": 1.0, "trainable_params": 1.0})
-    drive.book.ended(job.trial_id)
+    job = drive.search_state.next_job()
+    drive.search_state.epoch(job.trial_id, 0, {"delta_m": 1.0, "trainable_params": 1.0})
+    drive.search_state.ended(job.trial_id)
     (result,) = drive.proposer.results()
     assert result.state == "FAIL"
     assert result.reason.startswith("it ended by itself after 1 of 3 epochs [t000-s0: pdrs.rho_shared 0.95")
@@ -108,11 +110,11 @@ def test_a_trial_that_ends_short_of_its_epochs_is_a_failure(space: Space, driver
 
 def test_the_test_split_is_kept_from_the_search_and_shown_in_the_results(space: Space, driver: Drive) -> None:
     drive = driver(space(budget={"trials": 1}))
-    job = drive.book.next_job()
+    job = drive.search_state.next_job()
     for epoch in range(3):
-        drive.book.epoch(job.trial_id, epoch, {"delta_m": 1.0, "trainable_params": 1.0})
-    drive.book.tested(job.trial_id, {"test/delta_m": 7.0})
-    drive.book.ended(job.trial_id)
+        drive.search_state.epoch(job.trial_id, epoch, {"delta_m": 1.0, "trainable_params": 1.0})
+    drive.search_state.record_test_metrics(job.trial_id, {"test/delta_m": 7.0})
+    drive.search_state.ended(job.trial_id)
     assert drive.proposer.results()[0].metrics["test/delta_m"] == 7.0
     assert "test/delta_m" not in drive.study.get_trials()[0].user_attrs["result"]["metrics"]
 
@@ -126,13 +128,13 @@ def test_a_storage_that_gives_out_ends_the_search_and_none_of_its_jobs(
 
     def train(job: Job, epoch: int) -> dict[str, float]:
         if (job.trial_id, epoch) == ("t001-s0", 1):
-            broken.book.halt(StorageError("full"))
+            broken.search_state.abort(StorageError("full"))
         metrics: dict[str, float] = plain(job, epoch)
         return metrics
 
     plain, broken.train = broken.train, train
     broken.run()
-    assert broken.book.halted
+    assert broken.search_state.aborted
     assert broken.proposer.counts() == {"complete": 1, "pruned": 0, "failed": 0}
     resumed = driver(four, tmp_path / "study.log").run()
     told = [{r.trial_id: (r.state, r.metrics) for r in drive.proposer.results()} for drive in (resumed, undisturbed)]
@@ -140,11 +142,11 @@ def test_a_storage_that_gives_out_ends_the_search_and_none_of_its_jobs(
 
 
 def test_what_cannot_be_written_is_no_fault_of_a_trial(space: Space, driver: Drive, tmp_path: Path) -> None:
-    book = driver(space()).book
-    with abort_on_storage_error(book, tmp_path):
+    search_state = driver(space()).search_state
+    with abort_on_storage_error(search_state, tmp_path):
         os.write(os.open("/dev/full", os.O_WRONLY), b"x")
-    assert str(book.fatal) == f"storage.path: {tmp_path} cannot be written (No space left on device)"
-    assert book.finished()
+    assert str(search_state.fatal) == f"storage.path: {tmp_path} cannot be written (No space left on device)"
+    assert search_state.finished()
 
 
 def test_a_job_that_could_not_be_begun_is_not_waited_for(space: Space, driver: Drive, tmp_path: Path) -> None:
@@ -152,7 +154,7 @@ def test_a_job_that_could_not_be_begun_is_not_waited_for(space: Space, driver: D
         def started(self, job: Job) -> None:
             raise StorageError("full")
 
-    book = driver(space(), watchers=[Full()], concurrent=1).book
-    with abort_on_storage_error(book, tmp_path):
-        book.next_job()
-    assert (book.halted, book.running, book.finished()) == (True, {}, True)
+    search_state = driver(space(), watchers=[Full()], concurrent=1).search_state
+    with abort_on_storage_error(search_state, tmp_path):
+        search_state.next_job()
+    assert (search_state.aborted, search_state.running, search_state.finished()) == (True, {}, True)

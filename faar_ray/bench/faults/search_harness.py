@@ -43,7 +43,7 @@ SPACE: dict[str, Any] = {
             "test_images": 16,
         },
         "backbone": {"pretrained": False},
-        "pdrs": {"init_rank": 4},
+        "ranks": {"init_rank": 4},
         "optim": {"epochs": 4, "batch_size": 8, "warmup_steps": 2},
     },
     "parameters": {"pdrs.rho_shared": {"min": 0.5, "max": 0.9, "scale": "log1m", "prior": 0.8}},

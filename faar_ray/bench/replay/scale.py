@@ -46,7 +46,7 @@ def measure(folder: Path, machines: int, rounds: int, pace_s: float, say: Callab
     space, clock = replay_space(folder, machines * rounds), Clock()
     with local_cluster(RAYLETS, machines // RAYLETS) as cluster, Stopwatch(space, clock, say) as progress:
         with Sampler(clock, lambda: progress.waiting()) as sampler:
-            parts = Parts(book=functools.partial(TimedBook, clock=clock), actor=at_pace(pace_s))
+            parts = Parts(search_state=functools.partial(TimedBook, clock=clock), actor=at_pace(pace_s))
             found = run_search(space, space.name, progress, resume=False, address=cluster.address, parts=parts)
         clock.settled()
     return facts(clock, sampler.rows, machines, pace_s) | {"ended": found.counts}

@@ -41,7 +41,7 @@ def measure(folder: Path, trials: int, nodes: int, say: Callable[[str], None]) -
     """
     space, clock = replay_space(folder, trials), Clock()
     with local_cluster(nodes) as cluster, Stopwatch(space, clock, say) as progress:
-        parts = Parts(book=functools.partial(TimedBook, clock=clock), actor=ReplayActor)
+        parts = Parts(search_state=functools.partial(TimedBook, clock=clock), actor=ReplayActor)
         found = run_search(space, space.name, progress, resume=False, address=cluster.address, parts=parts)
         clock.settled()
         clock.weigh()

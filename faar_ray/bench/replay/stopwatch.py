@@ -1,4 +1,4 @@
-"""What is measured while a search runs: its book's calls, a trial's wait for its first result, memory, CPU."""
+"""What is measured while a search runs: its search_state's calls, a trial's wait for its first result, memory, CPU."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ class Clock:
     """Times in seconds, by trial id where a dict."""
 
     asked: dict[str, float] = field(default_factory=dict)
-    """Of the book's `next_job` and `ended`: sampler, journal, watchers' queues."""
+    """Of the search_state's `next_job` and `ended`: sampler, journal, watchers' queues."""
     computed: dict[str, float] = field(default_factory=dict)
     """The part of it that is CPU time of the thread; the rest is waiting for the disk or a core."""
     judged: float = 0.0
-    """Of the book's `verdict` and `epoch`, all results together."""
+    """Of the search_state's `verdict` and `epoch`, all results together."""
     handed: dict[str, float] = field(default_factory=dict)
     """When a trial was handed to Ray."""
     waited: dict[str, float] = field(default_factory=dict)
@@ -109,7 +109,7 @@ class TimedBook(SearchState):
 
 
 class Stopwatch(Progress):
-    """Watches the book as the display does, and says how far it is."""
+    """Watches the search_state as the display does, and says how far it is."""
 
     def __init__(self, space: SearchSpace, clock: Clock, say: Callable[[str], None]) -> None:
         objectives = [objective.name for objective in space.objectives]

@@ -50,7 +50,7 @@ class Setting:
             "data": {"name": "pascal_context", "tasks": list(TASKS), "image_size": self.image_size},
             "backbone": {"name": self.backbone, "pretrained": False, "trainable": "none", "drop_path": 0.1},
         }
-        return TrialConfig.resolve(raw, **self.keys, **{"pdrs.init_rank": self.rank})
+        return TrialConfig.resolve(raw, **self.keys, **{"ranks.init_rank": self.rank})
 
 
 class Floor(nn.Module):

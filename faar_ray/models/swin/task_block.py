@@ -82,10 +82,10 @@ class TaskBlock(nn.Module):
         own: Any = self.task_linears[layer]
         carried = self.continues or (self.common and layer != self.last_layer)
         if self.common:
-            out = own.on_common(module if carried else None, x)
+            out = own.on_shared_input(module if carried else None, x)
             return out
         grid = (layout,) if getattr(own, "needs_grid", False) else ()
-        out = own.beside(module, x, *grid) if carried else own(x, *grid)
+        out = own.with_shared(module, x, *grid) if carried else own(x, *grid)
         return out
 
 

@@ -21,7 +21,7 @@ from faar_ray.report.statistics.groups import complete_configs, named
 from faar_ray.report.statistics.noise import Difference
 from faar_ray.report.words.wording import plus_minus
 
-METHOD, INIT_RANK = "method", "pdrs.init_rank"
+METHOD, INIT_RANK = "method", "ranks.init_rank"
 READ = ["trial_id", "epoch", "stage", "task", "layer", "rank"]
 HARDLY = 1.0
 """Points of delta_m below which a difference hardly matters."""

@@ -1,4 +1,4 @@
-"""A book's jobs, worked off under Ray Tune."""
+"""A search_state's jobs, worked off under Ray Tune."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def run_jobs(
     actor: type[Trainable],
     watch: Callback,
 ) -> None:
-    """Run the book's jobs under Ray Tune until it says that it is finished.
+    """Run the search_state's jobs under Ray Tune until it says that it is finished.
 
     Args:
-        book: hands out jobs, judges and records them.
+        search_state: hands out jobs, judges and records them.
         spec: what the actor gets for a job.
         need: of one trial.
         max_retries: of a trial whose process died or raised.

@@ -1,4 +1,4 @@
-"""The book as Ray Tune's searcher, scheduler and callback: the first asks, the second decides, the third tells."""
+"""The search_state as Ray Tune's searcher, scheduler and callback: the first asks, the second decides, the third tells."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ Spec = Callable[[Job], dict[str, Any]]
 
 
 class JobSearcher(Searcher):
-    """Hands out the book's next job as a Ray trial.
+    """Hands out the search_state's next job as a Ray trial.
 
     Args:
-        book: the search's book.
+        search_state: the search's search_state.
         spec: what the actor gets for a job.
         folder: of the run.
     """
 
     def __init__(self, state: SearchState, spec: Spec, folder: Path) -> None:
         super().__init__()
-        self.book, self.spec, self.folder = state, spec, folder
+        self.state, self.spec, self.folder = state, spec, folder
 
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
         """The next job's spec, None while there is none, or FINISHED."""
-        with abort_on_storage_error(self.book, self.folder):
-            if (job := self.book.next_job()) is not None:
+        with abort_on_storage_error(self.state, self.folder):
+            if (job := self.state.next_job()) is not None:
                 return self.spec(job)
-        return FINISHED if self.book.finished() else None
+        return FINISHED if self.state.finished() else None
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Nothing: the callback knows why a trial ended, and Ray tells it next."""
@@ -55,11 +55,11 @@ class JobSearcher(Searcher):
 
 
 class StopScheduler(FIFOScheduler):
-    """Stops a trial when the book's verdict says so; otherwise first in, first out."""
+    """Stops a trial when the search_state's verdict says so; otherwise first in, first out."""
 
     def __init__(self, state: SearchState) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.book = state
+        self.state = state
 
     def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
         """Ray makes its trials itself; from here on this one forgives the death of its machine."""
@@ -67,22 +67,22 @@ class StopScheduler(FIFOScheduler):
         super().on_trial_add(tune_controller, trial)
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
-        """Ask the book about a finished epoch (Ray asks nothing about a trial's last one)."""
+        """Ask the search_state about a finished epoch (Ray asks nothing about a trial's last one)."""
         metrics = {key.removeprefix("metrics/"): value for key, value in result.items() if key.startswith("metrics/")}
-        stop = self.book.stop_reason(trial.config["trial_id"], result["epoch"], metrics)
+        stop = self.state.stop_reason(trial.config["trial_id"], result["epoch"], metrics)
         return str(FIFOScheduler.STOP if stop else FIFOScheduler.CONTINUE)
 
 
 class StateCallback(Callback):
-    """Tells the book what happened; a journal that cannot be written ends the search and no trial.
+    """Tells the search_state what happened; a journal that cannot be written ends the search and no trial.
 
     Args:
-        book: the search's book.
+        search_state: the search's search_state.
         folder: of the run.
     """
 
     def __init__(self, state: SearchState, folder: Path) -> None:
-        self.book, self.folder = state, folder
+        self.state, self.folder = state, folder
 
     def on_step_begin(self, iteration: int, trials: list[Trial], **info: Any) -> None:
         """A turn of Ray Tune's loop."""
@@ -90,11 +90,11 @@ class StateCallback(Callback):
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """The trial got its actor, a new one or that of a trial before."""
-        self.book.resources_acquired(trial.config["trial_id"])
+        self.state.resources_acquired(trial.config["trial_id"])
 
     def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """The trial's actor died, and Ray will try again."""
-        self.book.resources_released(trial.config["trial_id"])
+        self.state.resources_released(trial.config["trial_id"])
 
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
@@ -102,26 +102,26 @@ class StateCallback(Callback):
         """An epoch, or the error that ends the trial."""
         name = trial.config["trial_id"]
         for note in result.get("notes", ()):
-            self.book.say(f"{name}: {note}")
+            self.state.notify(f"{name}: {note}")
         if "storage" in result:
-            self.book.abort(StorageError(result["storage"]))
+            self.state.abort(StorageError(result["storage"]))
         if "epoch" in result:
-            with abort_on_storage_error(self.book, self.folder):
-                self.book.epoch(name, result["epoch"], result["metrics"])
-        self.book.record_test_metrics(name, result.get("test", {}))
+            with abort_on_storage_error(self.state, self.folder):
+                self.state.epoch(name, result["epoch"], result["metrics"])
+        self.state.record_test_metrics(name, result.get("test", {}))
         if "error" in result:
-            self.book.failed(name, result["error"])
+            self.state.failed(name, result["error"])
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """The trial ended by itself or was stopped."""
-        with abort_on_storage_error(self.book, self.folder):
-            self.book.ended(trial.config["trial_id"])
+        with abort_on_storage_error(self.state, self.folder):
+            self.state.ended(trial.config["trial_id"])
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """The trial failed more often than it may."""
-        self.book.failed(trial.config["trial_id"], failure_of(trial))
-        with abort_on_storage_error(self.book, self.folder):
-            self.book.ended(trial.config["trial_id"])
+        self.state.failed(trial.config["trial_id"], failure_of(trial))
+        with abort_on_storage_error(self.state, self.folder):
+            self.state.ended(trial.config["trial_id"])
 
 
 @contextmanager

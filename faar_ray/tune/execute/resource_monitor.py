@@ -24,7 +24,7 @@ class ResourceMonitor(Callback):
     """Looks every `LOOK_S` seconds whether the search has asked for machines and got none; says so when that changes.
 
     Args:
-        book: of the search; without an open job nobody waits.
+        search_state: of the search; without an open job nobody waits.
         need: of a trial.
         say: is told in words, and whether the search waits.
         alive: the nodes of the cluster.
@@ -39,7 +39,7 @@ class ResourceMonitor(Callback):
         alive: Callable[[], list[Machine]] = machines,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.book, self.need, self.say, self.alive, self.now = state, resources, notify, alive, now
+        self.state, self.resources, self.notify, self.alive, self.now = state, resources, notify, alive, now
         self._next, self._notified = 0.0, False
         self._since: float | None = None
 
@@ -50,12 +50,12 @@ class ResourceMonitor(Callback):
             self.look(self._well(trials))
 
     def _well(self, trials: list[Trial]) -> bool:
-        one = self.need.workers == 1
-        if not self.book.running or (one and any(trial.status == Trial.RUNNING for trial in trials)):
+        one = self.resources.workers == 1
+        if not self.state.running or (one and any(trial.status == Trial.RUNNING for trial in trials)):
             return True
         placed, waiting = placements()
         if not one:  # Tune knows of the actor that leads the workers, not of theirs
-            self.book.set_placed(placed)
+            self.state.set_placed(placed)
         return placed > 0 or not waiting
 
     def look(self, well: bool) -> None:
@@ -63,13 +63,15 @@ class ResourceMonitor(Callback):
         if well:
             if self._since is not None and self._notified:
                 waited = format_duration(self.now() - self._since)
-                self.say(f"machines are there after {waited}: {self._supply()}", False)
+                self.notify(f"machines are there after {waited}: {self._supply()}", False)
             self._since, self._notified = None, False
             return
         self._since = self.now() if self._since is None else self._since
         if not self._notified and self.now() - self._since >= PATIENCE_S:
             self._notified = True
-            self.say(f"waiting for machines: {format_need(self.need)}, the cluster has {self._supply()} now", True)
+            self.notify(
+                f"waiting for machines: {format_need(self.resources)}, the cluster has {self._supply()} now", True
+            )
 
     def _supply(self) -> str:
         return format_supply([machine.node for machine in self.alive()])

@@ -24,7 +24,7 @@ OWN = ("space.yaml", "run.json", "study.log", "results.parquet", "report")
 
 
 class RemoteRun:
-    """A watcher of the book that keeps the twin of the driver's files.
+    """A watcher of the search_state that keeps the twin of the driver's files.
 
     Args:
         mirror: of the run.

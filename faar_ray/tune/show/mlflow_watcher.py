@@ -27,7 +27,7 @@ MOST_WAITING = 10_000  # writes; epochs beyond are taken from the disk when thei
 
 
 class Pen:
-    """A watcher of the book that writes to MLflow.
+    """A watcher of the search_state that writes to MLflow.
 
     Args:
         open_tracker: opens MLflow with the search's parent run; called in the thread, at once.

@@ -35,7 +35,7 @@ class Line:
 
 
 class Progress:
-    """Watches the book; `quiet` says nothing but notes, a terminal gets a live table, everything else gets lines.
+    """Watches the search_state; `quiet` says nothing but notes, a terminal gets a live table, everything else gets lines.
 
     Args:
         console: where to write.

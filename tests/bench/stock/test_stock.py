@@ -23,7 +23,7 @@ SPACE: dict[str, Any] = {
     "base": {
         "data": {"tasks": ["semseg", "normals"], "train_images": 16, "val_images": 8, "test_images": 8},
         "backbone": {"pretrained": False},
-        "pdrs": {"init_rank": 4},
+        "ranks": {"init_rank": 4},
         "optim": {"epochs": 2, "batch_size": 8, "warmup_steps": 2},
     },
     "parameters": {

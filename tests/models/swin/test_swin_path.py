@@ -20,7 +20,7 @@ TASKS = ("semseg", "human_parts", "normals")
 
 
 def moved(**dotted: Any) -> MultiTaskModel:
-    raw = {"backbone": {"pretrained": False}, "pdrs": {"init_rank": 4}, "data": {"tasks": TASKS}}
+    raw = {"backbone": {"pretrained": False}, "ranks": {"init_rank": 4}, "data": {"tasks": TASKS}}
     model = build_model(TrialConfig.resolve(raw, **dotted))
     torch.manual_seed(0)
     for adapter in adapter_list(model):

@@ -107,7 +107,7 @@ def test_names_are_unique(params: dict[str, dict[str, Any]]) -> None:
 def test_controls_are_named_by_all_they_set() -> None:
     rows = [
         TrialResult(
-            f"c{rank}", f"c{rank}", 0, "control", "COMPLETE", {"method": "dora", "pdrs.init_rank": rank}, {}, 1.0, 1
+            f"c{rank}", f"c{rank}", 0, "control", "COMPLETE", {"method": "dora", "ranks.init_rank": rank}, {}, 1.0, 1
         )
         for rank in (4, 16)
     ]

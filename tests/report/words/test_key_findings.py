@@ -23,7 +23,7 @@ def trials(method: str, level: float, *, init_rank: int = 16, jitter: float = 0.
         value = level + 3 * NOISE[seed] + jitter * NOISE[-1 - seed]
         metrics = {"delta_m": value, "test/delta_m": value - 1, "trainable_params": 1e5}
         name = f"{method}-{init_rank}-s{seed}"
-        params: dict[str, Any] = {"method": method, "pdrs.init_rank": init_rank}
+        params: dict[str, Any] = {"method": method, "ranks.init_rank": init_rank}
         out.append(TrialResult(name, f"{method}{init_rank}", seed, "trial", "COMPLETE", params, metrics, 1.0, 6))
     return out
 
@@ -81,7 +81,7 @@ def test_every_key_finding_holds_where_it_does() -> None:
         *trials("lora", 2.0), *trials("dora", 1.0), *trials("pdrs_lora", 2.0), *trials("pdrs_dora", 4.0),
         *trials("cw_sp", 3.0), *trials("ts_pd", 3.8), *trials("faar", 5.0), *trials("faar", 5.1, init_rank=8),
     ]  # fmt: skip
-    faar = [r for r in results if r.params == {"method": "faar", "pdrs.init_rank": 16}]
+    faar = [r for r in results if r.params == {"method": "faar", "ranks.init_rank": 16}]
     found = said(results, trace(faar, lambda stage, task: 2 + 3 * stage + (task != "shared")))
     assert len(found) == 5
     assert all(text.startswith("holds") for text in found.values()), found
@@ -93,7 +93,7 @@ def test_a_finding_that_does_not_hold_is_called_so() -> None:
         *trials("lora", 1.0), *trials("dora", 2.0), *trials("pdrs_lora", 2.0), *trials("pdrs_dora", 4.0),
         *trials("cw_sp", 3.0), *trials("ts_pd", 2.0), *trials("faar", 5.0), *trials("faar", 9.0, init_rank=8),
     ]  # fmt: skip
-    faar = [r for r in results if r.params == {"method": "faar", "pdrs.init_rank": 16}]
+    faar = [r for r in results if r.params == {"method": "faar", "ranks.init_rank": 16}]
     found = said(results, trace(faar, lambda stage, task: 9 - stage - (task != "shared")))
     assert len(found) == 5
     assert all(text.startswith("does not hold") for text in found.values()), found

@@ -261,7 +261,7 @@ def test_a_file_that_is_no_database_is_refused_and_kept(tmp_path: Path) -> None:
 
 
 def test_making_the_database_says_nothing(tmp_path: Path) -> None:
-    code = "from faar_ray.tracking.mlflow_writer import Tracker; Tracker('sqlite:///mlflow.db', 'rho')"
+    code = "from faar_ray.tracking.mlflow.writer import Tracker; Tracker('sqlite:///mlflow.db', 'rho')"
     here = str(Path(__file__).parents[3])
 
     done = subprocess.run(

@@ -24,7 +24,7 @@ RAW: dict[str, Any] = {
     "data": {"tasks": ["semseg", "human_parts", "saliency", "normals", "depth"], "image_size": 32,
              "train_images": 46, "val_images": 21, "test_images": 8},
     "backbone": {"pretrained": False},
-    "pdrs": {"init_rank": 6, "rho_shared": 0.7, "beta": 0.9},
+    "ranks": {"init_rank": 6}, "pdrs": {"rho_shared": 0.7, "beta": 0.9},
     "optim": {"epochs": 3, "batch_size": 12, "lr": 5e-3, "decoder_lr": 6e-3, "warmup_steps": 2},
 }  # fmt: skip
 REFERENCES = {"semseg": 30.0, "human_parts": 20.0, "saliency": 40.0, "normals": 30.0, "depth": 1.0}

@@ -33,7 +33,8 @@ RAW: dict[str, Any] = {
         "test_images": 16,
     },
     "backbone": {"pretrained": False},
-    "pdrs": {"init_rank": 4, "rho_shared": 0.7},
+    "ranks": {"init_rank": 4},
+    "pdrs": {"rho_shared": 0.7},
     "optim": {"epochs": 3, "batch_size": 8, "warmup_steps": 2, "precision": "fp64"},
 }
 Spec = Callable[..., dict[str, Any]]

@@ -28,7 +28,8 @@ pytestmark = [pytest.mark.timeout(600), pytest.mark.slow]
 RAW: dict[str, Any] = {
     "data": {"tasks": ["semseg", "normals"], "image_size": 32, "train_images": 32, "val_images": 16, "test_images": 16},
     "backbone": {"pretrained": False},
-    "pdrs": {"init_rank": 6, "rho_shared": 0.9},
+    "ranks": {"init_rank": 6},
+    "pdrs": {"rho_shared": 0.9},
     "optim": {"epochs": 4, "batch_size": 8, "warmup_steps": 2, "precision": "fp64"},
 }
 

@@ -53,7 +53,7 @@ def watch(
     def say(text: str, waiting: bool) -> None:
         said.append((text, waiting))
 
-    return ResourceMonitor(driver(space()).book, Resources(gpus_per_worker=1), say, lambda: nodes, clock)
+    return ResourceMonitor(driver(space()).search_state, Resources(gpus_per_worker=1), say, lambda: nodes, clock)
 
 
 def test_a_search_that_waits_says_so_once_and_again_when_machines_come(
@@ -84,7 +84,7 @@ def test_the_start_of_a_trial_is_no_wait(watch: ResourceMonitor, clock: Clock, s
 
 
 def test_nobody_waits_without_an_open_job(watch: ResourceMonitor, clock: Clock, said: list[tuple[str, bool]]) -> None:
-    assert not watch.book.running
+    assert not watch.state.running
     for second in range(60):
         clock.s = float(second)
         watch.on_step_end(0, [])  # without a job Ray is not even asked

@@ -1,4 +1,4 @@
-"""Every rule of early stopping, through the book: whom it spares, and that a killed driver changes no verdict."""
+"""Every rule of early stopping, through the search_state: whom it spares, and that a killed driver changes no verdict."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_the_last_epoch_of_a_shorter_trial_judges_nobody_before_and_after_a_resu
         budget={"trials": 1},
     )
     assert driver(searched).run().proposer.epochs_of(0) == 2
-    assert sorted(driver(searched).book._rule._at) == [1]
+    assert sorted(driver(searched).search_state._rule._at) == [1]
 
 
 def test_the_journal_holds_all_objectives_of_an_epoch_where_the_front_decides(space: Space, driver: Drive) -> None:

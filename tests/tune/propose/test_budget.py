@@ -62,7 +62,7 @@ def test_a_search_ends_within_an_epoch_of_its_limit_and_says_which(
     drive = driver(budgeted(budget={"trials": 50} | budget), train=clock.train, now=clock).run()
     told = [(r.state, r.epochs, r.reason) for r in drive.proposer.results()]
     assert told == [("COMPLETE", 3, ""), ("PRUNED", 1, limit)]
-    assert drive.book.limit == limit
+    assert drive.search_state.limit == limit
 
 
 def test_trials_side_by_side_add_up(budgeted: Space, driver: Drive) -> None:
@@ -72,7 +72,7 @@ def test_trials_side_by_side_add_up(budgeted: Space, driver: Drive) -> None:
     assert spent["gpu_hours"] * 4 == pytest.approx(spent["usd"])
     assert spent["elapsed_s"] / 3600 < spent["gpu_hours"] <= 2 * spent["elapsed_s"] / 3600
     assert 30 <= spent["usd"] <= 30 + 2 * 2 * 4 * HALF_AN_HOUR / 3600  # both end one epoch later at most
-    assert {r.reason for r in drive.proposer.results()} == {"", drive.book.limit}
+    assert {r.reason for r in drive.proposer.results()} == {"", drive.search_state.limit}
 
 
 def test_references_and_controls_cost_and_end_too(budgeted: Space, driver: Drive) -> None:
@@ -83,41 +83,49 @@ def test_references_and_controls_cost_and_end_too(budgeted: Space, driver: Drive
         ("ref-normals", "PRUNED", 1),
         ("ref-semseg", "COMPLETE", 3),
     ]
-    assert (drive.book.fatal, drive.book.limit) == (None, "budget.gpu_hours 2 was reached after 2 GPU-hours")
+    assert (drive.search_state.fatal, drive.search_state.limit) == (
+        None,
+        "budget.gpu_hours 2 was reached after 2 GPU-hours",
+    )
 
 
 def test_who_waits_for_a_machine_costs_nothing(budgeted: Space, driver: Drive) -> None:
     clock = Clock()
-    book = driver(budgeted(budget={"usd": 100}), now=clock).book
-    name = book.next_job().trial_id
-    for seconds, happens in ((100, book.holds), (36, book.lost), (500, book.holds), (54, book.ended)):
+    search_state = driver(budgeted(budget={"usd": 100}), now=clock).search_state
+    name = search_state.next_job().trial_id
+    for seconds, happens in (
+        (100, search_state.resources_acquired),
+        (36, search_state.resources_released),
+        (500, search_state.resources_acquired),
+        (54, search_state.ended),
+    ):
         clock.seconds += seconds
-        if happens == book.ended:
-            book.epoch(name, 0, METRICS)
+        if happens == search_state.ended:
+            search_state.epoch(name, 0, METRICS)
         happens(name)
-    assert book._spending.amounts() == {"elapsed_s": 690.0, "gpu_hours": 90 / 3600, "usd": 0.1}
+    assert search_state._budget.amounts() == {"elapsed_s": 690.0, "gpu_hours": 90 / 3600, "usd": 0.1}
 
 
 def test_of_trials_with_many_workers_those_cost_that_have_their_machines(budgeted: Space, driver: Drive) -> None:
     clock = Clock()
-    book = driver(budgeted(budget={"usd": 100}), now=clock, concurrent=2).book
+    search_state = driver(budgeted(budget={"usd": 100}), now=clock, concurrent=2).search_state
     for _ in range(2):
-        book.holds(book.next_job().trial_id)  # the process that leads the workers runs
+        search_state.resources_acquired(search_state.next_job().trial_id)  # the process that leads the workers runs
     for seconds, placed in ((7, 0), (50, 1), (9, 2), (30, 0), (1000, 5), (10, 5)):
         clock.seconds += seconds
-        book.placed(placed)
-    assert book._spending.amounts()["usd"] == pytest.approx(4 / 3600 * (2 * 7 + 1 * 9 + 2 * 30 + 2 * 10))
+        search_state.set_placed(placed)
+    assert search_state._budget.amounts()["usd"] == pytest.approx(4 / 3600 * (2 * 7 + 1 * 9 + 2 * 30 + 2 * 10))
 
 
 def test_downtime_and_replays_are_not_counted_and_nothing_twice(budgeted: Space, driver: Drive) -> None:
     def step(drive: Any, clock: Clock, epoch: int, seconds: float) -> None:
         clock.seconds += seconds
-        assert drive.book.stop_reason("t000-s0", epoch, METRICS) == ""
-        drive.book.epoch("t000-s0", epoch, METRICS)
+        assert drive.search_state.stop_reason("t000-s0", epoch, METRICS) == ""
+        drive.search_state.epoch("t000-s0", epoch, METRICS)
 
     def begun(clock: Clock, **over: Any) -> Any:
         drive = driver(budgeted(**{"budget": {"gpu_hours": 9, "usd": 90}} | over), now=clock)
-        drive.book.holds(drive.book.next_job().trial_id)
+        drive.search_state.resources_acquired(drive.search_state.next_job().trial_id)
         return drive
 
     clock = Clock(50_000)
@@ -125,7 +133,7 @@ def test_downtime_and_replays_are_not_counted_and_nothing_twice(budgeted: Space,
     clock.seconds += 1000  # of an epoch that is never finished: the driver is killed in it
     clock = Clock(7)  # another machine's clock, days later
     second = begun(clock)
-    assert second.book._spending.amounts() == {"elapsed_s": 3600.0, "gpu_hours": 1.0, "usd": 4.0}
+    assert second.search_state._budget.amounts() == {"elapsed_s": 3600.0, "gpu_hours": 1.0, "usd": 4.0}
     step(second, clock, 0, 0)  # replayed from the trial's checkpoint
     step(second, clock, 1, 1800)
     assert second.study.user_attrs["gpu_hours"] == 1.5
@@ -133,8 +141,10 @@ def test_downtime_and_replays_are_not_counted_and_nothing_twice(budgeted: Space,
     dearer = {"workers": 4, "gpus_per_worker": 0.5, "usd_per_hour": 10.0}
     third = begun(clock, resources=dearer, budget={"gpu_hours": 1.6, "usd": 90})
     clock.seconds += 360
-    assert third.book.stop_reason("t000-s0", 2, METRICS) == "budget.gpu_hours 1.6 was reached after 1.7 GPU-hours"
-    assert third.book._spending.amounts() == {"elapsed_s": 5760.0, "gpu_hours": 1.7, "usd": 7.0}
+    assert (
+        third.search_state.stop_reason("t000-s0", 2, METRICS) == "budget.gpu_hours 1.6 was reached after 1.7 GPU-hours"
+    )
+    assert third.search_state._budget.amounts() == {"elapsed_s": 5760.0, "gpu_hours": 1.7, "usd": 7.0}
 
 
 def test_a_used_up_budget_starts_nothing_on_resume_until_there_is_more(
@@ -144,10 +154,10 @@ def test_a_used_up_budget_starts_nothing_on_resume_until_there_is_more(
     first = driver(budgeted(budget={"trials": 50, "usd": 8}), train=clock.train, now=clock).run()
     done = len(first.proposer.results())
     again = driver(budgeted(budget={"trials": 50, "usd": 8}), train=clock.train, now=clock)
-    assert again.book.finished()
-    assert again.book.limit == "budget.usd 8 was reached after 8 USD"
+    assert again.search_state.finished()
+    assert again.search_state.limit == "budget.usd 8 was reached after 8 USD"
     more = driver(budgeted(budget={"trials": 50, "usd": 20}), train=clock.train, now=clock).run()
-    assert more.book.limit == "budget.usd 20 was reached after 20 USD"
+    assert more.search_state.limit == "budget.usd 20 was reached after 20 USD"
     assert len(more.proposer.results()) > done
 
 

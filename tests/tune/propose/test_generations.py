@@ -1,4 +1,4 @@
-"""A population through the book: waiting, copies, and that neither kills nor timing change what is decided."""
+"""A population through the search_state: waiting, copies, and that neither kills nor timing change what is decided."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ def test_how_many_train_at_once_and_in_which_order_changes_nothing(
             driver(space, tmp_path / f"{seed}.log", train=World(), concurrent=concurrent),
             random.Random(seed),
         )
-        while not drive.book.finished():
+        while not drive.search_state.finished():
             drive.take()
             drive.step(order.choice(sorted(drive.open)))
         assert rows(drive) == alone
@@ -154,14 +154,14 @@ def test_how_many_train_at_once_and_in_which_order_changes_nothing(
 def test_who_waits_holds_no_place(pbt: Space, driver: Drive) -> None:
     drive = driver(pbt(), train=World(), concurrent=1)
     for number in range(4):
-        job = drive.book.next_job()
-        assert (job.number, job.until) == (number, 2)
-        assert drive.book.next_job() is None
+        job = drive.search_state.next_job()
+        assert (job.number, job.pause_after) == (number, 2)
+        assert drive.search_state.next_job() is None
         drive.open[job.trial_id] = (job, 0)
         drive.step(job.trial_id)
         drive.step(job.trial_id)
-        assert (list(drive.book.running), drive.book.finished()) == ([], False)
-    assert len(drive.book.waiting) == 3  # and one has gone
+        assert (list(drive.search_state.running), drive.search_state.finished()) == ([], False)
+    assert len(drive.search_state.waiting) == 3  # and one has gone
     assert [trial.state for trial in drive.study.get_trials()].count(TrialState.PRUNED) == 1
 
 
@@ -284,9 +284,9 @@ def test_at_a_limit_those_that_wait_end_too(pbt: Space, driver: Drive) -> None:
 
     timed = pbt(budget={"trials": 12, "time": "7m"})
     drive = driver(timed, train=train, now=lambda: now[0]).run()
-    assert drive.book.limit.startswith("budget.time 7m was reached")
+    assert drive.search_state.limit.startswith("budget.time 7m was reached")
     assert [(r.state, r.epochs, r.reason) for r in drive.proposer.results()] == [
-        ("PRUNED", epochs, drive.book.limit) for epochs in (2, 2, 2, 1)
+        ("PRUNED", epochs, drive.search_state.limit) for epochs in (2, 2, 2, 1)
     ]
 
 
@@ -324,8 +324,8 @@ def test_copies_of_a_configuration_on_two_seeds_keep_their_parents_seed(pbt: Spa
         ({"search": {"sampler": "tpe"}}, "cannot be pbt for sampler tpe"),
         ({"search": {"replicates": {"top": 1, "seeds": 2}}}, "cannot be pbt with search.replicates"),
         (
-            {"parameters": {"pdrs.init_rank": {"values": [4, 8]}}},
-            "where pdrs.init_rank is searched: only optim.lr, optim.decoder_lr, optim.backbone_lr, pdrs.beta",
+            {"parameters": {"ranks.init_rank": {"values": [4, 8]}}},
+            "where ranks.init_rank is searched: only optim.lr, optim.decoder_lr, optim.backbone_lr, pdrs.beta",
         ),
         (
             {"parameters": {"pdrs.beta": {"min": 0.5, "max": 0.9, "when": {"pdrs.scope": "adapter"}}}},

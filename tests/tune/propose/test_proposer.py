@@ -192,9 +192,9 @@ def test_a_search_killed_anywhere_ends_as_an_undisturbed_one(space: Space, drive
 
 def test_what_was_left_running_is_handed_out_first(space: Space, driver: Drive, tmp_path: Path) -> None:
     first = driver(space(), concurrent=2)
-    handed = [first.book.next_job(), first.book.next_job()]
+    handed = [first.search_state.next_job(), first.search_state.next_job()]
     again = driver(space(), concurrent=2)
-    assert [again.book.next_job(), again.book.next_job()] == handed
+    assert [again.search_state.next_job(), again.search_state.next_job()] == handed
 
 
 def test_the_lock_of_a_dead_writer_is_removed(space: Space, tmp_path: Path) -> None:

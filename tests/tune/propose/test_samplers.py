@@ -30,7 +30,7 @@ Drive = Callable[..., Any]
 RANGES: dict[str, Any] = {
     "pdrs.rho_shared": {"min": 0.5, "max": 0.99, "scale": "log1m"},
     "optim.lr": {"min": 1e-4, "max": 1e-2, "log": True},
-    "pdrs.init_rank": {"min": 2, "max": 32, "log": True},
+    "ranks.init_rank": {"min": 2, "max": 32, "log": True},
 }
 LISTS: dict[str, Any] = {**RANGES, "decoder.kind": {"values": ["hrnet", "ts_pd"]}}
 ONE = [{"name": "delta_m", "goal": "maximize"}]
@@ -65,7 +65,7 @@ def jobs(of: Proposer) -> Iterator[Job]:
 def ended(job: Job) -> TrialResult:
     config = job.config
     quality = -((np.log10(config.optim.lr) + 3) ** 2) - (config.pdrs.rho_shared - 0.9) ** 2
-    metrics = {"delta_m": float(quality), "trainable_params": 1e4 * int(job.params["pdrs.init_rank"])}
+    metrics = {"delta_m": float(quality), "trainable_params": 1e4 * int(job.params["ranks.init_rank"])}
     return TrialResult(job.trial_id, "", config.seed, "trial", "COMPLETE", dict(job.params), metrics, 1.0, 3)
 
 
@@ -155,7 +155,7 @@ def test_constraints_reach_the_sampler(space: Space, tmp_path: Path, sampler: st
     bound = searched(space, sampler, objectives, trials=30, constraints=["trainable_params <= 6e4"])
     late = {}
     for name, small in (("free", free), ("bound", bound)):
-        ranks = [sample["pdrs.init_rank"] for sample in samples(played(small, tmp_path / name, 30))]
+        ranks = [sample["ranks.init_rank"] for sample in samples(played(small, tmp_path / name, 30))]
         late[name] = sum(rank <= 6 for rank in ranks[12:])
     assert late["bound"] >= late["free"]
     assert late["bound"] >= 10

@@ -191,8 +191,8 @@ def test_conditions_must_be_met_by_what_an_older_trial_has(conditional: Space, d
     [
         ({"base": {"optim": {"batch_size": 16}}}, ["optim.batch_size was 8 there and is 16 here"]),
         (
-            {"base": {"data": {"train_images": 64}, "pdrs": {"init_rank": 8}}},
-            ["data.train_images was 32 there and is 64 here", "pdrs.init_rank was 4 there and is 8 here"],
+            {"base": {"data": {"train_images": 64}, "ranks": {"init_rank": 8}}},
+            ["data.train_images was 32 there and is 64 here", "ranks.init_rank was 4 there and is 8 here"],
         ),
         ({"references": {"semseg": 41.0}}, ["references was {semseg: 40.0, normals: 20.0} there"]),
         ({"base": {"seed": 7}}, []),

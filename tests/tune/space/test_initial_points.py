@@ -82,7 +82,7 @@ def test_a_listed_point_leaves_what_it_does_not_set_to_its_preset(space: Space, 
 def test_a_killed_list_goes_on_where_it_was(space: Space, driver: Drive, tmp_path: Path) -> None:
     searched = of_grid(space)
     first = driver(searched)
-    job = first.book.next_job()
+    job = first.search_state.next_job()
     assert job is not None
     again = driver(searched).run().proposer.results()
     assert [r.seed for r in again] == [0] * 6 + [1] * 6

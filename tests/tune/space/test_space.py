@@ -18,7 +18,7 @@ SMALL = """\
 version: 1
 name: small
 base:
-  pdrs: {init_rank: 16}
+  ranks: {init_rank: 16}
 parameters:
   pdrs.rho_shared: {min: 0.3, max: 0.99, scale: log1m, prior: 0.95}
 objectives:
@@ -33,12 +33,13 @@ base:
   data: {name: scenes, tasks: [semseg, human_parts, saliency, normals, depth]}
   seed: 0
   backbone: {name: swin_micro, pretrained: true}
-  pdrs: {init_rank: 16, beta: 0.98}
+  ranks: {init_rank: 16}
+  pdrs: {beta: 0.98}
   optim: {epochs: 8, lr: 5.0e-4}
 parameters:
   pdrs.rho_shared: {min: 0.5, max: 0.995, scale: log1m, prior: 0.95}
   pdrs.rho_task:   {min: 0.5, max: 0.995, scale: log1m, prior: 0.95}
-  pdrs.init_rank:  {values: [8, 16, 32]}
+  ranks.init_rank:  {values: [8, 16, 32]}
 objectives:
   - {name: delta_m, goal: maximize}
   - {name: trainable_params, goal: minimize}
@@ -107,7 +108,7 @@ def test_the_contract_s_condition_is_taken_where_its_method_is_searched_and_refu
 ) -> None:
     text = CONTRACT.replace("objectives:", CONDITIONAL + "objectives:")
     (told,) = faults(tmp_path, text)
-    assert told == ("a.yaml:14:59: sinewich.sigma.when.method: is never 'free_sinewich' in this search, but 'faar'")
+    assert told == ("a.yaml:15:59: sinewich.sigma.when.method: is never 'free_sinewich' in this search, but 'faar'")
     searched = text.replace("objectives:", "  method: {values: [faar, free_sinewich]}\nobjectives:")
     space = read_space(written(tmp_path, searched))
     point = {"method": "free_sinewich", "sinewich.sigma": 2.0}
@@ -189,12 +190,12 @@ def parameter(key: str, words: str) -> str:
         ("pdrs.beta", "{min: 0.1, max: 0.5, step: 0.1}", "unknown key"),
         ("pdrs.beta", "{min: 0.1, max: .inf}", "must be finite, got inf"),
         (
-            "pdrs.init_rank",
+            "ranks.init_rank",
             "{min: 2.5, max: 8}",
             "must be an integer or a mapping of the stages 0, 1, 2, 3 to numbers, got 2.5",
         ),
-        ("pdrs.init_rank", "{min: 2, max: 8, prior: 2.5}", "must be an integer, got 2.5"),
-        ("pdrs.init_rank", "{min: 0, max: 8}", "must satisfy init_rank >= 1, got 0"),
+        ("ranks.init_rank", "{min: 2, max: 8, prior: 2.5}", "must be an integer, got 2.5"),
+        ("ranks.init_rank", "{min: 0, max: 8}", "must satisfy init_rank >= 1, got 0"),
         (
             "adapter.kind",
             "{values: [lora, doro]}",
@@ -295,7 +296,7 @@ def test_overrides_reach_the_space_and_the_trial_config(tmp_path: Path) -> None:
         ],
     )
     config = space.trial_config({})
-    assert (space.budget.trials, config.pdrs.beta, config.pdrs.init_rank, config.seed) == (3, 0.5, 16, 4)
+    assert (space.budget.trials, config.pdrs.beta, config.ranks.init_rank, config.seed) == (3, 0.5, 16, 4)
     assert space.parameters["pdrs.rho_shared"].min == 0.4
     assert space.objectives[1].name == "rank/mean"
 
@@ -324,9 +325,9 @@ def test_a_range_has_its_key_s_type(tmp_path: Path) -> None:
     assert not space.parameters["pdrs.beta"].is_integer
     space = read_space(written(tmp_path, parameter("optim.weight_decay", "{min: 0, max: 1}")))
     assert [type(bound) for bound in space.parameters["optim.weight_decay"].bounds] == [float, float]
-    space = read_space(written(tmp_path, parameter("pdrs.init_rank", "{min: 4, max: 32, log: true}")))
-    assert space.parameters["pdrs.init_rank"].is_integer
-    assert not space.parameters["pdrs.init_rank"].contains(5.5)
+    space = read_space(written(tmp_path, parameter("ranks.init_rank", "{min: 4, max: 32, log: true}")))
+    assert space.parameters["ranks.init_rank"].is_integer
+    assert not space.parameters["ranks.init_rank"].contains(5.5)
 
 
 def test_metric_names_agree_with_the_task_table() -> None:
