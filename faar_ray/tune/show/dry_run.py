@@ -12,10 +12,10 @@ from rich.text import Text
 from faar_ray.cluster.capacity import Capacity
 from faar_ray.config.trial import config_id
 from faar_ray.tune.propose import journal
+from faar_ray.tune.propose.ask import sampler_of
 from faar_ray.tune.propose.budget import HOUR, hourly_rates
 from faar_ray.tune.propose.distributions import draw, to_optuna
 from faar_ray.tune.propose.population import boundaries, quantile_size
-from faar_ray.tune.propose.samplers import sampler_of
 from faar_ray.tune.propose.stopping_rules import most_epochs
 from faar_ray.tune.propose.warm_start import warm_start
 from faar_ray.tune.run.run_folder import as_yaml
