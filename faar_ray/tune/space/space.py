@@ -312,7 +312,11 @@ def read_space(path: Path, overrides: Sequence[str] = ()) -> SearchSpace:
     Raises:
         ConfigError: with every fault, one line each.
     """
-    document = read_document(path, overrides)
+    return space_of(read_document(path, overrides))
+
+
+def space_of(document: Document) -> SearchSpace:
+    """The search space of a document; the same errors as `read_space`."""
     try:
         return SearchSpace.model_validate(document.data)
     except ValidationError as error:
