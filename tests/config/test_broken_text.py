@@ -36,6 +36,11 @@ def small(old: str, new: str) -> str:
     return SMALL.replace(old, new)
 
 
+MISSPELT = (
+    small("ranks: {init_rank: 16}", "ranks: {init_rnk: 16}\n  pdrs: {beta: 2, init_rank: 8}") + "budget: {trial: 3}\n"
+)
+
+
 def said(folder: Path, raw: str | bytes) -> list[str]:
     """The faults, `LINE:COLUMN: ...` each; none where it is a space."""
     path = folder / "a.yaml"
@@ -104,11 +109,11 @@ def test_a_text_that_only_looks_unusual_is_read(tmp_path: Path, raw: str | bytes
         (SMALL + "'': 1\n", "9:1: '': unknown key"),
         (SMALL + f"? {'k' * 9000}\n: 1\n", f"9:3: {'k' * 57}...: unknown key"),
         (small("pdrs.rho_shared", "''"), "6:3: '': unknown key"),
-        (small("0.95}", "0.95"), "7:11: not YAML: while parsing a flow mapping that began on line 6, expected ',' or '}'"),
+        (small("0.95}", "0.95"), "7:11: not YAML: while parsing a flow mapping that began on line 6"),
         (small("small", "a: b"), "2:8: not YAML: mapping values are not allowed here"),
         (small("small", "'small"), "2:7: not YAML: while scanning a quoted scalar, found unexpected end of stream"),
         (small("small", "@small"), "2:7: not YAML: while scanning for the next token, found character '@'"),
-        (small("  ranks:", "ranks\n  ranks:"), "4:1: not YAML: while scanning a simple key, could not find expected ':'"),
+        (small("  ranks:", "ranks\n  ranks:"), "4:1: not YAML: while scanning a simple key, could not find"),
         ("pdrs\n" + SMALL, "2:8: not YAML: mapping values are not allowed here"),
         (LISTED + "search: {sampler: grid, seeds: 90000000}\nbudget: {trials: 90000000}\n", "10:10: search.sampler"),
         (SMALL.replace(RANGE, WIDE) + "search: {sampler: grid}\nscheduler: {type: none}\n", "13:10: search.sampler"),
@@ -138,7 +143,7 @@ def command(module: str, folder: Path, *words: str) -> subprocess.CompletedProce
 @pytest.mark.parametrize(
     ("raw", "overrides", "faults"),
     [
-        (small("ranks: {init_rank: 16}", "ranks: {init_rnk: 16}\n  pdrs: {beta: 2, init_rank: 8}") + "budget: {trial: 3}\n", ["fo=1", "seed=x"], [
+        (MISSPELT, ["fo=1", "seed=x"], [
             "space.yaml:4:11: ranks.init_rnk: unknown key (did you mean 'init_rank'?)",
             "space.yaml:5:10: pdrs.beta: must satisfy 0 <= beta < 1, got 2",
             "space.yaml:5:19: pdrs.init_rank: unknown key: it is called ranks.init_rank now",

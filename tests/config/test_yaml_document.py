@@ -103,7 +103,8 @@ def test_a_key_that_is_not_there_stands_where_its_group_stands(tmp_path: Path) -
         ("a: !!set {b, c}\n", "a.yaml:1:4: a: tag !!set is not supported"),
         (
             "a: 1\n\tb: 2\n",
-            "a.yaml:2:1: not YAML: while scanning for the next token, found character '\\t' that cannot start any token",
+            "a.yaml:2:1: not YAML: while scanning for the next token, "
+            "found character '\\t' that cannot start any token",
         ),
         (b"a: 1\nb: \xff\xfe\n", "a.yaml:2:4: not UTF-8 text (byte 0xff)"),
         (b"a: 1\nb: \x00\n", "a.yaml:2:4: character U+0000 is not allowed in YAML"),
