@@ -20,7 +20,7 @@ from faar_ray.cluster.ray_cluster import connected
 from faar_ray.errors import FaarRayError, NothingFeasible, StorageError
 from faar_ray.records import TrialResult
 from faar_ray.report.results import write_results
-from faar_ray.report.words.answer import Answer, answer
+from faar_ray.report.words.answer import Answer, build_answer
 from faar_ray.storage.run_location import RunLocation
 from faar_ray.tracking.mlflow.mlflow_faults import needed
 from faar_ray.tracking.mlflow.writer import Tracker
@@ -170,7 +170,7 @@ def conclude(
     if not all(result.run_id for result in results):  # runs that were made at last
         write_search_results(folder, proposer, pen)
     best = best_of(complete, space.objectives)
-    found = answer(results, space.objectives, space.limits)
+    found = build_answer(results, space.objectives, space.limits)
     counts = proposer.counts()
     return Outcome(place, uri, parent, counts, results, best, found, search_state.limit, fault, unwritten)
 
