@@ -17,10 +17,10 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from faar_ray.errors import DataError
+from faar_ray.objectives.metrics import Objective
 from faar_ray.records import TrialResult, result_of
 from faar_ray.tune.propose.journal_file import JournalFile
 from faar_ray.tune.propose.trial_record import RESULT, TrialRecord
-from faar_ray.tune.space.space import Objective
 
 STUDY_RESULT = "result/"
 TEST_RESULT = "test/"
