@@ -6,15 +6,8 @@ from collections.abc import Callable, Sequence
 from copy import deepcopy
 from typing import Any
 
-from faar_ray.config.yaml_document import (
-    Document,
-    KeyPath,
-    Position,
-    format_override,
-    format_path,
-    quote_value,
-    read_override,
-)
+from faar_ray.config.quoting import KeyPath, format_override, format_path, quote_value
+from faar_ray.config.yaml_document import Document, Position, read_override
 from faar_ray.errors import ConfigError
 
 PathOf = Callable[[str, dict[str, Any]], KeyPath]
@@ -25,7 +18,7 @@ def dotted_path(key: str, data: dict[str, Any]) -> KeyPath:
     return tuple(key.split("."))
 
 
-def overridden(document: Document, overrides: Sequence[str], path_of: PathOf = dotted_path) -> Document:
+def apply_overrides(document: Document, overrides: Sequence[str], path_of: PathOf = dotted_path) -> Document:
     """The document with every override set; faults of what they set will name them.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Everything that a report is made from, read from a run's folder."""
+"""Reads the inputs of a report from a run's folder."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from pydantic import ValidationError
 from faar_ray.config.paths import is_remote
 from faar_ray.config.trial import TrialConfig
 from faar_ray.errors import ConfigError, DataError
-from faar_ray.objectives.constraint import Constraint, parsed
+from faar_ray.objectives.constraint import Constraint, parse_constraint
+from faar_ray.objectives.metrics import Objective
 from faar_ray.records import TrialResult
 from faar_ray.report.results import read_results
-from faar_ray.report.statistics.groups import Objective
 from faar_ray.storage.run_location import RunLocation, download_run
 from faar_ray.tracking.files.rank_trace import read_rank_trace
 
@@ -46,13 +46,13 @@ class Search:
         """The constraints of the search space; none where this version of the package cannot read it."""
         try:
             texts = yaml.safe_load(self.space_yaml).get("constraints") or ()
-            return tuple(limit for text in texts if (limit := parsed(text)))
+            return tuple(limit for text in texts if (limit := parse_constraint(text)))
         except (yaml.YAMLError, AttributeError, TypeError):
             return ()
 
     @property
     def listed(self) -> bool:
-        """Whether the configurations were a list, each on several seeds."""
+        """Whether the configurations were listed (grid or points), each on several seeds."""
         try:
             search = yaml.safe_load(self.space_yaml)["search"]
             return search["sampler"] in ("grid", "points") and search["seeds"] > 1
@@ -61,7 +61,7 @@ class Search:
 
     @property
     def base(self) -> TrialConfig | None:
-        """The config beneath all trials; None where this version of the package cannot read it."""
+        """The base config of all trials; None where this version of the package cannot read it."""
         try:
             raw = yaml.safe_load(self.space_yaml)
             return TrialConfig.resolve(raw.get("base") or {})
@@ -70,10 +70,10 @@ class Search:
 
 
 def find_run(name_or_path: str) -> RunLocation:
-    """The run: a path as it stands, a name under `./runs`, or a URI, of which what a report needs is read.
+    """Find a run by its path, its name under `./runs`, or its URI; of a URI the files of a report are downloaded.
 
     Raises:
-        ConfigError: there is none, or it holds no results yet.
+        ConfigError: there is none, or it is not a run.
     """
     if is_remote(name_or_path):
         return download_run(name_or_path, "run.json", "space.yaml", "results.parquet", "study.log", "rank_trace")
@@ -102,7 +102,7 @@ def read_search(folder: Path) -> Search:
         name=str(run["name"]),
         tracking_uri=str(run["tracking_uri"]),
         parent_run_id=str(run["parent_run_id"]),
-        objectives=tuple(Objective(o["name"], o["goal"]) for o in run["objectives"]),
+        objectives=tuple(Objective(name=o["name"], goal=o["goal"]) for o in run["objectives"]),
         space_yaml=space.read_text(encoding="utf-8") if space.is_file() else "",
         results=read_results(folder / "results.parquet"),
         traces={path.stem: read_rank_trace(path) for path in traces},
@@ -122,7 +122,7 @@ def _read_run(path: Path) -> dict[str, Any]:
     return dict(run)
 
 
-def read_study(folder: Path) -> optuna.Study | None:
+def read_journal_or_none(folder: Path) -> optuna.Study | None:
     """The study in `study.log` of a run's folder; None without one that can be read."""
     path = folder / "study.log"
     if not path.is_file():
@@ -131,12 +131,12 @@ def read_study(folder: Path) -> optuna.Study | None:
     with warnings.catch_warnings(action="ignore", category=optuna.exceptions.ExperimentalWarning):
         try:
             return optuna.load_study(study_name=None, storage=JournalStorage(JournalFileBackend(str(path))))
-        except (ValueError, KeyError, TypeError, AttributeError, OSError):  # whatever a damaged line leads to
+        except (ValueError, KeyError, TypeError, AttributeError, OSError):  # of a damaged line
             return None
 
 
 def ended_order(study: optuna.Study | None) -> dict[str, int]:
-    """Place of each trial id in the order in which trials ended."""
+    """Position of each trial id in the order in which trials ended."""
     trials = study.get_trials(deepcopy=False) if study is not None else []
     ended = sorted((t for t in trials if t.datetime_complete), key=lambda t: (t.datetime_complete, t.number))
     return {str(t.user_attrs.get("trial_id")): place for place, t in enumerate(ended)}

@@ -11,7 +11,7 @@ from faar_ray.config.trial import (
     TrialConfig,
     at_stage,
     config_id,
-    merged,
+    merge_sections,
     with_dotted,
 )
 
@@ -139,7 +139,7 @@ def test_a_number_may_be_given_per_stage_with_keys_as_text_or_numbers() -> None:
         ("ranks.init_rank", {"0": 2, "1": 2, "2": 3, "3": 4, "4": 5}, "each of the stages"),
         ("ranks.init_rank", {"0": 2, "1": 2, "2": 3, "3": 0}, "greater than or equal to 1"),
         ("ranks.init_rank", {}, "got none"),
-        ("pdrs.rho_shared", {"0": 0.5, "1": 0.5, "2": 1.5, "3": 0.5}, "less than or equal to 1"),
+        ("pdrs.rho_shared", {"0": 0.5, "1": 0.5, "2": 1.5, "3": 0.5}, "satisfy 0 < rho <= 1"),
         ("pdrs.rho_task", {"low": 0.5}, "each of the stages"),
     ],
 )
@@ -184,7 +184,7 @@ def test_the_two_statements_of_faar_differ_where_seed_and_code_do() -> None:
 
 def test_merging_changes_neither_side() -> None:
     base, over = {"a": {"b": 1, "c": 2}}, {"a": {"b": 3}, "d": 4}
-    assert merged(base, over) == {"a": {"b": 3, "c": 2}, "d": 4}
+    assert merge_sections(base, over) == {"a": {"b": 3, "c": 2}, "d": 4}
     assert with_dotted(base, {"a.b": 5}) == {"a": {"b": 5, "c": 2}}
     assert (base, over) == ({"a": {"b": 1, "c": 2}}, {"a": {"b": 3}, "d": 4})
 

@@ -1,4 +1,8 @@
-"""The front's hypervolume, or the best value, by trials that ended and by epochs that were spent."""
+"""The front's hypervolume, or the best value, by trials that ended and by epochs that were spent.
+
+Optuna's `plot_hypervolume_history` has trials alone on its axis, so that early stopping gains nothing there, and raw
+volumes, which nobody can compare between searches.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from faar_ray.report.plots.style import SEARCHED
 from faar_ray.report.statistics.over_time import OverTime
-from faar_ray.report.words.wording import axis
+from faar_ray.report.words.wording import axis_label
 from faar_ray.tracking.plots.drawing import FAINT, INK, bare, save
 
 
@@ -35,7 +39,7 @@ def plot_over_time(traced: OverTime, values: Mapping[str, float], out: Path) -> 
         left.yaxis.set_major_formatter(PercentFormatter(1.0))
         left.set_ylim(0, 1.05 * max(step.found or 0.0 for step in traced.steps) / traced.box)
     else:
-        left.set_ylabel(axis(traced.objectives[0].name), fontsize=9, color=INK)
+        left.set_ylabel(axis_label(traced.objectives[0].name), fontsize=9, color=INK)
         handles, names = left.get_legend_handles_labels()
         figure.legend(handles, names, loc="outside upper left", ncols=4, frameon=False, fontsize=8, labelcolor=INK)
     save(figure, out)
@@ -44,8 +48,8 @@ def plot_over_time(traced: OverTime, values: Mapping[str, float], out: Path) -> 
 def _steps(ax: Axes, traced: OverTime, places: Sequence[int], values: Mapping[str, float]) -> None:
     bare(ax)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    told = [(x, step.found) for x, step in zip(places, traced.steps, strict=True) if step.found is not None]
-    shown = [(x, found / traced.box) for x, found in told]
+    known = [(x, step.found) for x, step in zip(places, traced.steps, strict=True) if step.found is not None]
+    shown = [(x, found / traced.box) for x, found in known]
     if not traced.reference:
         _points(ax, traced, places, values)
     x, y = zip(*shown, strict=True)

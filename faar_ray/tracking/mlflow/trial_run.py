@@ -43,8 +43,8 @@ def endings(tracker: Tracker, run_id: str, files: TrialPaths, title: str, end: E
 
 
 def _epochs(tracker: Tracker, run_id: str, files: TrialPaths, end: Ending) -> None:
-    known = read_epochs(files.epochs) if files.epochs.is_file() else [(end.epochs - 1, dict(end.metrics))]
-    for epoch, metrics in known:
+    known = read_epochs(files) or {end.epochs - 1: dict(end.metrics)}
+    for epoch, metrics in known.items():
         if 0 <= epoch < end.epochs:
             tracker.log_epoch(run_id, epoch, metrics)
 

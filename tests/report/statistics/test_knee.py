@@ -4,15 +4,15 @@ import math
 
 import pytest
 
+from faar_ray.objectives.metrics import Objective
 from faar_ray.records import TrialResult
-from faar_ray.report.statistics.groups import Objective
-from faar_ray.report.words.answer import Answer, answer
+from faar_ray.report.words.answer import Answer, build_answer
 
-GOALS = [Objective("delta_m", "maximize"), Objective("trainable_params", "minimize")]
+GOALS = [Objective(name="delta_m", goal="maximize"), Objective(name="trainable_params", goal="minimize")]
 
 
 def found(points: dict[str, tuple[float, float]], noise: float = 0.01, seeds: int = 2) -> Answer:
-    return answer(
+    return build_answer(
         [
             TrialResult(
                 f"{name}-s{s}", name, s, "trial", "COMPLETE", {"name": name},
@@ -44,7 +44,8 @@ def test_a_straight_or_hollow_front_has_none() -> None:
 
 
 @pytest.mark.parametrize(
-    ("noise", "seeds", "doubt"), [(3.0, 2, "within the seed noise"), (0.0, 1, "by the numbers alone"), (0.01, 2, "")]
+    ("noise", "seeds", "doubt"),
+    [(3.0, 2, "within the seed noise"), (0.0, 1, "the seed noise is unknown"), (0.01, 2, "")],
 )
 def test_it_says_where_noise_would_make_such_a_bend(noise: float, seeds: int, doubt: str) -> None:
     told = [s for s in found(BENT, noise, seeds).sentences if s.startswith("The knee")]
