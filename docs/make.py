@@ -16,8 +16,8 @@ from pathlib import Path
 from faar_ray.report import build_report
 from faar_ray.report.source import Search, read_search
 from faar_ray.report.statistics.table import Row
-from faar_ray.report.words.answer import Answer, answer
-from faar_ray.report.words.key_findings import findings, intervals
+from faar_ray.report.words.answer import Answer, find_answer
+from faar_ray.report.words.key_findings import key_findings, seed_summaries
 from faar_ray.report.words.wording import count, label, plus_minus
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -52,7 +52,7 @@ def replace_block(document: Path, name: str, block: str) -> None:
 
 def front_lines(search: Search) -> Iterator[str]:
     """The table of a search for a front, and its recommendation."""
-    result = answer(search.results, search.objectives, search.limits)
+    result = find_answer(search.results, search.objectives, search.limits)
     quality, cost = result.quality.name, label(result.cost_name)
 
     yield f"| configuration | {quality}, val | against best | {cost} | {quality}, test |"
@@ -81,12 +81,12 @@ def list_lines(search: Search) -> Iterator[str]:
     """The table of a list of configurations, and which of the paper's key findings hold."""
     yield "| configuration | delta_m, val | delta_m, test | trainable |"
     yield "|---|---|---|---|"
-    for row in intervals(search.results):
+    for row in seed_summaries(search.results):
         val, test = (plus_minus(mean.value, mean.ci95) for mean in (row.val, row.test))
         yield f"| {row.name} | {val} | {test} | {count(row.params)} |"
 
     yield ""
-    yield from (f"- {sentence}" for sentence in findings(search.results, list(search.traces.values())))
+    yield from (f"- {sentence}" for sentence in key_findings(search.results, list(search.traces.values())))
 
 
 if __name__ == "__main__":
