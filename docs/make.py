@@ -16,7 +16,7 @@ from pathlib import Path
 from faar_ray.report import build_report
 from faar_ray.report.source import Search, read_search
 from faar_ray.report.statistics.table import Row
-from faar_ray.report.words.answer import Answer, find_answer
+from faar_ray.report.words.answer import Answer, build_answer
 from faar_ray.report.words.key_findings import key_findings, seed_summaries
 from faar_ray.report.words.wording import count, label, plus_minus
 
@@ -52,7 +52,7 @@ def replace_block(document: Path, name: str, block: str) -> None:
 
 def front_lines(search: Search) -> Iterator[str]:
     """The table of a search for a front, and its recommendation."""
-    result = find_answer(search.results, search.objectives, search.limits)
+    result = build_answer(search.results, search.objectives, search.limits)
     quality, cost = result.quality.name, label(result.cost_name)
 
     yield f"| configuration | {quality}, val | against best | {cost} | {quality}, test |"
