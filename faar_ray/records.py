@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
+Extra = float | int | str | tuple[float, ...]
+
 
 @dataclass(frozen=True, slots=True)
 class RankRecord:
@@ -31,6 +33,8 @@ class RankRecord:
     unobserved: int
     params: int
     """Trainable parameters of this adapter after the shrink."""
+    extra: Mapping[str, Extra] = field(default_factory=dict)
+    """Further columns of the trace, named by the rank policy; all records of a trial have the same."""
 
 
 @dataclass(frozen=True, slots=True)

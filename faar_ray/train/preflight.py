@@ -28,8 +28,9 @@ def preflight(config: TrialConfig, workers: int = 1) -> None:
         check_compiler()
     if config.backbone.name != "swin_micro" or config.backbone.checkpoint is not None:
         from faar_ray.models.backbone import check_backbone  # timm takes seconds to import
+        from faar_ray.models.family import check_placement
 
-        check_backbone(config.backbone)
+        check_placement(check_backbone(config.backbone), config)
 
 
 def check_last_batch(config: TrialConfig, images: int, workers: int) -> None:

@@ -33,7 +33,7 @@ def moved(path: str, **dotted: Any) -> MultiTaskModel:
     torch.manual_seed(0)
     for i, adapter in enumerate(adapter_list(model)):
         torch.nn.init.normal_(adapter.B_RO, std=0.05)
-        adapter.active = 1 + i % 6
+        adapter.mask_prefix(1 + i % 6)
     return model
 
 
