@@ -93,21 +93,21 @@ def test_workers_that_compute_a_step_in_parts_hold_the_same_bases(tmp_path: Path
     assert any(row.rank < row.rank_before for row in records[-1].ranks if row.layer.endswith("_awb"))
 
 
-def test_in_fp32_two_workers_have_scores_and_metrics_near_those_of_one(tmp_path: Path) -> None:
+def test_in_fp32_two_workers_have_the_ranks_of_one_and_metrics_nearby(tmp_path: Path) -> None:
     tame = {"optim.lr": 1e-4, "optim.decoder_lr": 2e-4, "optim.epochs": 2}
-    (one, _), (two, _) = (run(tmp_path / str(workers), workers, tame) for workers in (1, 2))
-    for ours, theirs in zip(two[0].ranks, one[0].ranks, strict=True):
-        assert ours.importance == pytest.approx(theirs.importance, rel=1e-2, abs=1e-6)
-        assert ours.rank == theirs.rank or is_near_threshold(theirs)
-    sized = ("rank/", "params/", "trainable_params")  # of ranks, which are compared above
-    metrics = {name: v for name, v in one[-1].metrics.items() if not name.startswith((*MEASURED, *sized))}
-    assert {name: two[-1].metrics[name] for name in metrics} == pytest.approx(metrics, rel=1e-3, abs=0.05)  # mIoU in %
+    one, two = (run(tmp_path / str(workers), workers, tame) for workers in (1, 2))
+    for ours, theirs in zip(two[0], one[0], strict=True):
+        pairs = [pair for pair in zip(ours.ranks, theirs.ranks, strict=True) if not near_threshold(pair[1])]
+        assert len(pairs) > 0.8 * len(theirs.ranks)
+        assert [row.rank for row, _ in pairs] == [row.rank for _, row in pairs]
+    values = {name: value for name, value in one[0][-1].metrics.items() if not name.startswith(MEASURED)}
+    assert {name: two[0][-1].metrics[name] for name in values} == pytest.approx(values, rel=1e-3, abs=0.05)  # mIoU in %
 
 
-def is_near_threshold(row: RankRecord) -> bool:
-    """Whether rounding may move this decision: some share of the importance lies beside rho."""
-    scores = torch.tensor(row.importance, dtype=torch.float64)
-    return bool(((scores.cumsum(0) / scores.sum() - row.rho).abs() < 1e-3).any())
+def near_threshold(row: RankRecord) -> bool:
+    """Whether rounding may decide a rank: a cumulative share of the scores lies next to rho."""
+    cumulative = torch.tensor(row.importance, dtype=torch.float64).cumsum(0)
+    return bool((cumulative / cumulative[-1] - row.rho).abs().min() < 1e-3)
 
 
 def disagree(rank: int, workers: int, folder: Path) -> None:
