@@ -92,7 +92,7 @@ class LowRankFactors(nn.Module):
 
         Under `torch.compile` always: shapes that change every step would make it compile every step.
         """
-        return self.prefix_length is None or torch.compiler.is_compiling()
+        return torch.compiler.is_compiling() or self.prefix_length is None  # in this order: no guard on the length
 
     def masked_factors(self) -> tuple[Tensor, Tensor]:
         """diag(z) A and B^T, or under a prefix mask the first b rows of A and B^T."""

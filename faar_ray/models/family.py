@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import nn
@@ -46,7 +46,7 @@ class BackboneFamily:
     """Channels of the four stages of a backbone."""
     embed_dim: Callable[[Sequence[int]], int] = lambda widths: widths[0]
     """From the stages' widths, what `decoder.width` is in proportion to by default."""
-    strides: Mapping[str, tuple[int, ...]] = STRIDES
+    strides: Mapping[str, tuple[int, ...]] = field(default_factory=lambda: STRIDES)
     """Of the four maps, by `backbone.pyramid`."""
     channels: Callable[[Sequence[int], str], list[int]] = swin_pyramid
     """(widths, pyramid) -> channels of the four maps."""
