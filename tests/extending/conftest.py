@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -45,10 +46,11 @@ def guide() -> Iterator[Callable[[str], dict[str, Any]]]:
 
 @pytest.fixture
 def train(tmp_path: Path) -> Callable[..., list[EpochRecord]]:
-    """Trains a tiny trial; gives its records."""
+    """Trains a tiny trial in a new folder; gives its records."""
+    numbers = count()
 
     def run(**dotted: Any) -> list[EpochRecord]:
-        config = TrialConfig.resolve(SMALL, **dotted)
-        return list(fit(config, tmp_path, trial_id="t", trace=tmp_path / "t.parquet"))
+        config, folder = TrialConfig.resolve(SMALL, **dotted), tmp_path / str(next(numbers))
+        return list(fit(config, folder, trial_id="t", trace=folder / "t.parquet"))
 
     return run
