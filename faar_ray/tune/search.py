@@ -1,6 +1,6 @@
 """The main job: a search space in, an answer out.
 
-references -> trials and controls (Ray Tune asks the search_state, the search_state asks Optuna) -> results, report, answer
+references -> trials and controls (Ray Tune asks the search state, which asks Optuna) -> results, report, answer
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from faar_ray.report.words.answer import Answer, build_answer
 from faar_ray.storage.run_location import RunLocation
 from faar_ray.tracking.mlflow.mlflow_faults import needed
 from faar_ray.tracking.mlflow.writer import Tracker
-from faar_ray.tune.execute import ray_tune as cluster
+from faar_ray.tune.execute.ray_tune import run_jobs
 from faar_ray.tune.execute.ray_tune_adapters import abort_on_storage_error
 from faar_ray.tune.execute.resource_monitor import ResourceMonitor
 from faar_ray.tune.execute.trainable import TrialActor
@@ -47,7 +47,7 @@ from faar_ray.tune.space.space import SearchSpace
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a search left."""
+    """What a search found."""
 
     place: RunLocation
     tracking_uri: str
@@ -74,7 +74,7 @@ class Parts:
 
 
 def run_search(search: ResolvedSearch, progress: Reporter, *, resume: bool, parts: Parts = Parts()) -> Outcome:
-    """Run or resume a search to its end, in a folder that `check_name` has let through.
+    """Run or resume a search to its end, in a folder that `check_resumable` has accepted.
 
     Raises:
         ConfigError: before anything is started.
@@ -107,10 +107,10 @@ def run_search(search: ResolvedSearch, progress: Reporter, *, resume: bool, part
             progress.phase("writing the report")
             if twin:
                 twin.gather()
-            found = conclude(space, folder, place, proposer, search_state, pen)
+            outcome = conclude(space, folder, place, proposer, search_state, pen)
             if twin:
                 twin.push()
-            return found
+            return outcome
 
 
 def train(
@@ -139,7 +139,7 @@ def train(
         assert pen.tracker.parent  # nothing starts before MLflow is open
         with abort_on_storage_error(search_state, folder.path):
             watch = ResourceMonitor(search_state, space.resources, progress.machines)
-            cluster.run_jobs(search_state, spec, space.resources, space.failure.max_retries, folder.ray, actor, watch)
+            run_jobs(search_state, spec, space.resources, space.failure.max_retries, folder.ray, actor, watch)
     if isinstance(search_state.fatal, StorageError):
         raise search_state.fatal
 
@@ -173,9 +173,9 @@ def conclude(
     if not all(result.run_id for result in results):  # runs that were made at last
         write_search_results(folder, proposer, pen)
     best = best_of(complete, space.objectives)
-    found = build_answer(results, space.objectives, space.limits)
+    answer = build_answer(results, space.objectives, space.limits)
     counts = proposer.counts()
-    return Outcome(place, uri, parent, counts, results, best, found, search_state.limit, fault, unwritten)
+    return Outcome(place, uri, parent, counts, results, best, answer, search_state.limit, fault, unwritten)
 
 
 def write_search_results(folder: RunFolder, proposer: Proposer, pen: Pen) -> list[TrialResult]:
@@ -186,7 +186,7 @@ def write_search_results(folder: RunFolder, proposer: Proposer, pen: Pen) -> lis
 
 
 def build_report(folder: Path, pen: Pen) -> Path | None:
-    """The HTML report; its failure is said, and takes nothing away from the search."""
+    """The HTML report, None where it failed: that is noted, and the search is still valid."""
     try:
         from faar_ray.report import build_report as build  # plots are wanted here only
 
@@ -198,7 +198,7 @@ def build_report(folder: Path, pen: Pen) -> Path | None:
 
 
 def nothing_feasible(space: SearchSpace, results: Sequence[TrialResult]) -> NothingFeasible:
-    """Why there is no best."""
+    """The fault of a search without a best trial."""
     complete = [result for result in results if result.role == "trial" and result.state == "COMPLETE"]
     if not complete:
         return NothingFeasible("no trial of the search finished")
@@ -221,7 +221,7 @@ def open_tracker(space: SearchSpace, folder: RunFolder) -> Tracker:
 
 @contextlib.contextmanager
 def locked_run(place: RunLocation, space: SearchSpace, *, fresh: bool) -> Iterator[RunFolder]:
-    """Hold the folder; one that was made for a search that could not start is taken away again."""
+    """Lock the run's folder; one made for a search that could not start is deleted again."""
     path = place.path
     folder = run_folder.lock_run(path, space, emptied=fresh and bool(place.uri))
     try:
@@ -236,7 +236,7 @@ def locked_run(place: RunLocation, space: SearchSpace, *, fresh: bool) -> Iterat
 
 @contextlib.contextmanager
 def closing(pen: Pen, folder: RunFolder, proposer: Proposer) -> Iterator[None]:
-    """Whatever happens, no MLflow run stays open and what finished is written down."""
+    """However the search ends, close all MLflow runs and write the results so far."""
     try:
         yield
     except BaseException as fault:
