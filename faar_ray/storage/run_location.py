@@ -82,6 +82,16 @@ class TrialPaths:
         """The sine trace; only Free Sinewich leaves one."""
         return self.folder / SINE_TRACE
 
+    @property
+    def rank_picture(self) -> Path:
+        """The rank trace as a heat map; drawn when the trial ends."""
+        return self.folder / "rank_trace.png"
+
+    @property
+    def sine_picture(self) -> Path:
+        """The sine trace as a picture; only of Free Sinewich."""
+        return self.folder / "sinewich_trace.png"
+
 
 def location_of(storage_path: str, name: str) -> RunLocation:
     """The place of a run below `storage.path`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -68,7 +69,7 @@ def test_a_copy_has_the_past_of_its_parent_and_a_future_under_its_own_rho(parent
     rhos = [{row["rho"] for row in trace if row["epoch"] == epoch} for epoch in range(4)]
     assert rhos[2:] == [{0.5}, {0.5}]
     assert 0.5 not in rhos[0] | rhos[1]
-    assert [epoch for epoch, _ in read_epochs(tmp_path / "copy" / "epochs.parquet")] == [0, 1, 2, 3]
+    assert list(read_epochs(SimpleNamespace(epochs=tmp_path / "copy" / "epochs.parquet"))) == [0, 1, 2, 3]
 
 
 def test_a_copy_with_the_values_of_its_parent_trains_as_its_parent_does(parent: Path, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 from faar_ray.errors import DataError
 from faar_ray.records import EpochRecord
 from faar_ray.storage.atomic import atomic_write_or_storage_error
+from faar_ray.storage.run_location import TrialPaths
 from faar_ray.tracking.files.parquet import read_table
 
 
@@ -23,14 +24,17 @@ def write_epochs(path: Path, records: Sequence[EpochRecord]) -> None:
         pq.write_table(pa.table({"epoch": epochs, **columns}), scratch)
 
 
-def read_epochs(path: Path) -> list[tuple[int, dict[str, float]]]:
-    """(epoch, its metrics) pairs, in order.
+def read_epochs(trial: TrialPaths) -> dict[int, dict[str, float]]:
+    """Metrics of every finished epoch of a trial that runs or has ended, in order; empty without any.
 
     Raises:
-        DataError: naming the file that is missing, broken or of another kind.
+        DataError: naming the file that is broken or of another kind.
     """
+    path = trial.epochs
+    if not path.is_file():
+        return {}
     table = read_table(path, "file of epochs")
     if "epoch" not in table.column_names:
         raise DataError(f"{path}: not a file of epochs: column epoch is missing")
     rows = [{name: value for name, value in row.items() if value is not None} for row in table.to_pylist()]
-    return sorted((int(row.pop("epoch")), row) for row in rows)
+    return dict(sorted((int(row.pop("epoch")), row) for row in rows))

@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from faar_ray.tracking.mlflow.mlflow_faults import is_away, reason_of
+from faar_ray.tracking.mlflow.write_queue import Outbox
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INTERNAL_ERROR, INVALID_PARAMETER_VALUE, TEMPORARILY_UNAVAILABLE
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
 from faar_ray.config.trial import TrialConfig
-from faar_ray.tracking.mlflow.mlflow_faults import is_away, reason_of
-from faar_ray.tracking.mlflow.write_queue import Outbox
 from faar_ray.tracking.mlflow.writer import Tracker
 
 CONFIG = TrialConfig.resolve({"seed": 3})

@@ -94,7 +94,7 @@ def test_a_copy_holds_the_epochs_of_its_parent_and_shrinks_by_its_own_rho(finish
     for name, attrs in finished.copies.items():
         own, parent = finished.place.trial(name), finished.place.trial(attrs["parent"])
         inherited = attrs["inherited_epochs"]
-        past, given = read_epochs(own.epochs), read_epochs(parent.epochs)
+        past, given = list(read_epochs(own).items()), list(read_epochs(parent).items())
         assert past[:inherited] == given[:inherited]
         assert [epoch for epoch, _ in past] == list(range(finished.results[name].epochs))
         rows, theirs = (read_rank_trace(place.trace).to_pylist() for place in (own, parent))
