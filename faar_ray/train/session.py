@@ -5,17 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
+from functools import partial
 
 import torch
 
 from faar_ray.cluster.capacity import capacity, this_machine
 from faar_ray.config.trial_file import TrialFile
-from faar_ray.errors import ConfigError, FaarRayError, StorageError
+from faar_ray.errors import ConfigError, StorageError
 from faar_ray.records import EpochRecord
 from faar_ray.storage.atomic import atomic_write_or_storage_error, check_writable
 from faar_ray.storage.object_store import ATTEMPTS_AT_START, Remote
 from faar_ray.storage.run_location import location_of
-from faar_ray.tracking.files.trial_files import finish_trial_files
+from faar_ray.tracking.files.finish import finish_trial_files
 from faar_ray.tracking.mlflow.store import config_error_on_failure
 from faar_ray.tracking.mlflow.sync_thread import INTERRUPT_TIMEOUT_S, SyncThread, shutdown_timeout, updates
 from faar_ray.tracking.mlflow.trial_run import Ending, TrialRun
@@ -60,9 +61,7 @@ class Session:
         title = f"{self.place.path.name}/{self.trial_id}"
         self._run = TrialRun(self.paths, self.config, {}, run_id=self._known_run(), title=title)
         self._open_run()
-        self._thread = SyncThread(
-            lambda rejections: self._run.sync(self._tracker, rejections), self._run.pending, notify
-        )
+        self._thread = SyncThread(partial(self._run.sync, self._tracker), self._run.pending, notify)
 
     @property
     def run_id(self) -> str:
@@ -122,11 +121,7 @@ class Session:
             self._close_run(ending, timeout)
 
     def _close_run(self, ending: Ending, timeout: float) -> None:
-        try:
-            finish_trial_files(self.paths, self._run.title)
-        except (FaarRayError, OSError) as error:
-            self.notify(f"{self.folder}: its files could not be completed ({error})")
-
+        finish_trial_files(self.paths, self._run.title)
         self._run.ending = ending
         self._thread.changed()
         if missing := self._thread.close(timeout):

@@ -88,7 +88,7 @@ def record(run: Path) -> None:
             continue
         here, rho = place.trial(result.trial_id), result.params[RHO]
         test = {name: value for name, value in result.metrics.items() if name.startswith("test/")}
-        for epoch, metrics in read_epochs(here.epochs):
+        for epoch, metrics in read_epochs(here).items():
             rows.append({"rho": rho, "seed": result.seed, "epoch": epoch, **metrics, **test})
         if result.seed == SEEDS[0]:
             trace = pq.read_table(here.trace, partitioning=None).drop_columns("trial_id")

@@ -178,7 +178,7 @@ class SyncThread:
             self._condition.notify_all()
         if first and not self._discarded:
             self._unavailable_since = time.monotonic()
-            self._notify(f"MLflow is unavailable ({root_cause(error)}); trials continue, updates are repeated later")
+            self._notify(f"MLflow is unavailable ({root_cause(error)}); training continues, updates are repeated later")
 
     def _succeeded(self) -> None:
         with self._condition:

@@ -102,10 +102,11 @@ class TrialRun:
         self.is_open = True
 
     def is_whole(self) -> bool:
-        """Whether nothing is missing, pictures included; a run that is not may still be closed."""
-        return self.is_closed and (
-            not self.trial.trace.exists() or self.trial.rank_picture.name in self.logged_artifacts
-        )
+        """Whether no file can follow; a run that is closed may still lack the pictures of a stopped trial."""
+        if not self.is_closed:
+            return False
+        pictures = {"rank_trace.png"} | ({"sinewich_trace.png"} if self.trial.sines.exists() else set())
+        return pictures <= self.logged_artifacts or not self.trial.folder.exists()
 
     def missing_artifacts(self) -> dict[str, Path]:
         """Files on the disk that MLflow lacks, by their names there."""

@@ -10,10 +10,9 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from faar_ray.errors import FaarRayError
 from faar_ray.records import State, TrialResult
 from faar_ray.storage.run_location import TrialPaths
-from faar_ray.tracking.files.trial_files import finish_trial_files
+from faar_ray.tracking.files.finish import finish_trial_files
 from faar_ray.tracking.mlflow.store import config_error_on_failure
 from faar_ray.tracking.mlflow.sync_thread import INTERRUPT_TIMEOUT_S, Notify, Rejections, SyncThread, shutdown_timeout
 from faar_ray.tracking.mlflow.trial_run import Ending, TrialRun, artifact_paths
@@ -91,7 +90,7 @@ class MLflowWatcher:
 
     def started(self, job: Job) -> None:
         """A job was handed to Ray: its run is opened, or continued."""
-        self._trials[job.trial_id] = self._trial_run(job, self.run_id(job.trial_id))
+        self._trials[job.trial_id] = self._trial_run(job)
         self._thread.changed()
 
     def epoch(self, job: Job, epoch: int, metrics: Mapping[str, float]) -> None:
@@ -135,10 +134,10 @@ class MLflowWatcher:
         timeout = self._timeout if open_trials is None else min(self._timeout, INTERRUPT_TIMEOUT_S)
         return self._thread.close(timeout)
 
-    def _trial_run(self, job: Job, run_id: str) -> TrialRun:
+    def _trial_run(self, job: Job) -> TrialRun:
         files = TrialPaths(self.folder, job.trial_id)
         tags = {"faar_ray.cached": "true"} if job.cached else {}
-        return TrialRun(files, job.config, job.params, job.role, run_id, tags, title_of(job))
+        return TrialRun(files, job.config, job.params, job.role, tags=tags, title=title_of(job))
 
     def _sync(self, rejections: Rejections) -> Iterator[None]:
         """Write everything that MLflow lacks; yields after every update."""
@@ -152,6 +151,8 @@ class MLflowWatcher:
         if self._is_over:
             self._finish_files()
         for name, trial in list(self._trials.items()):
+            if not trial.is_open:
+                trial.run_id = self.run_id(name)  # an earlier driver's
             yield from trial.sync(self._tracker, rejections)
             self._run_ids[name] = trial.run_id
             if trial.is_whole() or (self._is_over and trial.is_closed):
@@ -181,13 +182,13 @@ class MLflowWatcher:
             was_trained = TrialPaths(self.folder, name).folder.exists()
             job = dataclasses.replace(job, cached=job.role == "reference" and not was_trained)
             child = self._children.get(name)
-            trial = self._trial_run(job, self.run_id(name))
+            trial = self._trial_run(job)
             trial.ending = Ending.of(result)
             if child is not None and child.is_complete(result):
                 trial.is_open = trial.is_closed = True
-                trial.logged_artifacts = (
-                    set(artifact_paths(trial.trial)) if child.artifacts is None else child.artifacts
-                )
+                trial.run_id = child.run_id
+                logged = child.artifacts  # unknown of a run that an older version closed
+                trial.logged_artifacts = set(artifact_paths(trial.trial)) if logged is None else logged
             if not trial.is_closed or trial.missing_artifacts():
                 self._completed.append(name)
             if name in self._completed or not trial.is_whole():
@@ -197,12 +198,9 @@ class MLflowWatcher:
     def _finish_files(self) -> None:
         """Compact and draw what processes that were killed left."""
         for name, trial in self._trials.items():
-            if trial.trial.trace.exists() and not trial.trial.rank_picture.exists() and name not in self._finished:
+            if trial.ending is not None and name not in self._finished:
                 self._finished.add(name)
-                try:
-                    finish_trial_files(trial.trial, trial.title)
-                except (FaarRayError, OSError) as error:
-                    self.notify(f"{name}: its files could not be completed ({error})")
+                finish_trial_files(trial.trial, trial.title)
 
     def _log_test_metrics(self, tracker: Tracker, rejections: Rejections) -> Iterator[None]:
         for name, metrics in list(self._test_metrics.items()):

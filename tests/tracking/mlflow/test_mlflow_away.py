@@ -17,6 +17,7 @@ import pytest
 from mlflow import MlflowClient
 
 from faar_ray.report.results import read_results
+from faar_ray.storage.run_location import TrialPaths
 from faar_ray.tracking.files.epoch_file import read_epochs
 from faar_ray.tracking.mlflow.store import metric_name
 
@@ -81,7 +82,7 @@ def is_whole(folder: Path, name: str, uri: str) -> None:
         }
         for metric in (key for key in result.metrics if key.startswith("test/")):
             assert len(client.get_metric_history(child.info.run_id, metric_name(metric))) == 1
-        written = [row for row in read_epochs(run / "trials" / result.trial_id / "epochs.parquet")][: result.epochs]
+        written = list(read_epochs(TrialPaths(run, result.trial_id)).items())[: result.epochs]
         for metric in written[0][1]:
             points = client.get_metric_history(child.info.run_id, metric_name(metric))
             assert [p.value for p in points] == [pytest.approx(m[metric]) for _, m in written], metric

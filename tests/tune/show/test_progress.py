@@ -48,7 +48,7 @@ def test_a_program_gets_a_json_line_per_event(space: Space) -> None:
     with JsonLines(Console(file=out, force_terminal=False), "rho", ["delta_m"], 40) as progress:
         progress.phase("starting Ray")
         play(progress, space, 1)
-        progress.note("MLflow is away")
+        progress.note("MLflow is unavailable")
     phase, started, epoch, ended, note = map(json.loads, out.getvalue().splitlines())
     assert (phase["event"], phase["text"]) == ("phase", "starting Ray")
     assert (started["event"], started["trial_id"], started["params"]) == (
@@ -58,7 +58,7 @@ def test_a_program_gets_a_json_line_per_event(space: Space) -> None:
     )
     assert (epoch["event"], epoch["epoch"], epoch["metrics"]) == ("epoch", 0, METRICS)
     assert (ended["event"], ended["state"], ended["reason"]) == ("ended", "PRUNED", "too weak")
-    assert (note["event"], note["text"]) == ("note", "MLflow is away")
+    assert (note["event"], note["text"]) == ("note", "MLflow is unavailable")
 
 
 def test_verbose_shows_every_epoch_and_quiet_nothing(space: Space) -> None:
