@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from faar_ray.errors import ConfigError, FaarRayError, StorageError
+from faar_ray.command_line import run_command
+from faar_ray.errors import ConfigError
 from faar_ray.tools import tool_command
 from faar_ray.tune.execute import interrupts
 
@@ -64,27 +65,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     raw = list(sys.argv[1:] if argv is None else argv)
     options = parser().parse_intermixed_args(raw)
     interrupts.listen()
-    try:
-        return _run(options)
-    except StorageError as fault:
-        print(
-            f"{fault}\nno trial failed by it; when it is mended, this goes on from here:\n  {_again(raw)}",
-            file=sys.stderr,
-        )
-        return fault.exit_code
-    except FaarRayError as fault:
-        print(fault, file=sys.stderr)
-        return fault.exit_code
-    except KeyboardInterrupt:
-        print(f"\ninterrupted; this goes on from here:\n  {_again(raw)}", file=sys.stderr)
-        return 130
-
-
-def _again(raw: Sequence[str]) -> str:
-    """The command that resumes."""
-    return shlex.join(
-        [tool_command("python"), "-m", "faar_ray.tune", *raw, *([] if "--resume" in raw else ["--resume"])]
-    )
+    again = raw if "--resume" in raw else [*raw, "--resume"]
+    resume = shlex.join([tool_command("python"), "-m", "faar_ray.tune", *again])
+    return run_command(lambda: _run(options), resume)
 
 
 def _run(options: argparse.Namespace) -> int:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from faar_ray.config.quoting import KeyPath, quote_value
 from faar_ray.config.trial import CHANGEABLE
 from faar_ray.config.validation_messages import Issue, did_you_mean, unknown_key
-from faar_ray.config.yaml_document import KeyPath, quote_value
 from faar_ray.tune.space.conditions import trial_faults
 from faar_ray.tune.space.parameter import DEFAULTS, Parameter
 from faar_ray.tune.space.sections import FRONT, Budget, SchedulerConfig, SearchConfig, SearchResources

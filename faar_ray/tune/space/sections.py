@@ -8,11 +8,13 @@ from pydantic import ConfigDict, Field, field_validator
 
 from faar_ray.config.run_sections import Count, Resources
 from faar_ray.config.trial import Positive, Section
+from faar_ray.config.validation_messages import rule
 from faar_ray.objectives.metrics import Goal
 from faar_ray.tune.space.parameter import Scalar
 
 SECONDS = {"s": 1, "m": 60, "h": 3600}
 FRONT = "front"
+WallTime = Annotated[str, Field(pattern=r"^[0-9]{1,6}(\.[0-9]{1,6})?[smh]$"), rule("a time such as 90s, 10m or 2h")]
 
 
 class Objective(Section):
@@ -41,7 +43,9 @@ class SearchConfig(Section):
         "`points`, those of warm_start.points.",
     )
     seeds: Count = Field(1, description="`grid` and `points`: seeds of every configuration.")
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(0, description="Seed of the sampler.")
+    seed: Annotated[int, Field(ge=0, lt=2**32), rule("satisfy 0 <= seed < 2^32")] = Field(
+        0, description="Seed of the sampler."
+    )
     startup_trials: Annotated[int, Field(ge=0)] = Field(
         4, description="Random configurations before tpe, gp or cmaes sets in."
     )
@@ -84,7 +88,7 @@ class SchedulerConfig(Section):
         "end, so a budget of time, GPU-hours or USD that ends it early leaves no complete trial.",
     )
     interval: Count = Field(1, description="pbt: epochs from one boundary to the next.")
-    quantile: Annotated[float, Field(gt=0, le=0.5)] = Field(
+    quantile: Annotated[float, Field(gt=0, le=0.5), rule("satisfy 0 < quantile <= 0.5")] = Field(
         0.25,
         description="pbt: share of the population, rounded up, whose places are taken at a boundary, and share whose "
         "copies take them.",
@@ -98,12 +102,7 @@ class Budget(Section):
     """
 
     trials: Count = Field(8, description="Trials; a trial is one config and seed.")
-    time: str | None = Field(
-        None,
-        description="Wall time, e.g. 90s, 10m, 2h.",
-        pattern=r"^[0-9]{1,6}(\.[0-9]{1,6})?[smh]$",
-        json_schema_extra={"words": "a time such as 90s, 10m or 2h"},
-    )
+    time: WallTime | None = Field(None, description="Wall time, e.g. 90s, 10m, 2h.")
     gpu_hours: Positive | None = Field(
         None, description="Hours in which trials hold their GPUs x GPUs of a trial, summed over trials."
     )

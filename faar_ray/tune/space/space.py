@@ -16,6 +16,7 @@ from pydantic import (
 )
 
 from faar_ray.config.overrides import overridden
+from faar_ray.config.quoting import KeyPath, quote_value
 from faar_ray.config.run_sections import FolderName, Storage, Tracking
 from faar_ray.config.trial import Positive, Section, TrialConfig
 from faar_ray.config.validation_messages import (
@@ -28,7 +29,7 @@ from faar_ray.config.validation_messages import (
     unknown_key,
     with_more,
 )
-from faar_ray.config.yaml_document import Document, KeyPath, quote_value, read_yaml
+from faar_ray.config.yaml_document import Document, read_yaml
 from faar_ray.errors import ConfigError
 from faar_ray.objectives.constraint import Constraint, parsed
 from faar_ray.objectives.metrics import TASK_METRICS, Goal, goal_of, metric_names
