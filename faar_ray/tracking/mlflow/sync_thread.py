@@ -83,7 +83,8 @@ class SyncThread:
         *,
         pauses: tuple[float, float] = (FIRST_PAUSE_S, LONGEST_PAUSE_S),
     ) -> None:
-        self._sync, self._pending, self._notify, self._pauses = sync, pending, notify, pauses
+        self._sync, self._pending, self._notify = sync, pending, notify
+        self._first_pause, self._longest_pause = pauses
         self.rejections = Rejections(notify)
         self._condition = threading.Condition()
         self._dirty = self._busy = self._discarded = False
@@ -116,6 +117,10 @@ class SyncThread:
         Args:
             timeout: seconds to wait with no write succeeding; while writes succeed there is no limit.
         """
+        with self._condition:
+            self._longest_pause = min(self._longest_pause, timeout / 10)
+            self._condition.notify_all()
+
         start, notified = time.monotonic(), False
         while not self._wait_until_idle(min(0.5, timeout / 4)):
             waited = time.monotonic() - max(start, self._last_success)
@@ -146,19 +151,19 @@ class SyncThread:
         return f"MLflow is {state}: {updates(self._pending())} wait; trying for up to {timeout:.0f} s (Ctrl-C gives up)"
 
     def _work(self) -> None:
-        pause = self._pauses[0]
+        pause = self._first_pause
         while self._wait_for_change():
             try:
                 with self.rejections:  # an error outside of any write must not end the thread
                     for _ in self._sync(self.rejections):
-                        pause = self._pauses[0]
+                        pause = self._first_pause
                         self._succeeded()
                         if self._discarded:
                             return
             except Exception as error:
                 self._failed(error)
                 self._sleep(pause)
-                pause = min(2 * pause, self._pauses[1])
+                pause = min(2 * pause, self._longest_pause)
             else:
                 self._finished()
 
@@ -169,16 +174,19 @@ class SyncThread:
             return not self._discarded
 
     def _sleep(self, seconds: float) -> None:
+        """A pause; `close` shortens it."""
+        start = time.monotonic()
         with self._condition:
-            self._condition.wait_for(lambda: self._discarded, seconds)
+            while not self._discarded and (rest := start + min(seconds, self._longest_pause) - time.monotonic()) > 0:
+                self._condition.wait(rest)
 
     def _failed(self, error: Exception) -> None:
-        with self._condition:
-            first, self._error, self._dirty = self._error is None, error, True
-            self._condition.notify_all()
-        if first and not self._discarded:
+        if self._error is None and not self._discarded:
             self._unavailable_since = time.monotonic()
             self._notify(f"MLflow is unavailable ({root_cause(error)}); training continues, updates are repeated later")
+        with self._condition:
+            self._error, self._dirty = error, True
+            self._condition.notify_all()
 
     def _succeeded(self) -> None:
         with self._condition:

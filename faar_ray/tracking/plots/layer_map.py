@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from functools import cache
 from itertools import pairwise
 from math import isfinite
 from statistics import fmean
@@ -12,19 +11,15 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.collections import PathCollection
 from matplotlib.colors import Colormap, Normalize
 from matplotlib.image import AxesImage
-from matplotlib.path import Path
-from matplotlib.textpath import TextPath
 from matplotlib.ticker import MaxNLocator
-from matplotlib.transforms import Affine2D
 from numpy.typing import NDArray
 
 from faar_ray.tracking.plots.drawing import EMPTY, INK
 
 ROW = 0.17  # inches, of a layer
-NUMBER, POINTS = 5.5, 72  # size of a cell's number, and points of an inch
+NUMBER = 5.5  # points, of a number in a cell
 TITLE = 0.095  # inches of a letter of a figure's title
 LAYERS = ("qkv", "proj", "fc1", "fc2")
 DECODER = 4
@@ -76,26 +71,17 @@ def draw_cells(
     ax.tick_params(labelsize=7, length=0, colors=INK)
     ax.spines[:].set_visible(False)
     if numbers:
-        there = [(cell, value) for cell, value in np.ndenumerate(cells) if np.isfinite(value)]
         shades = colours(norm(cells))
-        texts = PathCollection(
-            [_glyphs(format(value, numbers)) for _, value in there],
-            offsets=[(epochs[j], i) for (i, j), _ in there],
-            offset_transform=ax.transData,
-            facecolors=[_readable_on(shades[cell]) for cell, _ in there],
-            linewidths=0,
-        )
-        texts.set_transform(Affine2D().scale(1 / POINTS) + ax.get_figure().dpi_scale_trans)  # type: ignore[union-attr]
-        ax.add_artist(texts)
+        for (i, j), value in np.ndenumerate(cells):
+            if np.isfinite(value):
+                style = {
+                    "fontsize": NUMBER,
+                    "color": _readable_on(shades[i, j]),
+                    "ha": "center",
+                    "va": "center_baseline",
+                }
+                ax.text(epochs[j], i, format(value, numbers), **style)
     return image
-
-
-@cache
-def _glyphs(text: str) -> Path:
-    """A number's outlines around the origin, in points: hundreds of them cost a tenth of as many matplotlib texts."""
-    outlines = TextPath((0, 0), text, size=NUMBER)
-    box = outlines.get_extents()
-    return Affine2D().translate(-(box.x0 + box.x1) / 2, -(box.y0 + box.y1) / 2).transform_path(outlines)
 
 
 def label_layers(axes: Sequence[Axes], sites: Sequence[Site]) -> None:

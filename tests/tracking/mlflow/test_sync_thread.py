@@ -96,7 +96,7 @@ def test_a_flush_ends_at_once_while_mlflow_is_unavailable(notices: list[str], un
     assert thread.close(1) == 0
 
 
-def test_closing_waits_no_longer_than_its_timeout_and_reports_what_is_missing(notices: list[str]) -> None:
+def test_closing_waits_no_longer_than_its_timeout_and_reports_what_is_missing(notices: list[str], until: Until) -> None:
     store = Store()
     thread = thread_of(store, notices)
     store.error = REFUSED
@@ -105,9 +105,21 @@ def test_closing_waits_no_longer_than_its_timeout_and_reports_what_is_missing(no
     assert thread.close(0.3) == 3
     assert time.monotonic() - start >= 0.25
     assert any("3 updates wait; trying for up to" in line for line in notices)
+    until(lambda: not thread._thread.is_alive())
     store.error = None
     time.sleep(0.1)
     assert store.written == []
+
+
+def test_closing_tries_again_before_a_long_pause_is_over(notices: list[str], until: Until) -> None:
+    store = Store()
+    thread = SyncThread(store.sync, store.pending, notices.append, pauses=(600, 600))
+    store.error = REFUSED
+    want(thread, store, 1)
+    until(lambda: thread.unavailable)
+    store.error = None
+    assert thread.close(20) == 0
+    assert store.written == [1]
 
 
 def test_many_updates_are_written_whatever_the_timeout(notices: list[str]) -> None:

@@ -248,12 +248,7 @@ def test_a_run_is_closed_only_after_everything_else(
     run.ending = Ending("COMPLETE", 2, {})
     calls: list[str] = []
     for name in ("create_run", "log_batch", "log_artifact", "set_terminated"):
-        plain = getattr(local_tracker._client, name)
-        monkeypatch.setattr(
-            local_tracker._client,
-            name,
-            lambda *a, _name=name, _plain=plain, **k: calls.append(_name) or _plain(*a, **k),
-        )
+        monkeypatch.setattr(local_tracker._client, name, noted(calls, name, getattr(local_tracker._client, name)))
     sync(run, local_tracker)
     assert (calls[0], calls[-1], calls.count("set_terminated")) == ("create_run", "set_terminated", 1)
     assert calls.index("log_artifact") < calls.index("set_terminated")
