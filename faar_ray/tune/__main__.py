@@ -73,26 +73,26 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(options: argparse.Namespace) -> int:
     warnings.filterwarnings("ignore")
     from faar_ray.config.validation_messages import locate
-    from faar_ray.tune.space.space import read_document, read_space, space_path
+    from faar_ray.tune.space.space import read_document, space_of, space_path
 
     named = [] if options.name is None else [f"name={json.dumps(options.name)}"]
-    written = (options.space, [*options.overrides, *named])
-    space = read_space(*written)
+    document = read_document(options.space, [*options.overrides, *named])
+    space = space_of(document)
     from faar_ray.tune.propose.warm_start import OlderRunFault
 
     try:
         return _start(space, options)
     except OlderRunFault as fault:
-        raise fault.at(read_document(*written)) from None
+        raise fault.at(document) from None
     except ConfigError as fault:
-        raise locate(fault, read_document(*written), space_path) from None
+        raise locate(fault, document, space_path) from None
 
 
 def _start(space: SearchSpace, options: argparse.Namespace) -> int:
-    from faar_ray.cluster.capacity import capacity, this_machine
     from faar_ray.train.preflight import preflight
     from faar_ray.tune.run.remote_run import check_remote
-    from faar_ray.tune.run.run_folder import check_resumable, run_location_of
+    from faar_ray.tune.run.resolved_search import resolve
+    from faar_ray.tune.run.run_folder import check_resumable
 
     preflight(space.trial_config({}), space.resources.workers)
     for index, control in enumerate(space.controls):
@@ -100,29 +100,22 @@ def _start(space: SearchSpace, options: argparse.Namespace) -> int:
             preflight(space.trial_config(control), space.resources.workers)
         except ConfigError as fault:
             raise ConfigError([f"controls.{index}.{text}" for text in fault.faults]) from None
+
     console = Console(stderr=options.json, highlight=False)
-    if options.address is not None or space.resources.cluster is not None:
-        from faar_ray.tune.run.pricing import on_cluster  # imports Ray
-        from faar_ray.tune.show.dry_run import show_cluster_plan
+    search = resolve(space, options.address, dry_run=options.dry_run)
+    if options.dry_run:
+        from faar_ray.tune.show.dry_run import show_search
 
-        space = on_cluster(space, options.address, dry_run=options.dry_run)
-        if options.dry_run:
-            show_cluster_plan(console, space, options.address)
-            return 0
-    else:
-        room = capacity(space.resources, [this_machine()])
-        if options.dry_run:
-            from faar_ray.tune.show.dry_run import show_plan
+        show_search(console, search)
+        return 0
 
-            show_plan(console, space, room)
-            return 0
-    place = run_location_of(space, space.name)
+    place = search.location
     look = check_remote(place, resume=options.resume) if place.uri else place
     if options.resume or not place.uri:
         check_resumable(look.path, space, resume=options.resume)
     from faar_ray.tune.command import search_and_answer
 
-    return search_and_answer(space, options, console)
+    return search_and_answer(search, options, console)
 
 
 if __name__ == "__main__":

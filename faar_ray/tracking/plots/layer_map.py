@@ -74,13 +74,8 @@ def draw_cells(
         shades = colours(norm(cells))
         for (i, j), value in np.ndenumerate(cells):
             if np.isfinite(value):
-                style = {
-                    "fontsize": NUMBER,
-                    "color": _readable_on(shades[i, j]),
-                    "ha": "center",
-                    "va": "center_baseline",
-                }
-                ax.text(epochs[j], i, format(value, numbers), **style)
+                colour, text = _readable_on(shades[i, j]), format(value, numbers)
+                ax.text(epochs[j], i, text, fontsize=NUMBER, color=colour, ha="center", va="center_baseline")
     return image
 
 

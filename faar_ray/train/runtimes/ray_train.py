@@ -23,7 +23,8 @@ from ray.train.v2._internal.execution.callback import ControllerCallback
 from ray.train.v2.api.exceptions import WorkerGroupError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from faar_ray.cluster.ray_cluster import QUIET, free_groups_of_the_dead, set_defaults
+from faar_ray.cluster.ray_cluster import QUIET, set_defaults
+from faar_ray.cluster.ray_internals import free_placement_groups_of_dead_actors
 from faar_ray.errors import FaarRayError, StorageError
 from faar_ray.storage.run_location import trial_paths
 from faar_ray.train.checkpoint import records_from_plain
@@ -190,7 +191,7 @@ class TrainRun:
             except RayActorError:
                 pass  # it is gone, as wanted
             self._thread.join(ABORT_S)
-        free_groups_of_the_dead()
+        free_placement_groups_of_dead_actors()
         ray.kill(self._mailbox)
         shutil.rmtree(self._scratch, ignore_errors=True)
 
