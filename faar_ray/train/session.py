@@ -117,8 +117,10 @@ class Session:
             ending = replace(ending, reason=f"{type(error).__name__}: {error}")
             raise
         finally:
-            trained.close()  # it writes the trial's last files
-            self._close_run(ending, timeout)
+            try:
+                trained.close()  # the trial's last files
+            finally:
+                self._close_run(ending, timeout)
 
     def _close_run(self, ending: Ending, timeout: float) -> None:
         finish_trial_files(self.paths, self._run.title)
