@@ -50,8 +50,6 @@ class MLflowWatcher:
         self._test_metrics: dict[str, Mapping[str, float]] = {}
         self._ending: tuple[SearchStatus, Path | None, tuple[State, str] | None] | None = None
         self._is_over = False
-        self._finished: set[str] = set()
-        """Trials whose files were completed, once."""
 
         self._open, self._opened = open_tracker, threading.Event()
         self._tracker: Tracker | None = None
@@ -148,8 +146,9 @@ class MLflowWatcher:
             return
 
         self._check_earlier_trials()
-        if self._is_over:
-            self._finish_files()
+        for trial in list(self._trials.values()) if self._is_over else ():
+            if trial.ending is not None:
+                finish_trial_files(trial.trial, trial.title)  # of a process that was killed
         for name, trial in list(self._trials.items()):
             if not trial.is_open:
                 trial.run_id = self.run_id(name)  # an earlier driver's
@@ -194,13 +193,6 @@ class MLflowWatcher:
             if name in self._completed or not trial.is_whole():
                 self._trials[name] = trial
             del self._to_check[name]
-
-    def _finish_files(self) -> None:
-        """Compact and draw what processes that were killed left."""
-        for name, trial in self._trials.items():
-            if trial.ending is not None and name not in self._finished:
-                self._finished.add(name)
-                finish_trial_files(trial.trial, trial.title)
 
     def _log_test_metrics(self, tracker: Tracker, rejections: Rejections) -> Iterator[None]:
         for name, metrics in list(self._test_metrics.items()):
