@@ -17,7 +17,7 @@ from faar_ray.tracking.mlflow.store import config_error_on_failure
 from faar_ray.tracking.mlflow.sync_thread import INTERRUPT_TIMEOUT_S, Notify, Rejections, SyncThread, shutdown_timeout
 from faar_ray.tracking.mlflow.trial_run import Ending, TrialRun, artifact_paths
 from faar_ray.tracking.mlflow.writer import Child, SearchStatus, Tracker
-from faar_ray.tune.run.jobs import Job
+from faar_ray.tune.run.jobs import Job, format_params
 
 MAX_WAITING = 10_000
 """Updates in memory; epochs beyond are read from the disk when their trial's run is closed."""
@@ -219,10 +219,8 @@ class MLflowWatcher:
 
 def title_of(job: Job) -> str:
     """Title of a trial's pictures: its id and what it sets."""
-    values = [
-        f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in job.params.items()
-    ]
-    return f"{job.trial_id}: {', '.join(values)}" if values else job.trial_id
+    values = format_params(job.params.items())
+    return f"{job.trial_id}: {values}" if values else job.trial_id
 
 
 def completed_text(names: Sequence[str]) -> str:
