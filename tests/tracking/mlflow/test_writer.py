@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sqlite3
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from faar_ray.config.trial import TrialConfig, config_id
 from faar_ray.errors import ConfigError
 from faar_ray.records import State
 from faar_ray.tracking.mlflow.writer import Tracker
+from tests.commands import environment
 
 CONFIG = TrialConfig.resolve({"seed": 3}, **{"pdrs.rho_shared": 0.8})
 
@@ -208,12 +208,10 @@ def test_a_file_that_is_no_database_is_refused_and_kept(tmp_path: Path) -> None:
 
 def test_making_the_database_says_nothing(tmp_path: Path) -> None:
     code = "from faar_ray.tracking.mlflow.writer import Tracker; Tracker('sqlite:///mlflow.db', 'rho')"
-    here = str(Path(__file__).parents[3])
-
     done = subprocess.run(
         [sys.executable, "-c", code],
         cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": here},
+        env=environment(),
         capture_output=True,
         text=True,
     )
