@@ -22,8 +22,9 @@ import pytest
 import yaml
 
 from faar_ray.cluster.ray_cluster import QUIET
-from faar_ray.tune.execute.resource_monitor import PATIENCE_S
+from faar_ray.tune.execute.resource_monitor import START_TIMEOUT_S
 from faar_ray.tune.propose.journal import read_journal, spent
+from tests.commands import SOURCE
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 ADDRESS = "127.0.0.1:6379"
@@ -106,7 +107,7 @@ class Cluster:
 
 def environment(folder: Path, **more: str) -> dict[str, str]:
     ours = {**QUIET, "HOME": str(folder), "RAY_AUTH_MODE": "token"}
-    path = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "PYTHONPATH": str(Path(__file__).parents[2])}
+    path = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "PYTHONPATH": str(SOURCE)}
     return {**os.environ, **ours, **path, **more}
 
 
@@ -227,4 +228,4 @@ def test_a_search_says_that_it_waits_and_goes_on_when_a_machine_comes(
     assert event_of(search, "ended")["state"] == "COMPLETE"
     assert search.wait(120) == 0
     spending = spent(read_journal(cluster.folder / "runs" / name / "study.log"))
-    assert 0 < spending["usd"] < spending["elapsed_s"] - PATIENCE_S  # a dollar a second, and none for waiting
+    assert 0 < spending["usd"] < spending["elapsed_s"] - START_TIMEOUT_S  # a dollar a second, and none for waiting

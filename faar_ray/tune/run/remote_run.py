@@ -21,6 +21,8 @@ from faar_ray.tune.run.jobs import SHARDS, Job
 
 OWN = ("space.yaml", "run.json", "study.log", "results.parquet", "report")
 """What the driver writes."""
+TRIAL_FILES = ("epochs.parquet", "adapter.safetensors", "rank_trace.png", "sinewich_trace.png")
+"""What MLflow gets of a trial beside its traces."""
 
 
 class RemoteRun:
@@ -48,7 +50,7 @@ class RemoteRun:
 
     def ended(self, job: Job, result: TrialResult) -> None:
         """The journal has another result; what MLflow is to get of the trial may be another machine's."""
-        files = (f"trials/{job.trial_id}/{name}" for name in ("adapter.safetensors", SINE_TRACE))
+        files = (f"trials/{job.trial_id}/{name}" for name in (*TRIAL_FILES, SINE_TRACE))
         self.mirror.pull(f"rank_trace/{job.trial_id}.parquet", *files)
         self._note()
 
