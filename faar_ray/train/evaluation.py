@@ -44,6 +44,6 @@ def evaluate(
                 )
     model.train(was_training)
     values = {f"{split}/{task}/{name}": float(v) for task, m in metrics.items() for name, v in m.compute().items()}
-    if references is not None:
+    if references:
         values["delta_m" if split == "val" else f"{split}/delta_m"] = delta_m(primary(values, tasks, split), references)
     return values

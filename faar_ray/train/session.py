@@ -20,9 +20,9 @@ from faar_ray.tracking.mlflow.mlflow_faults import is_away, needed, reason_of
 from faar_ray.tracking.mlflow.trial_run import Ending, endings
 from faar_ray.tracking.mlflow.write_queue import Outbox
 from faar_ray.tracking.mlflow.writer import Tracker
-from faar_ray.train.fit import fit_spec
+from faar_ray.train.fit import fit
 from faar_ray.train.preflight import preflight
-from faar_ray.train.spec import spec_of
+from faar_ray.train.trial_spec import TrialSpec
 
 PATIENCE, HASTE = 120.0, 10.0  # seconds to wait for MLflow at the end, and after Ctrl-C
 
@@ -112,18 +112,20 @@ class Session:
 
     def _trained(self) -> Iterator[EpochRecord]:
         """In this process, or on several workers under Ray Train."""
-        need = self.file.resources
-        spec = spec_of(
+        resources = self.file.resources
+        spec = TrialSpec(
             self.trial_id,
             self.config,
             self.place,
-            need,
-            keep_checkpoints=self.file.storage.keep_checkpoints,
             references=self.file.references,
+            workers=resources.workers,
+            threads=resources.cpus_per_worker,
+            gpus_per_worker=resources.gpus_per_worker,
+            keep_checkpoints=self.file.storage.keep_checkpoints,
         )
-        if need.workers == 1:
-            torch.set_num_threads(need.cpus_per_worker)
-            yield from fit_spec(spec)
+        if resources.workers == 1:
+            torch.set_num_threads(resources.cpus_per_worker)
+            yield from fit(spec)
             return
         from faar_ray.cluster.ray_cluster import connected  # seconds to import
         from faar_ray.train.runtimes.ray_train import TrainRun

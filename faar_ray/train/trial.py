@@ -1,10 +1,9 @@
-"""A trial in memory: model, optimizer, rank policy, records; saved to and restored from one checkpoint."""
+"""A trial in memory: model, optimizer, rank policy; its state can be saved and restored."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -12,21 +11,13 @@ from torch import Tensor, nn
 
 from faar_ray.config.trial import TrialConfig
 from faar_ray.data import load_dataset
-from faar_ray.errors import ConfigError
 from faar_ray.models import adapter_list, build_model, parameters_by_part, sine_layers, trained_state
 from faar_ray.ranks import build_policy, shrink
-from faar_ray.records import EpochRecord
 from faar_ray.seeding import seed_of
-from faar_ray.train.checkpoint import (
-    last_good_checkpoint,
-    load_trained_state,
-    records_from_plain,
-    records_to_plain,
-    save_checkpoint,
-)
+from faar_ray.train.checkpoint import load_trained_state
 from faar_ray.train.optimizer import build_optimizer, build_scheduler
 from faar_ray.train.preflight import check_last_batch
-from faar_ray.train.runtimes.runtime import Runtime, on_rank_zero
+from faar_ray.train.runtimes.runtime import Runtime
 
 
 def compiled(model: nn.Module) -> Callable[[Tensor], dict[str, Tensor]]:
@@ -53,7 +44,6 @@ class Trial:
         self.scaler = torch.amp.GradScaler(runtime.device.type, enabled=config.optim.precision == "fp16")
         self._start_optimizer()
         self.wrap_model()
-        self.records: list[EpochRecord] = []
         # library draws from here on: drop-path, different for each worker's images
         torch.manual_seed(seed_of(config.seed, "train", *([runtime.rank] if runtime.rank else [])))
 
@@ -76,7 +66,7 @@ class Trial:
         self.scheduler = build_scheduler(self.optimizer, self.config.optim, steps)
 
     def _apply_learning_rates(self) -> None:
-        """Those of the config at the scheduler's step: a checkpoint's may be another trial's (see `adopt`)."""
+        """Those of the config at the scheduler's step: a checkpoint's may be another trial's (see `fork`)."""
         rates = [
             base * factor(self.scheduler.last_epoch)
             for base, factor in zip(self.scheduler.base_lrs, self.scheduler.lr_lambdas, strict=True)
@@ -91,9 +81,9 @@ class Trial:
         adapters = parts["adapters"] + parts["magnitudes"]
         return {"trainable_params": float(sum(parts.values())), "params/adapters": float(adapters)}
 
-    def save(self, folder: Path, *, keep: int) -> None:
-        """Write a checkpoint of the state after the last record's epoch."""
-        state: dict[str, Any] = {
+    def state(self) -> dict[str, Any]:
+        """What `restore` needs; all workers call it together."""
+        return {
             "config": self.config.model_dump(mode="json"),
             "ranks": [adapter.rank for adapter in self.adapters],
             "model": trained_state(self.model),
@@ -102,38 +92,23 @@ class Trial:
             "steps": self.scheduler.last_epoch,
             "scaler": self.scaler.state_dict(),
             "random": self.runtime.all_gather(random_states()),
-            "records": records_to_plain(self.records),
         }
-        on_rank_zero(self.runtime, lambda: save_checkpoint(folder, self.records[-1].epoch, state, keep=keep))
 
-    def restore(self, folder: Path) -> None:
-        """Go back to the last good checkpoint of a folder, if there is one.
-
-        Raises:
-            ConfigError: the checkpoint is of another config.
-        """
-        state = on_rank_zero(self.runtime, lambda: last_good_checkpoint(folder))
-        if state is None:
-            return
-        saved = TrialConfig.resolve(state["config"])
-        if saved != self.config:
-            theirs, ours = saved.dotted(), self.config.dotted()
-            changed = [
-                f"{key}: {theirs.get(key)} there, {ours[key]} here" for key in ours if theirs.get(key) != ours[key]
-            ]
-            raise ConfigError(f"{folder}: was trained with another config ({'; '.join(changed)})")
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Become what the trial was when a checkpoint was written."""
         for adapter, rank in zip(self.adapters, state["ranks"], strict=True):
             shrink(adapter, torch.arange(rank))
         self._start_optimizer()  # over the shrunken parameters
         load_trained_state(self.model, state["model"])
+
         self.policy.load_state_dict(state["policy"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.last_epoch = state["steps"]
         self._apply_learning_rates()
         self.scaler.load_state_dict(state["scaler"])
+
         self.wrap_model()
         set_random_states(state["random"][min(self.runtime.rank, len(state["random"]) - 1)])
-        self.records = records_from_plain(state["records"])
 
 
 def random_states() -> list[torch.Tensor]:

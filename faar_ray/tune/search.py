@@ -24,6 +24,7 @@ from faar_ray.report.words.answer import Answer, answer
 from faar_ray.storage.run_location import RunLocation
 from faar_ray.tracking.mlflow.mlflow_faults import needed
 from faar_ray.tracking.mlflow.writer import Tracker
+from faar_ray.train.trial_spec import TrialSpec
 from faar_ray.tune.execute import ray_tune as cluster
 from faar_ray.tune.execute.ray_tune_adapters import abort_on_storage_error
 from faar_ray.tune.execute.resource_monitor import ResourceMonitor
@@ -133,7 +134,7 @@ def train(
     """References, trials and controls, under Ray."""
     around = RunContext(place, space.resources, space.storage.keep_checkpoints)
 
-    def spec(job: Job) -> dict[str, object]:
+    def spec(job: Job) -> TrialSpec:
         alone = job.role == "reference"
         return around.spec(
             job, {} if alone else search_state.references.val, {} if alone else search_state.references.test

@@ -1,4 +1,4 @@
-"""What is left to do when a trial has ended: its pictures."""
+"""The pictures of a trial's traces, drawn when it ends."""
 
 from __future__ import annotations
 
@@ -15,15 +15,11 @@ from faar_ray.tracking.files.sine_trace import read_sine_trace
 log = logging.getLogger(__name__)
 
 
-def finish_trial_files(trial: TrialPaths, title: str) -> None:
-    """Complete the files of a trial that has ended, also of one whose process was killed; idempotent.
-
-    Args:
-        trial: where its files are.
-        title: of its pictures.
-    """
-    _draw(trial.trace, trial.rank_picture, read_rank_trace, _plot_ranks, title)
-    _draw(trial.sines, trial.sine_picture, read_sine_trace, _plot_sines, title)
+def draw_pictures(trial: TrialPaths, title: str) -> bool:
+    """Draw what lacks; True if anything was drawn. A picture that cannot be drawn is a warning and no error."""
+    ranks = _draw(trial.trace, trial.rank_picture, read_rank_trace, _plot_ranks, title)
+    sines = _draw(trial.sines, trial.sine_picture, read_sine_trace, _plot_sines, title)
+    return ranks or sines
 
 
 def _draw(
@@ -32,15 +28,17 @@ def _draw(
     read: Callable[[Path], pa.Table],
     plot: Callable[[pa.Table, Path, str], None],
     title: str,
-) -> None:
-    """Draw a trace's picture where it lacks one; a picture that cannot be drawn is a warning."""
+) -> bool:
     if picture.exists() or not trace.is_file():
-        return
+        return False
     try:
-        if (table := read(trace)).num_rows:
-            plot(table, picture, title)
+        if (table := read(trace)).num_rows == 0:
+            return False
+        plot(table, picture, title)
     except Exception as error:
         log.warning("%s: could not be drawn (%s: %s)", picture, type(error).__name__, error)
+        return False
+    return True
 
 
 def _plot_ranks(table: pa.Table, out: Path, title: str) -> None:
