@@ -1,10 +1,10 @@
-"""What a person can mend is an error of this file; the commands print it without a traceback and exit with its code.
+"""Errors that a person can repair: the commands print them without a traceback and exit with their code.
 
 FaarRayError            1
-├── StorageError        1   where results go gave out: a full disk, a lost bucket
+├── StorageError        1   results cannot be stored: a full disk, a lost bucket
 ├── ConfigError         2   a config, a search space or a command line
 ├── DataError           2   a data set or a checkpoint on disk
-├── TooManyFailures     3   past `failure.max_failures`
+├── TooManyFailures     3   more than `failure.max_failures`
 └── NothingFeasible     4   no finished trial satisfies the constraints
 """
 
@@ -20,7 +20,7 @@ class FaarRayError(Exception):
 
 
 class ConfigError(FaarRayError):
-    """One or more faults in what the user wrote; all of them are in `faults`, one line each."""
+    """One or more faults in a config or command line; `faults` holds one line for each."""
 
     exit_code = 2
 
@@ -30,13 +30,13 @@ class ConfigError(FaarRayError):
 
 
 class DataError(FaarRayError):
-    """A data set, shard or checkpoint that is missing, broken or of another kind than expected."""
+    """A data set, shard or checkpoint that is missing, damaged or not of the expected kind."""
 
     exit_code = 2
 
 
 class StorageError(FaarRayError):
-    """The place where results go gave out while it was written: no trial's fault, and `--resume` goes on."""
+    """Results cannot be stored; no trial failed because of it, and `--resume` continues."""
 
 
 class TooManyFailures(FaarRayError):

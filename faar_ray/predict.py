@@ -19,9 +19,10 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torchvision.transforms.v2 import functional as transforms
 
+from faar_ray.command_line import run_command
 from faar_ray.data.contact_sheet import CLASS_COLOURS, Picture, picture
 from faar_ray.data.dense import MEAN_3, STD_3
-from faar_ray.errors import ConfigError, DataError, FaarRayError
+from faar_ray.errors import ConfigError, DataError
 from faar_ray.export.read import load_model, read_adapter_file
 from faar_ray.export.trials import adapter_of
 from faar_ray.models import MultiTaskModel
@@ -42,14 +43,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="for <image>_<task>.png")
     parser.add_argument("--tracking-uri", default="sqlite:///mlflow.db", help="where MLflow run ids are looked up")
     args = parser.parse_args(argv)
-    try:
-        with config_error_on_oserror(args.out):
-            for path in predict(args.trial, args.images, args.out, tracking_uri=args.tracking_uri):
-                print(path)
-    except FaarRayError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
+    return run_command(lambda: _run(args))
+
+
+def _run(args: argparse.Namespace) -> None:
+    with config_error_on_oserror(args.out):
+        for path in predict(args.trial, args.images, args.out, tracking_uri=args.tracking_uri):
+            print(path)
 
 
 def predict(trial: str, images: Sequence[Path], out: Path, *, tracking_uri: str) -> Iterator[Path]:

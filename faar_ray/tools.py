@@ -1,4 +1,4 @@
-"""The next command to type, as it works in this environment and this folder."""
+"""Commands to type next, as they work in this environment and this folder."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from pathlib import Path
 
 
 def tool_command(name: str) -> str:
-    """`mlflow` where the shell finds this environment's own one by that name, else its path, short where it can be."""
-    own = Path(sys.executable).parent / name
-    found = shutil.which(name)
-    if not own.exists() or (found and os.path.samefile(found, own) and Path(found).parent == own.parent):
+    """`mlflow` if the shell finds this environment's program by that name, else its path, relative if it is below."""
+    program = Path(sys.executable).parent / name
+    on_path = shutil.which(name)
+    if not program.exists() or (on_path and Path(on_path).parent == program.parent):
         return name
-    short = os.path.relpath(own)
-    return str(own) if short.startswith("..") else short
+    relative = os.path.relpath(program)
+    return str(program) if relative.startswith("..") else relative
 
 
 def ui_command(tracking_uri: str) -> str:
-    """How MLflow shows the runs; without an argument where it finds the database by itself."""
+    """The command that shows the runs; without an argument where MLflow finds the database by itself."""
     if tracking_uri == f"sqlite:///{Path.cwd() / 'mlflow.db'}":
         return f"{tool_command('mlflow')} ui"
     return f"{tool_command('mlflow')} ui --backend-store-uri {shlex.quote(tracking_uri)}"

@@ -19,9 +19,10 @@ from faar_ray.bench.replay import scale_command, search_command
 from faar_ray.bench.step.step import measure
 from faar_ray.bench.step.variants import VARIANTS, Setting
 from faar_ray.bench.stock import command as stock_command
+from faar_ray.command_line import run_command
 from faar_ray.config.trial import Method, TrialConfig
 from faar_ray.config.validation_messages import faults_of
-from faar_ray.errors import ConfigError, FaarRayError
+from faar_ray.errors import ConfigError
 
 COMMANDS = {"faults": fault_command, "search": search_command, "scale": scale_command, "stock": stock_command}
 EXAMPLE = "example: python -m faar_ray.bench step --image-size 224 --pairs 5"
@@ -30,21 +31,17 @@ EXAMPLE = "example: python -m faar_ray.bench step --image-size 224 --pairs 5"
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     args = _parser().parse_args(argv)
-    try:
-        if args.what in COMMANDS:
-            code: int = COMMANDS[args.what].run(args)
-            return code
-        found = run_step(args)
-    except FaarRayError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        return 130
+    command = COMMANDS[args.what].run if args.what in COMMANDS else show_step
+    return run_command(lambda: command(args))
+
+
+def show_step(args: argparse.Namespace) -> None:
+    """Measure steps and print the result."""
+    result = run_step(args)
     if args.json:
-        print(json.dumps(found))
+        print(json.dumps(result))
     else:
-        Console().print(table_of(found))
-    return 0
+        Console().print(table_of(result))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray._private.state import state
 
 from faar_ray.cluster.capacity import Capacity, Node, capacity, workers_on
 from faar_ray.cluster.file import read_cluster
 from faar_ray.cluster.node_types import ClusterFile, NodeType
 from faar_ray.cluster.ray_cluster import Machine
+from faar_ray.cluster.ray_internals import cluster_config
 from faar_ray.config.run_sections import Resources
 from faar_ray.errors import ConfigError
 
@@ -44,8 +44,7 @@ def cluster_from_ray(machines: Sequence[Machine]) -> ClusterFile | None:
     """What the cluster that this process is connected to knows of itself: its autoscaler's report in Ray's GCS (which
     not every version makes), else the file of `ray up` where this is the head.
     """
-    config = state.get_cluster_config()
-    if config is not None and config.node_group_configs:
+    if (config := cluster_config()) is not None:
         return _reported(config)
     path = Path(BOOTSTRAP).expanduser()
     here = ray.util.get_node_ip_address()

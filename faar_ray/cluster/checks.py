@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from faar_ray.cluster.node_types import PRICE
+from faar_ray.config.quoting import KeyPath, quote_value
 from faar_ray.config.validation_messages import Issue
-from faar_ray.config.yaml_document import KeyPath, quote_value
 
 NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,38}[A-Za-z0-9])?")
 """A name that file mounts, machine names and tags can hold."""

@@ -12,8 +12,9 @@ from pathlib import Path
 from faar_ray.cluster.kuberay import KINDS, is_kube, read_kube
 from faar_ray.cluster.node_types import ClusterFile
 from faar_ray.cluster.ray_up import read_vm
+from faar_ray.config.text_file import read_text
 from faar_ray.config.validation_messages import lines_of
-from faar_ray.config.yaml_document import LINE_BREAK, Document, document_of, read_text
+from faar_ray.config.yaml_document import Document, document_of
 from faar_ray.errors import ConfigError
 
 
@@ -57,7 +58,7 @@ def read_yaml_stream(path: Path) -> list[Document]:
     Raises:
         ConfigError: as `read_yaml`, of the first part that has faults.
     """
-    text = LINE_BREAK.sub("\n", read_text(path))
+    text = read_text(path).replace("\r\n", "\n").replace("\r", "\n")
     starts = [0, *(found.start() for found in START.finditer(text)), len(text)]
     parts = [text[start:end] for start, end in pairwise(starts)]
     above = accumulate((part.count("\n") for part in parts), initial=0)

@@ -10,8 +10,9 @@ from typing import Any
 from faar_ray.cluster.capacity import Node
 from faar_ray.cluster.checks import count, listing, mapping, name, price
 from faar_ray.cluster.node_types import MARKET, ClusterFile, NodeType
+from faar_ray.config.quoting import KeyPath, quote_value
 from faar_ray.config.validation_messages import Issue
-from faar_ray.config.yaml_document import Document, KeyPath, quote_value
+from faar_ray.config.yaml_document import Document
 
 KINDS = {"RayCluster": ("spec",), "RayJob": ("spec", "rayClusterSpec")}
 """Where the description of the cluster stands in either."""

@@ -11,11 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import ray
-import ray._private.worker as driver
-from ray.core.generated import gcs_pb2
-from ray.util.placement_group import PlacementGroup, remove_placement_group
 
 import faar_ray
+from faar_ray.cluster import ray_internals
 from faar_ray.cluster.capacity import Node, this_machine
 from faar_ray.errors import ConfigError
 
@@ -84,7 +82,7 @@ def connected(address: str | None, *, code: bool = True) -> Iterator[list[Machin
         carried = {name: os.environ[name] for name in CARRIED if name in os.environ}
         # the driver's code, on every node
         options |= {"runtime_env": {"py_modules": [faar_ray], "env_vars": carried}} if code else {}
-    driver.print_to_stdstream = _told_by_a_raylet
+    ray_internals.redirect_raylet_messages(_log_raylet_message)
     on_term = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(**options)
@@ -101,8 +99,8 @@ def connected(address: str | None, *, code: bool = True) -> Iterator[list[Machin
         ray.shutdown()
 
 
-def _told_by_a_raylet(data: Mapping[str, Any], *_: Any, **__: Any) -> None:
-    """Ray prints raylets' warnings on the driver's stdout, whatever `log_to_driver` says; stdout is the answer's."""
+def _log_raylet_message(data: Mapping[str, Any]) -> None:
+    """Raylets' warnings go to the log: stdout is the answer's."""
     log.debug("raylet: %s", " ".join(map(str, data["lines"])))
 
 
@@ -119,34 +117,9 @@ def _machine(entry: Mapping[str, Any]) -> Machine:
 
 def placements() -> tuple[int, int]:
     """How many of this job's requests for CPUs or GPUs have their machines, and how many wait for them."""
-    placed = [group.state == group.CREATED for group in _groups() if _asks(group)]
+    placed = [group.state == group.CREATED for group in ray_internals.placement_groups() if _asks(group)]
     return sum(placed), len(placed) - sum(placed)
 
 
 def _asks(group: Any) -> bool:
     return any(bundle.unit_resources.get(name) for bundle in group.bundles for name in ("CPU", "GPU"))
-
-
-def _groups() -> Iterator[Any]:
-    """The placement groups of this job that are not removed, as Ray's own records."""
-    from ray._private.state import state
-
-    job = ray.get_runtime_context().get_job_id()
-    for raw in state._connect_and_get_accessor().get_placement_group_table():
-        group = gcs_pb2.PlacementGroupTableData.FromString(raw)  # type: ignore[attr-defined]
-        if group.state != group.REMOVED and group.creator_job_id.hex() == job:
-            yield group
-
-
-def free_groups_of_the_dead() -> None:
-    """Remove placement groups of this job whose maker is an actor that is no more.
-
-    A placement group outlives a killed actor until its job ends: a trial whose process was killed would hold its
-    workers' CPUs and GPUs for the rest of the search (ray-project/ray#54305, #58515).
-    """
-    from ray._private.state import actors
-
-    dead = {name for name, actor in actors().items() if actor["State"] == "DEAD"}
-    for group in _groups():
-        if group.creator_actor_id.hex() in dead:
-            remove_placement_group(PlacementGroup(ray.PlacementGroupID(group.placement_group_id)))

@@ -14,8 +14,9 @@ from jsonschema import Draft7Validator, ValidationError
 from faar_ray.cluster.capacity import Node
 from faar_ray.cluster.checks import count, listing, mapping, name, price
 from faar_ray.cluster.node_types import MARKET, ClusterFile, NodeType
+from faar_ray.config.quoting import KeyPath, format_path, quote_value
 from faar_ray.config.validation_messages import Issue, did_you_mean
-from faar_ray.config.yaml_document import Document, KeyPath, format_path, quote_value
+from faar_ray.config.yaml_document import Document
 
 TYPES = "available_node_types"
 UNBOUND = "Ray would take the whole cluster's bound"

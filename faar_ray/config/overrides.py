@@ -6,15 +6,8 @@ from collections.abc import Callable, Sequence
 from copy import deepcopy
 from typing import Any
 
-from faar_ray.config.yaml_document import (
-    Document,
-    KeyPath,
-    Position,
-    format_override,
-    format_path,
-    quote_value,
-    read_override,
-)
+from faar_ray.config.quoting import KeyPath, format_override, format_path, quote_value
+from faar_ray.config.yaml_document import Document, Position, read_override
 from faar_ray.errors import ConfigError
 
 PathOf = Callable[[str, dict[str, Any]], KeyPath]

@@ -8,14 +8,20 @@ from pydantic import Field, field_validator
 
 from faar_ray.config.paths import STORAGE, storage_fault
 from faar_ray.config.trial import Section
+from faar_ray.config.validation_messages import rule
 
 Count = Annotated[int, Field(ge=1)]
 FolderName = Annotated[
     str,
-    Field(
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$",
-        json_schema_extra={"words": "a folder's name: letters, digits, '.', '_' and '-', at most 100"},
-    ),
+    Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"),
+    rule("a folder's name: letters, digits, '.', '_' and '-', at most 100"),
+]
+
+
+TrackingUri = Annotated[
+    str,
+    Field(pattern=r"^(sqlite:///|(postgresql|mysql|mssql)(\+[a-z0-9]+)?://|https?://)."),
+    rule("an MLflow database or server, such as sqlite:///mlflow.db or http://host:5000"),
 ]
 
 
@@ -51,11 +57,9 @@ class Storage(Section):
 class Tracking(Section):
     """Where MLflow writes."""
 
-    uri: str = Field(
+    uri: TrackingUri = Field(
         "sqlite:///mlflow.db",
         description="MLflow tracking URI; a relative sqlite path counts from the working directory.",
-        pattern=r"^(sqlite:///|(postgresql|mysql|mssql)(\+[a-z0-9]+)?://|https?://).",
-        json_schema_extra={"words": "an MLflow database or server, such as sqlite:///mlflow.db or http://host:5000"},
     )
     experiment: Annotated[str, Field(min_length=1)] | None = Field(
         None, description="MLflow experiment; null: the name of the search or trial."

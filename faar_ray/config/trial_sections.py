@@ -8,10 +8,11 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from faar_ray.config.paths import STORAGE, storage_fault
+from faar_ray.config.validation_messages import rule
 
 TaskName = Literal["semseg", "human_parts", "saliency", "normals", "depth", "edge"]
 LayerName = Literal["qkv", "proj", "fc1", "fc2"]
-Coverage = Annotated[float, Field(gt=0, le=1, json_schema_extra={"symbol": "rho"})]
+Coverage = Annotated[float, Field(gt=0, le=1), rule("satisfy 0 < rho <= 1")]
 Positive = Annotated[float, Field(gt=0)]
 Rank = Annotated[int, Field(ge=1)]
 Number = TypeVar("Number", int, float)
@@ -34,9 +35,9 @@ def _odd(value: int) -> int:
     return value
 
 
-OfStages = {"words": "a mapping of the stages 0, 1, 2, 3 to numbers"}
-CoverageOfStages = Annotated[dict[str, Coverage], BeforeValidator(_numbered), Field(json_schema_extra=OfStages)]
-RankOfStages = Annotated[dict[str, Rank], BeforeValidator(_numbered), Field(json_schema_extra=OfStages)]
+OfStages = rule("a mapping of the stages 0, 1, 2, 3 to numbers")
+CoverageOfStages = Annotated[dict[str, Coverage], BeforeValidator(_numbered), OfStages]
+RankOfStages = Annotated[dict[str, Rank], BeforeValidator(_numbered), OfStages]
 
 
 def at_stage(value: Number | Mapping[str, Number], stage: int) -> Number:
@@ -100,7 +101,9 @@ class BackboneConfig(Section):
         description="Maps that decoders see: after each stage's patch merging (MTLoRA's recipe, strides 8, 16, 32, 32) "
         "or before it (strides 4, 8, 16, 32; for small images).",
     )
-    drop_path: Annotated[float, Field(ge=0, lt=1)] = Field(0.0, description="Stochastic depth rate.")
+    drop_path: Annotated[float, Field(ge=0, lt=1), rule("satisfy 0 <= drop_path < 1")] = Field(
+        0.0, description="Stochastic depth rate."
+    )
 
 
 class AdapterConfig(Section):
@@ -224,7 +227,9 @@ class RanksConfig(Section):
 class PdrsConfig(Section):
     """Performance-Driven Rank Shrinking (FAAR)."""
 
-    beta: Annotated[float, Field(ge=0, lt=1)] = Field(0.98, description="EMA factor of the importance scores.")
+    beta: Annotated[float, Field(ge=0, lt=1), rule("satisfy 0 <= beta < 1")] = Field(
+        0.98, description="EMA factor of the importance scores."
+    )
     rho_shared: Coverage | CoverageOfStages = Field(
         0.95, description="Coverage ratio rho of shared adapters; also per stage: {0: 0.8, 1: 0.8, 2: 0.9, 3: 0.95}."
     )
@@ -276,7 +281,7 @@ class DecoderConfig(Section):
         description="`cw_sp`: a matrix over frequencies shared by channels (the seed's), or a gain per channel and "
         "16 rings with a residual of 0.6 (the released code's).",
     )
-    cutoff: Annotated[float, Field(gt=0, le=1)] = Field(
+    cutoff: Annotated[float, Field(gt=0, le=1), rule("satisfy 0 < cutoff <= 1")] = Field(
         0.5, description="`xt_cons`: radius that parts low from high frequencies, as a share of Nyquist's."
     )
     primary: Annotated[tuple[TaskName, ...], Field(min_length=1, strict=False)] | None = Field(

@@ -1,6 +1,6 @@
 """From pydantic's errors to lines that a person can act on: `FILE:LINE:COLUMN: key: rule, value (did you mean 'x'?)`.
 
-The rule is said from the field's JSON schema, so bounds, choices and key names are written once, in the config classes.
+Each rule is a template for pydantic's error type and context; a field whose rule needs other words carries `rule(...)`.
 """
 
 from __future__ import annotations
@@ -9,34 +9,40 @@ import re
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, get_args
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
 from faar_ray.config.overrides import PathOf
-from faar_ray.config.yaml_document import (
-    LONGEST,
-    Document,
-    KeyPath,
-    Position,
-    format_override,
-    format_path,
-    quote_value,
-)
+from faar_ray.config.quoting import LONGEST, KeyPath, format_override, format_path, quote_value
+from faar_ray.config.yaml_document import Document, Position
 from faar_ray.errors import ConfigError
 
 KEYED = re.compile(r"(name|resources|[a-z_]+(?:\.[a-z0-9_]+)+): (.+)")
-BOUNDS = {"minimum": "<=", "exclusiveMinimum": "<", "maximum": "<=", "exclusiveMaximum": "<"}
-TYPES = {
-    "integer": "an integer",
-    "number": "a number",
-    "boolean": "true or false",
-    "string": "text",
-    "array": "a list",
-    "object": "a mapping of keys to values",
-    "null": "null",
+BOUNDS = {
+    "greater_than": "satisfy {key} > {gt:g}",
+    "greater_than_equal": "satisfy {key} >= {ge:g}",
+    "less_than": "satisfy {key} < {lt:g}",
+    "less_than_equal": "satisfy {key} <= {le:g}",
+    "finite_number": "be finite",
 }
+TYPES = {
+    "bool_type": "true or false",
+    "int_type": "an integer",
+    "float_type": "a number",
+    "string_type": "text",
+    "string_too_short": "text that is not empty",
+    "list_type": "a list",
+    "tuple_type": "a list",
+    "too_short": "a list that is not empty",
+    "dict_type": "a mapping of keys to values",
+    "model_type": "a mapping of keys to values",
+    "model_attributes_type": "a mapping of keys to values",
+    "none_required": "null",
+}
+"""What a field takes, by the type of pydantic's error; the alternatives of a union are joined by `or`."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +60,27 @@ class Issue:
         return self.key or format_path(self.path)
 
 
+def rule(words: str) -> WrapValidator:
+    """What messages say a field must be, in place of pydantic's own rules.
+
+    Args:
+        words: `a folder's name`, or `satisfy 0 < rho <= 1`, which is said of numbers out of bounds only.
+    """
+
+    def validate(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+        try:
+            return handler(value)
+        except ValidationError as error:
+            details = error.errors(include_url=False)
+            elsewhere = any(detail["loc"] or detail["type"] == "value_error" for detail in details)
+            of_bounds = all(detail["type"] in BOUNDS for detail in details)
+            if elsewhere or (words.startswith("satisfy") and not of_bounds):
+                raise
+            raise PydanticCustomError("rule", "{text}", {"text": words}) from None
+
+    return WrapValidator(validate)
+
+
 def raise_issues(faults: Iterable[Issue]) -> None:
     """Raise the faults out of a pydantic validator, if there are any; their paths count from that validator's field."""
     found = tuple(faults)
@@ -67,7 +94,8 @@ def with_more(error: ValidationError, faults: Iterable[Issue]) -> ValidationErro
     details: list[InitErrorDetails] = []
     for old in error.errors(include_url=False):
         context = old.get("ctx", {})
-        kind = PydanticCustomError("faults", "{text}", context) if old["type"] == "faults" else old["type"]
+        custom = old["type"] in ("faults", "rule")
+        kind = PydanticCustomError(old["type"], "{text}", context) if custom else old["type"]
         details.append({"type": kind, "loc": old["loc"], "input": old["input"], "ctx": context})
     for fault in faults:
         kind = PydanticCustomError("faults", "{text}", {"text": fault.text, "faults": (fault,)})
@@ -77,7 +105,6 @@ def with_more(error: ValidationError, faults: Iterable[Issue]) -> ValidationErro
 
 def faults_of(error: ValidationError, model: type[BaseModel], raw: Any) -> list[Issue]:
     """Every fault of a validation, one per key, in the order of pydantic's report."""
-    schema = model.model_json_schema()
     found: list[Issue] = []
     groups: dict[KeyPath, list[ErrorDetails]] = {}
     for detail in error.errors(include_url=False):
@@ -89,7 +116,7 @@ def faults_of(error: ValidationError, model: type[BaseModel], raw: Any) -> list[
     above = {path[:end] for path in (*groups, *(fault.path for fault in found)) for end in range(len(path))}
     for path, details in groups.items():
         if path not in above:
-            found.append(_fault(path, details, schema))
+            found.append(_fault(path, details, model))
     return found
 
 
@@ -172,23 +199,20 @@ def _keys(data: Any) -> Container[str | int]:
     return data if isinstance(data, Mapping) else range(len(data)) if isinstance(data, list | tuple) else ()
 
 
-def _fault(path: KeyPath, details: list[ErrorDetails], schema: dict[str, Any]) -> Issue:
+def _fault(path: KeyPath, details: list[ErrorDetails], model: type[BaseModel]) -> Issue:
     kinds = {detail["type"]: detail for detail in details}
     if "missing" in kinds:
         return Issue(path, "required key is missing")
     if "extra_forbidden" in kinds:
-        return Issue(
-            path, unknown_key(str(path[-1]), _names(schema, path[:-1]), str(path[-2]) if len(path) > 1 else "")
-        )
+        section = str(path[-2]) if len(path) > 1 else ""
+        return Issue(path, unknown_key(str(path[-1]), map(str, _fields(_section(model, path[:-1]))), section))
     if "value_error" in kinds:
         return _own_fault(path, kinds["value_error"])
+
     value = details[0]["input"]
-    options = list(_options(schema, _at(schema, path)))
-    bounded = kinds.keys() & {"greater_than", "greater_than_equal", "less_than", "less_than_equal"}
-    rule = _bounds(options, path) if bounded else "be finite" if "finite_number" in kinds else _wanted(options)
-    why = next((f" ({option['why']})" for option in options if "why" in option), "")
-    hint = did_you_mean(value, _choices(options)) if isinstance(value, str) else ""
-    return Issue(path, f"must {rule}, got {quote_value(value)}{why}{hint}")
+    choices = [choice for detail in details for choice in _choices(detail)]
+    hint = did_you_mean(value, choices) if isinstance(value, str) else ""
+    return Issue(path, f"must {_rule(path, details, choices, model)}, got {quote_value(value)}{hint}")
 
 
 def _own_fault(path: KeyPath, detail: ErrorDetails) -> Issue:
@@ -200,72 +224,51 @@ def _own_fault(path: KeyPath, detail: ErrorDetails) -> Issue:
     return Issue(path, text)
 
 
-def _bounds(options: list[dict[str, Any]], path: KeyPath) -> str:
-    option = next((option for option in options if option.keys() & BOUNDS.keys()), {})
-    name = option.get("symbol") or next((part for part in reversed(path) if isinstance(part, str)), "value")
-    low = next((f"{option[key]:g} {BOUNDS[key]} " for key in ("minimum", "exclusiveMinimum") if key in option), "")
-    high = next((f" {BOUNDS[key]} {option[key]:g}" for key in ("maximum", "exclusiveMaximum") if key in option), "")
-    if high:
-        return f"satisfy {low}{name}{high}"
-    number, sign = low.split()
-    return f"satisfy {name} {sign.replace('<', '>')} {number}"
+def _rule(path: KeyPath, details: Sequence[ErrorDetails], choices: Sequence[str], model: type[BaseModel]) -> str:
+    """What the value must do or be; a number out of bounds is of the right type, so its bound is the whole rule."""
+    key = next((part for part in reversed(path) if isinstance(part, str)), "value")
+    own = [detail["ctx"]["text"] for detail in details if detail["type"] == "rule"]
+    own += [
+        BOUNDS[detail["type"]].format(key=key, **detail.get("ctx", {}))
+        for detail in details
+        if detail["type"] in BOUNDS
+    ]
+    if bound := next((words for words in own if words.startswith(("satisfy", "be finite"))), ""):
+        return bound
+
+    types = [detail["type"] for detail in details]
+    words = [f"one of {', '.join(choices)}"] if len(choices) > 1 else list(choices)
+    words += [TYPES[kind] for kind in types if kind in TYPES and not (kind == "int_type" and "float_type" in types)]
+    words += own
+    text = " or ".join(dict.fromkeys(words)) or "valid"
+    return f"be {text} or null" if " or " not in text and _takes_null(model, path) else f"be {text}"
 
 
-def _wanted(options: list[dict[str, Any]]) -> str:
-    """What the field takes, in words."""
-    choices = _choices(options)
-    words = [f"one of {', '.join(choices)}"] if len(choices) > 1 else choices
-    words += [str(option["const"]) for option in options if "const" in option and str(option["const"]) not in choices]
-    for option in options:
-        kind = option.get("type")
-        if "enum" in option or "const" in option or kind not in TYPES:
-            continue
-        if kind == "integer" and any(other.get("type") == "number" for other in options):
-            continue
-        words.append(option.get("words") or _list_words(option) or TYPES[kind])
-    return "be " + " or ".join(dict.fromkeys(words)) if words else "be valid"
+def _choices(detail: ErrorDetails) -> list[str]:
+    """The values of a `Literal`, out of pydantic's text `'a', 'b' or 'c'`."""
+    expected = detail["ctx"]["expected"] if detail["type"] == "literal_error" else ""
+    return [choice.strip("'") for choice in re.split(", | or ", expected) if choice]
 
 
-def _list_words(option: dict[str, Any]) -> str:
-    if "maxItems" in option:
-        return f"a list of {option.get('minItems', 0)} to {option['maxItems']}"
-    return "a list that is not empty" if option.get("minItems") else ""
-
-
-def _choices(options: list[dict[str, Any]]) -> list[str]:
-    found = [choice for option in options for choice in option.get("enum", [option.get("const")])]
-    return [choice for choice in found if isinstance(choice, str)]
-
-
-def _names(schema: dict[str, Any], path: KeyPath) -> list[str]:
-    return [name for option in _options(schema, _at(schema, path)) for name in option.get("properties", {})]
-
-
-def _at(schema: dict[str, Any], path: KeyPath) -> dict[str, Any]:
-    """The schema of the field at a path; empty where any value may stand."""
-    node = schema
+def _section(model: type[BaseModel], path: KeyPath) -> type[BaseModel]:
+    """The class of the section at a path; keys of mappings and numbers of lists stay in the section above."""
     for part in path:
-        node = next(_steps(schema, node, part), {})
-    return node
+        if part in (fields := _fields(model)):
+            model = next(_models(fields[part].annotation), model)
+    return model
 
 
-def _steps(schema: dict[str, Any], node: dict[str, Any], part: str | int) -> Iterator[dict[str, Any]]:
-    for option in _options(schema, node):
-        if part in option.get("properties", {}):
-            yield option["properties"][part]
-        elif isinstance(part, int) and "items" in option:
-            yield option["items"]
-        elif isinstance(option.get("additionalProperties"), dict):
-            yield option["additionalProperties"]
+def _fields(model: type[BaseModel]) -> dict[str | int, FieldInfo]:
+    return {field.alias or name: field for name, field in model.model_fields.items()}
 
 
-def _options(schema: dict[str, Any], node: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """The alternatives of a field, references and unions resolved; extra words of the field go along."""
-    if "$ref" in node:
-        yield from _options(schema, schema["$defs"][node["$ref"].rpartition("/")[2]])
-    elif "anyOf" in node:
-        extra: dict[str, Any] = {key: node[key] for key in ("why", "words", "symbol") if key in node}
-        for option in node["anyOf"]:
-            yield from _options(schema, {**extra, **option})
-    else:
-        yield node
+def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _models(part)
+
+
+def _takes_null(model: type[BaseModel], path: KeyPath) -> bool:
+    field = _fields(_section(model, path[:-1])).get(path[-1]) if path else None
+    return field is not None and type(None) in get_args(field.annotation)

@@ -1,7 +1,7 @@
-"""A YAML file as plain data that remembers where every key stood.
+"""A YAML file as plain data that remembers the line and column of every key.
 
-Values follow YAML 1.2's core schema (`2e-5` is a number; `on`, `yes` and dates are text). Whatever a file holds, the
-outcome is data or a `ConfigError`; PyYAML's own exceptions never leave this file.
+Values follow YAML 1.2's core schema (`2e-5` is a number; `on`, `yes` and dates are text). Reading gives data or raises
+`ConfigError`; PyYAML's own exceptions never leave this file.
 """
 
 from __future__ import annotations
@@ -14,43 +14,20 @@ from typing import Any
 
 import yaml
 
+from faar_ray.config.quoting import LONGEST, KeyPath, format_override, format_path, printable, quote_value
+from faar_ray.config.text_file import line_column, read_text
 from faar_ray.errors import ConfigError
 
-KeyPath = tuple[str | int, ...]
 Position = tuple[int, int]
 """Line and column, both from 1."""
 
-LARGEST_FILE = 1_000_000
 MOST_NODES = 20_000
 MOST_LEVELS = 20
-LONGEST = 60
-"""Characters of a value, or of a part of a key, that a message quotes."""
-HIDDEN = ("base", "parameters")
-"""Groups whose keys are a trial's own: their name is left out of messages."""
 CORE = "tag:yaml.org,2002:"
-UNFIT = re.compile(r"[\x00\ud800-\udfff]")
-"""The null character, and halves of characters beyond the first 65,536: escapes can write them, no path holds them."""
-LINE_BREAK = re.compile("\r\n|[\r\n\x85\u2028\u2029]")
-"""Where lines end in YAML."""
+NO_TEXT = re.compile(r"[\x00\ud800-\udfff]")
+"""The null character and lone surrogates: escapes can write them, but no path or file can hold them."""
 STAGE_KEY = re.compile(r"[0-9]{1,3}")
 """Keys below the top that are numbers, taken as text: the stages of `ranks.init_rank: {0: 2, 1: 2, 2: 3, 3: 16}`."""
-NO_CHARACTER = re.compile(r"\\U(?!0010|000)[0-9a-fA-F]{8}")
-SYNTAX = [
-    (r"tab", "a tab cannot indent or separate here, use spaces"),
-    (r"found undefined alias (.*)", r"\1 has no &name before it"),
-    (
-        r"mapping values are not allowed",
-        "a colon that makes no key here: its text needs quotes, or the line above lacks a colon",
-    ),
-    (r"could not find expected ':'", "a key without a colon and a space after it"),
-    (r"expected ',' or '([]}])'", r"a comma or the closing \1 is missing before this"),
-    (r"expected <block end>", "this does not fit what stands above it: mend the indentation, or what is left open"),
-    (r"expected a single document", "a file holds one document: take out what follows a second ---"),
-    (r"unexpected end of stream", "a quote is not closed"),
-    (r"character '(.)' that cannot start", r"text that begins with \1 needs quotes"),
-    (r"incompatible YAML document", "%YAML must be 1.2"),
-]
-"""What PyYAML's parser says (a pattern), and the same for people."""
 CORE_SCALARS: dict[str, tuple[str, list[str]]] = {
     "null": (r"~|null|Null|NULL|", ["~", "n", "N", ""]),
     "bool": (r"true|True|TRUE|false|False|FALSE", list("tTfF")),
@@ -95,8 +72,8 @@ for _name, (_pattern, _first) in CORE_SCALARS.items():
     _Loader.add_implicit_resolver(CORE + _name, re.compile(rf"^(?:{_pattern})$"), _first)
 
 
-class _Plain:
-    """Plain data of one node tree; faults and places are gathered on the way."""
+class _Reader:
+    """Plain data of one node tree; collects positions and faults on the way."""
 
     def __init__(self, *, below_top: bool = False) -> None:
         self.below_top = below_top
@@ -106,7 +83,7 @@ class _Plain:
         self.nodes = 0
 
     def of(self, node: yaml.Node, path: KeyPath) -> Any:
-        """Data of a node; None where a fault was noted."""
+        """Data of a node; None where it has a fault."""
         self.nodes += 1
         if self.nodes > MOST_NODES:
             raise ConfigError(f"more than {MOST_NODES} values: too large for a config")
@@ -148,11 +125,7 @@ class _Plain:
         if not isinstance(node, yaml.ScalarNode) or node.tag != CORE + "str":
             got = repr(node.value) if isinstance(node, yaml.ScalarNode) else "a list or mapping"
             return self._fault(node, above, f"a key must be text, got {got[:LONGEST]}")
-        if UNFIT.search(node.value):
-            return self._fault(
-                node, above, f"a key must be without null or half characters, got {quote_value(node.value)}"
-            )
-        return str(node.value)
+        return str(node.value) if self._is_text(node, above) else None
 
     def _sequence(self, node: yaml.SequenceNode, path: KeyPath) -> Any:
         if node.tag != CORE + "seq":
@@ -165,8 +138,8 @@ class _Plain:
 
     def _scalar(self, node: yaml.Node, path: KeyPath) -> Any:
         name, text = node.tag.removeprefix(CORE), str(node.value)
-        if UNFIT.search(text):
-            return self._fault(node, path, f"must be without null or half characters, got {quote_value(text)}")
+        if not self._is_text(node, path):
+            return None
         if name == "str":
             return text
         if name not in CORE_SCALARS or node.tag == name:
@@ -178,6 +151,12 @@ class _Plain:
         if name == "float":
             return float(re.sub(r"\.(inf|nan)", r"\1", text.lower()))
         return text.lower() == "true" if name == "bool" else None
+
+    def _is_text(self, node: yaml.Node, path: KeyPath) -> bool:
+        if NO_TEXT.search(node.value):
+            self._fault(node, path, f"must not hold null characters or lone surrogates, got {quote_value(node.value)}")
+            return False
+        return True
 
     def _integer(self, node: yaml.Node, path: KeyPath, text: str) -> Any:
         if len(text) > LONGEST:
@@ -207,14 +186,14 @@ def document_of(text: str, file: str) -> Document:
     Raises:
         ConfigError: as `read_yaml`, for what is not the file's own fault.
     """
-    plain, data = _parse(text, f"{file}:")
-    if plain.faults:
-        raise ConfigError([f"{file}:{line}:{column}: {text}" for (line, column), text in sorted(plain.faults)])
+    reader, data = _parse(text, f"{file}:")
+    if reader.faults:
+        raise ConfigError([f"{file}:{line}:{column}: {text}" for (line, column), text in sorted(reader.faults)])
     if data is None:
         raise ConfigError(f"{file}:1:1: the file is empty")
     if not isinstance(data, dict):
         raise ConfigError(f"{file}:1:1: must be a mapping of keys to values, got {quote_value(data)}")
-    return Document(file, data, plain.places)
+    return Document(file, data, reader.places)
 
 
 def read_override(text: str) -> tuple[str, Any]:
@@ -224,125 +203,55 @@ def read_override(text: str) -> tuple[str, Any]:
         ConfigError: no `=`, an empty key or value, a value that is not YAML.
     """
     key, equals, value = text.partition("=")
-    if UNFIT.search(text):
+    if NO_TEXT.search(text):
         raise ConfigError(f"{format_override(text)}: must be UTF-8 text")
     if not equals or not key.strip() or not value.strip():
         raise ConfigError(f"{format_override(text)}: must be key=value (null for nothing)")
-    plain, data = _parse(value, f"{format_override(text)}: value ", one_line=True)
-    if plain.faults:
-        raise ConfigError([f"{format_override(text)}: {fault}" for _, fault in plain.faults])
+    reader, data = _parse(value, f"{format_override(text)}: value ", one_line=True)
+    if reader.faults:
+        raise ConfigError([f"{format_override(text)}: {fault}" for _, fault in reader.faults])
     return key.strip(), data
 
 
-def format_override(override: str) -> str:
-    """An override as its faults begin with it, on one line."""
-    return f"command line: {_shortened(_printable(override), 3 * LONGEST)}"
-
-
-def format_path(path: KeyPath) -> str:
-    """A key as a message names it."""
-    shown_path = path[1:] if len(path) > 1 and path[0] in HIDDEN else path
-    return ".".join(_shortened(_printable(str(part)), LONGEST) or "''" for part in shown_path)
-
-
-def quote_value(value: Any) -> str:
-    """A value as a message quotes it: YAML's words, text in quotes, shortened."""
-    return _shortened(_worded(value), LONGEST)
-
-
-def _worded(value: Any) -> str:
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{_printable(str(key))}: {_worded(below)}" for key, below in value.items()) + "}"
-    return f"[{', '.join(map(_worded, value))}]" if isinstance(value, list | tuple) else repr(value)
-
-
-def _shortened(text: str, most: int) -> str:
-    return text if len(text) <= most else text[: most - 3] + "..."
-
-
-def _printable(text: str) -> str:
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
-
-
-def read_text(path: Path) -> str:
-    """The text of a config file.
+def _parse(text: str, prefix: str, *, one_line: bool = False) -> tuple[_Reader, Any]:
+    """Data of a YAML text.
 
     Raises:
-        ConfigError: no such file, not a file, too large, not UTF-8.
+        ConfigError: not YAML, too large or nested too deeply; `<prefix>LINE:COLUMN: ...`, or `<prefix>...` of one line.
     """
+    reader = _Reader(below_top=one_line)
+    position = (1, 1)
     try:
-        if path.is_dir():
-            raise ConfigError(f"{path}: is a folder, not a file")
-        if not path.exists():
-            raise ConfigError(f"{path}: no such file{_neighbour(path)}")
-        if not path.is_file():
-            raise ConfigError(f"{path}: is not a regular file")
-        if path.stat().st_size > LARGEST_FILE:
-            raise ConfigError(f"{path}: larger than {LARGEST_FILE} bytes, which no config is")
-        raw = path.read_bytes()
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
-    try:
-        return raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line, column = _line_column(raw[: error.start].decode("utf-8", "replace"))
-        raise ConfigError(f"{path}:{line}:{column}: not UTF-8 text (byte 0x{raw[error.start]:02x})") from None
-
-
-def _neighbour(path: Path) -> str:
-    twin = next((path.with_suffix(end) for end in (".yaml", ".yml") if path.with_suffix(end).is_file()), None)
-    return f" (did you mean '{twin}'?)" if twin and twin != path else ""
-
-
-def _parse(text: str, prefix: str, *, one_line: bool = False) -> tuple[_Plain, Any]:
-    """Data of a YAML text; a syntax fault is raised as `<prefix>LINE:COLUMN: ...`, or `<prefix>...` of one line."""
-    plain = _Plain(below_top=one_line)
-    try:
-        node = yaml.compose(text, _Loader)
-        return plain, None if node is None else plain.of(node, ())
+        loader = _Loader(text)
+        try:
+            node = loader.get_single_node()
+        except ValueError:  # chr() of an escape such as \U00110000
+            position, fault = _place(loader.get_mark()), "not YAML: this escape is not a character"
+        else:
+            return reader, None if node is None else reader.of(node, ())
     except yaml.MarkedYAMLError as error:
-        scanned = error.context_mark if (error.context or "").startswith("while scanning") else None
-        mark = scanned or error.problem_mark or error.context_mark
-        line, column = _place(mark) if mark else (1, 1)
-        fault = _syntax(error, text)
+        position, fault = _syntax(error)
     except yaml.reader.ReaderError as error:
-        line, column = _line_column(text[: error.position])
-        fault = f"character {_code(error.character)} is not allowed in YAML"
+        position = line_column(text[: error.position])
+        fault = f"character U+{error.character:04X} is not allowed in YAML"
     except RecursionError:
-        line, column, fault = 1, 1, "nested too deeply"
-    except ValueError:
-        found = NO_CHARACTER.search(text)
-        line, column = _line_column(text[: found.start()]) if found else (1, 1)
-        fault = f"not YAML: {found[0] if found else 'an escape'} is no character"
+        fault = "nested too deeply"
     except ConfigError as error:
-        line, column, fault = 1, 1, str(error)
-    raise ConfigError(f"{prefix}{fault}" if one_line else f"{prefix}{line}:{column}: {fault}")
+        fault = str(error)
+    raise ConfigError(f"{prefix}{fault}" if one_line else f"{prefix}{position[0]}:{position[1]}: {fault}")
 
 
-def _syntax(error: yaml.MarkedYAMLError, text: str) -> str:
-    mark = error.problem_mark
-    tab = mark is not None and text[mark.index : mark.index + 1] == "\t"
-    said = "tab" if tab else ", ".join(part for part in (error.context, error.problem) if part)
-    for pattern, words in SYNTAX:
-        if found := re.search(pattern, said):
-            return f"not YAML: {found.expand(words)}"
-    return f"not YAML: {_printable(said)}"
+def _syntax(error: yaml.MarkedYAMLError) -> tuple[Position, str]:
+    """Where and why, in PyYAML's words; a token that is not closed, such as a quote, is placed where it began."""
+    began, context = error.context_mark, error.context or ""
+    scanning = context.startswith("while scanning")
+    where = f" that began on line {began.line + 1}" if began and context.startswith("while parsing") else ""
+    reason = f"{context}{where}, {error.problem}" if context else error.problem
+    return _place(began if began and scanning else error.problem_mark), printable(f"not YAML: {reason}")
 
 
 def _place(mark: yaml.Mark | None) -> Position:
     return (1, 1) if mark is None else (mark.line + 1, mark.column + 1)
-
-
-def _code(character: int | str | bytes) -> str:
-    """A character that may not be printable, by its number."""
-    return f"U+{character if isinstance(character, int) else ord(character):04X}"
-
-
-def _line_column(before: str) -> Position:
-    lines = LINE_BREAK.split(before)
-    return len(lines), len(lines[-1]) + 1
 
 
 def _short(tag: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from faar_ray.command_line import run_command
 from faar_ray.config.paths import STORAGE, default_cache_dir, is_remote, storage_fault
 from faar_ray.config.trial import DataConfig
 from faar_ray.data.contact_sheet import write_contact_sheet
@@ -21,7 +22,7 @@ from faar_ray.data.scenes.domains import DOMAINS
 from faar_ray.data.shards.scene_cache import make_shards, shard_paths
 from faar_ray.data.shards.shard_store import SPLITS, download_shards, missing_shards, upload_shards
 from faar_ray.data.shards.verify import verify_split
-from faar_ray.errors import ConfigError, DataError, FaarRayError
+from faar_ray.errors import ConfigError, DataError
 
 FLAGS = {"image_size": "--size", "seed": "--seed", "train_images": "--images", "domain": "--domain"}
 
@@ -30,15 +31,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code."""
     args = _parser().parse_args(argv)
     commands = {"pack": pack, "check": check, "show": show}
-    try:
-        dataset_channels(args.dataset)
-        commands[args.command](args)
-    except FaarRayError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        return 130
-    return 0
+    return run_command(lambda: _run(commands[args.command], args))
+
+
+def _run(command: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> None:
+    dataset_channels(args.dataset)  # raises for an unknown data set
+    command(args)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import yaml
 
-from faar_ray.errors import FaarRayError
+from faar_ray.command_line import run_command
 from faar_ray.export.merged_file import write_merged
 from faar_ray.export.rank_pattern import rank_pattern
 from faar_ray.export.read import load_model, read_adapter_file
@@ -23,13 +23,7 @@ EXAMPLE = "example: python -m faar_ray.export rho/t003-s0 --merge semseg --out s
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     args = _parser().parse_args(argv)
-    try:
-        with config_error_on_oserror(args.out):
-            print(export(args))
-    except FaarRayError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
+    return run_command(lambda: print(export(args)))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -58,6 +52,11 @@ def export(args: argparse.Namespace) -> str:
         ConfigError: the file exists, no such trial, a task that it has not, or a path that cannot be merged.
         DataError: its adapter file is damaged.
     """
+    with config_error_on_oserror(args.out):
+        return _export(args)
+
+
+def _export(args: argparse.Namespace) -> str:
     must_be_new(args.out)
     source = adapter_of(args.trial, tracking_uri=args.tracking_uri)
     file = read_adapter_file(source)

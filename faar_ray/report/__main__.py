@@ -7,8 +7,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from faar_ray.errors import FaarRayError
+from faar_ray.command_line import run_command
 from faar_ray.report.source import find_run, read_search
+from faar_ray.storage.atomic import config_error_on_oserror
 
 EXAMPLE = """example:
   python -m faar_ray.report rho                     # ./runs/rho -> ./runs/rho/report/index.html
@@ -27,33 +28,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("run", metavar="NAME_OR_PATH", help="a run's name under ./runs, its folder, or its s3:// URI")
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder for the report (default: the run's report/)")
-    given = parser.parse_args(arguments)
-    try:
-        place = find_run(given.run)
-        folder = place.path
-        search = read_search(folder)  # before matplotlib and MLflow are imported: errors come at once
-        from faar_ray.report.build import build_report
-
-        out = build_report(folder, given.out)
-        if place.uri and given.out is None:
-            place.mirror().push("report")
-        print(place.display_path("report", "index.html") if place.uri and given.out is None else out / "index.html")
-        _log(search.tracking_uri, search.parent_run_id, out)
-    except FaarRayError as fault:
-        print(fault, file=sys.stderr)
-        return fault.exit_code
-    except OSError as fault:
-        print(f"{fault.filename or given.out}: cannot be written ({fault.strerror})", file=sys.stderr)
-        return 2
-    return 0
+    args = parser.parse_args(arguments)
+    return run_command(lambda: _report(args.run, args.out))
 
 
-def _log(uri: str, parent: str, out: Path) -> None:
+def _report(run: str, out: Path | None) -> None:
+    place = find_run(run)
+    search = read_search(place.path)  # before matplotlib and MLflow are imported: errors come at once
+    from faar_ray.report.build import build_report
     from faar_ray.report.history import log_report
 
-    fault = log_report(uri, parent, out)
-    if fault:
-        print(f"not logged to MLflow: {fault}", file=sys.stderr)
+    with config_error_on_oserror(out or place.path, "--out" if out else "report"):
+        folder = build_report(place.path, out)
+    remote = bool(place.uri) and out is None
+    if remote:
+        place.mirror().push("report")
+    print(place.display_path("report", "index.html") if remote else folder / "index.html")
+
+    if reason := log_report(search.tracking_uri, search.parent_run_id, folder):
+        print(f"not logged to MLflow: {reason}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -14,10 +14,11 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from faar_ray.command_line import run_command
 from faar_ray.config.overrides import dotted_path
 from faar_ray.config.trial_file import TrialFile, read_trial, trial_document
 from faar_ray.config.validation_messages import locate
-from faar_ray.errors import ConfigError, FaarRayError, StorageError
+from faar_ray.errors import ConfigError
 from faar_ray.models import build_model, parameter_terms, parameters_by_part
 from faar_ray.tasks import TASKS
 from faar_ray.tools import tool_command, ui_command
@@ -29,32 +30,19 @@ EXAMPLE = "example: python -m faar_ray.train faar.yaml pdrs.rho_shared=0.8 optim
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     args = _parser().parse_intermixed_args(argv)
+    again = [tool_command("python"), "-m", "faar_ray.train", str(args.config), *args.overrides, "--resume"]
+    return run_command(lambda: _run(args), shlex.join(again))
+
+
+def _run(args: argparse.Namespace) -> None:
+    file = read_trial(args.config, args.overrides)
     try:
-        file = read_trial(args.config, args.overrides)
-        try:
-            _run(file, args)
-        except ConfigError as error:
-            raise locate(error, trial_document(args.config, args.overrides), dotted_path) from None
-    except FaarRayError as error:
-        print(error, file=sys.stderr)
-        if isinstance(error, StorageError):
-            print(f"when it is mended, go on with: {_again(args)}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print(f"\ninterrupted; go on with: {_again(args)}", file=sys.stderr)
-        return 130
-    return 0
-
-
-def _run(file: TrialFile, args: argparse.Namespace) -> None:
-    if args.dry_run:
-        dry_run(file, as_json=args.json)
-    else:
-        train(file, file.name or args.config.stem, resume=args.resume, as_json=args.json)
-
-
-def _again(args: argparse.Namespace) -> str:
-    return shlex.join([tool_command("python"), "-m", "faar_ray.train", str(args.config), *args.overrides, "--resume"])
+        if args.dry_run:
+            dry_run(file, as_json=args.json)
+        else:
+            train(file, file.name or args.config.stem, resume=args.resume, as_json=args.json)
+    except ConfigError as error:
+        raise locate(error, trial_document(args.config, args.overrides), dotted_path) from None
 
 
 def _parser() -> argparse.ArgumentParser:

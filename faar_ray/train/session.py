@@ -117,6 +117,7 @@ class Session:
             self.trial_id,
             self.config,
             self.place,
+            title=f"{self.place.path.name}/{self.trial_id}",
             references=self.file.references,
             workers=resources.workers,
             threads=resources.cpus_per_worker,

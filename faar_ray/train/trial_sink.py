@@ -11,12 +11,8 @@ from faar_ray.export.adapter_file import write_adapter
 from faar_ray.records import EpochRecord
 from faar_ray.storage.atomic import storage_error_on_oserror
 from faar_ray.tracking.files.epoch_file import add_epoch
-from faar_ray.tracking.files.trial_files import (
-    clear_trial_leftovers,
-    complete_trial_files,
-    write_config,
-    write_trial_files,
-)
+from faar_ray.tracking.files.finish import complete_trial_files
+from faar_ray.tracking.files.trial_files import clear_trial_leftovers, write_config, write_trial_files
 from faar_ray.tracking.files.trial_pictures import draw_pictures
 from faar_ray.train.checkpoint import check_config, digest_of, last_good_checkpoint, save_checkpoint
 from faar_ray.train.runtimes.runtime import Runtime, on_rank_zero

@@ -41,16 +41,13 @@ class TrialSpec:
     """Epochs of that checkpoint."""
     sentinel_file: str = ""
     """A file of the run that must exist on every machine that trains, "" for none."""
+    title: str = ""
+    """Of the trial's pictures."""
 
     @property
     def paths(self) -> TrialPaths:
         """Where the trial's files are on this machine."""
         return self.run.trial(self.trial_id)
-
-    @property
-    def title(self) -> str:
-        """The trial with its run, for people."""
-        return f"{self.run.path.name}/{self.trial_id}"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values, as they travel between processes."""

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from faar_ray.errors import ConfigError, FaarRayError, StorageError
+from faar_ray.command_line import run_command
+from faar_ray.errors import ConfigError
 from faar_ray.tools import tool_command
 from faar_ray.tune.execute import interrupts
 
@@ -64,52 +65,34 @@ def main(argv: Sequence[str] | None = None) -> int:
     raw = list(sys.argv[1:] if argv is None else argv)
     options = parser().parse_intermixed_args(raw)
     interrupts.listen()
-    try:
-        return _run(options)
-    except StorageError as fault:
-        print(
-            f"{fault}\nno trial failed by it; when it is mended, this goes on from here:\n  {_again(raw)}",
-            file=sys.stderr,
-        )
-        return fault.exit_code
-    except FaarRayError as fault:
-        print(fault, file=sys.stderr)
-        return fault.exit_code
-    except KeyboardInterrupt:
-        print(f"\ninterrupted; this goes on from here:\n  {_again(raw)}", file=sys.stderr)
-        return 130
-
-
-def _again(raw: Sequence[str]) -> str:
-    """The command that resumes."""
-    return shlex.join(
-        [tool_command("python"), "-m", "faar_ray.tune", *raw, *([] if "--resume" in raw else ["--resume"])]
-    )
+    again = raw if "--resume" in raw else [*raw, "--resume"]
+    resume = shlex.join([tool_command("python"), "-m", "faar_ray.tune", *again])
+    return run_command(lambda: _run(options), resume)
 
 
 def _run(options: argparse.Namespace) -> int:
     warnings.filterwarnings("ignore")
     from faar_ray.config.validation_messages import locate
-    from faar_ray.tune.space.space import read_document, read_space, space_path
+    from faar_ray.tune.space.space import read_document, space_of, space_path
 
     named = [] if options.name is None else [f"name={json.dumps(options.name)}"]
-    written = (options.space, [*options.overrides, *named])
-    space = read_space(*written)
+    document = read_document(options.space, [*options.overrides, *named])
+    space = space_of(document)
     from faar_ray.tune.propose.warm_start import OlderRunFault
 
     try:
         return _start(space, options)
     except OlderRunFault as fault:
-        raise fault.at(read_document(*written)) from None
+        raise fault.at(document) from None
     except ConfigError as fault:
-        raise locate(fault, read_document(*written), space_path) from None
+        raise locate(fault, document, space_path) from None
 
 
 def _start(space: SearchSpace, options: argparse.Namespace) -> int:
-    from faar_ray.cluster.capacity import capacity, this_machine
     from faar_ray.train.preflight import preflight
     from faar_ray.tune.run.remote_run import check_remote
-    from faar_ray.tune.run.run_folder import check_resumable, run_location_of
+    from faar_ray.tune.run.resolved_search import resolve
+    from faar_ray.tune.run.run_folder import check_resumable
 
     preflight(space.trial_config({}), space.resources.workers)
     for index, control in enumerate(space.controls):
@@ -117,29 +100,22 @@ def _start(space: SearchSpace, options: argparse.Namespace) -> int:
             preflight(space.trial_config(control), space.resources.workers)
         except ConfigError as fault:
             raise ConfigError([f"controls.{index}.{text}" for text in fault.faults]) from None
+
     console = Console(stderr=options.json, highlight=False)
-    if options.address is not None or space.resources.cluster is not None:
-        from faar_ray.tune.run.pricing import on_cluster  # imports Ray
-        from faar_ray.tune.show.dry_run import show_cluster_plan
+    search = resolve(space, options.address, dry_run=options.dry_run)
+    if options.dry_run:
+        from faar_ray.tune.show.dry_run import show_search
 
-        space = on_cluster(space, options.address, dry_run=options.dry_run)
-        if options.dry_run:
-            show_cluster_plan(console, space, options.address)
-            return 0
-    else:
-        room = capacity(space.resources, [this_machine()])
-        if options.dry_run:
-            from faar_ray.tune.show.dry_run import show_plan
+        show_search(console, search)
+        return 0
 
-            show_plan(console, space, room)
-            return 0
-    place = run_location_of(space, space.name)
+    place = search.location
     look = check_remote(place, resume=options.resume) if place.uri else place
     if options.resume or not place.uri:
         check_resumable(look.path, space, resume=options.resume)
     from faar_ray.tune.command import search_and_answer
 
-    return search_and_answer(space, options, console)
+    return search_and_answer(search, options, console)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from faar_ray.tools import tool_command, ui_command
 from faar_ray.tracking.files.rank_trace import read_rank_trace
 from faar_ray.tune.propose.stopping_rules import build_stopping_rule
 from faar_ray.tune.run.jobs import config_of
+from faar_ray.tune.run.resolved_search import ResolvedSearch
 from faar_ray.tune.search import Outcome, run_search
 from faar_ray.tune.show.json_lines import JsonLines
 from faar_ray.tune.show.outcome import json_line, show_answer, show_list
@@ -22,8 +23,9 @@ from faar_ray.tune.show.progress import Progress
 from faar_ray.tune.space.space import SearchSpace
 
 
-def search_and_answer(space: SearchSpace, options: argparse.Namespace, console: Console) -> int:
+def search_and_answer(search: ResolvedSearch, options: argparse.Namespace, console: Console) -> int:
     """Run the search; gives the exit code."""
+    space = search.space
     verbosity = -1 if options.quiet else int(options.verbose)
     shown = list(
         dict.fromkeys([*build_stopping_rule(space).goals, *(objective.name for objective in space.objectives)])
@@ -31,7 +33,7 @@ def search_and_answer(space: SearchSpace, options: argparse.Namespace, console: 
     lines = options.json and not options.quiet and not console.is_terminal
     board = JsonLines if lines else Progress
     with board(console, space.name, shown, space.budget.trials, verbosity) as progress:
-        found = run_search(space, space.name, progress, resume=options.resume, address=options.address)
+        found = run_search(search, progress, resume=options.resume)
     if not lines:
         _show(space, found, console)
         _say_next(found, options, console)

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from ray.tune import Trainable
 
-from faar_ray.cluster.autoscaling import cluster_capacity, cluster_from_ray, cluster_of
-from faar_ray.cluster.ray_cluster import connected
+from faar_ray.cluster.autoscaling import cluster_capacity, cluster_from_ray
+from faar_ray.cluster.ray_cluster import Machine, connected
 from faar_ray.errors import FaarRayError, NothingFeasible, StorageError
 from faar_ray.records import TrialResult
 from faar_ray.report.results import write_results
@@ -37,6 +37,7 @@ from faar_ray.tune.run.datasets import make_data
 from faar_ray.tune.run.jobs import Job, RunContext, control_jobs, job_of, shards_uri
 from faar_ray.tune.run.references import References
 from faar_ray.tune.run.remote_run import mirrored
+from faar_ray.tune.run.resolved_search import ResolvedSearch
 from faar_ray.tune.run.run_folder import RunFolder, repair_traces
 from faar_ray.tune.search_state import SearchState, Watcher
 from faar_ray.tune.show.mlflow_watcher import HASTE, Pen
@@ -73,27 +74,19 @@ class Parts:
     actor: type[Trainable] = TrialActor
 
 
-def run_search(
-    space: SearchSpace,
-    name: str,
-    progress: Progress,
-    *,
-    resume: bool,
-    address: str | None,
-    parts: Parts = Parts(),
-) -> Outcome:
+def run_search(search: ResolvedSearch, progress: Progress, *, resume: bool, parts: Parts = Parts()) -> Outcome:
     """Run or resume a search to its end, in a folder that `check_name` has let through.
 
     Raises:
         ConfigError: before anything is started.
         KeyboardInterrupt: after all runs were closed.
     """
-    place = run_folder.run_location_of(space, name)
+    space, place = search.space, search.location
     with locked_run(place, space, fresh=not resume) as folder, mirrored(place, fresh=not resume) as twin:
         study = open_journal(folder.study_log, space.name, space.objectives)
         warm_start(study, space, progress.note)
         proposer = Proposer(space, study)
-        pen = Pen(functools.partial(open_tracker, space, name, folder), folder.path, progress.note)
+        pen = Pen(functools.partial(open_tracker, space, folder), folder.path, progress.note)
         progress.backlog, progress.waiting = pen.backlog, pen.waiting
         with closing(pen, folder, proposer):
             if resume:
@@ -111,8 +104,9 @@ def run_search(
                 notify=progress.note,
             )
             if not search_state.finished():
-                train(space, search_state, folder, place, pen, progress, address, parts.actor)
+                train(search, search_state, folder, pen, progress, parts.actor)
             progress.phase("writing the report")
+            repair_traces(place, proposer.results(), progress.note)
             if twin:
                 twin.gather()
             found = conclude(space, folder, place, proposer, search_state, pen)
@@ -122,16 +116,15 @@ def run_search(
 
 
 def train(
-    space: SearchSpace,
+    search: ResolvedSearch,
     search_state: SearchState,
     folder: RunFolder,
-    place: RunLocation,
     pen: Pen,
     progress: Progress,
-    address: str | None,
     actor: type[Trainable],
 ) -> None:
     """References, trials and controls, under Ray."""
+    space, place = search.space, search.location
     around = RunContext(place, space.resources, space.storage.keep_checkpoints)
 
     def spec(job: Job) -> TrialSpec:
@@ -141,9 +134,8 @@ def train(
         )
 
     progress.phase("starting Ray")
-    with connected(address) as machines:
-        cluster_file = None if address is None else cluster_of(space.resources.cluster) or cluster_from_ray(machines)
-        search_state.concurrent = cluster_capacity(space.resources, machines, cluster_file).concurrent
+    with connected(search.address) as machines:
+        search_state.concurrent = concurrent_trials(search, machines)
         make_data(space, progress.phase, shards_uri(place))
         progress.phase("opening MLflow")
         assert pen.tracker.parent  # nothing starts before MLflow is open
@@ -152,6 +144,18 @@ def train(
             cluster.run_jobs(search_state, spec, space.resources, space.failure.max_retries, folder.ray, actor, watch)
     if isinstance(search_state.fatal, StorageError):
         raise search_state.fatal
+
+
+def concurrent_trials(search: ResolvedSearch, machines: Sequence[Machine]) -> int:
+    """How many trials run at once: on this machine as resolved, on a cluster by what it has and may get.
+
+    Raises:
+        ConfigError: no trial ever fits.
+    """
+    if search.capacity is not None:
+        return search.capacity.concurrent
+    cluster_file = search.cluster_file or cluster_from_ray(machines)
+    return cluster_capacity(search.space.resources, machines, cluster_file).concurrent
 
 
 def conclude(
@@ -203,16 +207,16 @@ def nothing_feasible(space: SearchSpace, results: Sequence[TrialResult]) -> Noth
     return NothingFeasible(f"none of {len(complete)} finished trials satisfies {' and '.join(space.constraints)}")
 
 
-def open_tracker(space: SearchSpace, name: str, folder: RunFolder) -> Tracker:
+def open_tracker(space: SearchSpace, folder: RunFolder) -> Tracker:
     """MLflow with the search's parent run open: the one of `run.json`, else a new one."""
     tracker = Tracker(space.tracking.uri, space.tracking.experiment or space.name)
     before = run_folder.read_run(folder)
     known = before.get("parent_run_id") if before.get("tracking_uri") == tracker.uri else None
     with needed(tracker.uri):
         if known is None or not tracker.resume_search(known):  # the latter: a new view of the same journal
-            tracker.start_search(name, run_folder.as_yaml(space), {}, seed=space.search.seed)
+            tracker.start_search(space.name, run_folder.as_yaml(space), {}, seed=space.search.seed)
     objectives = [objective.model_dump() for objective in space.objectives]
-    facts = {"name": name, "tracking_uri": tracker.uri, "parent_run_id": tracker.parent, "objectives": objectives}
+    facts = {"name": space.name, "tracking_uri": tracker.uri, "parent_run_id": tracker.parent, "objectives": objectives}
     run_folder.write_run(folder, facts)
     return tracker
 

@@ -16,7 +16,8 @@ from faar_ray.cluster.file import read_cluster, read_yaml_stream
 from faar_ray.cluster.kuberay import read_kube
 from faar_ray.cluster.node_types import NodeType
 from faar_ray.cluster.ray_up import read_vm
-from faar_ray.config.yaml_document import Document, KeyPath
+from faar_ray.config.quoting import KeyPath
+from faar_ray.config.yaml_document import Document
 from faar_ray.errors import ConfigError
 
 from ..clusters.house_rules import house_faults, rule_faults

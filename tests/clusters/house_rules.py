@@ -15,8 +15,9 @@ from faar_ray.cluster.file import read_yaml_stream
 from faar_ray.cluster.kuberay import cluster_spec, is_kube, read_kube
 from faar_ray.cluster.node_types import PRICE, NodeType
 from faar_ray.cluster.ray_up import TYPES, read_vm
+from faar_ray.config.quoting import KeyPath
 from faar_ray.config.validation_messages import Issue, lines_of
-from faar_ray.config.yaml_document import Document, KeyPath
+from faar_ray.config.yaml_document import Document
 from faar_ray.errors import ConfigError
 
 TOKEN = "token authentication must be on: "

@@ -139,7 +139,7 @@ def test_a_number_may_be_given_per_stage_with_keys_as_text_or_numbers() -> None:
         ("ranks.init_rank", {"0": 2, "1": 2, "2": 3, "3": 4, "4": 5}, "each of the stages"),
         ("ranks.init_rank", {"0": 2, "1": 2, "2": 3, "3": 0}, "greater than or equal to 1"),
         ("ranks.init_rank", {}, "got none"),
-        ("pdrs.rho_shared", {"0": 0.5, "1": 0.5, "2": 1.5, "3": 0.5}, "less than or equal to 1"),
+        ("pdrs.rho_shared", {"0": 0.5, "1": 0.5, "2": 1.5, "3": 0.5}, "satisfy 0 < rho <= 1"),
         ("pdrs.rho_task", {"low": 0.5}, "each of the stages"),
     ],
 )

@@ -7,7 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from faar_ray.config.yaml_document import LARGEST_FILE, Document, quote_value, read_override, read_yaml
+from faar_ray.config.quoting import quote_value
+from faar_ray.config.text_file import LARGEST_FILE
+from faar_ray.config.yaml_document import Document, read_override, read_yaml
 from faar_ray.errors import ConfigError
 
 
@@ -99,7 +101,11 @@ def test_a_key_that_is_not_there_stands_where_its_group_stands(tmp_path: Path) -
         ("a: !!python/object:os.system x\n", "a.yaml:1:4: a: tag !!python/object:os.system is not supported"),
         ("a: !mine {b: 1}\n", "a.yaml:1:4: a: tag !mine is not supported"),
         ("a: !!set {b, c}\n", "a.yaml:1:4: a: tag !!set is not supported"),
-        ("a: 1\n\tb: 2\n", "a.yaml:2:1: not YAML: a tab cannot indent or separate here, use spaces"),
+        (
+            "a: 1\n\tb: 2\n",
+            "a.yaml:2:1: not YAML: while scanning for the next token, "
+            "found character '\\t' that cannot start any token",
+        ),
         (b"a: 1\nb: \xff\xfe\n", "a.yaml:2:4: not UTF-8 text (byte 0xff)"),
         (b"a: 1\nb: \x00\n", "a.yaml:2:4: character U+0000 is not allowed in YAML"),
     ],

@@ -13,12 +13,8 @@ from pathlib import Path
 from faar_ray.bench.replay.recorded import RHO, recorded
 from faar_ray.records import EpochRecord
 from faar_ray.tracking.files.epoch_file import add_epoch
-from faar_ray.tracking.files.trial_files import (
-    clear_trial_leftovers,
-    complete_trial_files,
-    write_config,
-    write_trial_files,
-)
+from faar_ray.tracking.files.finish import complete_trial_files
+from faar_ray.tracking.files.trial_files import clear_trial_leftovers, write_config, write_trial_files
 from faar_ray.tracking.files.trial_pictures import draw_pictures
 from faar_ray.train.fit import Epochs
 from faar_ray.train.trial_spec import TrialSpec

@@ -22,6 +22,7 @@ from faar_ray.bench.replay.replay import replay_space, replayed
 from faar_ray.bench.replay.stopwatch import Clock, Stopwatch, TimedBook
 from faar_ray.cluster.ray_cluster import set_defaults
 from faar_ray.train.trial_spec import TrialSpec
+from faar_ray.tune.run.resolved_search import resolve
 from faar_ray.tune.search import Parts, run_search
 
 RAYLETS = 4
@@ -47,7 +48,7 @@ def measure(folder: Path, machines: int, rounds: int, pace_s: float, say: Callab
     with local_cluster(RAYLETS, machines // RAYLETS) as cluster, Stopwatch(space, clock, say) as progress:
         with Sampler(clock, lambda: progress.waiting()) as sampler:
             parts = Parts(search_state=functools.partial(TimedBook, clock=clock), actor=at_pace(pace_s))
-            found = run_search(space, space.name, progress, resume=False, address=cluster.address, parts=parts)
+            found = run_search(resolve(space, cluster.address), progress, resume=False, parts=parts)
         clock.settled()
     return facts(clock, sampler.rows, machines, pace_s) | {"ended": found.counts}
 

@@ -17,6 +17,7 @@ from faar_ray.bench.replay.stopwatch import Clock, Stopwatch, TimedBook
 from faar_ray.report import build_report
 from faar_ray.tune.propose.journal import open_journal
 from faar_ray.tune.propose.proposer import Proposer
+from faar_ray.tune.run.resolved_search import resolve
 from faar_ray.tune.search import Parts, run_search
 from faar_ray.tune.space.space import SearchSpace
 
@@ -42,7 +43,7 @@ def measure(folder: Path, trials: int, nodes: int, say: Callable[[str], None]) -
     space, clock = replay_space(folder, trials), Clock()
     with local_cluster(nodes) as cluster, Stopwatch(space, clock, say) as progress:
         parts = Parts(search_state=functools.partial(TimedBook, clock=clock), actor=ReplayActor)
-        found = run_search(space, space.name, progress, resume=False, address=cluster.address, parts=parts)
+        found = run_search(resolve(space, cluster.address), progress, resume=False, parts=parts)
         clock.settled()
         clock.weigh()
     run = found.place.path

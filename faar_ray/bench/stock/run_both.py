@@ -32,6 +32,7 @@ from faar_ray.train.fit import fit
 from faar_ray.tune.propose.distributions import distribution, from_optuna, optuna_name, to_optuna
 from faar_ray.tune.run.jobs import Job, RunContext
 from faar_ray.tune.run.references import References
+from faar_ray.tune.run.resolved_search import resolve
 from faar_ray.tune.search import run_search
 from faar_ray.tune.show.progress import Progress
 from faar_ray.tune.space.initial_points import planned
@@ -131,7 +132,7 @@ def run_one(space: SearchSpace, folder: Path, name: str, seed: int) -> Run:
 def run_ours(space: SearchSpace, run: Run) -> None:
     """This package's search, whole: journal, MLflow, traces, report."""
     with Listener(space, run) as progress:
-        run_search(space, space.name, progress, resume=False, address=None)
+        run_search(resolve(space), progress, resume=False)
 
 
 def run_ray_tune_baseline(space: SearchSpace, run: Run) -> None:

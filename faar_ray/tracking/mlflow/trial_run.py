@@ -10,6 +10,7 @@ from typing import Any
 from faar_ray.records import State, TrialResult
 from faar_ray.storage.run_location import TrialPaths
 from faar_ray.tracking.files.epoch_file import read_epochs
+from faar_ray.tracking.files.finish import finish_trial_files
 from faar_ray.tracking.mlflow.writer import Tracker
 
 
@@ -35,6 +36,7 @@ def endings(tracker: Tracker, run_id: str, files: TrialPaths, title: str, end: E
     tests = {name: value for name, value in end.metrics.items() if name.startswith("test/")}
     told: dict[str, Any] = {"artifacts": [files.adapter], "metrics": tests, "reason": end.reason, "epochs": end.epochs}
     return [
+        partial(finish_trial_files, files, title),
         partial(_epochs, tracker, run_id, files, end),
         partial(_trace, tracker, run_id, files, title),
         partial(_sines, tracker, run_id, files, title),

@@ -23,9 +23,10 @@ from ray.train.v2._internal.execution.callback import ControllerCallback
 from ray.train.v2.api.exceptions import WorkerGroupError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from faar_ray.cluster.ray_cluster import QUIET, free_groups_of_the_dead, set_defaults
+from faar_ray.cluster.ray_cluster import QUIET, set_defaults
+from faar_ray.cluster.ray_internals import free_placement_groups_of_dead_actors
 from faar_ray.errors import FaarRayError, StorageError
-from faar_ray.tracking.files.trial_files import finish_trial_files
+from faar_ray.tracking.files.finish import finish_trial_files
 from faar_ray.train.fit import Epochs, fit
 from faar_ray.train.runtimes.distributed import Distributed
 from faar_ray.train.runtimes.mailbox import Mailbox, Message
@@ -199,7 +200,7 @@ class TrainRun:
             except RayActorError:
                 pass  # it has ended
             self._thread.join(ABORT_S)
-        free_groups_of_the_dead()
+        free_placement_groups_of_dead_actors()
         ray.kill(self._mailbox)
         shutil.rmtree(self._scratch, ignore_errors=True)
 

@@ -19,11 +19,11 @@ from faar_ray.config.trial import TrialConfig, config_id
 from faar_ray.objectives.constraint import feasible
 from faar_ray.records import TrialResult, result_of
 from faar_ray.tune.propose import journal
+from faar_ray.tune.propose.ask import LaggedStudy, needs_results, sampler_of
 from faar_ray.tune.propose.distributions import draw, from_optuna, to_optuna
 from faar_ray.tune.propose.journal import event
 from faar_ray.tune.propose.population import INHERITED, WAITS, PopulationState
 from faar_ray.tune.propose.replicates import leading
-from faar_ray.tune.propose.samplers import sampler_of
 from faar_ray.tune.run.jobs import Job, describe_failure, trial_name
 from faar_ray.tune.space.initial_points import active_parameters, planned
 from faar_ray.tune.space.space import Scalar, SearchSpace
@@ -70,6 +70,8 @@ class Proposer:
             return self._begin(waiting)
         drawn = sum(1 for trial in trials if not _is_replicate(trial))
         if drawn < self.explored():
+            if self._waits_for_results(trials):
+                return None
             if drawn < len(self._points):
                 self.study.enqueue_trial(to_optuna(self.space.parameters, self._points[drawn]))
             return self._begin(len(self._older) + len(trials))
@@ -181,13 +183,22 @@ class Proposer:
         pairs = itertools.product(seeds, self.leaders())
         return [(by_id[r.trial_id], seed) for seed, r in pairs if (r.config_id, seed) not in used][:room]
 
+    def _waits_for_results(self, trials: Sequence[FrozenTrial]) -> bool:
+        """Whether the next proposal depends on a trial that has not ended, under `search.lag`."""
+        search = self.space.search
+        if search.lag is None or not needs_results(search, len(trials), self._older):
+            return False
+        return any(not trial.state.is_finished() for trial in trials[: len(trials) - search.lag + 1])
+
     def _begin(self, number: int) -> Job:
         """Ask for trial `number` (or go on with it) and name it; every step may be repeated after a kill."""
-        trials = journal.trials(self.study)
+        search, trials = self.space.search, journal.trials(self.study)
         count = number - len(self._older)
-        self.study.sampler = sampler_of(self.space.search, self.space.parameters, count, self._older)
+        self.study.sampler = sampler_of(search, self.space.parameters, count, self._older)
+        study = LaggedStudy(self.study, number, search.lag) if search.lag else self.study
+
         fresh = number == len(trials) or trials[number].state == TrialState.WAITING
-        trial = self._live[number] = self.study.ask() if fresh else journal.live(self.study, number)
+        trial = self._live[number] = study.ask() if fresh else journal.live(study, number)
         assert trial.number == number
         if "trial_id" not in trial.user_attrs:
             parameters = active_parameters(self.space.search, self.space.parameters, self._points, count)

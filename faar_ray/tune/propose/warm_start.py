@@ -18,14 +18,15 @@ from optuna.trial import FrozenTrial, create_trial
 from pydantic import ValidationError
 
 from faar_ray.config.paths import is_remote
+from faar_ray.config.quoting import quote_value
 from faar_ray.config.validation_messages import Issue, did_you_mean, faults_of, lines_of
-from faar_ray.config.yaml_document import Document, quote_value
+from faar_ray.config.yaml_document import Document
 from faar_ray.errors import ConfigError, DataError
 from faar_ray.records import TrialResult
 from faar_ray.storage.run_location import RunLocation, download_run, location_of
 from faar_ray.tune.propose import journal
 from faar_ray.tune.propose.distributions import distribution, optuna_name, to_optuna
-from faar_ray.tune.propose.samplers import Genetic
+from faar_ray.tune.propose.optuna_samplers import Genetic
 from faar_ray.tune.run.jobs import reference_job
 from faar_ray.tune.run.run_folder import stored_space
 from faar_ray.tune.space.conditions import unmet_condition

@@ -40,6 +40,14 @@ class Job:
     """Epochs of that checkpoint."""
 
     @property
+    def title(self) -> str:
+        """Its id and what its config sets."""
+        values = [
+            f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in self.params.items()
+        ]
+        return f"{self.trial_id}: {', '.join(values)}" if values else self.trial_id
+
+    @property
     def may_stop_early(self) -> bool:
         """Whether it is compared at the rungs: what the search explores is; all else runs to its end."""
         return self.role == "trial" and not self.replicate
@@ -87,6 +95,7 @@ class RunContext:
             pause_after=job.pause_after,
             parent=job.parent,
             inherited_epochs=job.inherited,
+            title=job.title,
             sentinel_file="" if self.place.uri else str(self.place.path / "space.yaml"),
         )
 

@@ -1,27 +1,13 @@
-"""A search space on a cluster, before anything starts there."""
+"""The price of a trial on a cluster, from the cluster's file."""
 
 from __future__ import annotations
 
-from faar_ray.cluster.autoscaling import cluster_of
 from faar_ray.cluster.capacity import workers_on
 from faar_ray.cluster.node_types import PRICE, ClusterFile
 from faar_ray.cluster.prices import dearest_share
 from faar_ray.config.run_sections import Resources
 from faar_ray.errors import ConfigError
 from faar_ray.tune.space.space import SearchSpace
-
-
-def on_cluster(space: SearchSpace, address: str | None, *, dry_run: bool) -> SearchSpace:
-    """The space with what its cluster's file says a trial costs.
-
-    Raises:
-        ConfigError: faults of that file, a trial without a price, or a search that would run here and not there.
-    """
-    cluster = cluster_of(space.resources.cluster)
-    if address is None and not dry_run:
-        where = "--address auto on its head, or HOST:PORT"
-        raise ConfigError(f"resources.cluster: needs {where}: without, the search is this machine's alone")
-    return priced(space, cluster)
 
 
 def priced(space: SearchSpace, cluster: ClusterFile | None) -> SearchSpace:

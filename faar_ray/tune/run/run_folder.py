@@ -21,7 +21,7 @@ from faar_ray.errors import ConfigError, DataError
 from faar_ray.records import TrialResult
 from faar_ray.storage.atomic import atomic_write, atomic_write_or_storage_error, check_writable, clear_leftovers
 from faar_ray.storage.run_location import RunLocation, location_of
-from faar_ray.tracking.files.trial_files import finish_trial_files, trace_fault
+from faar_ray.tracking.files.finish import repair_trial_files, trace_fault
 from faar_ray.tune.space.space import SearchSpace
 
 MAY_CHANGE = ("budget", "resources", "failure")
@@ -202,7 +202,7 @@ def repair_traces(place: RunLocation, results: Sequence[TrialResult], notify: Ca
         trial = place.trial(result.trial_id)
         fault = trace_fault(trial)
         try:
-            if finish_trial_files(trial, "", pictures=False) and fault is not None:
+            if repair_trial_files(trial) and fault is not None:
                 notify(f"{fault}; it was written again from the trial's records")
         except DataError as error:
             notify(f"{fault or error}; there are no records to write it again from")

@@ -12,12 +12,13 @@ from rich.text import Text
 from faar_ray.cluster.capacity import Capacity
 from faar_ray.config.trial import config_id
 from faar_ray.tune.propose import journal
+from faar_ray.tune.propose.ask import sampler_of
 from faar_ray.tune.propose.budget import HOUR, hourly_rates
 from faar_ray.tune.propose.distributions import draw, to_optuna
 from faar_ray.tune.propose.population import boundaries, quantile_size
-from faar_ray.tune.propose.samplers import sampler_of
 from faar_ray.tune.propose.stopping_rules import most_epochs
 from faar_ray.tune.propose.warm_start import warm_start
+from faar_ray.tune.run.resolved_search import ResolvedSearch
 from faar_ray.tune.run.run_folder import as_yaml
 from faar_ray.tune.space.initial_points import active_parameters, planned
 from faar_ray.tune.space.parameter import Scalar
@@ -116,20 +117,23 @@ def limits_of(space: SearchSpace, capacity: Capacity | None, top_price: float | 
         yield f"all within {budget.usd:g} USD: {hours:.4g} h of trials{busy}"
 
 
-def show_cluster_plan(console: Console, space: SearchSpace, address: str | None) -> None:
-    """Print what would run on the cluster of the file, or on the one that answers at the address.
+def show_search(console: Console, search: ResolvedSearch) -> None:
+    """Print what would run on this machine, on the cluster of the file, or on the one that answers at the address.
 
     Raises:
         ConfigError: no trial can ever start, or nothing answers.
     """
-    from faar_ray.cluster.autoscaling import cluster_from_ray, cluster_of
+    if search.capacity is not None:
+        show_plan(console, search.space, search.capacity)
+        return
+
+    from faar_ray.cluster.autoscaling import cluster_from_ray  # imports Ray
     from faar_ray.cluster.ray_cluster import connected
     from faar_ray.tune.show.cluster_plan import ClusterPlan
 
-    cluster = cluster_of(space.resources.cluster)
-    if address is None:
-        plan = ClusterPlan(space, cluster, None)
+    if search.address is None:
+        plan = ClusterPlan(search.space, search.cluster_file, None)
     else:
-        with connected(address, code=False) as machines:
-            plan = ClusterPlan(space, cluster or cluster_from_ray(machines), machines)
-    show_plan(console, space, plan.capacity(), plan)
+        with connected(search.address, code=False) as machines:
+            plan = ClusterPlan(search.space, search.cluster_file or cluster_from_ray(machines), machines)
+    show_plan(console, search.space, plan.capacity(), plan)

@@ -13,9 +13,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from faar_ray.config.quoting import quote_value
 from faar_ray.config.trial import TrialConfig, with_dotted
 from faar_ray.config.validation_messages import Issue, did_you_mean, faults_of, unknown_key
-from faar_ray.config.yaml_document import quote_value
 from faar_ray.tune.space.parameter import DEFAULTS, Parameter, Scalar, checked, is_one_of
 
 Parameters = Mapping[str, Parameter]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import islice
 
+from faar_ray.config.quoting import quote_value
 from faar_ray.config.validation_messages import Issue, did_you_mean
-from faar_ray.config.yaml_document import quote_value
 from faar_ray.tune.space.conditions import Base, Parameters, Sample, in_order, split_active, unmet_condition
 from faar_ray.tune.space.parameter import Parameter, Scalar
 from faar_ray.tune.space.sections import SearchConfig

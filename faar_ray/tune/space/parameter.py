@@ -9,9 +9,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
+from faar_ray.config.quoting import KeyPath, quote_value
 from faar_ray.config.trial import Section, TrialConfig, with_dotted
-from faar_ray.config.validation_messages import Issue, faults_of, raise_issues, unknown_key
-from faar_ray.config.yaml_document import KeyPath, quote_value
+from faar_ray.config.validation_messages import Issue, faults_of, raise_issues, rule, unknown_key
 
 Scalar = bool | int | float | str
 Number = int | float
@@ -21,25 +21,29 @@ MOST_VALUES = 256
 DEFAULTS = TrialConfig().dotted()
 """Every dotted key of a trial config."""
 
+Values = Annotated[
+    tuple[Scalar, ...],
+    Field(min_length=1, max_length=MOST_VALUES, strict=False),
+    rule(f"a list of 1 to {MOST_VALUES}"),
+]
+SomeScalars = Annotated[tuple[Scalar, ...], Field(min_length=1, strict=False), rule("a list that is not empty")]
+Conditions = Annotated[
+    dict[str, Scalar | SomeScalars],
+    Field(min_length=1),
+    rule("conditions such as {method: faar}"),
+]
+
 
 class Parameter(Section):
     """One searched key: a range (`min`, `max`, both inclusive) or a list (`values`)."""
 
     min: Number | None = Field(None, description="Smallest value, inclusive.")
     max: Number | None = Field(None, description="Largest value, inclusive.")
-    values: Annotated[tuple[Scalar, ...], Field(min_length=1, max_length=MOST_VALUES, strict=False)] | None = Field(
-        None, description="The choices, instead of a range."
-    )
+    values: Values | None = Field(None, description="The choices, instead of a range.")
     log: bool = Field(False, description="Sample on a log scale (min > 0).")
     scale: Literal["linear", "log1m"] = Field("linear", description="`log1m` samples 1 - x on a log scale (max < 1).")
     prior: Scalar | None = Field(None, description="A value believed good: it is tried first.")
-    when: (
-        Annotated[
-            dict[str, Scalar | Annotated[tuple[Scalar, ...], Field(min_length=1, strict=False)]],
-            Field(min_length=1, json_schema_extra={"words": "conditions such as {method: faar}"}),
-        ]
-        | None
-    ) = Field(
+    when: Conditions | None = Field(
         None,
         description="Keys and the value, or list of values, that each must have in a trial's config for this parameter "
         "to be searched there: {method: faar, decoder.kind: [hrnet, ts_pd]}.",

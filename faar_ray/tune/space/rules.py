@@ -2,15 +2,59 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from faar_ray.config.quoting import KeyPath, quote_value
 from faar_ray.config.trial import CHANGEABLE
 from faar_ray.config.validation_messages import Issue, did_you_mean, unknown_key
-from faar_ray.config.yaml_document import KeyPath, quote_value
+from faar_ray.tune.propose.samplers import SAMPLERS, SamplerEntry
 from faar_ray.tune.space.conditions import trial_faults
 from faar_ray.tune.space.parameter import DEFAULTS, Parameter
 from faar_ray.tune.space.sections import FRONT, Budget, SchedulerConfig, SearchConfig, SearchResources
+
+
+def sampler_faults(
+    search: SearchConfig, parameters: Mapping[str, Parameter], objectives: Collection[Any], constraints: Collection[str]
+) -> Iterator[Issue]:
+    """What of a space the sampler cannot take, below `search`."""
+    name, sampler = search.sampler, SAMPLERS[search.sampler]
+    conditional = [key for key, parameter in parameters.items() if parameter.when]
+    choices = [key for key, parameter in parameters.items() if len(parameter.values or ()) > 1]
+
+    if conditional and not sampler.conditions:
+        text = f"cannot be {name} where parameters have `when` ({_first(conditional)}): it would draw them at random"
+        yield Issue(("sampler",), f"{text}; {_and(_samplers_that(lambda entry: entry.conditions))} take them")
+    if choices and not sampler.lists:
+        text = f"cannot be {name} where parameters are lists of values ({_first(choices)}): it knows ranges only"
+        yield Issue(("sampler",), text)
+    if len(objectives) > 1 and not sampler.many_objectives:
+        yield Issue(("sampler",), f"cannot be {name} for {len(objectives)} objectives: it ranks by one")
+    if constraints and not sampler.constraints:
+        yield Issue(("sampler",), f"cannot be {name} with constraints ({_first(constraints)}): it looks at none")
+    if search.population is not None and not sampler.generations:
+        yield Issue(("population",), f"must be null for sampler {name}: it has no generations")
+
+
+def older_run_faults(search: SearchConfig, older: str | None) -> Iterator[Issue]:
+    """Why a sampler cannot use an older run, below `warm_start`."""
+    if older is not None and not SAMPLERS[search.sampler].learns:
+        learning = ", ".join(_samplers_that(lambda entry: entry.learns))
+        text = f"must be null for sampler {search.sampler}: it learns from no result; {learning} do"
+        yield Issue(("from",), text)
+
+
+def _samplers_that(can: Callable[[SamplerEntry], bool]) -> list[str]:
+    return [name for name, entry in SAMPLERS.items() if can(entry)]
+
+
+def _and(names: Sequence[str]) -> str:
+    return f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def _first(names: Collection[str]) -> str:
+    first = ", ".join(list(names)[:3])
+    return f"{first}, ..." if len(names) > 3 else first
 
 
 def scheduler_faults(scheduler: SchedulerConfig, objectives: Sequence[str], epochs: int) -> Iterator[Issue]:

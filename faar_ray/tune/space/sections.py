@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, field_validator
 
+from faar_ray.config.quoting import quote_value
 from faar_ray.config.run_sections import Count, Resources
 from faar_ray.config.trial import Positive, Section
+from faar_ray.config.validation_messages import did_you_mean, rule
 from faar_ray.objectives.metrics import Goal
+from faar_ray.tune.propose.samplers import SAMPLERS
 from faar_ray.tune.space.parameter import Scalar
 
 SECONDS = {"s": 1, "m": 60, "h": 3600}
 FRONT = "front"
+WallTime = Annotated[str, Field(pattern=r"^[0-9]{1,6}(\.[0-9]{1,6})?[smh]$"), rule("a time such as 90s, 10m or 2h")]
 
 
 class Objective(Section):
@@ -32,8 +36,9 @@ class Replicates(Section):
 class SearchConfig(Section):
     """Who proposes configurations."""
 
-    sampler: Literal["tpe", "nsga2", "gp", "cmaes", "random", "qmc", "grid", "points"] = Field(
+    sampler: str = Field(
         "tpe",
+        json_schema_extra={"enum": [*SAMPLERS]},
         description="Optuna sampler, or a list that is run as it is. `tpe` takes everything: lists, `when`, several "
         "objectives, constraints. `nsga2` and `gp` take all but `when`; `cmaes` ranges only, one objective, no "
         "constraints. `random` and `qmc` (Sobol's sequence, without `when`) learn from no result. Trials that were "
@@ -41,7 +46,9 @@ class SearchConfig(Section):
         "`points`, those of warm_start.points.",
     )
     seeds: Count = Field(1, description="`grid` and `points`: seeds of every configuration.")
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(0, description="Seed of the sampler.")
+    seed: Annotated[int, Field(ge=0, lt=2**32), rule("satisfy 0 <= seed < 2^32")] = Field(
+        0, description="Seed of the sampler."
+    )
     startup_trials: Annotated[int, Field(ge=0)] = Field(
         4, description="Random configurations before tpe, gp or cmaes sets in."
     )
@@ -50,12 +57,27 @@ class SearchConfig(Section):
         description="`nsga2` and `cmaes`: finished trials of a generation; the first is random. null is 50 for nsga2, "
         "4 + 3 ln(parameters) for cmaes.",
     )
+    lag: Count | None = Field(
+        None,
+        description="A trial is proposed from the results of all trials but the `lag` - 1 before it, and waits for "
+        "those results. So the proposals are the same however fast the machines are and however many trials run at "
+        "once, and about `lag` trials run at once. null: a proposal uses whatever has finished, nothing waits, and "
+        "what a sampler that learns proposes depends on timing.",
+    )
     replicates: Replicates | None = Field(None, description="Reruns of the leading configurations on common seeds.")
+
+    @field_validator("sampler", mode="before")
+    @classmethod
+    def _sampler_exists(cls, name: Any) -> Any:
+        if isinstance(name, str) and name in SAMPLERS:
+            return name
+        hint = did_you_mean(name, SAMPLERS) if isinstance(name, str) else ""
+        raise ValueError(f"must be one of {', '.join(SAMPLERS)}, got {quote_value(name)}{hint}")
 
     @property
     def listed(self) -> bool:
         """Whether the configurations are known beforehand."""
-        return self.sampler in ("grid", "points")
+        return SAMPLERS[self.sampler].listed
 
 
 class SchedulerConfig(Section):
@@ -65,9 +87,10 @@ class SchedulerConfig(Section):
         "asha",
         description="Rule of early stopping. asha: at each rung one in `reduction` goes on; hyperband: several ashas "
         "whose first rungs come later and later, a trial's drawn by its number; median: stopped where its best so far "
-        "is below the median of the other trials' means so far; pbt (population based training): at each boundary all "
-        "trials wait for each other, and copies of the best, with their checkpoints and other values, take the places "
-        "of the worst. It needs sampler `random` and keys that may change while training.",
+        "is below the median of the other trials' means so far. These three compare a trial with those that came as "
+        "far before it, so which trials are stopped depends on timing. pbt (population based training): at each "
+        "boundary all trials wait for each other, and copies of the best, with their checkpoints and other values, "
+        "take the places of the worst. It needs sampler `random` and keys that may change while training.",
     )
     metric: str = Field(
         "delta_m",
@@ -84,7 +107,7 @@ class SchedulerConfig(Section):
         "end, so a budget of time, GPU-hours or USD that ends it early leaves no complete trial.",
     )
     interval: Count = Field(1, description="pbt: epochs from one boundary to the next.")
-    quantile: Annotated[float, Field(gt=0, le=0.5)] = Field(
+    quantile: Annotated[float, Field(gt=0, le=0.5), rule("satisfy 0 < quantile <= 0.5")] = Field(
         0.25,
         description="pbt: share of the population, rounded up, whose places are taken at a boundary, and share whose "
         "copies take them.",
@@ -98,12 +121,7 @@ class Budget(Section):
     """
 
     trials: Count = Field(8, description="Trials; a trial is one config and seed.")
-    time: str | None = Field(
-        None,
-        description="Wall time, e.g. 90s, 10m, 2h.",
-        pattern=r"^[0-9]{1,6}(\.[0-9]{1,6})?[smh]$",
-        json_schema_extra={"words": "a time such as 90s, 10m or 2h"},
-    )
+    time: WallTime | None = Field(None, description="Wall time, e.g. 90s, 10m, 2h.")
     gpu_hours: Positive | None = Field(
         None, description="Hours in which trials hold their GPUs x GPUs of a trial, summed over trials."
     )

@@ -16,6 +16,7 @@ from pydantic import (
 )
 
 from faar_ray.config.overrides import overridden
+from faar_ray.config.quoting import KeyPath, quote_value
 from faar_ray.config.run_sections import FolderName, Storage, Tracking
 from faar_ray.config.trial import Positive, Section, TrialConfig
 from faar_ray.config.validation_messages import (
@@ -28,18 +29,19 @@ from faar_ray.config.validation_messages import (
     unknown_key,
     with_more,
 )
-from faar_ray.config.yaml_document import Document, KeyPath, quote_value, read_yaml
+from faar_ray.config.yaml_document import Document, read_yaml
 from faar_ray.errors import ConfigError
 from faar_ray.objectives.constraint import Constraint, parsed
 from faar_ray.objectives.metrics import TASK_METRICS, Goal, goal_of, metric_names
-from faar_ray.tune.space.abilities import older_faults, sampler_faults
 from faar_ray.tune.space.conditions import incompatible_pairs, normalised, possible_values, trial_faults
 from faar_ray.tune.space.initial_points import list_length, planned, point_faults, priors
 from faar_ray.tune.space.parameter import DEFAULTS, Parameter, Scalar
 from faar_ray.tune.space.rules import (
     budget_faults,
     control_faults,
+    older_run_faults,
     population_faults,
+    sampler_faults,
     scheduler_faults,
 )
 from faar_ray.tune.space.sections import (
@@ -178,7 +180,7 @@ class SearchSpace(Section):
             points, base = enumerate(warm_start.points), info.data.get("base")
             raise_issues(fault for index, point in points for fault in point_faults(index, point, parameters, base))
         if "search" in info.data:
-            raise_issues(older_faults(info.data["search"], warm_start.from_))
+            raise_issues(older_run_faults(info.data["search"], warm_start.from_))
         return warm_start
 
     @model_validator(mode="after")
@@ -311,7 +313,11 @@ def read_space(path: Path, overrides: Sequence[str] = ()) -> SearchSpace:
     Raises:
         ConfigError: with every fault, one line each.
     """
-    document = read_document(path, overrides)
+    return space_of(read_document(path, overrides))
+
+
+def space_of(document: Document) -> SearchSpace:
+    """The search space of a document; the same errors as `read_space`."""
     try:
         return SearchSpace.model_validate(document.data)
     except ValidationError as error:

@@ -51,4 +51,4 @@ def test_one_method_is_a_table_with_its_peak(capsys: pytest.CaptureFixture[str])
 @pytest.mark.parametrize("wrong", [["--backbone", "vit_tiny_patch16_224"], ["--device", "cuda"]])
 def test_what_cannot_be_measured_is_refused(wrong: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["step", *wrong]) == 2
-    assert f"error: {wrong[0]}: must be" in capsys.readouterr().err
+    assert f"{wrong[0]}: must be" in capsys.readouterr().err

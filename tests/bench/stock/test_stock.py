@@ -89,4 +89,4 @@ def test_both_search_and_are_compared(tmp_path: Path) -> None:
     assert found["searches"][1]["told_complete_but_stopped"] == 4 - found["searches"][1]["finished"]
     assert (out / "stock.png").stat().st_size > 10_000
     again = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=200, check=False)
-    assert (again.returncode, again.stderr) == (2, f"error: --out: must be an empty folder, got {out}\n")
+    assert (again.returncode, again.stderr) == (2, f"--out: must be an empty folder, got {out}\n")

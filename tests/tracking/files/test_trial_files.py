@@ -19,14 +19,10 @@ from faar_ray.tracking.files.epoch_file import (
     read_trial_records,
     write_epochs,
 )
+from faar_ray.tracking.files.finish import complete_trial_files, finish_trial_files
 from faar_ray.tracking.files.rank_trace import SCHEMA, read_rank_trace
 from faar_ray.tracking.files.sine_trace import read_sine_trace
-from faar_ray.tracking.files.trial_files import (
-    complete_trial_files,
-    finish_trial_files,
-    read_trial_ranks,
-    write_trial_files,
-)
+from faar_ray.tracking.files.trial_files import read_trial_ranks, write_trial_files
 
 
 def record(epoch: int, **extra: float | int | str | tuple[float, ...]) -> EpochRecord:
@@ -167,16 +163,16 @@ def test_a_trial_whose_process_was_killed_gets_its_files_and_pictures(trial: Tri
     for epoch in range(2):
         add_epoch(trial, record(epoch))
 
-    assert finish_trial_files(trial, "run/t0")
+    finish_trial_files(trial, "run/t0")
 
     files = files_of(trial)
     assert {"trials/t0/rank_trace.png", "trials/t0/sinewich_trace.png", "rank_trace/t0.parquet"} <= set(files)
-    assert not finish_trial_files(trial, "run/t0")
+    finish_trial_files(trial, "run/t0")
     assert files_of(trial) == files
 
 
 def test_a_trial_that_wrote_nothing_gets_no_files(trial: TrialPaths) -> None:
-    assert not finish_trial_files(trial, "run/t0")
+    finish_trial_files(trial, "run/t0")
     assert not trial.folder.exists()
 
 
@@ -186,7 +182,7 @@ def test_files_of_a_trial_on_another_machine_are_completed_in_the_bucket(s3: str
     (there.folder / "config.yaml").write_text("x: 1")
     there.remote_copy.push()
 
-    assert finish_trial_files(driver, "rho/t0")
+    finish_trial_files(driver, "rho/t0")
 
     there.remote_copy.pull()
     assert {"rank_trace/t0.parquet", "trials/t0/rank_trace.png", "trials/t0/config.yaml"} <= set(files_of(there))

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from faar_ray.bench.replay.replay import replay_space
 from faar_ray.bench.replay.scale import PacedActor
+from faar_ray.tune.run.resolved_search import resolve
 from faar_ray.tune.search import Parts, run_search
 from faar_ray.tune.show.progress import Progress
 
@@ -34,7 +35,7 @@ def test_a_trial_whose_actor_died_before_it_began_is_tried_again(tmp_path: Path)
     space = replay_space(tmp_path, 4)
     console = Console(file=io.StringIO())
     with Progress(console, space.name, ["delta_m"], 4, -1) as progress:
-        found = run_search(space, space.name, progress, resume=False, address=None, parts=Parts(actor=Dying))
+        found = run_search(resolve(space), progress, resume=False, parts=Parts(actor=Dying))
     assert (found.place.path / "died").exists()
     assert found.counts["failed"] == 0
     assert sum(found.counts.values()) == 4

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
+from faar_ray.tune.propose.ask import sampler_of
 from faar_ray.tune.propose.distributions import (
     distribution,
     draw,
@@ -18,11 +19,10 @@ from faar_ray.tune.propose.distributions import (
     optuna_name,
     to_optuna,
 )
-from faar_ray.tune.propose.samplers import sampler_of
-from faar_ray.tune.space.abilities import sampler_faults
 from faar_ray.tune.space.conditions import unmet_condition
 from faar_ray.tune.space.initial_points import first_points
 from faar_ray.tune.space.parameter import Parameter
+from faar_ray.tune.space.rules import sampler_faults
 from faar_ray.tune.space.sections import SearchConfig
 from faar_ray.tune.space.space import SearchSpace
 

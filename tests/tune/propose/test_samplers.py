@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
 import json
 import pickle
 import warnings
@@ -12,16 +14,20 @@ from typing import Any
 import numpy as np
 import optuna
 import pytest
+from optuna import search_space
 from optuna._transform import _SearchSpaceTransform
-from optuna.samplers import CmaEsSampler
+from optuna.samplers import CmaEsSampler, _cmaes, _ga, _gp, _random, _tpe, nsgaii
+from optuna.samplers._gp.sampler import _get_params
 from pydantic import ValidationError
 from scipy.stats import qmc
 
 from faar_ray.records import TrialResult
 from faar_ray.tune.propose.journal import open_journal
+from faar_ray.tune.propose.optuna_samplers import Evolution, Gaussian, Genetic, Sobol
 from faar_ray.tune.propose.proposer import Proposer
-from faar_ray.tune.propose.samplers import Evolution
+from faar_ray.tune.propose.samplers import SAMPLERS as ENTRIES
 from faar_ray.tune.run.jobs import Job
+from faar_ray.tune.space.parameter import Parameter
 from faar_ray.tune.space.space import SearchSpace, read_space
 
 Space = Callable[..., SearchSpace]
@@ -210,3 +216,94 @@ def test_building_a_sampler_warns_of_nothing(space: Space, tmp_path: Path) -> No
     with warnings.catch_warnings(action="error"):
         for sampler in SAMPLERS:
             played(searched(space, sampler, trials=7), tmp_path / sampler, 7)
+
+
+def sampled(sampler: optuna.samplers.BaseSampler, study: optuna.Study) -> optuna.Trial:
+    study.sampler = sampler
+    trial = study.ask()
+    trial.suggest_float("x", 0, 1)
+    return trial
+
+
+def learned(sampler: Callable[[], optuna.samplers.BaseSampler], trials: int = 9) -> optuna.Study:
+    study = optuna.create_study()
+    for number in range(trials):
+        study.tell(sampled(sampler(), study), float(number))
+    return study
+
+
+def evolution() -> Evolution:
+    return Evolution(seed=0, n_startup_trials=2, popsize=4, warn_independent_sampling=False)
+
+
+def genetic() -> Genetic:
+    return Genetic(seed=0, population_size=2)
+
+
+def sobol() -> Sobol:
+    return Sobol({"x": Parameter(min=0.0, max=1.0)}, 0, 0)
+
+
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+@pytest.mark.parametrize(
+    ("sampler", "method"),
+    [
+        (evolution, "_restore_optimizer"),
+        (evolution, "_init_optimizer"),
+        (evolution, "_get_solution_trials"),
+        (genetic, "get_parent_population"),
+        (sobol, "_find_sample_id"),
+    ],
+)
+def test_optuna_still_calls_the_method_that_is_overridden(
+    monkeypatch: pytest.MonkeyPatch, sampler: Callable[[], optuna.samplers.BaseSampler], method: str
+) -> None:
+    calls, kind = list[str](), type(sampler())
+    theirs = next(base for base in kind.__mro__[1:] if method in vars(base))
+    assert list(inspect.signature(getattr(kind, method)).parameters) == list(
+        inspect.signature(getattr(theirs, method)).parameters
+    )
+    study, real = learned(sampler), getattr(kind, method)
+
+    def counted(self: Any, *args: Any) -> Any:
+        calls.append(method)
+        return real(self, *args)
+
+    monkeypatch.setattr(kind, method, counted)
+    sampled(sampler(), study)
+    assert calls
+
+
+def test_optuna_s_gp_still_leaves_its_sample_in_the_running_trial() -> None:
+    study = learned(optuna.samplers.RandomSampler, 3)
+    trial = sampled(Gaussian(seed=0, n_startup_trials=2), study)
+    assert _get_params(study.trials[trial.number]) == trial.params
+    again = Gaussian(seed=1, n_startup_trials=2)
+    assert again.sample_relative(study, study.trials[trial.number], trial.distributions) == trial.params
+
+
+def test_no_sampler_of_optuna_reads_trials_past_the_view_of_a_lag() -> None:
+    """Every read of a sampler that is used here goes through `Study._get_trials`, which `LaggedStudy` overrides."""
+    for module in (_tpe.sampler, _ga._base, nsgaii._sampler, _cmaes, _gp.sampler, _random, search_space.intersection):
+        source = inspect.getsource(module)
+        assert "get_all_trials" not in source, module.__name__
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "nsga2", "random", "qmc"])
+def test_a_sampler_learns_from_stopped_trials_where_its_entry_says_so(
+    space: Space, tmp_path: Path, sampler: str
+) -> None:
+    """The same eight values, of trials that were stopped early or that failed: a failure teaches nobody."""
+    small = searched(space, sampler, ONE, trials=30)
+    proposals = []
+    for state in ("PRUNED", "FAIL"):
+        study = played(small, tmp_path / state, 8)
+        for number in range(8, 16):
+            job = study.next_job()
+            assert job is not None
+            study.epoch(number, 0, [1.0 / number])
+            study.tell(dataclasses.replace(ended(job), state=state), number)
+        job = study.next_job()
+        assert job is not None
+        proposals.append(job.params)
+    assert (proposals[0] != proposals[1]) is ENTRIES[sampler].learns_from_stopped

@@ -15,9 +15,9 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from faar_ray.records import TrialResult
+from faar_ray.tune.propose.ask import sampler_of
 from faar_ray.tune.propose.journal import open_journal
 from faar_ray.tune.propose.proposer import Proposer
-from faar_ray.tune.propose.samplers import sampler_of
 from faar_ray.tune.run.jobs import Job
 from faar_ray.tune.show.dry_run import bound, show_plan
 from faar_ray.tune.space.space import SearchSpace

@@ -1,0 +1,62 @@
+"""Every command ends with its documented exit code and without a traceback."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from faar_ray.command_line import run_command
+from faar_ray.errors import ConfigError, StorageError, TooManyFailures
+
+RESUME = "python -m faar_ray.tune rho.yaml --resume"
+REPAIRED = "no trial failed because of this; once it is repaired, continue with"
+
+
+def raising(error: BaseException) -> int:
+    raise error
+
+
+def test_a_command_gives_its_own_exit_code_and_0_by_default() -> None:
+    assert run_command(lambda: None) == 0
+    assert run_command(lambda: 4) == 4
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "text"),
+    [
+        (ConfigError(["a.yaml:1:1: x", "a.yaml:2:1: y"]), 2, "a.yaml:1:1: x\na.yaml:2:1: y\n"),
+        (TooManyFailures("6 trials failed"), 3, "6 trials failed\n"),
+        (StorageError("disk full"), 1, f"disk full\n{REPAIRED}:\n  {RESUME}\n"),
+        (KeyboardInterrupt(), 130, f"\ninterrupted; continue with:\n  {RESUME}\n"),
+    ],
+)  # fmt: skip
+def test_an_error_is_its_message_and_its_exit_code(
+    capsys: pytest.CaptureFixture[str], error: BaseException, code: int, text: str
+) -> None:
+    assert run_command(lambda: raising(error), RESUME) == code
+    assert capsys.readouterr().err == text
+
+
+def test_without_a_way_to_resume_none_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(lambda: raising(KeyboardInterrupt())) == 130
+    assert run_command(lambda: raising(StorageError("disk full"))) == 1
+    assert capsys.readouterr().err == "\ninterrupted\ndisk full\n"
+
+
+def test_an_unexpected_error_keeps_its_traceback() -> None:
+    with pytest.raises(ZeroDivisionError):
+        run_command(lambda: 1 // 0)
+
+
+def test_a_reader_that_stops_reading_is_no_traceback() -> None:
+    script = (
+        "import sys\nfrom faar_ray.command_line import run_command\n"
+        "sys.exit(run_command(lambda: [print('x' * 1000) for _ in range(1000)] and None))"
+    )
+    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.close()
+    _, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (1, b"")
