@@ -106,19 +106,21 @@ def train_epoch(trial: Trial, epoch: int) -> dict[str, float]:
 
 
 def end_epoch(trial: Trial, epoch: int) -> list[RankRecord]:
-    """Shrink; all workers must have scored and decided alike."""
+    """Shrink, after a check that all workers have the same scores; gives the rank trace's rows."""
     trial.runtime.assert_same("importance scores", trial.policy.state_for_agreement())
+
     before = [id(adapter.A_RI) for adapter in trial.adapters]
     ranks = trial.policy.end_epoch(epoch, trial.optimizer)
     trial.runtime.assert_same("ranks", torch.tensor([adapter.rank for adapter in trial.adapters]))
+
     if before != [id(adapter.A_RI) for adapter in trial.adapters]:
         trial.wrap_model()
     return ranks
 
 
 def sine_records(trial: Trial, epoch: int) -> list[SineRecord]:
-    """What became of sine-modulated bases; their gradients every few epochs, and at the end."""
-    every, last = trial.config.sinewich.gradient_cosine_every, epoch + 1 == trial.config.optim.epochs
-    due = every > 0 and (last or (epoch + 1) % every == 0)
+    """Statistics of the sine-modulated bases; with their gradients' cosines every few epochs, and at the end."""
+    every, is_last = trial.config.sinewich.gradient_cosine_every, epoch + 1 == trial.config.optim.epochs
+    due = every > 0 and (is_last or (epoch + 1) % every == 0)
     cosines = gradient_cosines(trial) if due else {}
     return [record for layer in trial.sines for record in measure(layer, epoch, cosines.get(layer))]

@@ -21,14 +21,14 @@ from faar_ray.train.runtimes.runtime import Runtime
 
 
 def compiled(model: nn.Module) -> Callable[[Tensor], dict[str, Tensor]]:
-    """The model under torch.compile; the Fourier transforms of TS-PD stay as they are, which needs no warning."""
+    """The model under torch.compile; the Fourier transforms of TS-PD are not compiled, and need no warning."""
     warnings.filterwarnings("ignore", message="Torchinductor does not support code generation for complex")
     forward: Callable[[Tensor], dict[str, Tensor]] = torch.compile(model)
     return forward
 
 
 class Trial:
-    """Everything that changes while a trial trains, and the data it trains on."""
+    """Everything that changes while a trial trains, and the data that it trains on."""
 
     def __init__(self, config: TrialConfig, runtime: Runtime) -> None:
         self.config, self.runtime = config, runtime
@@ -44,18 +44,18 @@ class Trial:
         self.scaler = torch.amp.GradScaler(runtime.device.type, enabled=config.optim.precision == "fp16")
         self._start_optimizer()
         self.wrap_model()
-        # library draws from here on: drop-path, different for each worker's images
+        # from here on only drop-path draws from the global generator, differently for each worker's images
         torch.manual_seed(seed_of(config.seed, "train", *([runtime.rank] if runtime.rank else [])))
 
     def wrap_model(self) -> None:
-        """Tie the model to the other workers' (anew after a shrink); evaluation calls the model itself."""
+        """Wrap the model for training, anew after a shrink; evaluation calls the model itself."""
         if self.config.optim.compile:  # new shapes each epoch would soon reach the limit of recompilations
             torch.compiler.reset()
         self.wrapped_model = self.runtime.wrap_ddp(self.model)
         self.forward = compiled(self.wrapped_model) if self.config.optim.compile else self.wrapped_model
 
     def micro_batches(self, step: int) -> int:
-        """In how many parts a step's batch is computed: as configured, but none is empty on any worker."""
+        """Number of parts in which a step's batch is computed: as configured, but none is empty on any worker."""
         start = step % self.steps_per_epoch * self.config.optim.batch_size
         rows = min(self.config.optim.batch_size, len(self.train_data) - start)
         return min(self.config.optim.accumulate, rows // self.runtime.world_size)
@@ -66,7 +66,7 @@ class Trial:
         self.scheduler = build_scheduler(self.optimizer, self.config.optim, steps)
 
     def _apply_learning_rates(self) -> None:
-        """Those of the config at the scheduler's step: a checkpoint's may be another trial's (see `fork`)."""
+        """Set the config's rates at the scheduler's step; a checkpoint's may be another trial's (see `fork`)."""
         rates = [
             base * factor(self.scheduler.last_epoch)
             for base, factor in zip(self.scheduler.base_lrs, self.scheduler.lr_lambdas, strict=True)
@@ -112,7 +112,7 @@ class Trial:
 
 
 def random_states() -> list[torch.Tensor]:
-    """Of torch's global generators: CPU, then the current accelerator if any."""
+    """States of torch's global generators: CPU, then the current accelerator if any."""
     return [torch.get_rng_state(), *([torch.cuda.get_rng_state()] if torch.cuda.is_available() else [])]
 
 

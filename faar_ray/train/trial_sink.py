@@ -6,7 +6,7 @@ import logging
 from types import TracebackType
 from typing import Any
 
-from faar_ray.errors import FaarRayError
+from faar_ray.errors import FaarRayError, StorageError
 from faar_ray.export.adapter_file import write_adapter
 from faar_ray.records import EpochRecord
 from faar_ray.storage.atomic import storage_error_on_oserror
@@ -60,13 +60,14 @@ class TrialSink:
         on_rank_zero(self._runtime, self._write, trial, record, trial.state())
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        if not self._resumed:  # nothing was read, so nothing may be written over
+        if not self._resumed:  # nothing was read, so nothing may be overwritten
             return
+
         if error is None:
             on_rank_zero(self._runtime, self._finish)
-        elif self._runtime.rank == 0:  # the other workers may be gone: no word is exchanged with them
+        elif self._runtime.rank == 0:  # the other workers may have died, so nothing is exchanged with them
             try:
-                self._finish()
+                self._finish(push=not isinstance(error, StorageError))
             except FaarRayError as fault:
                 log.warning("%s: its files are not complete (%s)", self._paths.folder, fault)
 
@@ -95,7 +96,7 @@ class TrialSink:
         save_checkpoint(self._paths.folder, record.epoch, state, keep=self._spec.keep_checkpoints)
         self._paths.remote_copy.push()
 
-    def _finish(self) -> None:
+    def _finish(self, push: bool = True) -> None:
         written = complete_trial_files(self._paths)
-        if draw_pictures(self._paths, self._spec.title) or written:
+        if (draw_pictures(self._paths, self._spec.title) or written) and push:
             self._paths.remote_copy.push()
