@@ -21,7 +21,7 @@ from faar_ray.bench.step.variants import VARIANTS, Setting
 from faar_ray.bench.stock import command as stock_command
 from faar_ray.command_line import run_command
 from faar_ray.config.trial import Method, TrialConfig
-from faar_ray.config.validation_messages import faults_of
+from faar_ray.config.validation_messages import issues_of
 from faar_ray.errors import ConfigError
 
 COMMANDS = {"faults": fault_command, "search": search_command, "scale": scale_command, "stock": stock_command}
@@ -98,7 +98,7 @@ def run_step(args: argparse.Namespace) -> dict[str, Any]:
         for keys in variants.values():
             TrialConfig.resolve({}, **keys)
     except ValidationError as error:
-        raise ConfigError("; ".join(f"{f.name}: {f.text}" for f in faults_of(error, TrialConfig, {}))) from None
+        raise ConfigError("; ".join(f"{f.name}: {f.text}" for f in issues_of(error, TrialConfig, {}))) from None
     base = Setting("", args.rank, args.backbone, args.image_size, args.batch, args.precision, args.compile)
     return measure(
         base,

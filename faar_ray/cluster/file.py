@@ -13,7 +13,7 @@ from faar_ray.cluster.kuberay import KINDS, is_kube, read_kube
 from faar_ray.cluster.node_types import ClusterFile
 from faar_ray.cluster.ray_up import read_vm
 from faar_ray.config.text_file import read_text
-from faar_ray.config.validation_messages import lines_of
+from faar_ray.config.validation_messages import format_issues
 from faar_ray.config.yaml_document import Document, document_of
 from faar_ray.errors import ConfigError
 
@@ -29,7 +29,7 @@ def read_cluster(path: Path) -> ClusterFile:
     document = cluster_document(path)
     cluster, faults = (read_kube if is_kube(document) else read_vm)(path, document)
     if faults or cluster is None:
-        raise ConfigError(lines_of(faults, document))
+        raise ConfigError(format_issues(faults, document))
     return cluster
 
 

@@ -18,7 +18,7 @@ def dotted_path(key: str, data: dict[str, Any]) -> KeyPath:
     return tuple(key.split("."))
 
 
-def overridden(document: Document, overrides: Sequence[str], path_of: PathOf = dotted_path) -> Document:
+def apply_overrides(document: Document, overrides: Sequence[str], path_of: PathOf = dotted_path) -> Document:
     """The document with every override set; faults of what they set will name them.
 
     Raises:

@@ -50,7 +50,7 @@ __all__ = [
     "TrialConfig",
     "at_stage",
     "config_id",
-    "merged",
+    "merge_sections",
     "with_dotted",
 ]
 
@@ -107,7 +107,7 @@ class TrialConfig(Section):
         if not isinstance(raw, Mapping):
             return raw
         method = raw.get("method", "faar")
-        return merged(PRESETS.get(method, {}), raw) if isinstance(method, str) else raw
+        return merge_sections(PRESETS.get(method, {}), raw) if isinstance(method, str) else raw
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
@@ -139,7 +139,7 @@ class TrialConfig(Section):
         """
         method = dotted.get("method")
         preset = PRESETS.get(method, {}) if isinstance(method, str) else {}
-        return cls.model_validate(with_dotted(merged(raw or {}, preset), dotted))
+        return cls.model_validate(with_dotted(merge_sections(raw or {}, preset), dotted))
 
     def without_weights(self) -> Self:
         """The same with a backbone as it is initialised: to count, or to fill from elsewhere."""
@@ -180,12 +180,12 @@ def _sinewich_fault(config: TrialConfig) -> str:
     return ""
 
 
-def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+def merge_sections(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     """`over` on top of `base`, section by section; neither is changed."""
     out = dict(base)
     for key, value in over.items():
         below = out.get(key)
-        out[key] = merged(below, value) if isinstance(below, Mapping) and isinstance(value, Mapping) else value
+        out[key] = merge_sections(below, value) if isinstance(below, Mapping) and isinstance(value, Mapping) else value
     return out
 
 
@@ -195,7 +195,7 @@ def with_dotted(raw: Mapping[str, Any], dotted: Mapping[str, Any]) -> dict[str, 
     for key, value in dotted.items():
         for part in reversed(key.split(".")):
             value = {part: value}
-        out = merged(out, value)
+        out = merge_sections(out, value)
     return out
 
 

@@ -8,10 +8,10 @@ from typing import Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from faar_ray.config.overrides import overridden
+from faar_ray.config.overrides import apply_overrides
 from faar_ray.config.run_sections import FolderName, Resources, Storage, Tracking
 from faar_ray.config.trial import Positive, TrialConfig
-from faar_ray.config.validation_messages import faults_of, lines_of, raise_issues, reference_faults
+from faar_ray.config.validation_messages import issues_of, format_issues, raise_issues, reference_faults
 from faar_ray.config.yaml_document import Document, read_yaml
 from faar_ray.errors import ConfigError
 
@@ -49,9 +49,9 @@ def read_trial(path: Path, overrides: Sequence[str] = ()) -> TrialFile:
     try:
         return TrialFile.model_validate(document.data)
     except ValidationError as error:
-        raise ConfigError(lines_of(faults_of(error, TrialFile, document.data), document)) from None
+        raise ConfigError(format_issues(issues_of(error, TrialFile, document.data), document)) from None
 
 
 def trial_document(path: Path, overrides: Sequence[str] = ()) -> Document:
     """A trial's file with `key=value` overrides on top, not yet checked."""
-    return overridden(read_yaml(path), overrides)
+    return apply_overrides(read_yaml(path), overrides)

@@ -103,7 +103,7 @@ def with_more(error: ValidationError, faults: Iterable[Issue]) -> ValidationErro
     return ValidationError.from_exception_data(error.title, details)
 
 
-def faults_of(error: ValidationError, model: type[BaseModel], raw: Any) -> list[Issue]:
+def issues_of(error: ValidationError, model: type[BaseModel], raw: Any) -> list[Issue]:
     """Every fault of a validation, one per key, in the order of pydantic's report."""
     found: list[Issue] = []
     groups: dict[KeyPath, list[ErrorDetails]] = {}
@@ -120,7 +120,7 @@ def faults_of(error: ValidationError, model: type[BaseModel], raw: Any) -> list[
     return found
 
 
-def lines_of(faults: Iterable[Issue], document: Document) -> list[str]:
+def format_issues(faults: Iterable[Issue], document: Document) -> list[str]:
     """The faults as messages with places, in the order of the file, then those of the command line."""
     placed = []
     for fault in faults:
@@ -142,7 +142,7 @@ def locate(error: ConfigError, document: Document, path_of: PathOf) -> ConfigErr
         found = KEYED.fullmatch(text)
         parts = path_of(found[1], document.data) if found else ()
         path = tuple(int(part) if str(part).isdecimal() else part for part in parts)
-        lines += lines_of([Issue(path, found[2])], document) if found else [text]
+        lines += format_issues([Issue(path, found[2])], document) if found else [text]
     return ConfigError(lines)
 
 

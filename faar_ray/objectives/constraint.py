@@ -32,7 +32,7 @@ class Constraint(Section):
         return FARTHEST if math.isnan(over) else max(-FARTHEST, min(over if self.sign == "<=" else -over, FARTHEST))
 
 
-def parsed(text: str) -> Constraint | None:
+def parse_constraint(text: str) -> Constraint | None:
     """The constraint that a text states, or None."""
     match = CONSTRAINT.fullmatch(text)
     if match is None:

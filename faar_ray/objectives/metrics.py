@@ -6,9 +6,24 @@ import re
 from collections.abc import Sequence
 from typing import Literal
 
-from faar_ray.config.trial import TrialConfig
+from pydantic import Field
+
+from faar_ray.config.trial import Section, TrialConfig
 
 Goal = Literal["maximize", "minimize"]
+
+
+class Objective(Section):
+    """A metric to optimise."""
+
+    name: str = Field(description="Metric, e.g. delta_m, trainable_params, time/step_ms, val/semseg/miou.")
+    goal: Goal = Field(description="Which way is better.")
+
+    @property
+    def sign(self) -> float:
+        """1 where more is better, else -1: `sign * value` is to be maximised."""
+        return 1.0 if self.goal == "maximize" else -1.0
+
 
 TASK_METRICS: dict[str, tuple[str, ...]] = {
     "semseg": ("miou",),

@@ -1,53 +1,76 @@
-"""Order among points of several losses: layers of non-domination, and room within a layer. Pure functions."""
+"""Pareto dominance, crowding distance and hypervolume of points whose losses are all to be minimised. Pure functions."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from faar_ray.objectives.metrics import Objective
+
 Points = NDArray[np.float64]
+
+
+def losses_of(rows: Iterable[Sequence[float]], objectives: Sequence[Objective]) -> Points:
+    """Values of objectives, a row per point, as losses of shape (points, objectives)."""
+    signs = [-objective.sign for objective in objectives]
+    return np.array(list(rows), dtype=np.float64).reshape(-1, len(signs)) * signs
+
+
+def pareto_front(values: Mapping[str, Sequence[float]], objectives: Sequence[Objective]) -> set[str]:
+    """Keys that no other dominates: as good in every objective and better in one.
+
+    Args:
+        values: per key, one value per objective, in their order.
+        objectives: only `goal` is used.
+    """
+    keys = list(values)
+    return {keys[index] for index in _front(losses_of(values.values(), objectives))}
 
 
 def nondominated_layers(losses: Points) -> Iterator[list[int]]:
     """Indices by layers of non-domination, the front first, each sorted by the first loss.
 
     Args:
-        losses: one row per point, smaller is better, no NaN.
+        losses: (points, objectives), no NaN.
     """
     no_worse: NDArray[np.bool_] = np.logical_and.reduce([column[:, None] <= column for column in losses.T])
     dominates = no_worse & ~no_worse.T
-    above = dominates.sum(axis=0)
-    left = np.ones(len(losses), dtype=bool)
-    while left.any():
-        here = left & (above == 0)
-        yield sorted(map(int, np.flatnonzero(here)), key=lambda index: tuple(losses[index]))
-        left &= ~here
-        above -= dominates[here].sum(axis=0)
+    dominators = dominates.sum(axis=0)
+    remaining = np.ones(len(losses), dtype=bool)
+    while remaining.any():
+        layer = remaining & (dominators == 0)
+        yield sorted(map(int, np.flatnonzero(layer)), key=lambda index: tuple(losses[index]))
+        remaining &= ~layer
+        dominators -= dominates[layer].sum(axis=0)
+
+
+def _front(losses: Points) -> list[int]:
+    return next(nondominated_layers(losses), [])
 
 
 def crowding_distance(losses: Points) -> NDArray[np.float64]:
     """Crowding distance (Deb et al. 2002) of each point of a layer: infinite at the ends, 0 for one of two equals."""
-    room = np.zeros(len(losses))
+    distance = np.zeros(len(losses))
     for column in losses.T:
-        held = np.sort(column)
-        if (width := held[-1] - held[0]) == 0:
+        ordered = np.sort(column)
+        if (width := ordered[-1] - ordered[0]) == 0:
             continue
-        first, after = np.searchsorted(held, column, "left"), np.searchsorted(held, column, "right")
-        above, below = held[np.minimum(after, len(held) - 1)], held[np.maximum(first - 1, 0)]
+        first, after = np.searchsorted(ordered, column, "left"), np.searchsorted(ordered, column, "right")
+        above, below = ordered[np.minimum(after, len(ordered) - 1)], ordered[np.maximum(first - 1, 0)]
         gap = np.where(after - first > 1, 0.0, (above - below) / width)
-        room += np.where((first == 0) | (after == len(held)), np.inf, gap)
-    return room
+        distance += np.where((first == 0) | (after == len(ordered)), np.inf, gap)
+    return distance
 
 
 def domination_rank(losses: Points, index: int) -> int:
-    """How many points stand before one: all of better layers, and of its own those with more room around them."""
+    """Number of points ahead of one: all of better layers, and those of its layer with a larger crowding distance."""
     before = 0
     for layer in nondominated_layers(losses):
         if index in layer:
-            room = crowding_distance(losses[layer])
-            return before + int((room > room[layer.index(index)]).sum())
+            distance = crowding_distance(losses[layer])
+            return before + int((distance > distance[layer.index(index)]).sum())
         before += len(layer)
     raise IndexError(index)
 
@@ -79,9 +102,5 @@ def hypervolume(losses: Points, reference: Points) -> float:
 
 def non_dominated(losses: Points) -> Points:
     """The points that no other dominates; of equal ones, one."""
-    kept = np.unique(losses, axis=0)  # by the first objective: what dominates a point stands before it
-    front: list[Points] = []
-    for point in kept:
-        if not any((other <= point).all() for other in front):
-            front.append(point)
-    return np.array(front).reshape(-1, losses.shape[1])
+    distinct: Points = np.unique(losses, axis=0)
+    return distinct[_front(distinct)]

@@ -17,12 +17,12 @@ from faar_ray.report.plots.importance_plot import plot_importance
 from faar_ray.report.plots.over_time_plot import plot_over_time
 from faar_ray.report.plots.panels_plot import is_two_objective, plot_panels
 from faar_ray.report.plots.style import colors
-from faar_ray.report.source import Search, ended_order, read_search, read_study
+from faar_ray.report.source import Search, ended_order, read_journal_or_none, read_search
 from faar_ray.report.statistics.importance import importances
-from faar_ray.report.statistics.over_time import over_time, time_words, write_over_time
+from faar_ray.report.statistics.over_time import over_time, over_time_caption, write_over_time
 from faar_ray.report.statistics.table import Row
-from faar_ray.report.words.answer import Answer, answer, pooled_noise
-from faar_ray.report.words.importance_words import importance_words
+from faar_ray.report.words.answer import Answer, build_answer, pooled_noise
+from faar_ray.report.words.importance_words import importance_sentences
 from faar_ray.storage.atomic import atomic_write
 from faar_ray.tracking.plots.rank_plot import plot_rank_trace
 
@@ -57,10 +57,10 @@ def build_report(run_folder: Path, out: Path | None = None) -> Path:
     search = read_search(run_folder.resolve())
     out = out if out is not None else run_folder / "report"
     out.mkdir(parents=True, exist_ok=True)
-    found = answer(search.results, search.objectives, search.limits)
+    found = build_answer(search.results, search.objectives, search.limits)
     history = read_history(search.tracking_uri, search.parent_run_id, search.results, found.quality.name)
     hues = colors(found.rows)
-    study = None if search.listed else read_study(search.folder)
+    study = None if search.listed else read_journal_or_none(search.folder)
     plots = [*_front(search, found, study, out), *_importance(search, study, out)]
     plots += _curves(search, found, history, hues, out)
     page = render(search, found, history, plots, list(_maps(search, found, out)))
@@ -84,7 +84,7 @@ def _front(search: Search, found: Answer, study: Study | None, out: Path) -> Ite
     if traced is not None and len(traced.steps) > 1:
         write_over_time(out / "over_time.json", traced)
         plot_over_time(traced, {r.trial_id: r.metrics.get(found.quality.name, nan) for r in search.results}, out / TIME)
-        yield Picture(out / TIME, "The search over time", time_words(traced))
+        yield Picture(out / TIME, "The search over time", over_time_caption(traced))
 
 
 def _importance(search: Search, study: Study | None, out: Path) -> Iterator[Picture]:
@@ -96,7 +96,7 @@ def _importance(search: Search, study: Study | None, out: Path) -> Iterator[Pict
     file = out / "importance.png"
     drawn = plot_importance(found, file)
     yield Picture(
-        file if drawn else None, "Importance of parameters", IMPORTANCE * drawn, tuple(importance_words(found))
+        file if drawn else None, "Importance of parameters", IMPORTANCE * drawn, tuple(importance_sentences(found))
     )
 
 

@@ -19,7 +19,7 @@ from mlflow.exceptions import MlflowException
 from faar_ray.records import TrialResult
 from faar_ray.tracking.mlflow.store import SQLITE, hushed
 
-Curve = list[tuple[int, float]]
+MetricCurve = list[tuple[int, float]]
 """(epoch, value), by epoch."""
 
 
@@ -27,14 +27,14 @@ Curve = list[tuple[int, float]]
 class History:
     """Curves per trial id, the environment of the search, and why they are missing if they are."""
 
-    curves: Mapping[str, Curve] = field(default_factory=dict)
+    curves: Mapping[str, MetricCurve] = field(default_factory=dict)
     environment: Mapping[str, Any] = field(default_factory=dict)
     missing: str = ""
 
 
 def read_history(uri: str, parent: str, results: Sequence[TrialResult], metric: str) -> History:
     """Read `metric` of every trial that has a run; never fails, `missing` says what went wrong."""
-    if _is_away(uri):
+    if _is_missing(uri):
         return History(missing=f"{_database(uri).name} is not there")
     try:
         with hushed():
@@ -42,18 +42,18 @@ def read_history(uri: str, parent: str, results: Sequence[TrialResult], metric: 
             curves = {r.trial_id: _curve(client, r.run_id, metric) for r in results if r.run_id}
             return History({trial: curve for trial, curve in curves.items() if curve}, _environment(client, parent))
     except (MlflowException, OSError) as fault:
-        return History(missing=_said(fault))
+        return History(missing=_reason(fault))
 
 
 def log_report(uri: str, parent: str, folder: Path) -> str:
     """Log a report's folder to the parent run, as `report/`; gives what went wrong, or nothing."""
-    if _is_away(uri):
+    if _is_missing(uri):
         return f"{_database(uri).name} is not there"
     try:
         with hushed():
             MlflowClient(uri).log_artifacts(parent, str(folder), "report")
     except (MlflowException, OSError) as fault:
-        return _said(fault)
+        return _reason(fault)
     return ""
 
 
@@ -61,16 +61,16 @@ def _database(uri: str) -> Path:
     return Path(uri.removeprefix(SQLITE).partition("?")[0])
 
 
-def _is_away(uri: str) -> bool:
+def _is_missing(uri: str) -> bool:
     """Whether a sqlite database is missing; MLflow would make an empty one."""
     return uri.startswith(SQLITE) and not _database(uri).is_file()
 
 
-def _said(fault: Exception) -> str:
+def _reason(fault: Exception) -> str:
     return str(fault).splitlines()[0] if str(fault) else type(fault).__name__
 
 
-def _curve(client: MlflowClient, run: str, metric: str) -> Curve:
+def _curve(client: MlflowClient, run: str, metric: str) -> MetricCurve:
     return sorted({m.step: m.value for m in client.get_metric_history(run, metric)}.items())
 
 

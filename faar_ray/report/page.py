@@ -15,10 +15,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from faar_ray.records import TrialResult
 from faar_ray.report.history import History
 from faar_ray.report.source import Search
-from faar_ray.report.statistics.noise import Difference
+from faar_ray.report.statistics.noise import Estimate
 from faar_ray.report.statistics.table import ADAPTERS, TRAINABLE, Row, grouped
 from faar_ray.report.words.answer import Answer
-from faar_ray.report.words.key_findings import findings, intervals
+from faar_ray.report.words.key_findings import key_findings, seed_summaries
 from faar_ray.report.words.protocol import protocol, reference_values
 from faar_ray.report.words.wording import label, plus_minus
 
@@ -62,41 +62,47 @@ def render(search: Search, found: Answer, history: History, plots: Sequence[Pict
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"label": label, "number": number, "measure": measure, "typeset": typeset, "spread": spread}
-    environment.filters["interval"] = interval
+    environment.filters |= {
+        "label": label,
+        "number": format_number,
+        "measure": format_measured,
+        "typeset": typeset,
+        "spread": format_estimate,
+    }
+    environment.filters["interval"] = format_interval
     parameters = list(dict.fromkeys(k for r in search.results for k in r.params if r.role == "trial"))
     groups = grouped(found.rows, MOST_ROWS)
     return environment.get_template("template.html").render(
         name=search.name,
         found=found,
-        groups=[[(row, versus(row, found)) for row in group] for group in groups],
+        groups=[[(row, format_versus_best(row, found)) for row in group] for group in groups],
         left_out=sum(row.role == "trial" for row in found.rows) - sum(map(len, groups)),
-        others=[(row, versus(row, found)) for row in found.rows if row.role != "trial"],
-        noise=noise_words(found),
+        others=[(row, format_versus_best(row, found)) for row in found.rows if row.role != "trial"],
+        noise=noise_caption(found),
         plots=plots,
         maps=maps,
         parameters=parameters,
-        trials=[cells(r, parameters, found) for r in ordered(search.results)],
+        trials=[trial_cells(r, parameters, found) for r in by_role_and_id(search.results)],
         references=reference_values(search.results),
-        intervals=intervals(search.results, found.quality.name) if search.listed else [],
-        findings=list(findings(search.results, search.traces.values())) if search.listed else [],
+        intervals=seed_summaries(search.results, found.quality.name) if search.listed else [],
+        findings=list(key_findings(search.results, search.traces.values())) if search.listed else [],
         protocol=list(protocol(search.base, search.results)),
-        environment=packages(history.environment),
+        environment=environment_rows(history.environment),
         missing=history.missing,
         space=search.space_yaml,
-        again=again(search),
+        again=rerun_command(search),
         has_test=any(row.test is not None for row in found.rows),
         has_cost=bool(found.cost_name),
     )
 
 
-def again(search: Search) -> str:
+def rerun_command(search: Search) -> str:
     """The command that runs the same search anew (a name is never overwritten)."""
     space = f"{search.folder.parent.name}/{search.folder.name}/space.yaml"
     return f"python -m faar_ray.tune {space} --name {search.name}-again"
 
 
-def versus(row: Row, found: Answer) -> str:
+def format_versus_best(row: Row, found: Answer) -> str:
     """Quality against the best, in words for a cell."""
     if row.config_id == found.best:
         return "best by the numbers"
@@ -105,7 +111,7 @@ def versus(row: Row, found: Answer) -> str:
     return text if gain.is_significant or not math.isfinite(gain.ci95) else f"{text}, within noise"
 
 
-def noise_words(found: Answer) -> str:
+def noise_caption(found: Answer) -> str:
     """Noise and degrees of freedom, for the table's caption."""
     noise = found.noise
     if not noise.dof:
@@ -117,42 +123,44 @@ def noise_words(found: Answer) -> str:
     )
 
 
-def ordered(results: Sequence[TrialResult]) -> list[TrialResult]:
+def by_role_and_id(results: Sequence[TrialResult]) -> list[TrialResult]:
     """Trials, controls, references; by id."""
     return sorted(results, key=lambda r: (ROLES[r.role], r.trial_id))
 
 
-def cells(result: TrialResult, parameters: Sequence[str], found: Answer) -> dict[str, Any]:
+def trial_cells(result: TrialResult, parameters: Sequence[str], found: Answer) -> dict[str, Any]:
     """One line of the table of all trials."""
     quality = found.quality.name
     if result.role == "control":
-        what = ", ".join(f"{k.split('.')[-1]} {number(v)}" for k, v in result.params.items())
+        what = ", ".join(f"{k.split('.')[-1]} {format_number(v)}" for k, v in result.params.items())
     else:
         what = "single task" if result.role == "reference" else ""
     return {
         "trial": result,
         "what": what,
-        "parameters": [number(result.params.get(name)) for name in parameters] if result.role == "trial" else None,
-        "quality": measure(result.metrics.get(quality)),
-        "test": measure(result.metrics.get(f"test/{quality.removeprefix('val/')}")),
-        "adapters": number(result.metrics.get(ADAPTERS), whole=True),
-        "trainable": number(result.metrics.get(TRAINABLE), whole=True),
-        "rank": measure(result.metrics.get("rank/mean")),
+        "parameters": [format_number(result.params.get(name)) for name in parameters]
+        if result.role == "trial"
+        else None,
+        "quality": format_measured(result.metrics.get(quality)),
+        "test": format_measured(result.metrics.get(f"test/{quality.removeprefix('val/')}")),
+        "adapters": format_number(result.metrics.get(ADAPTERS), whole=True),
+        "trainable": format_number(result.metrics.get(TRAINABLE), whole=True),
+        "rank": format_measured(result.metrics.get("rank/mean")),
     }
 
 
-def interval(row: Row, metric: str) -> str:
+def format_interval(row: Row, metric: str) -> str:
     """A configuration's quality with its 95% interval, for a cell."""
     value = row.values[metric]
-    return plus_minus(value, row.half).replace("-", MINUS) if math.isfinite(row.half) else measure(value)
+    return plus_minus(value, row.ci95).replace("-", MINUS) if math.isfinite(row.ci95) else format_measured(value)
 
 
-def spread(found: Difference) -> str:
+def format_estimate(found: Estimate) -> str:
     """A mean with the half width of its interval, for a cell."""
     return "" if math.isnan(found.value) else plus_minus(found.value, found.ci95).replace("-", MINUS)
 
 
-def number(value: Any, *, whole: bool = False) -> str:
+def format_number(value: Any, *, whole: bool = False) -> str:
     """A value for a cell: three significant digits (or all of a count), a true minus, nothing for None."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
@@ -163,10 +171,10 @@ def number(value: Any, *, whole: bool = False) -> str:
     return f"{value:.3g}".replace("-", MINUS)
 
 
-def measure(value: float | None) -> str:
+def format_measured(value: float | None) -> str:
     """A measured value for a cell: two decimals, more where it is small."""
     if value is None or not math.isfinite(value) or abs(value) >= 1000 or 0 < abs(value) < 0.05:
-        return number(value)
+        return format_number(value)
     return f"{value:.2f}".replace("-", MINUS)
 
 
@@ -175,7 +183,7 @@ def typeset(sentence: str) -> str:
     return re.sub(r"(?<![\w.])-(?=\d)", MINUS, sentence)
 
 
-def packages(environment: Mapping[str, Any]) -> list[tuple[str, str]]:
+def environment_rows(environment: Mapping[str, Any]) -> list[tuple[str, str]]:
     """What of the environment belongs on the page."""
     if not environment:
         return []

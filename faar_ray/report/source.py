@@ -19,10 +19,10 @@ from pydantic import ValidationError
 from faar_ray.config.paths import is_remote
 from faar_ray.config.trial import TrialConfig
 from faar_ray.errors import ConfigError, DataError
-from faar_ray.objectives.constraint import Constraint, parsed
+from faar_ray.objectives.constraint import Constraint, parse_constraint
+from faar_ray.objectives.metrics import Objective
 from faar_ray.records import TrialResult
 from faar_ray.report.results import read_results
-from faar_ray.report.statistics.groups import Objective
 from faar_ray.storage.run_location import RunLocation, TrialPaths, download_run
 from faar_ray.tracking.files.trial_files import read_trial_ranks
 
@@ -46,7 +46,7 @@ class Search:
         """The constraints of the search space; none where this version of the package cannot read it."""
         try:
             texts = yaml.safe_load(self.space_yaml).get("constraints") or ()
-            return tuple(limit for text in texts if (limit := parsed(text)))
+            return tuple(limit for text in texts if (limit := parse_constraint(text)))
         except (yaml.YAMLError, AttributeError, TypeError):
             return ()
 
@@ -101,7 +101,7 @@ def read_search(folder: Path) -> Search:
         name=str(run["name"]),
         tracking_uri=str(run["tracking_uri"]),
         parent_run_id=str(run["parent_run_id"]),
-        objectives=tuple(Objective(o["name"], o["goal"]) for o in run["objectives"]),
+        objectives=tuple(Objective(name=o["name"], goal=o["goal"]) for o in run["objectives"]),
         space_yaml=space.read_text(encoding="utf-8") if space.is_file() else "",
         results=read_results(folder / "results.parquet"),
         traces={name: read_trial_ranks(TrialPaths(folder, name)) for name in _traced(folder)},
@@ -127,7 +127,7 @@ def _read_run(path: Path) -> dict[str, Any]:
     return dict(run)
 
 
-def read_study(folder: Path) -> optuna.Study | None:
+def read_journal_or_none(folder: Path) -> optuna.Study | None:
     """The study in `study.log` of a run's folder; None without one that can be read."""
     path = folder / "study.log"
     if not path.is_file():

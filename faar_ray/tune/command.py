@@ -20,6 +20,7 @@ from faar_ray.tune.search import Outcome, run_search
 from faar_ray.tune.show.json_lines import JsonLines
 from faar_ray.tune.show.outcome import json_line, show_answer, show_list
 from faar_ray.tune.show.progress import Progress
+from faar_ray.tune.show.reporter import Reporter
 from faar_ray.tune.space.space import SearchSpace
 
 
@@ -31,8 +32,10 @@ def search_and_answer(search: ResolvedSearch, options: argparse.Namespace, conso
         dict.fromkeys([*build_stopping_rule(space).goals, *(objective.name for objective in space.objectives)])
     )
     lines = options.json and not options.quiet and not console.is_terminal
-    board = JsonLines if lines else Progress
-    with board(console, space.name, shown, space.budget.trials, verbosity) as progress:
+    reporter: Reporter = (
+        JsonLines(console.file) if lines else Progress(console, space.name, shown, space.budget.trials, verbosity)
+    )
+    with reporter as progress:
         found = run_search(search, progress, resume=options.resume)
     if not lines:
         _show(space, found, console)

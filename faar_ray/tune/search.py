@@ -20,7 +20,7 @@ from faar_ray.cluster.ray_cluster import Machine, connected
 from faar_ray.errors import FaarRayError, NothingFeasible, StorageError
 from faar_ray.records import TrialResult
 from faar_ray.report.results import write_results
-from faar_ray.report.words.answer import Answer, answer
+from faar_ray.report.words.answer import Answer, build_answer
 from faar_ray.storage.run_location import RunLocation
 from faar_ray.tracking.mlflow.mlflow_faults import needed
 from faar_ray.tracking.mlflow.writer import Tracker
@@ -42,7 +42,7 @@ from faar_ray.tune.run.run_folder import RunFolder, repair_traces
 from faar_ray.tune.search_state import SearchState, Watcher
 from faar_ray.tune.show.mlflow_watcher import HASTE, Pen
 from faar_ray.tune.show.outcome import best_of
-from faar_ray.tune.show.progress import Progress
+from faar_ray.tune.show.reporter import Reporter
 from faar_ray.tune.space.space import SearchSpace
 
 
@@ -74,7 +74,7 @@ class Parts:
     actor: type[Trainable] = TrialActor
 
 
-def run_search(search: ResolvedSearch, progress: Progress, *, resume: bool, parts: Parts = Parts()) -> Outcome:
+def run_search(search: ResolvedSearch, progress: Reporter, *, resume: bool, parts: Parts = Parts()) -> Outcome:
     """Run or resume a search to its end, in a folder that `check_name` has let through.
 
     Raises:
@@ -120,7 +120,7 @@ def train(
     search_state: SearchState,
     folder: RunFolder,
     pen: Pen,
-    progress: Progress,
+    progress: Reporter,
     actor: type[Trainable],
 ) -> None:
     """References, trials and controls, under Ray."""
@@ -175,7 +175,7 @@ def conclude(
     if not all(result.run_id for result in results):  # runs that were made at last
         write_search_results(folder, proposer, pen)
     best = best_of(complete, space.objectives)
-    found = answer(results, space.objectives, space.limits)
+    found = build_answer(results, space.objectives, space.limits)
     counts = proposer.counts()
     return Outcome(place, uri, parent, counts, results, best, found, search_state.limit, fault, unwritten)
 

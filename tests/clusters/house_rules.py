@@ -16,7 +16,7 @@ from faar_ray.cluster.kuberay import cluster_spec, is_kube, read_kube
 from faar_ray.cluster.node_types import PRICE, NodeType
 from faar_ray.cluster.ray_up import TYPES, read_vm
 from faar_ray.config.quoting import KeyPath
-from faar_ray.config.validation_messages import Issue, lines_of
+from faar_ray.config.validation_messages import Issue, format_issues
 from faar_ray.config.yaml_document import Document
 from faar_ray.errors import ConfigError
 
@@ -48,7 +48,7 @@ def house_faults(path: Path) -> list[str]:
     kinds = [document for document in documents if is_kube(document)]
     if len(documents) > 1 and not kinds:
         raise ConfigError(f"{path}:1:1: kind: one document must be a RayCluster or a RayJob")
-    return [line for document in documents for line in lines_of(rule_faults(path, document), document)]
+    return [line for document in documents for line in format_issues(rule_faults(path, document), document)]
 
 
 def rule_faults(path: Path, document: Document) -> list[Issue]:

@@ -11,7 +11,7 @@ from faar_ray.config.trial import (
     TrialConfig,
     at_stage,
     config_id,
-    merged,
+    merge_sections,
     with_dotted,
 )
 
@@ -184,7 +184,7 @@ def test_the_two_statements_of_faar_differ_where_seed_and_code_do() -> None:
 
 def test_merging_changes_neither_side() -> None:
     base, over = {"a": {"b": 1, "c": 2}}, {"a": {"b": 3}, "d": 4}
-    assert merged(base, over) == {"a": {"b": 3, "c": 2}, "d": 4}
+    assert merge_sections(base, over) == {"a": {"b": 3, "c": 2}, "d": 4}
     assert with_dotted(base, {"a.b": 5}) == {"a": {"b": 5, "c": 2}}
     assert (base, over) == ({"a": {"b": 1, "c": 2}}, {"a": {"b": 3}, "d": 4})
 

@@ -1,4 +1,4 @@
-"""Layers of non-domination and the room in them, against definitions written out."""
+"""The Pareto front, layers of non-domination and crowding distance, against definitions written out."""
 
 from __future__ import annotations
 
@@ -10,8 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from optuna.study._multi_objective import _fast_non_domination_rank
 
-from faar_ray.objectives.pareto import crowding_distance, domination_rank, nondominated_layers
+from faar_ray.objectives.metrics import Objective
+from faar_ray.objectives.pareto import crowding_distance, domination_rank, nondominated_layers, pareto_front
 
+UP, DOWN = Objective(name="delta_m", goal="maximize"), Objective(name="trainable_params", goal="minimize")
+named_points = st.dictionaries(
+    st.text("abcdefgh", min_size=1, max_size=2), st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=1
+)
 Row = tuple[int, ...]
 rows = st.integers(2, 3).flatmap(lambda m: st.lists(st.tuples(*[st.integers(0, 5)] * m), min_size=1, max_size=14))
 
@@ -50,3 +55,29 @@ def test_who_dominates_stands_before_and_the_order_of_the_points_changes_nothing
     assert ahead == turned
     for i, j in itertools.permutations(range(len(points)), 2):
         assert not dominates(points[i], points[j]) or ahead[i] < ahead[j]
+
+
+def beats(a: tuple[int, int], b: tuple[int, int]) -> bool:
+    return a[0] >= b[0] and a[1] <= b[1] and a != b
+
+
+@given(named_points)
+def test_the_front_is_exactly_what_nothing_beats(found: dict[str, tuple[int, int]]) -> None:
+    front = pareto_front(found, [UP, DOWN])
+
+    assert front == {k for k, v in found.items() if not any(beats(o, v) for o in found.values())}
+    assert front
+
+
+@given(named_points)
+def test_what_is_off_the_front_is_beaten_by_something_on_it(found: dict[str, tuple[int, int]]) -> None:
+    front = pareto_front(found, [UP, DOWN])
+
+    assert all(any(beats(found[f], v) for f in front) for k, v in found.items() if k not in front)
+
+
+@given(st.dictionaries(st.text("ab"), st.integers(0, 9), min_size=1))
+def test_one_objective_leaves_the_best(found: dict[str, int]) -> None:
+    front = pareto_front({k: [v] for k, v in found.items()}, [UP])
+
+    assert {found[k] for k in front} == {max(found.values())}

@@ -13,7 +13,7 @@ from faar_ray.errors import DataError
 from faar_ray.records import TrialResult
 from faar_ray.report import build_report
 from faar_ray.report.__main__ import main
-from faar_ray.report.page import measure, number, typeset
+from faar_ray.report.page import format_measured, format_number, typeset
 from faar_ray.report.results import write_results
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
@@ -202,15 +202,26 @@ def test_help_has_an_example(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_cells_are_set_with_true_minus_signs() -> None:
-    assert [number(None), number(0.95), number(16), number("pooled"), number(True)] == [
+    assert [
+        format_number(None),
+        format_number(0.95),
+        format_number(16),
+        format_number("pooled"),
+        format_number(True),
+    ] == [
         "",
         "0.95",
         "16",
         "pooled",
         "True",
     ]
-    assert number(362_477, whole=True) == "362\u202f477"
-    assert [measure(-0.8), measure(17.3), measure(0.0123), measure(None)] == ["\u22120.80", "17.30", "0.0123", ""]
+    assert format_number(362_477, whole=True) == "362\u202f477"
+    assert [format_measured(-0.8), format_measured(17.3), format_measured(0.0123), format_measured(None)] == [
+        "\u22120.80",
+        "17.30",
+        "0.0123",
+        "",
+    ]
     assert typeset("t000-s0: delta_m -3.1, 1e-3") == "t000-s0: delta_m \u22123.1, 1e-3"
 
 

@@ -277,7 +277,10 @@ def test_single_task_is_full_training_of_one_task(tmp_path: Path) -> None:
 
 
 def close(ours: list[EpochRecord], theirs: list[EpochRecord]) -> None:
-    """The same ranks, and losses as near as another order of sums leaves them."""
+    """The same ranks, and losses as near as another order of sums leaves them.
+
+    In fp64: in fp32 another order of sums moves a rank across its coverage threshold, on some processors.
+    """
     for a, b in zip(ours, theirs, strict=True):
         assert [row.rank for row in a.ranks] == [row.rank for row in b.ranks]
         assert a.metrics["train/loss"] == pytest.approx(b.metrics["train/loss"], rel=1e-2)
@@ -287,9 +290,7 @@ def close(ours: list[EpochRecord], theirs: list[EpochRecord]) -> None:
 def test_a_compiled_run_trains_as_a_plain_one(method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By the tracing half of torch.compile, with drop-path off; a shrink after each epoch."""
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
-    short = {"method": method, "optim.epochs": 2, "backbone.drop_path": 0.0}
-    if method == "faar_sinewich":  # its frequencies magnify rounding
-        short["optim.precision"] = "fp64"
+    short = {"method": method, "optim.epochs": 2, "backbone.drop_path": 0.0, "optim.precision": "fp64"}
     close(run(tmp_path / "a", **short, **{"optim.compile": True}), run(tmp_path / "b", **short))
 
 
@@ -297,7 +298,7 @@ def test_a_compiled_run_trains_as_a_plain_one(method: str, tmp_path: Path, monke
 def test_a_run_compiled_by_inductor_trains_as_a_plain_one(tmp_path: Path) -> None:
     if shutil.which("g++") is None:
         pytest.skip("needs g++")
-    short = {"optim.epochs": 1, "backbone.drop_path": 0.0}
+    short = {"optim.epochs": 1, "backbone.drop_path": 0.0, "optim.precision": "fp64"}
     close(run(tmp_path / "a", **short, **{"optim.compile": True}), run(tmp_path / "b", **short))
 
 

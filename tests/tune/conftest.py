@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from faar_ray.config.trial import merged
+from faar_ray.config.trial import merge_sections
 from faar_ray.tune.propose.journal import open_journal
 from faar_ray.tune.propose.proposer import Proposer
 from faar_ray.tune.run.jobs import Job, control_jobs
@@ -56,7 +56,7 @@ Trainer = Callable[[Job, int], Metrics]
 
 def tiny_space(**over: Any) -> SearchSpace:
     """The small space with sections replaced or added."""
-    return SearchSpace.model_validate(merged(TINY, over))
+    return SearchSpace.model_validate(merge_sections(TINY, over))
 
 
 def conditional_space(parameters: dict[str, Any] = CONDITIONAL, **over: Any) -> SearchSpace:
@@ -66,7 +66,7 @@ def conditional_space(parameters: dict[str, Any] = CONDITIONAL, **over: Any) -> 
 
 def write_space(path: Path, **over: Any) -> Path:
     """The same as a file."""
-    path.write_text(yaml.safe_dump(merged(TINY, over), sort_keys=False))
+    path.write_text(yaml.safe_dump(merge_sections(TINY, over), sort_keys=False))
     return path
 
 

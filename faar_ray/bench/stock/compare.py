@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from statistics import fmean, stdev
 from typing import Any
 
 import numpy as np
 
 from faar_ray.objectives.pareto import Points, hypervolume, non_dominated
-from faar_ray.report.statistics.noise import student
+from faar_ray.report.statistics.noise import mean_of
 from faar_ray.report.statistics.over_time import MARGIN
 
 OURS, STOCK = "faar_ray", "stock"
@@ -95,9 +93,8 @@ def _curve(run: Run, signs: Sequence[float], reference: Points, box: float, fini
 
 def interval(values: Sequence[float]) -> tuple[float, float]:
     """Mean and half of its 95% interval (Student's t); infinite for a single value."""
-    if len(values) < 2:
-        return fmean(values), math.inf
-    return fmean(values), student(len(values) - 1) * stdev(values) / math.sqrt(len(values))
+    mean = mean_of(values)
+    return mean.value, mean.ci95
 
 
 def compared(runs: Sequence[Run], signs: Sequence[float]) -> dict[str, Any]:

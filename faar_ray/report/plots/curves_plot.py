@@ -12,9 +12,9 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from faar_ray.records import TrialResult
-from faar_ray.report.history import Curve
+from faar_ray.report.history import MetricCurve
 from faar_ray.report.statistics.table import Row
-from faar_ray.report.words.wording import axis
+from faar_ray.report.words.wording import axis_label
 from faar_ray.tracking.plots.drawing import INK, MUTED, bare, save
 
 DASHES = ("-", "--", ":", "-.")
@@ -24,7 +24,7 @@ OTHER = "#b4b9c1"
 
 
 def plot_curves(
-    curves: Mapping[str, Curve],
+    curves: Mapping[str, MetricCurve],
     results: Sequence[TrialResult],
     rows: Sequence[Row],
     hues: Mapping[str, str],
@@ -44,7 +44,7 @@ def plot_curves(
     _focus(ax, [curves[r.trial_id] for r in drawn if r.state == "COMPLETE"])
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set_xlabel("epoch", fontsize=9, color=INK)
-    ax.set_ylabel(axis(quality), fontsize=9, color=INK)
+    ax.set_ylabel(axis_label(quality), fontsize=9, color=INK)
     shown = _named([row for row in rows if any(r.config_id == row.config_id for r in drawn)])
     handles = [*(ax.plot([], [], color=hues[row.config_id], linewidth=2)[0] for row in shown), *handles]
     names = [*(row.name for row in shown), *names]
@@ -54,7 +54,7 @@ def plot_curves(
 
 
 def _each(
-    ax: Axes, drawn: Sequence[TrialResult], curves: Mapping[str, Curve], hues: Mapping[str, str]
+    ax: Axes, drawn: Sequence[TrialResult], curves: Mapping[str, MetricCurve], hues: Mapping[str, str]
 ) -> tuple[list[Line2D], list[str]]:
     """A line per trial, dashed by seed; gives what the legend says beside the configurations."""
     seeds = sorted({r.seed for r in drawn})
@@ -85,12 +85,12 @@ def _beside_the_answer(row: Row) -> tuple[bool, bool]:
 def _means(
     ax: Axes,
     drawn: Sequence[TrialResult],
-    curves: Mapping[str, Curve],
+    curves: Mapping[str, MetricCurve],
     hues: Mapping[str, str],
     named: Collection[str],
 ) -> tuple[list[Line2D], list[str]]:
     """A line per configuration, the mean over its complete trials; pale where the legend does not name it."""
-    groups: dict[str, list[Curve]] = {}
+    groups: dict[str, list[MetricCurve]] = {}
     for r in drawn:
         if r.state == "COMPLETE":
             groups.setdefault(r.config_id, []).append(curves[r.trial_id])
@@ -106,7 +106,7 @@ def _means(
     return [ax.plot([], [], color=OTHER, linewidth=0.8)[0]], [f"{len(groups.keys() - set(named))} others"]
 
 
-def _line(ax: Axes, result: TrialResult, curve: Curve, colour: str, dash: str) -> None:
+def _line(ax: Axes, result: TrialResult, curve: MetricCurve, colour: str, dash: str) -> None:
     epochs, values = zip(*curve, strict=True)
     stopped = result.state == "PRUNED"
     ax.plot(
@@ -122,7 +122,7 @@ def _line(ax: Axes, result: TrialResult, curve: Curve, colour: str, dash: str) -
         ax.plot(epochs[-1], values[-1], "x", color=MUTED, markersize=6)
 
 
-def _focus(ax: Axes, finished: Sequence[Curve]) -> None:
+def _focus(ax: Axes, finished: Sequence[MetricCurve]) -> None:
     """Let the second half of training fill the axis: first epochs are far below and of no interest."""
     late = [value for curve in finished for _, value in curve[len(curve) // 2 :]]
     if late and max(late) > min(late):

@@ -16,7 +16,7 @@ from faar_ray.records import TrialResult
 from faar_ray.report.plots.style import CONTROL, KNEE, SEARCHED
 from faar_ray.report.statistics.table import Row
 from faar_ray.report.words.answer import Answer
-from faar_ray.report.words.wording import axis, label
+from faar_ray.report.words.wording import axis_label, label
 from faar_ray.tracking.plots.drawing import DPI, FAINT, INK, MUTED, bare, save
 
 KEYS = ("search, mean over seeds", "control", "recommended", "knee", "breaks a constraint", "stopped early")
@@ -74,7 +74,7 @@ def plot_front(found: Answer, results: Sequence[TrialResult], limits: Sequence[C
     ax.margins(x=0.17)
     _beside(ax, found, results, limits)
     ax.set_xlabel(label(found.cost_name), fontsize=9, color=INK)
-    ax.set_ylabel(axis(quality), fontsize=9, color=INK)
+    ax.set_ylabel(axis_label(quality), fontsize=9, color=INK)
     handles, names = ax.get_legend_handles_labels()
     order = sorted(range(len(names)), key=lambda i: KEYS.index(names[i]))
     figure.legend(
@@ -102,8 +102,8 @@ def _x(row: Row) -> float:
 def _points(ax: Axes, rows: Sequence[Row], quality: str, marker: str, colour: str, name: str) -> None:
     if not rows:
         return
-    known = all(math.isfinite(r.half) for r in rows)
-    bars = [r.half for r in rows] if known else None
+    known = all(math.isfinite(r.ci95) for r in rows)
+    bars = [r.ci95 for r in rows] if known else None
     ax.errorbar(
         [_x(r) for r in rows],
         [r.values[quality] for r in rows],

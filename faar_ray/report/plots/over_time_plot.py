@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from faar_ray.report.plots.style import SEARCHED
 from faar_ray.report.statistics.over_time import OverTime
-from faar_ray.report.words.wording import axis
+from faar_ray.report.words.wording import axis_label
 from faar_ray.tracking.plots.drawing import FAINT, INK, bare, save
 
 
@@ -35,7 +35,7 @@ def plot_over_time(traced: OverTime, values: Mapping[str, float], out: Path) -> 
         left.yaxis.set_major_formatter(PercentFormatter(1.0))
         left.set_ylim(0, 1.05 * max(step.found or 0.0 for step in traced.steps) / traced.box)
     else:
-        left.set_ylabel(axis(traced.objectives[0].name), fontsize=9, color=INK)
+        left.set_ylabel(axis_label(traced.objectives[0].name), fontsize=9, color=INK)
         handles, names = left.get_legend_handles_labels()
         figure.legend(handles, names, loc="outside upper left", ncols=4, frameon=False, fontsize=8, labelcolor=INK)
     save(figure, out)

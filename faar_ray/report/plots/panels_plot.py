@@ -10,11 +10,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
+from faar_ray.objectives.metrics import Objective
 from faar_ray.report.plots.style import CONTROL, SEARCHED
-from faar_ray.report.statistics.groups import Objective, is_cost
+from faar_ray.report.statistics.groups import is_cost
 from faar_ray.report.statistics.table import Row
 from faar_ray.report.words.answer import Answer
-from faar_ray.report.words.wording import axis
+from faar_ray.report.words.wording import axis_label
 from faar_ray.tracking.plots.drawing import FAINT, INK, bare, save
 
 MOST_PANELS = 4
@@ -35,7 +36,7 @@ def plot_panels(found: Answer, out: Path) -> bool:
     panels = figure.subplots(1, len(others), sharey=True, squeeze=False)[0]
     for ax, goal in zip(panels, others, strict=True):
         _panel(ax, found, goal)
-    panels[0].set_ylabel(axis(found.quality.name), fontsize=9, color=INK)
+    panels[0].set_ylabel(axis_label(found.quality.name), fontsize=9, color=INK)
     handles, names = panels[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside upper left", ncols=4, frameon=False, fontsize=8, labelcolor=INK)
     save(figure, out)
@@ -55,18 +56,18 @@ def _panel(ax: Axes, found: Answer, goal: Objective) -> None:
     if is_cost(goal.name):
         ax.xaxis.set_major_formatter(EngFormatter(sep=""))
     ax.set_xlabel(
-        f"{axis(goal.name)}, {'less' if goal.goal == 'minimize' else 'more'} is better", fontsize=9, color=INK
+        f"{axis_label(goal.name)}, {'less' if goal.goal == 'minimize' else 'more'} is better", fontsize=9, color=INK
     )
 
 
 def _points(ax: Axes, found: Answer, goal: Objective, rows: Sequence[Row], marker: str, colour: str, name: str) -> None:
     if not rows:
         return
-    known = all(math.isfinite(row.half) for row in rows) and colour != FAINT
+    known = all(math.isfinite(row.ci95) for row in rows) and colour != FAINT
     ax.errorbar(
         [row.values[goal.name] for row in rows],
         [row.values[found.quality.name] for row in rows],
-        yerr=[row.half for row in rows] if known else None,
+        yerr=[row.ci95 for row in rows] if known else None,
         fmt=marker,
         color=colour,
         markersize=5,

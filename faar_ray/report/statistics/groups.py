@@ -5,34 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
-from typing import Any, Literal, Protocol
+from typing import Any
 
 from faar_ray.records import MEASURED, Role, TrialResult
 
 COSTS = ("trainable_params", "params/", "rank/", *MEASURED)
 MOST_DIGITS = 17
-
-
-class Goal(Protocol):
-    """A metric and its direction; `tune`'s objectives are such."""
-
-    @property
-    def name(self) -> str:
-        """The metric's name."""
-        ...
-
-    @property
-    def goal(self) -> Literal["maximize", "minimize"]:
-        """Which way is better."""
-        ...
-
-
-@dataclass(frozen=True)
-class Objective:
-    """A `Goal` as plain data."""
-
-    name: str
-    goal: Literal["maximize", "minimize"]
 
 
 @dataclass(frozen=True)
@@ -77,23 +55,7 @@ def _role(trials: Sequence[TrialResult]) -> Role:
     return "trial" if any(t.role == "trial" for t in trials) else trials[0].role
 
 
-def pareto_front(values: Mapping[str, Sequence[float]], objectives: Sequence[Goal]) -> set[str]:
-    """Keys that no other dominates: as good in every objective and better in one.
-
-    Args:
-        values: per key, one value per objective, in their order.
-        objectives: only `goal` is used.
-    """
-    signs = [1.0 if o.goal == "maximize" else -1.0 for o in objectives]
-    gains = {key: [s * v for s, v in zip(signs, row, strict=True)] for key, row in values.items()}
-    return {key for key, row in gains.items() if not any(_dominates(other, row) for other in gains.values())}
-
-
-def _dominates(other: Sequence[float], row: Sequence[float]) -> bool:
-    return all(o >= r for o, r in zip(other, row, strict=True)) and any(o > r for o, r in zip(other, row, strict=True))
-
-
-def names_of(params: Mapping[str, Mapping[str, Any]], *, whole: bool = False) -> dict[str, str]:
+def short_names(params: Mapping[str, Mapping[str, Any]], *, whole: bool = False) -> dict[str, str]:
     """A short, unique name per key: `rho_shared 0.8, init_rank 16`, with as many digits as it takes.
 
     A parameter that is the same wherever it is set is left out unless `whole`; a dotted key is cut to its last part
@@ -104,13 +66,16 @@ def names_of(params: Mapping[str, Mapping[str, Any]], *, whole: bool = False) ->
     short = {k: k if sum(o.split(".")[-1] == k.split(".")[-1] for o in varying) > 1 else k.split(".")[-1] for k in keys}
     names: dict[str, str] = {}
     for digits in range(3, MOST_DIGITS + 1):
-        names = {i: ", ".join(_said(short[k], p[k], digits) for k in varying if k in p) for i, p in params.items()}
+        names = {
+            i: ", ".join(_format_parameter(short[k], p[k], digits) for k in varying if k in p)
+            for i, p in params.items()
+        }
         if len(set(names.values())) == len(names):
             return {i: name or i for i, name in names.items()}
     return {i: f"{n} ({i})" if list(names.values()).count(n) > 1 else n or i for i, n in names.items()}
 
 
-def _said(key: str, value: Any, digits: int) -> str:
+def _format_parameter(key: str, value: Any, digits: int) -> str:
     if isinstance(value, float):
         value = f"{value:.{digits}g}"
     elif isinstance(value, list | tuple):
@@ -118,16 +83,16 @@ def _said(key: str, value: Any, digits: int) -> str:
     return str(value) if key == "method" else f"{key} {value}"
 
 
-def named(configs: Sequence[Config]) -> list[Config]:
+def with_names(configs: Sequence[Config]) -> list[Config]:
     """The same with names; trials and controls are named apart, since they set other keys."""
     names: dict[str, str] = {}
     for control in (False, True):
         group = {c.config_id: c.params for c in configs if (c.role == "control") is control}
-        names |= names_of(group, whole=control)
-    return [Config(c.config_id, c.role, c.params, c.trials, _told(c, names)) for c in configs]
+        names |= short_names(group, whole=control)
+    return [Config(c.config_id, c.role, c.params, c.trials, _unique_name(c, names)) for c in configs]
 
 
-def _told(config: Config, names: Mapping[str, str]) -> str:
+def _unique_name(config: Config, names: Mapping[str, str]) -> str:
     name = names[config.config_id] or config.config_id
     others = [n for i, n in names.items() if i != config.config_id]
     return f"{name} (control)" if config.role == "control" and name in others else name

@@ -19,7 +19,7 @@ from optuna.importance import MeanDecreaseImpurityImportanceEvaluator, get_param
 from optuna.trial import FrozenTrial, TrialState
 from scipy import stats
 
-from faar_ray.report.statistics.groups import Objective
+from faar_ray.objectives.metrics import Objective
 from faar_ray.report.statistics.noise import Noise
 
 FEWEST, ENOUGH = 4, 10

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from faar_ray.report.statistics.groups import Goal
+from faar_ray.objectives.metrics import Objective
 from faar_ray.report.statistics.noise import ROUNDING, student
 from faar_ray.report.statistics.table import Row
 
@@ -26,7 +26,7 @@ class Knee:
     """95% half width of the distance, from the seed noise of the quality; infinite where that is unknown."""
 
 
-def knee_of(rows: Sequence[Row], goals: Sequence[Goal], quality: str, dof: int) -> Knee | None:
+def knee_of(rows: Sequence[Row], goals: Sequence[Objective], quality: str, dof: int) -> Knee | None:
     """The knee; None with other than two objectives, fewer than three points, or a front that bulges nowhere.
 
     Args:
@@ -37,8 +37,7 @@ def knee_of(rows: Sequence[Row], goals: Sequence[Goal], quality: str, dof: int) 
     """
     if len(goals) != 2 or len(rows) < 3:
         return None
-    signs = [1.0 if goal.goal == "maximize" else -1.0 for goal in goals]
-    gains = np.array([[sign * row.values[g.name] for sign, g in zip(signs, goals, strict=True)] for row in rows])
+    gains = np.array([[goal.sign * row.values[goal.name] for goal in goals] for row in rows])
     low, width = gains.min(axis=0), np.ptp(gains, axis=0)
     if not width.all():
         return None

@@ -12,13 +12,15 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
+from statistics import fmean, stdev
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
 Array = NDArray[np.float64]
-ROUNDING = 1e-9  # of the fit: equal values must not be told apart where the noise is exactly 0
+ROUNDING = 1e-9
+"""Rounding error of the fit: smaller differences are no differences, even where the noise is exactly 0."""
 
 
 @dataclass(frozen=True)
@@ -36,17 +38,26 @@ class Noise:
 
 
 @dataclass(frozen=True)
-class Difference:
-    """Estimated difference of two configurations with the half width of its 95% interval (inf: noise unknown)."""
+class Estimate:
+    """A mean, or a difference of two configurations, with its 95% confidence interval."""
 
     value: float
     ci95: float
+    """Half width of the interval; infinite where the noise is unknown."""
     dof: int
 
     @property
     def is_significant(self) -> bool:
         """Whether the interval leaves out 0."""
         return abs(self.value) > self.ci95 + ROUNDING
+
+
+def mean_of(values: Sequence[float]) -> Estimate:
+    """Mean with its 95% interval by Student's t; infinite for one value, nan for none."""
+    if len(values) < 2:
+        return Estimate(values[0] if values else math.nan, math.inf, 0)
+    dof = len(values) - 1
+    return Estimate(fmean(values), student(dof) * stdev(values) / math.sqrt(len(values)), dof)
 
 
 @dataclass(frozen=True)
@@ -87,11 +98,11 @@ class SeedModel:
     def mean(self, config: str) -> float:
         """Mean of a configuration over all seeds, as far as other configurations tell; its plain mean elsewhere."""
         contrast = np.concatenate([self._one(config), np.full(len(self.seeds), 1 / len(self.seeds))])
-        if self._additive.can_tell(contrast):
+        if self._additive.determines(contrast):
             return round(self._additive.value(contrast), 9)  # equal trials stay equal, in whatever order they come
         return self._plain.value(self._one(config))
 
-    def difference(self, config: str, other: str) -> Difference:
+    def difference(self, config: str, other: str) -> Estimate:
         """`config` minus `other`, paired over seeds where the design allows it."""
         pair = self._place[config], self._place[other]
         if not self._additive.can_compare(*pair):
@@ -99,13 +110,13 @@ class SeedModel:
         if self._additive.dof > 0:
             return self._additive.difference(*pair)
         plain = self._plain.difference(*pair)  # same seeds: the paired value, with the larger, unpaired noise
-        return Difference(self._additive.difference(*pair).value, plain.ci95, plain.dof)
+        return Estimate(self._additive.difference(*pair).value, plain.ci95, plain.dof)
 
     def standard_error(self, config: str) -> float:
         """Noise over the root of the number of the configuration's trials; nan where noise is unknown."""
         return self.noise.sd / math.sqrt(float(self._plain.trials(self._one(config))))
 
-    def interval(self, config: str) -> float:
+    def ci95(self, config: str) -> float:
         """Half width of a configuration's 95% interval; infinite where noise is unknown."""
         return student(self.noise.dof) * self.standard_error(config) if self.noise.dof else math.inf
 
@@ -134,7 +145,7 @@ class _Fit:
         """Trials behind one coefficient (design columns must be disjoint)."""
         return float(contrast @ self._gram @ contrast)
 
-    def can_tell(self, contrast: Array) -> bool:
+    def determines(self, contrast: Array) -> bool:
         """Whether the data determine this combination of coefficients."""
         return bool(np.allclose(self._row_space @ contrast, contrast, atol=1e-8))
 
@@ -148,13 +159,13 @@ class _Fit:
         rest[j] += 1
         return bool(np.abs(rest).max() < 1e-5)
 
-    def difference(self, i: int, j: int) -> Difference:
+    def difference(self, i: int, j: int) -> Estimate:
         """Of two coefficients."""
         value = float(self._coefficients[i] - self._coefficients[j])
         if not self.dof:
-            return Difference(value, math.inf, 0)
+            return Estimate(value, math.inf, 0)
         variance = self._inverse[i, i] + self._inverse[j, j] - 2 * self._inverse[i, j]
-        return Difference(value, student(self.dof) * self.sd * math.sqrt(max(float(variance), 0.0)), self.dof)
+        return Estimate(value, student(self.dof) * self.sd * math.sqrt(max(float(variance), 0.0)), self.dof)
 
 
 @cache

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from faar_ray.objectives.constraint import Constraint, feasible
+from faar_ray.objectives.metrics import Objective
 from faar_ray.objectives.pareto import Points, hypervolume, non_dominated
 from faar_ray.records import TrialResult
-from faar_ray.report.statistics.groups import Objective
 from faar_ray.report.statistics.table import finite
 from faar_ray.storage.atomic import atomic_write
 
@@ -65,7 +65,7 @@ def over_time(
         order: place of each trial id; where it is not known, that of the results counts.
     """
     trials = sorted((r for r in results if r.role == "trial"), key=lambda r: order.get(r.trial_id, len(order)))
-    signs = np.array([-1.0 if goal.goal == "maximize" else 1.0 for goal in objectives])
+    signs = np.array([-goal.sign for goal in objectives])
     losses = {
         r.trial_id: signs * [r.metrics[goal.name] for goal in objectives]
         for r in trials
@@ -96,7 +96,7 @@ def _found(front: Points, signs: Points, reference: Points) -> float:
     return hypervolume(front, reference) if len(signs) > 1 else float(signs[0] * front[0, 0])
 
 
-def time_words(traced: OverTime) -> str:
+def over_time_caption(traced: OverTime) -> str:
     """What the plot shows, and from where it is measured."""
     if not traced.reference:
         return f"The best {traced.objectives[0].name} of single trials so far; noise flatters the best of many."
@@ -111,7 +111,7 @@ def time_words(traced: OverTime) -> str:
 def write_over_time(path: Path, traced: OverTime) -> None:
     """The numbers behind the plot, as JSON."""
     facts = {
-        "objectives": [asdict(goal) for goal in traced.objectives],
+        "objectives": [goal.model_dump() for goal in traced.objectives],
         "reference_point": list(map(float, traced.reference)) or None,
         "ideal_point": list(map(float, traced.ideal)),
         "value": "hypervolume" if traced.reference else f"best {traced.objectives[0].name}",

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import TypeVar
 
+from faar_ray.objectives.metrics import Objective
+from faar_ray.objectives.pareto import pareto_front
 from faar_ray.records import Role
-from faar_ray.report.statistics.groups import Config, Objective, is_cost, pareto_front
-from faar_ray.report.statistics.noise import Difference, SeedModel
+from faar_ray.report.statistics.groups import Config, is_cost
+from faar_ray.report.statistics.noise import Estimate, SeedModel
 
 SAME_COST = 1.01
 """Within this factor two costs are the same."""
@@ -36,9 +38,9 @@ class Row:
     """Mean of all trainable parameters, where known."""
     error: float
     """Standard error of the quality; nan where noise is unknown."""
-    half: float
+    ci95: float
     """Half width of the quality's 95% interval; infinite where noise is unknown."""
-    versus_best: Difference
+    versus_best: Estimate
     """Quality against the best configuration of the search, positive = better."""
     test: float | None
     """Mean of the quality metric on the test split, where it was read."""
@@ -57,7 +59,7 @@ def table(configs: Sequence[Config], goals: Sequence[Objective], quality: Object
         quality: the objective that is compared with its noise.
         model: fitted to `quality`.
     """
-    sign = 1.0 if quality.goal == "maximize" else -1.0
+    sign = quality.sign
     values = {c.config_id: _values(c, goals, quality, model) for c in configs}
     ordered = sorted(configs, key=lambda c: (c.role != "trial", -sign * values[c.config_id][quality.name]))
     searched = [c for c in ordered if c.role == "trial"]
@@ -79,7 +81,7 @@ def table(configs: Sequence[Config], goals: Sequence[Objective], quality: Object
             cost=c.mean(cost) if cost else None,
             trainable=c.mean(TRAINABLE),
             error=model.standard_error(c.config_id),
-            half=model.interval(c.config_id),
+            ci95=model.ci95(c.config_id),
             versus_best=versus[c.config_id],
             test=c.mean(f"test/{quality.name.removeprefix('val/')}"),
             on_front=c.config_id in front,
@@ -113,11 +115,11 @@ def _values(config: Config, goals: Sequence[Objective], quality: Objective, mode
     return plain if is_cost(quality.name) else {**plain, quality.name: model.mean(config.config_id)}
 
 
-def _versus(config_id: str, best: str, sign: float, model: SeedModel) -> Difference:
+def _versus(config_id: str, best: str, sign: float, model: SeedModel) -> Estimate:
     if not best or config_id == best:
-        return Difference(0.0, 0.0 if best else math.inf, model.noise.dof)
+        return Estimate(0.0, 0.0 if best else math.inf, model.noise.dof)
     found = model.difference(config_id, best)
-    return Difference(sign * found.value, found.ci95, found.dof)
+    return Estimate(sign * found.value, found.ci95, found.dof)
 
 
 def grouped(rows: Sequence[Row], most: int) -> list[list[Row]]:

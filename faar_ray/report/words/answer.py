@@ -11,14 +11,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from faar_ray.objectives.constraint import Constraint, feasible
+from faar_ray.objectives.metrics import Objective
 from faar_ray.records import MEASURED, State, TrialResult
 from faar_ray.report.statistics.groups import (
     Config,
-    Goal,
-    Objective,
     complete_configs,
     is_cost,
-    named,
+    with_names,
 )
 from faar_ray.report.statistics.knee import Knee, knee_of
 from faar_ray.report.statistics.noise import Noise, Observation, SeedModel
@@ -52,7 +51,9 @@ def pooled_noise(results: Sequence[TrialResult], metric: str = "delta_m") -> Noi
     return _model(complete_configs(results), metric).noise
 
 
-def answer(results: Sequence[TrialResult], objectives: Sequence[Goal], limits: Sequence[Constraint] = ()) -> Answer:
+def build_answer(
+    results: Sequence[TrialResult], objectives: Sequence[Objective], limits: Sequence[Constraint] = ()
+) -> Answer:
     """Sum up a search.
 
     Args:
@@ -61,10 +62,10 @@ def answer(results: Sequence[TrialResult], objectives: Sequence[Goal], limits: S
             are left out.
         limits: trials of the search that break one are in no comparison.
     """
-    goals = tuple(Objective(o.name, o.goal) for o in objectives)
+    goals = tuple(objectives)
     quality = next((g for g in goals if not is_cost(g.name)), goals[0])
     kept = [r for r in results if r.role != "trial" or feasible(r.metrics, limits)]
-    configs = named([c for c in complete_configs(kept) if all(finite(c.mean(g.name)) for g in goals)])
+    configs = with_names([c for c in complete_configs(kept) if all(finite(c.mean(g.name)) for g in goals)])
     model = _model(configs, quality.name)
     rows = tuple(table(configs, goals, quality, model))
     cost = cost_metric(configs, goals, quality)
@@ -87,7 +88,7 @@ def answer(results: Sequence[TrialResult], objectives: Sequence[Goal], limits: S
     )
 
 
-def measured_names(goals: Sequence[Goal], limits: Sequence[Constraint]) -> list[str]:
+def measured_names(goals: Sequence[Objective], limits: Sequence[Constraint]) -> list[str]:
     """Objectives and constrained metrics that depend on the machine and on what else ran on it."""
     names = [*(goal.name for goal in goals), *(limit.metric for limit in limits)]
     return [name for name in dict.fromkeys(names) if name.startswith(MEASURED)]

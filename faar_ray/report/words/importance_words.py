@@ -10,7 +10,7 @@ from faar_ray.report.words.wording import label
 MOST_NAMED = 3
 
 
-def importance_words(found: Sequence[Importances]) -> Iterator[str]:
+def importance_sentences(found: Sequence[Importances]) -> Iterator[str]:
     """A sentence per objective, warnings first."""
     few = {one.trials for one in found if one.rows and one.trials < ENOUGH}
     for trials in few:
@@ -30,11 +30,13 @@ def _sentence(one: Importances) -> str:
         return (
             f"WARNING: importance for {name} is within the noise (sd {sd} over seeds): no parameter's effect is larger."
         )
-    text = f"{name}: {', '.join(map(_told, told[:MOST_NAMED]))}, beyond the seed noise (sd {sd} over seeds)"
+    text = (
+        f"{name}: {', '.join(map(_format_importance, told[:MOST_NAMED]))}, beyond the seed noise (sd {sd} over seeds)"
+    )
     rest = [row.parameter for row in one.rows if not row.beyond_noise]
     return f"{text}; the importance of {' and '.join(rest)} is within the noise." if rest else f"{text}."
 
 
-def _told(row: Importance) -> str:
+def _format_importance(row: Importance) -> str:
     where = f" over the {row.trials} trials that have it" if row.conditional else ""
     return f"{row.parameter} {row.share:.0%}{where} (a gap of {row.effect:.3g} between its best and worst values)"

@@ -10,15 +10,14 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Any
 
 import pyarrow as pa
-from scipy import stats
 
 from faar_ray.records import TrialResult
-from faar_ray.report.statistics.groups import complete_configs, named
-from faar_ray.report.statistics.noise import Difference
+from faar_ray.report.statistics.groups import Config, complete_configs, with_names
+from faar_ray.report.statistics.noise import Estimate, mean_of
 from faar_ray.report.words.wording import plus_minus
 
 METHOD, INIT_RANK = "method", "ranks.init_rank"
@@ -30,44 +29,34 @@ Values = Mapping[int, float]
 
 
 @dataclass(frozen=True)
-class Interval:
+class SeedSummary:
     """One configuration over its seeds."""
 
     name: str
     seeds: tuple[int, ...]
-    val: Difference
+    val: Estimate
     """Mean with the half width of its 95% interval."""
-    test: Difference
+    test: Estimate
     params: float
     """Mean of all trainable parameters; nan where unknown."""
 
 
-def intervals(results: Sequence[TrialResult], metric: str = "delta_m") -> list[Interval]:
+def seed_summaries(results: Sequence[TrialResult], metric: str = "delta_m") -> list[SeedSummary]:
     """Complete configurations, best first."""
     rows = []
-    for config in named(complete_configs(results)):
-        of = {t.seed: t.metrics for t in config.trials}
-        val, test = (mean_of(_by_seed(of, name)) for name in (metric, f"test/{metric}"))
+    for config in with_names(complete_configs(results)):
+        val, test = (mean_of(_values(config, name)) for name in (metric, f"test/{metric}"))
         params = config.mean("trainable_params")
-        rows.append(Interval(config.name, config.seeds, val, test, math.nan if params is None else params))
+        rows.append(SeedSummary(config.name, config.seeds, val, test, math.nan if params is None else params))
     return sorted(rows, key=lambda row: -row.val.value if math.isfinite(row.val.value) else math.inf)
 
 
-def mean_of(values: Values) -> Difference:
-    """Mean over seeds with its 95% half width by Student's t; infinite with one seed, nan with none."""
-    numbers = list(values.values())
-    if len(numbers) < 2:
-        return Difference(numbers[0] if numbers else math.nan, math.inf, 0)
-    half = float(stats.t.ppf(0.975, len(numbers) - 1)) * stdev(numbers) / math.sqrt(len(numbers))
-    return Difference(fmean(numbers), half, len(numbers) - 1)
-
-
-def paired(a: Values, b: Values) -> Difference:
+def paired(a: Values, b: Values) -> Estimate:
     """`a` minus `b` over their common seeds."""
-    return mean_of({seed: a[seed] - b[seed] for seed in sorted(a.keys() & b.keys())})
+    return mean_of([a[seed] - b[seed] for seed in sorted(a.keys() & b.keys())])
 
 
-def findings(results: Sequence[TrialResult], traces: Iterable[pa.Table]) -> Iterator[str]:
+def key_findings(results: Sequence[TrialResult], traces: Iterable[pa.Table]) -> Iterator[str]:
     """A sentence for each key finding that the rows can speak to.
 
     Args:
@@ -118,9 +107,11 @@ def _depth_and_task(rows: _Rows, trace: Sequence[Mapping[str, Any]]) -> Iterator
     shallow = _mean_rank(ended, seeds, lambda row: row["stage"] == 0)
     own = _mean_rank(ended, seeds, lambda row: row["task"] != "shared")
     shared = _mean_rank(ended, seeds, lambda row: row["task"] == "shared" and row["layer"] in also_task)
-    yield _told("Deeper layers keep larger ranks", paired(deep, shallow), "rank, last stage against first")
+    yield _format_finding("Deeper layers keep larger ranks", paired(deep, shallow), "rank, last stage against first")
     if own:
-        yield _told("Task-specific layers keep larger ranks", paired(own, shared), "rank, task adapters against shared")
+        yield _format_finding(
+            "Task-specific layers keep larger ranks", paired(own, shared), "rank, task adapters against shared"
+        )
 
 
 def _mean_rank(
@@ -139,7 +130,7 @@ def _dora_and_lora(rows: _Rows) -> Iterator[str]:
         return
     wins_low, wins_high = (found.is_significant and found.value > 0 for found in (low, high))
     verdict = "holds" if wins_low and not wins_high else "does not hold" if wins_high or _settled(low) else "is open"
-    gaps = f"{_said(low)} delta_m after PDRS, {_said(high)} at the fixed initial rank"
+    gaps = f"{_format_gap(low)} delta_m after PDRS, {_format_gap(high)} at the fixed initial rank"
     yield f"DoRA beats LoRA at low rank only: {verdict}. DoRA against LoRA {gaps}."
 
 
@@ -156,30 +147,30 @@ def _initial_rank(rows: _Rows) -> Iterator[str]:
     verdict = "holds" if inside else "does not hold" if outside else "is open"
     yield (
         f"The initial rank hardly matters (under {HARDLY:g} delta_m): {verdict}. The gap that may be widest is "
-        f"{_said(widest)} delta_m, {large} against {small}."
+        f"{_format_gap(widest)} delta_m, {large} against {small}."
     )
 
 
 def _consensus(rows: _Rows) -> Iterator[str]:
     gain = paired(rows.of("ts_pd"), rows.of("cw_sp"))
     if gain.dof:
-        yield _told("XT-Cons adds on top of CW-SP", gain, "delta_m")
+        yield _format_finding("XT-Cons adds on top of CW-SP", gain, "delta_m")
 
 
-def _told(claim: str, gap: Difference, unit: str) -> str:
+def _format_finding(claim: str, gap: Estimate, unit: str) -> str:
     verdict = "holds" if gap.is_significant and gap.value > 0 else "does not hold" if _settled(gap) else "is open"
-    return f"{claim}: {verdict}. {_said(gap)} {unit}."
+    return f"{claim}: {verdict}. {_format_gap(gap)} {unit}."
 
 
-def _settled(gap: Difference) -> bool:
+def _settled(gap: Estimate) -> bool:
     """Whether a positive difference that matters is ruled out."""
     return gap.dof > 0 and (gap.is_significant or gap.value + gap.ci95 < HARDLY / 2)
 
 
-def _said(gap: Difference) -> str:
+def _format_gap(gap: Estimate) -> str:
     sign = "+" if gap.value > 0 else ""
     return f"{sign}{plus_minus(gap.value, gap.ci95)} (95%, {gap.dof + 1} seeds)"
 
 
-def _by_seed(metrics: Mapping[int, Mapping[str, float]], name: str) -> dict[int, float]:
-    return {seed: values[name] for seed, values in metrics.items() if name in values}
+def _values(config: Config, metric: str) -> list[float]:
+    return [trial.metrics[metric] for trial in config.trials if metric in trial.metrics]

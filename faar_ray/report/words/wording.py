@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from faar_ray.objectives.constraint import Constraint
+from faar_ray.objectives.metrics import Objective
 from faar_ray.records import State
-from faar_ray.report.statistics.groups import Objective
 from faar_ray.report.statistics.knee import Knee
-from faar_ray.report.statistics.noise import Difference, Noise, SeedModel
+from faar_ray.report.statistics.noise import Estimate, Noise, SeedModel
 from faar_ray.report.statistics.table import ADAPTERS, TRAINABLE, Row
 
 LABELS = {
@@ -47,11 +47,11 @@ class AnswerInputs:
         """Configurations of the search, best first."""
         return [row for row in self.rows if row.role == "trial"]
 
-    def gain(self, row: Row, other: Row) -> Difference:
+    def gain(self, row: Row, other: Row) -> Estimate:
         """Quality of `row` against `other`, positive = better."""
-        sign = 1.0 if self.quality.goal == "maximize" else -1.0
+        sign = self.quality.sign
         found = self.model.difference(row.config_id, other.config_id)
-        return Difference(sign * found.value, found.ci95, found.dof)
+        return Estimate(sign * found.value, found.ci95, found.dof)
 
 
 def sentences(found: AnswerInputs) -> Iterator[str]:
@@ -69,7 +69,7 @@ def sentences(found: AnswerInputs) -> Iterator[str]:
         yield "No trial of the search finished: there is nothing to compare."
     if found.searched and found.outside:
         yield (
-            f"Of {_trials(found.states['COMPLETE'])}, {found.outside} {_s('break', found.outside)} "
+            f"Of {_trials(found.states['COMPLETE'])}, {found.outside} {_verb('break', found.outside)} "
             f"{_limits(found)}: no comparison and no front has them."
         )
     left_out = _left_out(found.states)
@@ -82,13 +82,13 @@ def label(metric: str) -> str:
     return LABELS.get(metric, metric)
 
 
-def axis(metric: str) -> str:
+def axis_label(metric: str) -> str:
     """A metric as an axis names it, with its unit."""
     unit = "%, mean gain over single-task" if metric == "delta_m" else UNITS.get(metric)
     return f"{label(metric)} ({unit})" if unit else label(metric)
 
 
-def amount(value: float, metric: str) -> str:
+def format_cost(value: float, metric: str) -> str:
     """A cost in words: `172k adapter parameters`, `23.4 ms step time`."""
     shown = f"{value:.3g} {UNITS[metric]}" if metric in UNITS else count(value)
     return f"{shown} {label(metric)}"
@@ -129,7 +129,7 @@ def _recommendation(found: AnswerInputs) -> str:
     value = pick.values[found.quality.name]
     what = f"{found.quality.name} {value:.2f}" if 0 < abs(value) < 1 else f"{found.quality.name} {value:.3g}"
     if pick.cost is not None:
-        what += f", {amount(pick.cost, found.cost_name)}"
+        what += f", {format_cost(pick.cost, found.cost_name)}"
     if len(found.searched) == 1:
         return f"Only {pick.name} finished ({what}): there is nothing to compare it with."
     if not found.model.noise.dof:
@@ -156,12 +156,12 @@ def _knee(found: AnswerInputs) -> Iterator[str]:
     knee = found.knee
     text = (
         f"The knee of the front is {names[knee.config_id]}: of its points the farthest from the line between its ends, "
-        f"{names[knee.ends[0]]} and {_second(names[knee.ends[1]], names[knee.ends[0]])} (both objectives scaled to "
+        f"{names[knee.ends[0]]} and {_drop_shared_key(names[knee.ends[1]], names[knee.ends[0]])} (both objectives scaled to "
     )
-    yield f"{text}the front, {knee.distance:.2g} of at most 0.71){_doubt(knee)}."
+    yield f"{text}the front, {knee.distance:.2g} of at most 0.71){_format_knee_noise(knee)}."
 
 
-def _doubt(knee: Knee) -> str:
+def _format_knee_noise(knee: Knee) -> str:
     if not math.isfinite(knee.noise):
         return "; by the numbers alone, the seed noise is unknown"
     return "; that is within the seed noise" if knee.distance <= knee.noise else ""
@@ -180,7 +180,7 @@ def _prices(found: AnswerInputs) -> Iterator[str]:
 def _price(found: AnswerInputs, row: Row, best: Row) -> str:
     gain, metric = row.versus_best, found.quality.name
     saved = saving(row, best, found.cost_name)
-    against = _second(best.name, row.name)
+    against = _drop_shared_key(best.name, row.name)
     if not math.isfinite(gain.ci95):
         loss = plus_minus(0.0 - gain.value, gain.ci95)
         return f"By the numbers alone, {row.name} costs {loss} {metric} against {against}{_and_saves(saved)}."
@@ -224,10 +224,10 @@ def _controls(found: AnswerInputs) -> Iterator[str]:
     """Each control against the recommended configuration, and against the one of the search nearest in cost."""
     pick = next(row for row in found.searched if row.recommended)
     for control in (row for row in found.rows if row.role == "control"):
-        text = f"Control {control.name} {_verdict(found, control, pick)}"
+        text = f"Control {control.name} {_compare_control(found, control, pick)}"
         nearest = _nearest(control, found.searched)
         if nearest is not None and nearest is not pick:
-            text += f"; at the nearest cost it {_verdict(found, control, nearest)}"
+            text += f"; at the nearest cost it {_compare_control(found, control, nearest)}"
         yield f"{text}."
 
 
@@ -247,7 +247,7 @@ def _nearest(control: Row, searched: Sequence[Row]) -> Row | None:
     return min(priced, key=lambda row: abs(math.log(row.cost or 1.0) - own))
 
 
-def _verdict(found: AnswerInputs, control: Row, rival: Row) -> str:
+def _compare_control(found: AnswerInputs, control: Row, rival: Row) -> str:
     gain, saved = found.gain(control, rival), saving(control, rival, found.cost_name)
     by, rest = f"{plus_minus(abs(gain.value), gain.ci95)} {found.quality.name}", _and_saves(saved)
     dearer, cheaper = saved is not None and saved[0] < -ALIKE, saved is not None and saved[0] > ALIKE
@@ -294,7 +294,7 @@ def _trials(number: int) -> str:
     return f"{number} finished trial{'s' if number != 1 else ''}"
 
 
-def _s(verb: str, number: int) -> str:
+def _verb(verb: str, number: int) -> str:
     return f"{verb}s" if number == 1 else verb
 
 
@@ -311,7 +311,7 @@ def _left_out(states: Mapping[State, int]) -> str:
     )
 
 
-def _second(name: str, first: str) -> str:
+def _drop_shared_key(name: str, first: str) -> str:
     """`name` after `first` was said: `rho 0.95` becomes `0.95` after `rho 0.8`."""
     key, _, value = name.partition(" ")
     plain = "," not in name + first and name.count(" ") == first.count(" ") == 1

@@ -22,8 +22,8 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from faar_ray.errors import DataError
+from faar_ray.objectives.metrics import Objective
 from faar_ray.records import TrialResult, result_of
-from faar_ray.tune.space.space import Objective
 
 RESULT = "result"
 STUDY_RESULT = "result/"

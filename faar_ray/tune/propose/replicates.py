@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from faar_ray.objectives.metrics import Objective
 from faar_ray.objectives.pareto import Points, nondominated_layers
 from faar_ray.records import TrialResult
-from faar_ray.tune.space.space import Objective
 
 
 def leading(finished: Sequence[TrialResult], objectives: Sequence[Objective], top: int) -> list[TrialResult]:

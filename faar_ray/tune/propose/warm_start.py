@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from faar_ray.config.paths import is_remote
 from faar_ray.config.quoting import quote_value
-from faar_ray.config.validation_messages import Issue, did_you_mean, faults_of, lines_of
+from faar_ray.config.validation_messages import Issue, did_you_mean, format_issues, issues_of
 from faar_ray.config.yaml_document import Document
 from faar_ray.errors import ConfigError, DataError
 from faar_ray.records import TrialResult
@@ -81,7 +81,7 @@ class OlderRunFault(ConfigError):
 
     def at(self, document: Document) -> ConfigError:
         """The same, with its place in what the user wrote."""
-        return ConfigError(lines_of((Issue(("warm_start", "from"), text) for text in self.texts), document))
+        return ConfigError(format_issues((Issue(("warm_start", "from"), text) for text in self.texts), document))
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ def read_older(space: SearchSpace, run: str) -> OlderRun:
         study = journal.read_journal(folder / "study.log")
         results, copied = journal.results(study), journal.copied(study)
     except ValidationError as error:
-        first = faults_of(error, SearchSpace, {})[0]
+        first = issues_of(error, SearchSpace, {})[0]
         raise OlderRunFault(f"{run}: its space.yaml is none of this version ({first.name}: {first.text})") from None
     except OlderRunFault:
         raise

@@ -13,13 +13,13 @@ from rich.table import Table
 from rich.text import Text
 
 from faar_ray.config.trial import TrialConfig
+from faar_ray.objectives.metrics import Objective
+from faar_ray.objectives.pareto import pareto_front
 from faar_ray.records import TrialResult
-from faar_ray.report.statistics.groups import pareto_front
 from faar_ray.report.statistics.table import Row, grouped
 from faar_ray.report.words.answer import Answer
-from faar_ray.report.words.key_findings import findings, intervals
+from faar_ray.report.words.key_findings import key_findings, seed_summaries
 from faar_ray.report.words.wording import UNITS, count, label, plus_minus
-from faar_ray.tune.space.space import Objective
 
 MOST_ROWS = 40
 """Configurations in a terminal."""
@@ -86,14 +86,14 @@ def show_list(console: Console, found: Answer, results: Sequence[TrialResult], t
     table.add_column("configuration", overflow="fold")
     for title in ("delta_m val", "delta_m test", "trainable", "seeds"):
         table.add_column(title, justify="right", no_wrap=True)
-    for row in intervals(results):
+    for row in seed_summaries(results):
         val, test = (plus_minus(of.value, of.ci95) for of in (row.val, row.test))
         table.add_row(row.name, val, test, count(row.params), str(len(row.seeds)))
     console.print()
     console.print(table)
     for sentence in found.sentences:
         console.print(Text(sentence))
-    if key := list(findings(results, [trace])):
+    if key := list(key_findings(results, [trace])):
         console.print(Text("\nKey findings of the FAAR paper, on these data:", "bold"))
         for sentence in key:
             console.print(Text(f"- {sentence}"))
@@ -103,7 +103,7 @@ def _cells(row: Row, found: Answer) -> list[str]:
     quality = found.quality.name
     return [
         row.name,
-        plus_minus(row.values[quality], row.half) if math.isfinite(row.half) else f"{row.values[quality]:.2f}",
+        plus_minus(row.values[quality], row.ci95) if math.isfinite(row.ci95) else f"{row.values[quality]:.2f}",
         "" if row.versus_best.value == 0 else plus_minus(row.versus_best.value, row.versus_best.ci95),
         "" if row.cost is None else count(row.cost) if found.cost_name not in UNITS else f"{row.cost:.3g}",
         "" if row.test is None else f"{row.test:.2f}",

@@ -1,10 +1,11 @@
-"""What a person sees while a search runs: one table of bounded height in a terminal, plain lines elsewhere."""
+"""The reporter for people: a live table of bounded height in a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Self
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -23,7 +24,7 @@ STYLES = {"running": "cyan", "complete": "green", "pruned": "yellow", "fail": "r
 
 @dataclass(slots=True)
 class Line:
-    """One job on the board."""
+    """One job as the table shows it."""
 
     job: Job
     started: float
@@ -35,13 +36,14 @@ class Line:
 
 
 class Progress:
-    """Watches the search_state; `quiet` says nothing but notes, a terminal gets a live table, everything else gets lines.
+    """A `Reporter` that writes to a console.
 
     Args:
         console: where to write.
-        objectives: metrics that are shown.
-        trials: of the budget.
-        verbosity: -1 quiet, 0, 1 every epoch too.
+        name: of the search.
+        objectives: metrics to show.
+        trials: budget of trials.
+        verbosity: -1 notes only; 0 starts and ends too, as a live table in a terminal; 1 every epoch too.
     """
 
     def __init__(self, console: Console, name: str, objectives: Sequence[str], trials: int, verbosity: int = 0) -> None:
@@ -51,12 +53,12 @@ class Progress:
         self.lines: dict[str, Line] = {}
         self.phase_text = ""
         self.backlog: Callable[[], int] = lambda: 0
-        """Writes that wait because MLflow is away."""
+        """Number of writes that are held back because MLflow is unavailable."""
         self.waiting: Callable[[], int] = lambda: 0
-        """Writes to MLflow that are still to be made."""
+        """Number of writes to MLflow that are still to be made."""
         self._live: Live | None = None
 
-    def __enter__(self) -> Progress:
+    def __enter__(self) -> Self:
         if self.verbosity >= 0 and self.console.is_terminal:
             self._live = Live(get_renderable=self._table, console=self.console, refresh_per_second=4)
             self._live.start()
@@ -69,34 +71,34 @@ class Progress:
             self._live = None
 
     def phase(self, text: str) -> None:
-        """Say what is done now, when no trial does it."""
+        """Show what the driver does now, outside trials."""
         self.phase_text = text
         if self._live is None and text:
-            self._say(text)
+            self._print(text)
 
     def machines(self, text: str, waiting: bool) -> None:
-        """Say that the search waits for machines, or that they came."""
+        """Show that the search waits for machines, or that they have come."""
         self.phase(text)
         if not waiting:
             self.phase_text = ""
 
     def note(self, text: str) -> None:
-        """Something that a person must read, even with -q."""
+        """Show what a person must read, even with -q."""
         self.console.print(Text(text, "yellow"), soft_wrap=True)
 
     def started(self, job: Job) -> None:
-        """A job was handed out."""
+        """A job was submitted."""
         self.phase_text = ""
         self.lines[job.trial_id] = Line(job, time.monotonic())
         if not job.cached:
-            self._say_of(job, "started")
+            self._print_of(job, "started")
 
     def epoch(self, job: Job, epoch: int, metrics: Mapping[str, float]) -> None:
         """A job finished an epoch."""
         line = self.lines[job.trial_id]
         line.epochs, line.metrics = epoch + 1, dict(metrics)
         if self.verbosity > 0:
-            self._say_of(job, f"epoch {epoch + 1}/{job.config.optim.epochs}  {self._values(line)}")
+            self._print_of(job, f"epoch {epoch + 1}/{job.config.optim.epochs}  {self._values(line)}")
 
     def ended(self, job: Job, result: TrialResult) -> None:
         """A job ended."""
@@ -104,22 +106,22 @@ class Progress:
         line.state, line.epochs, line.metrics = result.state.lower(), result.epochs, result.metrics
         line.seconds, line.reason = result.seconds, result.reason
         if result.state == "FAIL":
-            self._say_failure(f"{job.trial_id:<16} failed in {format_duration(line.seconds)}: {result.reason}")
+            self._print_failure(f"{job.trial_id:<16} failed in {format_duration(line.seconds)}: {result.reason}")
             return
         state = "from the cache" if job.cached else f"{line.state} in {format_duration(line.seconds)}"
-        self._say_of(job, "  ".join(part for part in (state, self._values(line), result.reason) if part))
+        self._print_of(job, "  ".join(part for part in (state, self._values(line), result.reason) if part))
 
-    def _say_of(self, job: Job, text: str) -> None:
-        self._say(f"{job.trial_id:<16} {text}  [{parameters(job)}]")
+    def _print_of(self, job: Job, text: str) -> None:
+        self._print(f"{job.trial_id:<16} {text}  [{parameters(job)}]")
 
-    def _say_failure(self, text: str) -> None:
-        """With its reason wherever it may be read: the table has no room for it, and -q no lines."""
+    def _print_failure(self, text: str) -> None:
+        """A failure with its reason, also where no lines are printed (live table, -q)."""
         if self._live is None and self.verbosity >= 0:
-            self._say(text)
+            self._print(text)
         else:
             self.note(text)
 
-    def _say(self, text: str) -> None:
+    def _print(self, text: str) -> None:
         if self._live is None and self.verbosity >= 0:
             stamp = format_duration(time.monotonic() - self.begun)
             self.console.print(Text(f"{stamp:>7}  {text}"), soft_wrap=True)
@@ -146,17 +148,17 @@ class Progress:
         return Group(self._headline(), table)
 
     def _visible(self) -> list[Line]:
-        room = min(MOST_ROWS, max(4, self.console.height - 4))
+        """All running jobs that fit, after the jobs that ended last."""
+        most = min(MOST_ROWS, max(4, self.console.height - 4))
         lines = list(self.lines.values())
-        running = [line for line in lines if line.state == "running"][:room]
+        running = [line for line in lines if line.state == "running"][:most]
         ended = [line for line in lines if line.state != "running"]
-        kept = ended[max(0, len(ended) - (room - len(running))) :]
-        return kept + running
+        return ended[max(0, len(ended) - (most - len(running))) :] + running
 
     def _cells(self, line: Line) -> list[Text]:
         style = STYLES.get(line.state, "")
-        now = time.monotonic() - line.started if line.state == "running" else line.seconds
-        state = f"{line.state} {format_duration(now)}" if not line.job.cached else "from the cache"
+        seconds = time.monotonic() - line.started if line.state == "running" else line.seconds
+        state = f"{line.state} {format_duration(seconds)}" if not line.job.cached else "from the cache"
         values = [metric(name, line.metrics[name]) if name in line.metrics else "" for name in self.shown]
         if line.job.role == "reference":
             values = [self._values(line).removeprefix("val/"), *values[1:]] if line.metrics else values
@@ -179,12 +181,12 @@ class Progress:
 
 
 def parameters(job: Job) -> str:
-    """What a job sets, shortened to the last part of each key; of a reference, its task."""
+    """The parameters of a job, keys cut to their last part; for a reference its task."""
     if job.role == "reference":
         return f"single task {job.config.data.tasks[0]}"
     values = [(key.split(".")[-1], value) for key, value in job.params.items()]
-    said = [f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in values]
-    return ", ".join(said + [f"seed {job.config.seed}"] * job.replicate) or "base"
+    parts = [f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in values]
+    return ", ".join(parts + [f"seed {job.config.seed}"] * job.replicate) or "base"
 
 
 def metric(name: str, value: float) -> str:

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from faar_ray.config.quoting import quote_value
 from faar_ray.config.trial import TrialConfig, with_dotted
-from faar_ray.config.validation_messages import Issue, did_you_mean, faults_of, unknown_key
+from faar_ray.config.validation_messages import Issue, did_you_mean, issues_of, unknown_key
 from faar_ray.tune.space.parameter import DEFAULTS, Parameter, Scalar, checked, is_one_of
 
 Parameters = Mapping[str, Parameter]
@@ -109,7 +109,7 @@ def trial_faults(base: Base, over: Mapping[str, Any] | None = None) -> list[Issu
     try:
         TrialConfig.resolve(base, **(over or {}))
     except ValidationError as error:
-        return faults_of(error, TrialConfig, with_dotted(base, over or {}))
+        return issues_of(error, TrialConfig, with_dotted(base, over or {}))
     return []
 
 
@@ -185,7 +185,7 @@ def _invalid(name: str, value: Scalar) -> str:
         TrialConfig.model_validate(raw)
     except ValidationError as error:
         own = (detail["type"] != "value_error" or detail["loc"] == (*name.split("."),) for detail in error.errors())
-        return faults_of(error, TrialConfig, raw)[0].text if any(own) else ""  # else it does not fit the defaults alone
+        return issues_of(error, TrialConfig, raw)[0].text if any(own) else ""  # else it does not fit the defaults alone
     return ""
 
 

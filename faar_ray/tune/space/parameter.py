@@ -11,7 +11,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from faar_ray.config.quoting import KeyPath, quote_value
 from faar_ray.config.trial import Section, TrialConfig, with_dotted
-from faar_ray.config.validation_messages import Issue, faults_of, raise_issues, rule, unknown_key
+from faar_ray.config.validation_messages import Issue, issues_of, raise_issues, rule, unknown_key
 
 Scalar = bool | int | float | str
 Number = int | float
@@ -162,7 +162,7 @@ def checked(
         try:
             kinds.add(type(TrialConfig.resolve(base, **config).dotted()[key]))
         except ValidationError as error:
-            for fault in faults_of(error, TrialConfig, with_dotted(base, config)):
+            for fault in issues_of(error, TrialConfig, with_dotted(base, config)):
                 own = fault.name == key
                 rule, said = (fault.text, sample) if own else (f"{fault.name}: {fault.text}", config)
                 faults.setdefault(

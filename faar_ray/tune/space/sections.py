@@ -10,20 +10,12 @@ from faar_ray.config.quoting import quote_value
 from faar_ray.config.run_sections import Count, Resources
 from faar_ray.config.trial import Positive, Section
 from faar_ray.config.validation_messages import did_you_mean, rule
-from faar_ray.objectives.metrics import Goal
 from faar_ray.tune.propose.samplers import SAMPLERS
 from faar_ray.tune.space.parameter import Scalar
 
 SECONDS = {"s": 1, "m": 60, "h": 3600}
 FRONT = "front"
 WallTime = Annotated[str, Field(pattern=r"^[0-9]{1,6}(\.[0-9]{1,6})?[smh]$"), rule("a time such as 90s, 10m or 2h")]
-
-
-class Objective(Section):
-    """A metric to optimise."""
-
-    name: str = Field(description="Metric, e.g. delta_m, trainable_params, time/step_ms, val/semseg/miou.")
-    goal: Goal = Field(description="Which way is better.")
 
 
 class Replicates(Section):

@@ -15,15 +15,15 @@ from pydantic import (
     model_validator,
 )
 
-from faar_ray.config.overrides import overridden
+from faar_ray.config.overrides import apply_overrides
 from faar_ray.config.quoting import KeyPath, quote_value
 from faar_ray.config.run_sections import FolderName, Storage, Tracking
 from faar_ray.config.trial import Positive, Section, TrialConfig
 from faar_ray.config.validation_messages import (
     Issue,
     did_you_mean,
-    faults_of,
-    lines_of,
+    format_issues,
+    issues_of,
     raise_issues,
     reference_faults,
     unknown_key,
@@ -31,8 +31,8 @@ from faar_ray.config.validation_messages import (
 )
 from faar_ray.config.yaml_document import Document, read_yaml
 from faar_ray.errors import ConfigError
-from faar_ray.objectives.constraint import Constraint, parsed
-from faar_ray.objectives.metrics import TASK_METRICS, Goal, goal_of, metric_names
+from faar_ray.objectives.constraint import Constraint, parse_constraint
+from faar_ray.objectives.metrics import TASK_METRICS, Goal, Objective, goal_of, metric_names
 from faar_ray.tune.space.conditions import incompatible_pairs, normalised, possible_values, trial_faults
 from faar_ray.tune.space.initial_points import list_length, planned, point_faults, priors
 from faar_ray.tune.space.parameter import DEFAULTS, Parameter, Scalar
@@ -47,7 +47,6 @@ from faar_ray.tune.space.rules import (
 from faar_ray.tune.space.sections import (
     Budget,
     Failure,
-    Objective,
     SchedulerConfig,
     SearchConfig,
     SearchResources,
@@ -221,7 +220,7 @@ class SearchSpace(Section):
     @property
     def limits(self) -> tuple[Constraint, ...]:
         """The constraints, parsed."""
-        return tuple(constraint for text in self.constraints if (constraint := parsed(text)) is not None)
+        return tuple(constraint for text in self.constraints if (constraint := parse_constraint(text)) is not None)
 
     def goal(self, metric: str) -> Goal:
         """Which way is better: as the objectives say, else by the metric's nature."""
@@ -263,7 +262,7 @@ def _faults_of_valid_parameters(raw: Any, base: dict[str, Any]) -> Iterator[Issu
 
 
 def _constraint_fault(text: str, info: ValidationInfo) -> str:
-    constraint = parsed(text)
+    constraint = parse_constraint(text)
     if constraint is None:
         return f"must read `metric <= number` or `metric >= number`, got {quote_value(text)}"
     return _unknown_metric(constraint.metric, info)
@@ -299,7 +298,7 @@ def _fewest_epochs(info: ValidationInfo) -> int:
 
 def read_document(path: Path, overrides: Sequence[str] = ()) -> Document:
     """A search-space file with `key=value` overrides on top, not yet checked."""
-    return overridden(read_yaml(path), overrides, space_path)
+    return apply_overrides(read_yaml(path), overrides, space_path)
 
 
 def read_space(path: Path, overrides: Sequence[str] = ()) -> SearchSpace:
@@ -321,7 +320,7 @@ def space_of(document: Document) -> SearchSpace:
     try:
         return SearchSpace.model_validate(document.data)
     except ValidationError as error:
-        raise ConfigError(lines_of(faults_of(error, SearchSpace, document.data), document)) from None
+        raise ConfigError(format_issues(issues_of(error, SearchSpace, document.data), document)) from None
 
 
 def space_path(key: str, data: dict[str, Any]) -> KeyPath:

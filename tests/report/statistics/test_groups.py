@@ -7,16 +7,9 @@ from hypothesis import strategies as st
 
 from faar_ray.records import Role, State, TrialResult
 from faar_ray.report.statistics.groups import (
-    Objective,
     complete_configs,
-    named,
-    names_of,
-    pareto_front,
-)
-
-UP, DOWN = Objective("delta_m", "maximize"), Objective("trainable_params", "minimize")
-points = st.dictionaries(
-    st.text("abcdefgh", min_size=1, max_size=2), st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=1
+    short_names,
+    with_names,
 )
 
 
@@ -24,32 +17,6 @@ def trial(
     config: str, seed: int = 0, value: float = 0.0, state: State = "COMPLETE", role: Role = "trial"
 ) -> TrialResult:
     return TrialResult(f"{config}-s{seed}", config, seed, role, state, {"p": config}, {"delta_m": value}, 1.0, 1)
-
-
-def beats(a: tuple[int, int], b: tuple[int, int]) -> bool:
-    return a[0] >= b[0] and a[1] <= b[1] and a != b
-
-
-@given(points)
-def test_the_front_is_exactly_what_nothing_beats(found: dict[str, tuple[int, int]]) -> None:
-    front = pareto_front(found, [UP, DOWN])
-
-    assert front == {k for k, v in found.items() if not any(beats(o, v) for o in found.values())}
-    assert front
-
-
-@given(points)
-def test_what_is_off_the_front_is_beaten_by_something_on_it(found: dict[str, tuple[int, int]]) -> None:
-    front = pareto_front(found, [UP, DOWN])
-
-    assert all(any(beats(found[f], v) for f in front) for k, v in found.items() if k not in front)
-
-
-@given(st.dictionaries(st.text("ab"), st.integers(0, 9), min_size=1))
-def test_one_objective_leaves_the_best(found: dict[str, int]) -> None:
-    front = pareto_front({k: [v] for k, v in found.items()}, [UP])
-
-    assert {found[k] for k in front} == {max(found.values())}
 
 
 def test_only_complete_trials_that_are_no_references_count() -> None:
@@ -73,7 +40,7 @@ def test_of_a_seed_that_ran_twice_the_last_counts() -> None:
 
 
 def test_names_say_what_varies_with_as_many_digits_as_it_takes() -> None:
-    found = names_of(
+    found = short_names(
         {"a": {"pdrs.rho": 0.99501, "k": 8}, "b": {"pdrs.rho": 0.99502, "k": 8}, "c": {"pdrs.rho": 0.5, "k": 8}}
     )
 
@@ -81,7 +48,7 @@ def test_names_say_what_varies_with_as_many_digits_as_it_takes() -> None:
 
 
 def test_names_leave_out_what_a_configuration_does_not_have() -> None:
-    found = names_of(
+    found = short_names(
         {"a": {"kind": "hrnet"}, "b": {"kind": "ts_pd", "cutoff": 0.5}, "c": {"kind": "ts_pd", "cutoff": 0.7}}
     )
 
@@ -89,7 +56,7 @@ def test_names_leave_out_what_a_configuration_does_not_have() -> None:
 
 
 def test_keys_with_one_last_part_stay_dotted() -> None:
-    assert names_of({"a": {"x.lr": 1, "y.lr": 1}, "b": {"x.lr": 2, "y.lr": 3}})["a"] == "x.lr 1, y.lr 1"
+    assert short_names({"a": {"x.lr": 1, "y.lr": 1}, "b": {"x.lr": 2, "y.lr": 3}})["a"] == "x.lr 1, y.lr 1"
 
 
 @given(
@@ -98,7 +65,7 @@ def test_keys_with_one_last_part_stay_dotted() -> None:
     )
 )
 def test_names_are_unique(params: dict[str, dict[str, Any]]) -> None:
-    found = names_of(params)
+    found = short_names(params)
 
     assert len(set(found.values())) == len(params)
     assert all(found.values())
@@ -112,4 +79,4 @@ def test_controls_are_named_by_all_they_set() -> None:
         for rank in (4, 16)
     ]
 
-    assert [c.name for c in named(complete_configs(rows))] == ["dora, init_rank 4", "dora, init_rank 16"]
+    assert [c.name for c in with_names(complete_configs(rows))] == ["dora, init_rank 4", "dora, init_rank 16"]

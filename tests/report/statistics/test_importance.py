@@ -11,12 +11,12 @@ import pytest
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
+from faar_ray.objectives.metrics import Objective
 from faar_ray.report.plots.importance_plot import plot_importance
-from faar_ray.report.source import ended_order, read_study
-from faar_ray.report.statistics.groups import Objective
+from faar_ray.report.source import ended_order, read_journal_or_none
 from faar_ray.report.statistics.importance import Importances, importances
 from faar_ray.report.statistics.noise import Noise
-from faar_ray.report.words.importance_words import importance_words
+from faar_ray.report.words.importance_words import importance_sentences
 
 Objectives = Callable[[optuna.Trial], tuple[float, float]]
 
@@ -41,13 +41,13 @@ def journal(folder: Path, trials: int, objectives: Objectives = two) -> optuna.S
     unfinished = study.ask()
     objectives(unfinished)
     study.tell(unfinished, state=optuna.trial.TrialState.PRUNED)
-    read = read_study(folder)
+    read = read_journal_or_none(folder)
     assert read is not None
     return read
 
 
 def of(study: optuna.Study, sd: float = 0.3, dof: int = 6) -> list[Importances]:
-    goals = [Objective("delta_m", "maximize"), Objective("trainable_params", "minimize")]
+    goals = [Objective(name="delta_m", goal="maximize"), Objective(name="trainable_params", goal="minimize")]
     return importances(study, goals, {g.name: Noise(g.name, sd, dof, True, sd, dof) for g in goals})
 
 
@@ -68,17 +68,17 @@ def test_a_conditional_parameter_is_judged_where_it_is_active(tmp_path: Path) ->
 
     assert row.conditional
     assert row.trials == sum("k" in t.params for t in study.trials if t.state == optuna.trial.TrialState.COMPLETE)
-    assert f"over the {row.trials} trials that have it" in " ".join(importance_words(of(study)))
+    assert f"over the {row.trials} trials that have it" in " ".join(importance_sentences(of(study)))
 
 
 def test_large_noise_is_warned_of(tmp_path: Path) -> None:
-    (said, _) = importance_words(of(journal(tmp_path, 40), sd=50.0))
+    (said, _) = importance_sentences(of(journal(tmp_path, 40), sd=50.0))
 
     assert said.startswith("WARNING: importance for delta_m is within the noise")
 
 
 def test_unknown_noise_and_few_trials_are_warned_of(tmp_path: Path) -> None:
-    said = list(importance_words(of(journal(tmp_path, 6), sd=np.nan, dof=0)))
+    said = list(importance_sentences(of(journal(tmp_path, 6), sd=np.nan, dof=0)))
 
     assert said[0].startswith("WARNING: 6 finished trials are too few")
     assert "seed noise of delta_m is unknown" in said[1]
@@ -109,8 +109,8 @@ def test_older_runs_of_other_ranges_refuse_it(tmp_path: Path) -> None:
 
 
 def test_the_journal_knows_when_trials_ended_and_may_be_away_or_broken(tmp_path: Path) -> None:
-    assert read_study(tmp_path) is None
+    assert read_journal_or_none(tmp_path) is None
     assert ended_order(None) == {}
     assert ended_order(journal(tmp_path, 3))["t2"] == 2
     (tmp_path / "study.log").write_text("{}\n{]\n")
-    assert read_study(tmp_path) is None
+    assert read_journal_or_none(tmp_path) is None

@@ -4,15 +4,15 @@ import math
 
 import pytest
 
+from faar_ray.objectives.metrics import Objective
 from faar_ray.records import TrialResult
-from faar_ray.report.statistics.groups import Objective
-from faar_ray.report.words.answer import Answer, answer
+from faar_ray.report.words.answer import Answer, build_answer
 
-GOALS = [Objective("delta_m", "maximize"), Objective("trainable_params", "minimize")]
+GOALS = [Objective(name="delta_m", goal="maximize"), Objective(name="trainable_params", goal="minimize")]
 
 
 def found(points: dict[str, tuple[float, float]], noise: float = 0.01, seeds: int = 2) -> Answer:
-    return answer(
+    return build_answer(
         [
             TrialResult(
                 f"{name}-s{s}", name, s, "trial", "COMPLETE", {"name": name},

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 from faar_ray.objectives.constraint import Constraint
+from faar_ray.objectives.metrics import Objective
 from faar_ray.records import State, TrialResult
-from faar_ray.report.statistics.groups import Objective
-from faar_ray.report.statistics.over_time import over_time, time_words, write_over_time
+from faar_ray.report.statistics.over_time import over_time, over_time_caption, write_over_time
 
-UP, DOWN = Objective("delta_m", "maximize"), Objective("trainable_params", "minimize")
+UP, DOWN = Objective(name="delta_m", goal="maximize"), Objective(name="trainable_params", goal="minimize")
 SMALL = Constraint(metric="trainable_params", sign="<=", limit=100)
 
 
@@ -31,7 +31,7 @@ def test_only_feasible_finished_trials_move_it_and_all_spend_epochs() -> None:
     assert found == pytest.approx([10, 10, 11 * 20, 11 * 20, 11 * 20 + 6 * 90])
     assert [step.epochs for step in traced.steps] == [6, 8, 14, 20, 26]
     assert traced.box == pytest.approx(11 * 110)
-    assert "Reference point: delta_m -1, trainable_params 110" in time_words(traced)
+    assert "Reference point: delta_m -1, trainable_params 110" in over_time_caption(traced)
 
 
 def test_trials_count_in_the_order_in_which_they_ended() -> None:

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from faar_ray.objectives.metrics import Objective
 from faar_ray.records import Role, State, TrialResult
-from faar_ray.report.statistics.groups import Objective
-from faar_ray.report.words.answer import Answer, answer, pooled_noise
+from faar_ray.report.words.answer import Answer, build_answer, pooled_noise
 from faar_ray.report.words.wording import count, plus_minus
 
-UP, DOWN = Objective("delta_m", "maximize"), Objective("trainable_params", "minimize")
+UP, DOWN = Objective(name="delta_m", goal="maximize"), Objective(name="trainable_params", goal="minimize")
 BOTH = [UP, DOWN]
 
 
@@ -48,7 +48,7 @@ def said(found: Answer) -> str:
 
 
 def test_a_difference_outside_the_noise_is_priced() -> None:
-    found = answer(search(), BOTH)
+    found = build_answer(search(), BOTH)
 
     assert re.search(
         r"rho_shared 0\.8 costs 1\.\d+ ± 0\.\d+ delta_m against 0\.99 and saves 52% of the adapter", said(found)
@@ -56,7 +56,7 @@ def test_a_difference_outside_the_noise_is_priced() -> None:
 
 
 def test_a_difference_inside_the_noise_names_no_winner_but_the_cheaper() -> None:
-    found = answer(search(), BOTH)
+    found = build_answer(search(), BOTH)
 
     assert "rho_shared 0.95 and 0.99 cannot be told apart" in said(found)
     assert "the cheaper is rho_shared 0.95, with 19% fewer adapter parameters" in said(found)
@@ -65,7 +65,7 @@ def test_a_difference_inside_the_noise_names_no_winner_but_the_cheaper() -> None
 
 
 def test_without_repeats_it_says_that_noise_is_unknown_and_recommends_nothing() -> None:
-    found = answer(search(seeds=1), BOTH)
+    found = build_answer(search(seeds=1), BOTH)
 
     assert "noise is unknown" in found.sentences[0]
     assert "0 degrees of freedom" in said(found)
@@ -74,7 +74,7 @@ def test_without_repeats_it_says_that_noise_is_unknown_and_recommends_nothing() 
 
 
 def test_noise_is_printed_with_its_degrees_of_freedom() -> None:
-    found = answer(search(), BOTH)
+    found = build_answer(search(), BOTH)
 
     assert "(3 degrees of freedom)" in said(found)
     assert found.noise == pooled_noise(search())
@@ -82,7 +82,7 @@ def test_noise_is_printed_with_its_degrees_of_freedom() -> None:
 
 
 def test_a_control_that_is_better_and_cheaper_wins_in_the_first_sentence() -> None:
-    found = answer([*search(), *control(3.0, 100_000)], BOTH)
+    found = build_answer([*search(), *control(3.0, 100_000)], BOTH)
 
     assert found.sentences[0].startswith("Of the searched configurations take")
     assert found.sentences[0].endswith("but a control wins over it: dora.")
@@ -92,7 +92,7 @@ def test_a_control_that_is_better_and_cheaper_wins_in_the_first_sentence() -> No
 
 
 def test_a_control_that_cannot_be_told_apart_and_is_cheaper_wins_on_cost_only() -> None:
-    found = answer([*search(), *control(-0.05, 100_000)], BOTH)
+    found = build_answer([*search(), *control(-0.05, 100_000)], BOTH)
 
     assert re.search(
         r"Control dora cannot be told apart from rho_shared 0\.95 .*saves 71%.*it wins on cost", said(found)
@@ -100,14 +100,16 @@ def test_a_control_that_cannot_be_told_apart_and_is_cheaper_wins_on_cost_only() 
 
 
 def test_a_control_that_is_better_and_dearer_is_said_to_be_both() -> None:
-    found = answer([*search(), *control(3.0, 680_000)], BOTH)
+    found = build_answer([*search(), *control(3.0, 680_000)], BOTH)
 
     assert re.search(r"Control dora beats rho_shared 0\.95 by .*, but needs 100% more adapter parameters", said(found))
     assert "wins" not in said(found)
 
 
 def test_a_control_that_is_worse_loses() -> None:
-    assert "Control dora is worse than rho_shared 0.95 by" in said(answer([*search(), *control(-9.0, 680_000)], BOTH))
+    assert "Control dora is worse than rho_shared 0.95 by" in said(
+        build_answer([*search(), *control(-9.0, 680_000)], BOTH)
+    )
 
 
 def test_full_fine_tuning_does_not_win_for_having_no_adapters() -> None:
@@ -115,7 +117,7 @@ def test_full_fine_tuning_does_not_win_for_having_no_adapters() -> None:
     for row in rows:
         row.metrics["trainable_params"] = 3.4e6
 
-    found = said(answer([*search(), *rows], BOTH))
+    found = said(build_answer([*search(), *rows], BOTH))
 
     assert re.search(r"Control full_ft .*needs \d+% more trainable parameters", found)
     assert "wins" not in found
@@ -126,7 +128,7 @@ def test_a_searched_configuration_without_adapters_is_priced_by_all_that_trains(
     for row in rows:
         row.metrics["trainable_params"] = 3.4e6
 
-    found = answer([*search(), *rows], BOTH)
+    found = build_answer([*search(), *rows], BOTH)
 
     assert found.cost_name == "trainable_params"
     assert found.recommended == "0.95"
@@ -135,14 +137,14 @@ def test_a_searched_configuration_without_adapters_is_priced_by_all_that_trains(
 def test_of_two_that_cost_the_same_but_for_a_trifle_the_better_is_recommended() -> None:
     rows = [trial(n, s, v + 2 * s + 0.05 * (-1) ** s * i, a) for i, (n, v, a) in enumerate(ALIKE) for s in range(3)]
 
-    assert answer(rows, BOTH).recommended == "0.9"
+    assert build_answer(rows, BOTH).recommended == "0.9"
 
 
 ALIKE = [("0.9", 0.0, 100_000.0), ("0.8", -0.02, 99_990.0)]
 
 
 def test_controls_are_beside_the_front_and_never_on_it() -> None:
-    found = answer([*search(), *control(30.0, 1.0)], BOTH)
+    found = build_answer([*search(), *control(30.0, 1.0)], BOTH)
 
     assert [r.name for r in found.rows if r.on_front] == [
         "rho_shared 0.99",
@@ -158,7 +160,7 @@ def test_controls_are_beside_the_front_and_never_on_it() -> None:
 def test_a_trial_that_did_not_finish_changes_nothing_but_the_last_sentence(state: State) -> None:
     extra = trial("0.5", 0, 99.0, 1.0, state=state)
 
-    plain, found = answer(search(), BOTH), answer([*search(), extra], BOTH)
+    plain, found = build_answer(search(), BOTH), build_answer([*search(), extra], BOTH)
 
     assert found.rows == plain.rows
     assert found.sentences[:-1] == plain.sentences
@@ -166,7 +168,7 @@ def test_a_trial_that_did_not_finish_changes_nothing_but_the_last_sentence(state
 
 
 def test_a_table_row_shows_differences_that_the_means_have() -> None:
-    rows = {r.name: r for r in answer(search()[:-1], BOTH).rows}  # rho 0.99 on seed 0 only
+    rows = {r.name: r for r in build_answer(search()[:-1], BOTH).rows}  # rho 0.99 on seed 0 only
 
     gap = rows["rho_shared 0.3"].values["delta_m"] - rows["rho_shared 0.95"].values["delta_m"]
     versus = rows["rho_shared 0.3"].versus_best.value - rows["rho_shared 0.95"].versus_best.value
@@ -175,7 +177,7 @@ def test_a_table_row_shows_differences_that_the_means_have() -> None:
 
 
 def test_one_objective_is_enough() -> None:
-    found = answer([trial(str(r), s, r + 0.01 * s * r, None) for r in (0.3, 0.6, 0.9) for s in (0, 1)], [UP])
+    found = build_answer([trial(str(r), s, r + 0.01 * s * r, None) for r in (0.3, 0.6, 0.9) for s in (0, 1)], [UP])
 
     assert found.recommended == found.best == "0.9"
     assert found.cost_name == ""
@@ -186,7 +188,7 @@ def test_a_metric_to_minimise_is_priced_with_the_right_sign() -> None:
     rows = [trial(n, s, 0.0, size, val__depth__rmse=v + 0.001 * s * size / 200)
             for n, v, size in [("0.5", 1.5, 100.0), ("0.9", 1.0, 200.0)] for s in (0, 1, 2)]  # fmt: skip
 
-    found = answer(rows, [Objective("val/depth/rmse", "minimize"), DOWN])
+    found = build_answer(rows, [Objective(name="val/depth/rmse", goal="minimize"), DOWN])
 
     assert found.best == "0.9"
     assert re.search(r"rho_shared 0\.5 costs 0\.\d+ ± \S+ val/depth/rmse against 0\.9 and saves 50%", said(found))
@@ -199,7 +201,7 @@ def test_three_objectives_and_any_parameters() -> None:
         for i in range(3) for s in (0, 1)
     ]  # fmt: skip
 
-    found = answer(rows, [UP, DOWN, Objective("time/step_ms", "minimize")])
+    found = build_answer(rows, [UP, DOWN, Objective(name="time/step_ms", goal="minimize")])
 
     assert len([r for r in found.rows if r.on_front]) == 3
     assert "lr 0.1 costs" in said(found)
@@ -208,26 +210,26 @@ def test_three_objectives_and_any_parameters() -> None:
 
 def test_nothing_finished_is_an_answer_too() -> None:
     for rows in ([], [trial("0.5", 0, 1.0, 1.0, state="FAIL")]):
-        found = answer(rows, BOTH)
+        found = build_answer(rows, BOTH)
         assert found.recommended is None
         assert found.sentences[0] == "No trial of the search finished: there is nothing to compare."
 
 
 def test_only_controls_finished() -> None:
-    found = answer(control(1.0, 5.0), BOTH)
+    found = build_answer(control(1.0, 5.0), BOTH)
 
     assert found.best is None
     assert not math.isfinite(found.rows[0].versus_best.ci95)
 
 
 def test_a_single_configuration_is_not_called_best() -> None:
-    assert answer(search()[:2], BOTH).sentences[0].startswith("Only rho_shared 0.3 finished")
+    assert build_answer(search()[:2], BOTH).sentences[0].startswith("Only rho_shared 0.3 finished")
 
 
 def test_a_trial_without_the_objective_is_left_out() -> None:
     rows = [*search(), trial("0.7", 0, math.nan, 1.0)]
 
-    assert all(r.config_id != "0.7" for r in answer(rows, BOTH).rows)
+    assert all(r.config_id != "0.7" for r in build_answer(rows, BOTH).rows)
 
 
 values = st.floats(-20, 20).map(lambda x: round(x, 2))
@@ -247,7 +249,7 @@ def results(table: Mapping[str, tuple[dict[int, float], int]], role: Role = "tri
 def test_the_recommended_is_never_told_apart_from_the_best_and_none_of_those_is_cheaper(
     table: dict[str, tuple[dict[int, float], int]],
 ) -> None:
-    found = answer(results(table), BOTH)
+    found = build_answer(results(table), BOTH)
     pick = next(r for r in found.rows if r.recommended)
 
     assert not pick.versus_best.is_significant
@@ -264,7 +266,7 @@ def test_whatever_came_in_every_sentence_is_a_sentence(
 ) -> None:
     others = [r for r in results({f"0.0{k[2:]}": v for k, v in controls.items()}, "control")]
 
-    for sentence in answer([*results(table), *others], BOTH).sentences:
+    for sentence in build_answer([*results(table), *others], BOTH).sentences:
         assert sentence.endswith(".")
         assert not re.search(r"\bnan\b|\binf\b|None|-0\.0\b|  |\.\.", sentence), sentence
 
@@ -276,7 +278,7 @@ def test_the_order_of_trials_does_not_matter(table: dict[str, tuple[dict[int, fl
     shuffled = list(rows)
     dice.shuffle(shuffled)
 
-    one, other = answer(rows, BOTH), answer(shuffled, BOTH)
+    one, other = build_answer(rows, BOTH), build_answer(shuffled, BOTH)
 
     assert {r.config_id for r in one.rows if r.on_front} == {r.config_id for r in other.rows if r.on_front}
     assert one.noise.dof == other.noise.dof

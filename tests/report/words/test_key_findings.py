@@ -10,7 +10,8 @@ import pytest
 from scipy import stats
 
 from faar_ray.records import TrialResult
-from faar_ray.report.words.key_findings import findings, intervals, mean_of, paired
+from faar_ray.report.statistics.noise import mean_of
+from faar_ray.report.words.key_findings import key_findings, paired, seed_summaries
 
 SEEDS = range(5)
 NOISE = (0.0, 1.0, -1.0, 2.0, -2.0)
@@ -46,19 +47,21 @@ def trace(results: list[TrialResult], rank: Any) -> list[dict[str, Any]]:
 
 
 def said(results: list[TrialResult], rows: list[dict[str, Any]] | None = None) -> dict[str, str]:
-    return dict(sentence.split(": ", 1) for sentence in findings(results, [pa.Table.from_pylist(rows)] if rows else []))
+    return dict(
+        sentence.split(": ", 1) for sentence in key_findings(results, [pa.Table.from_pylist(rows)] if rows else [])
+    )
 
 
 def test_an_interval_is_students_over_the_seeds() -> None:
-    found = mean_of({0: 1.0, 1: 2.0, 2: 6.0})
+    found = mean_of([1.0, 2.0, 6.0])
     low, high = stats.t.interval(0.95, 2, loc=3.0, scale=stats.sem([1.0, 2.0, 6.0]))
     assert found.value - found.ci95 == pytest.approx(low)
     assert found.value + found.ci95 == pytest.approx(high)
 
 
 def test_one_seed_has_no_interval_and_none_has_no_mean() -> None:
-    assert math.isinf(mean_of({0: 1.0}).ci95)
-    assert math.isnan(mean_of({}).value)
+    assert math.isinf(mean_of([1.0]).ci95)
+    assert math.isnan(mean_of([]).value)
 
 
 def test_pairing_takes_the_seeds_own_effect_out_and_uses_common_seeds_only() -> None:
@@ -69,7 +72,7 @@ def test_pairing_takes_the_seeds_own_effect_out_and_uses_common_seeds_only() -> 
 
 
 def test_rows_are_sorted_and_hold_val_test_and_cost() -> None:
-    rows = intervals([*trials("lora", 1.0), *trials("faar", 2.0)])
+    rows = seed_summaries([*trials("lora", 1.0), *trials("faar", 2.0)])
     assert [row.name for row in rows] == ["faar", "lora"]
     assert rows[0].val.value == pytest.approx(2.0)
     assert rows[0].test.value == pytest.approx(1.0)

@@ -14,7 +14,7 @@ from torch.multiprocessing.spawn import spawn
 
 from faar_ray.config.trial import TrialConfig
 from faar_ray.errors import StorageError
-from faar_ray.records import MEASURED, EpochRecord
+from faar_ray.records import MEASURED, EpochRecord, RankRecord
 from faar_ray.storage.run_location import RunLocation
 from faar_ray.train.checkpoint import checkpoint_path
 from faar_ray.train.fit import fit
@@ -98,9 +98,18 @@ def test_workers_that_compute_a_step_in_parts_hold_the_same_bases(tmp_path: Path
 def test_in_fp32_two_workers_have_the_ranks_of_one_and_metrics_nearby(tmp_path: Path) -> None:
     tame = {"optim.lr": 1e-4, "optim.decoder_lr": 2e-4, "optim.epochs": 2}
     one, two = (run(tmp_path / str(workers), workers, tame) for workers in (1, 2))
-    assert [[row.rank for row in record.ranks] for record in two[0]] == [[r.rank for r in rec.ranks] for rec in one[0]]
-    theirs = {name: value for name, value in one[0][-1].metrics.items() if not name.startswith(MEASURED)}
-    assert {name: two[0][-1].metrics[name] for name in theirs} == pytest.approx(theirs, rel=1e-3, abs=0.05)  # mIoU in %
+    for ours, theirs in zip(two[0], one[0], strict=True):
+        pairs = [pair for pair in zip(ours.ranks, theirs.ranks, strict=True) if not near_threshold(pair[1])]
+        assert len(pairs) > 0.8 * len(theirs.ranks)
+        assert [row.rank for row, _ in pairs] == [row.rank for _, row in pairs]
+    values = {name: value for name, value in one[0][-1].metrics.items() if not name.startswith(MEASURED)}
+    assert {name: two[0][-1].metrics[name] for name in values} == pytest.approx(values, rel=1e-3, abs=0.05)  # mIoU in %
+
+
+def near_threshold(row: RankRecord) -> bool:
+    """Whether rounding may decide a rank: a cumulative share of the scores lies next to rho."""
+    cumulative = torch.tensor(row.importance, dtype=torch.float64).cumsum(0)
+    return bool((cumulative / cumulative[-1] - row.rho).abs().min() < 1e-3)
 
 
 def disagree(rank: int, workers: int, folder: Path) -> None:

@@ -103,7 +103,7 @@ def test_a_pipe_gets_a_plain_line_a_terminal_the_headline_and_a_program_an_event
     board.machines("machines are there", False)
     assert "machines" not in board._headline().plain
     out = io.StringIO()
-    with JsonLines(Console(file=out, force_terminal=False), "rho", ["delta_m"], 8) as lines:
+    with JsonLines(out) as lines:
         lines.machines(text, True)
     event = json.loads(out.getvalue())
     assert (event["event"], event["waiting"], event["text"]) == ("machines", True, text)

@@ -18,7 +18,7 @@ from optuna.trial import FrozenTrial
 
 from faar_ray.records import TrialResult
 from faar_ray.report.results import read_results
-from faar_ray.report.source import read_study
+from faar_ray.report.source import read_journal_or_none
 from faar_ray.storage.run_location import RunLocation
 from faar_ray.tracking.files.epoch_file import read_epochs
 from faar_ray.tracking.files.rank_trace import read_rank_trace
@@ -68,7 +68,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, space_file: Callable[...,
     done = command(folder, "tune", "space.yaml", "--json")
     assert done.returncode == 0, done.stderr
     run = folder / "runs" / "tiny"
-    study = read_study(run)
+    study = read_journal_or_none(run)
     assert study is not None
     results = {result.trial_id: result for result in read_results(run / "results.parquet")}
     trials = {trial.user_attrs["trial_id"]: trial for trial in study.get_trials()}

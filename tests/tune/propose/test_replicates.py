@@ -5,9 +5,9 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from faar_ray.objectives.metrics import Objective
 from faar_ray.records import TrialResult
 from faar_ray.tune.propose.replicates import leading
-from faar_ray.tune.space.sections import Objective
 
 QUALITY = Objective(name="delta_m", goal="maximize")
 COST = Objective(name="trainable_params", goal="minimize")

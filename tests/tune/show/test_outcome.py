@@ -8,10 +8,10 @@ from collections.abc import Callable
 
 from rich.console import Console
 
+from faar_ray.objectives.metrics import Objective
 from faar_ray.records import TrialResult
-from faar_ray.report.words.answer import answer
+from faar_ray.report.words.answer import build_answer
 from faar_ray.tune.show.outcome import best_of, json_line, show_answer
-from faar_ray.tune.space.sections import Objective
 from faar_ray.tune.space.space import SearchSpace
 
 GOALS = [Objective(name="delta_m", goal="maximize"), Objective(name="trainable_params", goal="minimize")]
@@ -45,7 +45,7 @@ def test_the_json_line_holds_what_the_contract_says(space: Callable[..., SearchS
 def test_the_table_fits_eighty_columns_and_keeps_names_whole() -> None:
     trials = [result(0, 1.0, 30e3), result(0, 1.5, 30e3, seed=1), result(1, 3.0, 20e3), result(1, 3.2, 21e3, seed=1)]
     out = io.StringIO()
-    show_answer(Console(file=out, width=80, color_system=None), answer(trials, GOALS))
+    show_answer(Console(file=out, width=80, color_system=None), build_answer(trials, GOALS))
     lines = out.getvalue().splitlines()
     assert max(map(len, lines)) <= 80
     (best,) = [line for line in lines if line.startswith("rho_shared 0.91")]

@@ -12,13 +12,14 @@ from faar_ray.records import TrialResult
 from faar_ray.tune.run.jobs import Job
 from faar_ray.tune.show.json_lines import JsonLines
 from faar_ray.tune.show.progress import Progress
+from faar_ray.tune.show.reporter import Reporter
 from faar_ray.tune.space.space import SearchSpace
 
 Space = Callable[..., SearchSpace]
 METRICS = {"delta_m": -3.456, "trainable_params": 336_912.0}
 
 
-def play(progress: Progress, space: Space, trials: int) -> None:
+def play(progress: Reporter, space: Space, trials: int) -> None:
     for number in range(trials):
         job = Job(f"t{number:03d}-s0", "trial", space().trial_config({}), {"pdrs.rho_shared": 0.95}, number)
         progress.started(job)
@@ -45,10 +46,10 @@ def test_a_pipe_gets_a_line_per_event(space: Space) -> None:
 
 def test_a_program_gets_a_json_line_per_event(space: Space) -> None:
     out = io.StringIO()
-    with JsonLines(Console(file=out, force_terminal=False), "rho", ["delta_m"], 40) as progress:
+    with JsonLines(out) as progress:
         progress.phase("starting Ray")
         play(progress, space, 1)
-        progress.note("MLflow is away")
+        progress.note("MLflow is unavailable")
     phase, started, epoch, ended, note = map(json.loads, out.getvalue().splitlines())
     assert (phase["event"], phase["text"]) == ("phase", "starting Ray")
     assert (started["event"], started["trial_id"], started["params"]) == (
@@ -58,7 +59,7 @@ def test_a_program_gets_a_json_line_per_event(space: Space) -> None:
     )
     assert (epoch["event"], epoch["epoch"], epoch["metrics"]) == ("epoch", 0, METRICS)
     assert (ended["event"], ended["state"], ended["reason"]) == ("ended", "PRUNED", "too weak")
-    assert (note["event"], note["text"]) == ("note", "MLflow is away")
+    assert (note["event"], note["text"]) == ("note", "MLflow is unavailable")
 
 
 def test_verbose_shows_every_epoch_and_quiet_nothing(space: Space) -> None:

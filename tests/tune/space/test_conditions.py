@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from faar_ray.errors import ConfigError
 from faar_ray.report.results import read_results, write_results
-from faar_ray.report.words.answer import answer
+from faar_ray.report.words.answer import build_answer
 from faar_ray.tune.run.run_folder import as_yaml
 from faar_ray.tune.show.dry_run import samples
 from faar_ray.tune.space.conditions import in_order, split_active
@@ -270,7 +270,7 @@ def test_a_grid_s_rows_run_and_are_named_by_what_they_have(conditional: Space, d
     searched = of_grid(conditional)
     results = driver(searched).run().proposer.results()
     assert [r.params for r in results] == grid(searched.parameters, searched.base)
-    found = {row.name for row in answer(results, searched.objectives).rows}
+    found = {row.name for row in build_answer(results, searched.objectives).rows}
     assert {"dora, batch_size 8", "faar, filter grid, batch_size 8"} < found
     assert "faar, filter radial, batch_size 16, expansion 2" in found
     write_results(tmp_path / "results.parquet", results)

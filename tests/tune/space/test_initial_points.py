@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from faar_ray.report.statistics.groups import complete_configs
-from faar_ray.report.words.answer import answer
+from faar_ray.report.words.answer import build_answer
 from faar_ray.tracking.files.rank_trace import SCHEMA
 from faar_ray.tune.show.dry_run import samples
 from faar_ray.tune.show.outcome import show_list
@@ -53,11 +53,11 @@ def test_a_list_ends_with_an_interval_for_every_row(space: Space, driver: Drive)
     searched = of_grid(space)
     results = driver(searched).run().proposer.results()
     console = Console(file=io.StringIO(), width=120)
-    show_list(console, answer(results, searched.objectives), results, SCHEMA.empty_table())
+    show_list(console, build_answer(results, searched.objectives), results, SCHEMA.empty_table())
     text = console.file.getvalue()  # type: ignore[attr-defined]
     assert "mean and 95% interval" in text
     assert "lora, rho_shared 0.5" in text
-    table = text.split(answer(results, searched.objectives).sentences[0][:20])[0]
+    table = text.split(build_answer(results, searched.objectives).sentences[0][:20])[0]
     assert table.count("±") == 6
 
 
