@@ -11,7 +11,7 @@ from pydantic import Field, ValidationError, model_validator
 from faar_ray.config.overrides import apply_overrides
 from faar_ray.config.run_sections import FolderName, Resources, Storage, Tracking
 from faar_ray.config.trial import Positive, TrialConfig
-from faar_ray.config.validation_messages import issues_of, format_issues, raise_issues, reference_faults
+from faar_ray.config.validation_messages import format_issues, issues_of, raise_issues, reference_faults
 from faar_ray.config.yaml_document import Document, read_yaml
 from faar_ray.errors import ConfigError
 

@@ -1,4 +1,4 @@
-"""Pareto dominance, crowding distance and hypervolume of points whose losses are all to be minimised. Pure functions."""
+"""Pareto dominance, crowding distance and hypervolume of losses (all to be minimised). Pure functions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reads what a search left (Parquet, MLflow) and says what it found."""
+"""Reads the results of a search (Parquet, MLflow) and writes its report."""
 
 from __future__ import annotations
 

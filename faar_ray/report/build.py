@@ -1,4 +1,4 @@
-"""From a run's folder to `index.html` and its PNGs."""
+"""Builds the report of a run: `index.html` and its PNGs."""
 
 from __future__ import annotations
 
@@ -32,17 +32,18 @@ KNEE = (
     "The knee is the point of the front farthest from the line between its ends, both objectives scaled to the front."
 )
 SURFACE = (
-    "The front is a surface here: a point that looks dominated in one panel may lead in another. No knee is named."
+    "With several other objectives the front is a surface: a point that looks dominated in one panel may be on the "
+    "front because of another. No knee is computed."
 )
 IMPORTANCE = (
-    "Share of an objective's variance over the finished trials that a random forest's splits on a parameter take away "
+    "Share of an objective's variance over the finished trials that a random forest explains by splits on a parameter "
     "(Optuna's mean decrease of impurity). Pale: the gap between the best and the worst values of the parameter is "
-    "within what seeds alone give. Grey text: a conditional parameter, over the trials that have it."
+    "within the seed noise. Grey text: a conditional parameter, over the trials that have it."
 )
 
 
 def build_report(run_folder: Path, out: Path | None = None) -> Path:
-    """Write the report of a search; works without MLflow, and says what is then missing.
+    """Write the report of a search. It works without MLflow and then names what is missing.
 
     Args:
         run_folder: with `run.json`, `results.parquet`, and, where they exist, `space.yaml` and `rank_trace/`.
@@ -57,62 +58,68 @@ def build_report(run_folder: Path, out: Path | None = None) -> Path:
     search = read_search(run_folder.resolve())
     out = out if out is not None else run_folder / "report"
     out.mkdir(parents=True, exist_ok=True)
-    found = build_answer(search.results, search.objectives, search.limits)
-    history = read_history(search.tracking_uri, search.parent_run_id, search.results, found.quality.name)
-    hues = colors(found.rows)
+    answer = build_answer(search.results, search.objectives, search.limits)
+    history = read_history(search.tracking_uri, search.parent_run_id, search.results, answer.quality.name)
+    palette = colors(answer.rows)
     study = None if search.listed else read_journal_or_none(search.folder)
-    plots = [*_front(search, found, study, out), *_importance(search, study, out)]
-    plots += _curves(search, found, history, hues, out)
-    page = render(search, found, history, plots, list(_maps(search, found, out)))
+    plots = [*_front(search, answer, study, out), *_importance(search, study, out)]
+    plots += _curves(search, answer, history, palette, out)
+    page = render(search, answer, history, plots, list(_maps(search, answer, out)))
     with atomic_write(out / "index.html") as scratch:
         scratch.write_text(page, encoding="utf-8")
     return out
 
 
-def _front(search: Search, found: Answer, study: Study | None, out: Path) -> Iterator[Picture]:
-    """The front, and how the search came to it; the latter's numbers as JSON."""
-    bars = "Bars: 95% interval by the pooled seed noise" if found.noise.dof else "No bars: the seed noise is unknown"
+def _front(search: Search, answer: Answer, study: Study | None, out: Path) -> Iterator[Picture]:
+    """The front, and the search over time; the numbers of the latter also as JSON."""
+    bars = "Bars: 95% interval by the pooled seed noise" if answer.noise.dof else "No bars: the seed noise is unknown"
     front = out / "front.png"
-    if not is_two_objective(found):
-        if plot_panels(found, front):
+    if not is_two_objective(answer):
+        if plot_panels(answer, front):
             yield Picture(front, "Quality against every other objective", f"{bars}. {SURFACE}")
-    elif plot_front(found, search.results, search.limits, front):
-        better = "Up" if found.quality.goal == "maximize" else "Down"
-        knee = f" {KNEE}" if found.knee else ""
+    elif plot_front(answer, search.results, search.limits, front):
+        better = "Up" if answer.quality.goal == "maximize" else "Down"
+        knee = f" {KNEE}" if answer.knee else ""
         yield Picture(front, "Quality against cost", f"{bars}. {better} and to the left is better.{knee}")
     traced = over_time(search.results, search.objectives, search.limits, ended_order(study))
     if traced is not None and len(traced.steps) > 1:
         write_over_time(out / "over_time.json", traced)
-        plot_over_time(traced, {r.trial_id: r.metrics.get(found.quality.name, nan) for r in search.results}, out / TIME)
+        plot_over_time(
+            traced, {r.trial_id: r.metrics.get(answer.quality.name, nan) for r in search.results}, out / TIME
+        )
         yield Picture(out / TIME, "The search over time", over_time_caption(traced))
 
 
 def _importance(search: Search, study: Study | None, out: Path) -> Iterator[Picture]:
-    """Importances, or why there are none; a list of configurations has its findings instead."""
+    """Importances, or why there are none; nothing where no sampler searched (no journal)."""
     if study is None:
         return
     noise = {goal.name: pooled_noise(search.results, goal.name) for goal in search.objectives}
-    found = importances(study, search.objectives, noise)
+    shares = importances(study, search.objectives, noise)
     file = out / "importance.png"
-    drawn = plot_importance(found, file)
+    drawn = plot_importance(shares, file)
     yield Picture(
-        file if drawn else None, "Importance of parameters", IMPORTANCE * drawn, tuple(importance_sentences(found))
+        file if drawn else None, "Importance of parameters", IMPORTANCE * drawn, tuple(importance_sentences(shares))
     )
 
 
-def _curves(search: Search, found: Answer, history: History, hues: Mapping[str, str], out: Path) -> Iterator[Picture]:
+def _curves(
+    search: Search, answer: Answer, history: History, palette: Mapping[str, str], out: Path
+) -> Iterator[Picture]:
     curves, depth = out / "curves.png", out / "ranks_by_depth.png"
-    if plot_curves(history.curves, search.results, found.rows, hues, found.quality.name, curves):
+    if plot_curves(history.curves, search.results, answer.rows, palette, answer.quality.name, curves):
         yield Picture(curves, "Learning curves", "By epoch, on val; the axis shows the second half of training.")
-    shown, front = along_front(found.rows, MOST_DEPTHS), sum(row.on_front for row in found.rows)
-    if plot_depth(search.traces, shown, hues, depth):
-        of = f" {len(shown)} configurations along the front of {front}." if front > len(shown) else ""
-        yield Picture(depth, "Ranks by depth and task", f"Mean over the adapters of a stage, after the last epoch.{of}")
+    shown, front = along_front(answer.rows, MOST_DEPTHS), sum(row.on_front for row in answer.rows)
+    if plot_depth(search.traces, shown, palette, depth):
+        subset = f" {len(shown)} of the {front} configurations of the front." if front > len(shown) else ""
+        yield Picture(
+            depth, "Ranks by depth and task", f"Mean over the adapters of a stage, after the last epoch.{subset}"
+        )
 
 
-def _maps(search: Search, found: Answer, out: Path) -> Iterator[Picture]:
-    """Heat map of one trial for configurations along the front, the recommended first."""
-    for row in sorted(along_front(found.rows, MOST_MAPS), key=lambda row: not row.recommended):
+def _maps(search: Search, answer: Answer, out: Path) -> Iterator[Picture]:
+    """Rank heat maps of one trial each, for configurations along the front, the recommended one first."""
+    for row in sorted(along_front(answer.rows, MOST_MAPS), key=lambda row: not row.recommended):
         trial = next((t for t in row.trial_ids if t in search.traces and search.traces[t].num_rows), None)
         if trial is not None:
             file = out / f"rank_trace_{trial}.png"
@@ -121,12 +128,12 @@ def _maps(search: Search, found: Answer, out: Path) -> Iterator[Picture]:
 
 
 def along_front(rows: Sequence[Row], most: int) -> list[Row]:
-    """The recommended configuration and those of the front; of too many, as far apart in it as can be."""
+    """The recommended configuration and those of the front; at most `most`, spread along the front."""
     pick = [row for row in rows if row.recommended]
     front = [row for row in rows if row.on_front and not row.recommended]
-    room = most - len(pick)
-    if len(front) > room:
+    others = most - len(pick)
+    if len(front) > others:
         front.sort(key=lambda row: row.cost or 0.0)
-        front = [front[round(i * (len(front) - 1) / max(1, room - 1))] for i in range(room)]
-    kept = {row.config_id for row in (*pick, *front)}
-    return [row for row in rows if row.config_id in kept and (row.on_front or row.recommended)]
+        front = [front[round(i * (len(front) - 1) / max(1, others - 1))] for i in range(others)]
+    chosen = {row.config_id for row in (*pick, *front)}
+    return [row for row in rows if row.config_id in chosen and (row.on_front or row.recommended)]

@@ -1,4 +1,4 @@
-"""What only MLflow knows: metrics by epoch and the environment; a report can do without."""
+"""Metrics by epoch and the environment, read from MLflow; a report works without them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MetricCurve = list[tuple[int, float]]
 
 @dataclass(frozen=True)
 class History:
-    """Curves per trial id, the environment of the search, and why they are missing if they are."""
+    """Curves by trial id and the environment of the search; `missing` gives the reason where they are absent."""
 
     curves: Mapping[str, MetricCurve] = field(default_factory=dict)
     environment: Mapping[str, Any] = field(default_factory=dict)
@@ -33,9 +33,9 @@ class History:
 
 
 def read_history(uri: str, parent: str, results: Sequence[TrialResult], metric: str) -> History:
-    """Read `metric` of every trial that has a run; never fails, `missing` says what went wrong."""
+    """Read `metric` of every trial that has a run; never fails, `missing` gives the reason."""
     if _is_missing(uri):
-        return History(missing=f"{_database(uri).name} is not there")
+        return History(missing=f"{_database(uri).name} does not exist")
     try:
         with hushed():
             client = MlflowClient(uri)
@@ -46,9 +46,9 @@ def read_history(uri: str, parent: str, results: Sequence[TrialResult], metric: 
 
 
 def log_report(uri: str, parent: str, folder: Path) -> str:
-    """Log a report's folder to the parent run, as `report/`; gives what went wrong, or nothing."""
+    """Log a report's folder to the parent run, as `report/`; gives the reason if that fails, else ""."""
     if _is_missing(uri):
-        return f"{_database(uri).name} is not there"
+        return f"{_database(uri).name} does not exist"
     try:
         with hushed():
             MlflowClient(uri).log_artifacts(parent, str(folder), "report")

@@ -1,4 +1,4 @@
-"""The page: what the template is filled with."""
+"""The HTML page of a report: the values that fill its template."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ ROLES = {"trial": 0, "control": 1, "reference": 2}
 
 @dataclass(frozen=True)
 class Picture:
-    """A plot on the page."""
+    """A plot on the page, or only its sentences."""
 
     file: Path | None
     heading: str
     caption: str
     sentences: tuple[str, ...] = ()
-    """Above the picture."""
+    """Shown above the picture."""
 
     @property
     def source(self) -> str:
@@ -45,12 +45,12 @@ class Picture:
         return "data:image/png;base64," + base64.b64encode(self.file.read_bytes()).decode() if self.file else ""
 
 
-def render(search: Search, found: Answer, history: History, plots: Sequence[Picture], maps: Sequence[Picture]) -> str:
-    """The whole page as HTML; no scripts, nothing from elsewhere.
+def render(search: Search, answer: Answer, history: History, plots: Sequence[Picture], maps: Sequence[Picture]) -> str:
+    """The whole page as HTML, without scripts or external files.
 
     Args:
-        search: what was read from disk.
-        found: its answer.
+        search: the run as read from disk.
+        answer: the answer to it.
         history: curves and environment, or why they are missing.
         plots: in order.
         maps: rank heat maps.
@@ -66,56 +66,56 @@ def render(search: Search, found: Answer, history: History, plots: Sequence[Pict
         "label": label,
         "number": format_number,
         "measure": format_measured,
+        "interval": format_interval,
+        "estimate": format_estimate,
         "typeset": typeset,
-        "spread": format_estimate,
     }
-    environment.filters["interval"] = format_interval
     parameters = list(dict.fromkeys(k for r in search.results for k in r.params if r.role == "trial"))
-    groups = grouped(found.rows, MOST_ROWS)
+    groups = grouped(answer.rows, MOST_ROWS)
     return environment.get_template("template.html").render(
         name=search.name,
-        found=found,
-        groups=[[(row, format_versus_best(row, found)) for row in group] for group in groups],
-        left_out=sum(row.role == "trial" for row in found.rows) - sum(map(len, groups)),
-        others=[(row, format_versus_best(row, found)) for row in found.rows if row.role != "trial"],
-        noise=noise_caption(found),
+        answer=answer,
+        groups=[[(row, format_versus_best(row, answer)) for row in group] for group in groups],
+        left_out=sum(row.role == "trial" for row in answer.rows) - sum(map(len, groups)),
+        others=[(row, format_versus_best(row, answer)) for row in answer.rows if row.role != "trial"],
+        noise=noise_caption(answer),
         plots=plots,
         maps=maps,
         parameters=parameters,
-        trials=[trial_cells(r, parameters, found) for r in by_role_and_id(search.results)],
+        trials=[trial_cells(r, parameters, answer) for r in by_role_and_id(search.results)],
         references=reference_values(search.results),
-        intervals=seed_summaries(search.results, found.quality.name) if search.listed else [],
-        findings=list(key_findings(search.results, search.traces.values())) if search.listed else [],
+        summaries=seed_summaries(search.results, answer.quality.name) if search.listed else [],
+        key_findings=list(key_findings(search.results, search.traces.values())) if search.listed else [],
         protocol=list(protocol(search.base, search.results)),
         environment=environment_rows(history.environment),
         missing=history.missing,
         space=search.space_yaml,
-        again=rerun_command(search),
-        has_test=any(row.test is not None for row in found.rows),
-        has_cost=bool(found.cost_name),
+        rerun=rerun_command(search),
+        has_test=any(row.test is not None for row in answer.rows),
+        has_cost=bool(answer.cost_name),
     )
 
 
 def rerun_command(search: Search) -> str:
-    """The command that runs the same search anew (a name is never overwritten)."""
+    """The command that runs the same search again under a new name."""
     space = f"{search.folder.parent.name}/{search.folder.name}/space.yaml"
     return f"python -m faar_ray.tune {space} --name {search.name}-again"
 
 
-def format_versus_best(row: Row, found: Answer) -> str:
-    """Quality against the best, in words for a cell."""
-    if row.config_id == found.best:
-        return "best by the numbers"
+def format_versus_best(row: Row, answer: Answer) -> str:
+    """Difference of the quality from the best, for a cell."""
+    if row.config_id == answer.best:
+        return "best"
     gain = row.versus_best
     text = plus_minus(gain.value, gain.ci95).replace("-", MINUS)
     return text if gain.is_significant or not math.isfinite(gain.ci95) else f"{text}, within noise"
 
 
-def noise_caption(found: Answer) -> str:
-    """Noise and degrees of freedom, for the table's caption."""
-    noise = found.noise
+def noise_caption(answer: Answer) -> str:
+    """Seed noise and its degrees of freedom, for the caption of the table."""
+    noise = answer.noise
     if not noise.dof:
-        return f"Seed noise of {noise.metric} is unknown (0 degrees of freedom): no difference below is a finding."
+        return f"Seed noise of {noise.metric} is unknown (0 degrees of freedom): no difference below is significant."
     kind = "paired over seeds" if noise.paired else "over seeds"
     return (
         f"Seed noise of {noise.metric}: sd {noise.sd:.2g} {kind}, {noise.dof} degrees of freedom; "
@@ -128,9 +128,9 @@ def by_role_and_id(results: Sequence[TrialResult]) -> list[TrialResult]:
     return sorted(results, key=lambda r: (ROLES[r.role], r.trial_id))
 
 
-def trial_cells(result: TrialResult, parameters: Sequence[str], found: Answer) -> dict[str, Any]:
-    """One line of the table of all trials."""
-    quality = found.quality.name
+def trial_cells(result: TrialResult, parameters: Sequence[str], answer: Answer) -> dict[str, Any]:
+    """One row of the table of all trials."""
+    quality = answer.quality.name
     if result.role == "control":
         what = ", ".join(f"{k.split('.')[-1]} {format_number(v)}" for k, v in result.params.items())
     else:
@@ -155,13 +155,13 @@ def format_interval(row: Row, metric: str) -> str:
     return plus_minus(value, row.ci95).replace("-", MINUS) if math.isfinite(row.ci95) else format_measured(value)
 
 
-def format_estimate(found: Estimate) -> str:
-    """A mean with the half width of its interval, for a cell."""
-    return "" if math.isnan(found.value) else plus_minus(found.value, found.ci95).replace("-", MINUS)
+def format_estimate(mean: Estimate) -> str:
+    """A mean with the half width of its 95% interval, for a cell."""
+    return "" if math.isnan(mean.value) else plus_minus(mean.value, mean.ci95).replace("-", MINUS)
 
 
 def format_number(value: Any, *, whole: bool = False) -> str:
-    """A value for a cell: three significant digits (or all of a count), a true minus, nothing for None."""
+    """A value for a cell: three significant digits (or all of a count), a typographic minus, nothing for None."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -179,21 +179,21 @@ def format_measured(value: float | None) -> str:
 
 
 def typeset(sentence: str) -> str:
-    """A sentence with true minus signs before its numbers."""
+    """A sentence with typographic minus signs."""
     return re.sub(r"(?<![\w.])-(?=\d)", MINUS, sentence)
 
 
 def environment_rows(environment: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What of the environment belongs on the page."""
+    """The part of the environment that the page shows, as (name, value)."""
     if not environment:
         return []
     versions = environment.get("packages", {})
-    facts = [
+    rows = [
         ("Python", environment.get("python")),
         ("platform", environment.get("platform")),
         ("CPUs", environment.get("cpus")),
         ("commit", environment.get("git_commit") or "unknown"),
         ("search seed", environment.get("seed")),
     ]
-    facts += [(name, versions[name]) for name in SHOWN_PACKAGES if name in versions]
-    return [(name, str(value)) for name, value in facts if value is not None]
+    rows += [(name, versions[name]) for name in SHOWN_PACKAGES if name in versions]
+    return [(name, str(value)) for name, value in rows if value is not None]

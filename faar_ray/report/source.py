@@ -1,4 +1,4 @@
-"""Everything that a report is made from, read from a run's folder."""
+"""Reads the inputs of a report from a run's folder."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Search:
 
     @property
     def listed(self) -> bool:
-        """Whether the configurations were a list, each on several seeds."""
+        """Whether the configurations were listed (grid or points), each on several seeds."""
         try:
             search = yaml.safe_load(self.space_yaml)["search"]
             return search["sampler"] in ("grid", "points") and search["seeds"] > 1
@@ -61,7 +61,7 @@ class Search:
 
     @property
     def base(self) -> TrialConfig | None:
-        """The config beneath all trials; None where this version of the package cannot read it."""
+        """The base config of all trials; None where this version of the package cannot read it."""
         try:
             raw = yaml.safe_load(self.space_yaml)
             return TrialConfig.resolve(raw.get("base") or {})
@@ -70,10 +70,10 @@ class Search:
 
 
 def find_run(name_or_path: str) -> RunLocation:
-    """The run: a path as it stands, a name under `./runs`, or a URI, of which what a report needs is read.
+    """Find a run by its path, its name under `./runs`, or its URI; of a URI the files of a report are downloaded.
 
     Raises:
-        ConfigError: there is none, or it holds no results yet.
+        ConfigError: there is none, or it is not a run.
     """
     if is_remote(name_or_path):
         return download_run(name_or_path, "run.json", "space.yaml", "results.parquet", "study.log", "rank_trace")
@@ -136,12 +136,12 @@ def read_journal_or_none(folder: Path) -> optuna.Study | None:
     with warnings.catch_warnings(action="ignore", category=optuna.exceptions.ExperimentalWarning):
         try:
             return optuna.load_study(study_name=None, storage=JournalStorage(JournalFileBackend(str(path))))
-        except (ValueError, KeyError, TypeError, AttributeError, OSError):  # whatever a damaged line leads to
+        except (ValueError, KeyError, TypeError, AttributeError, OSError):  # of a damaged line
             return None
 
 
 def ended_order(study: optuna.Study | None) -> dict[str, int]:
-    """Place of each trial id in the order in which trials ended."""
+    """Position of each trial id in the order in which trials ended."""
     trials = study.get_trials(deepcopy=False) if study is not None else []
     ended = sorted((t for t in trials if t.datetime_complete), key=lambda t: (t.datetime_complete, t.number))
     return {str(t.user_attrs.get("trial_id")): place for place, t in enumerate(ended)}

@@ -14,7 +14,7 @@ from faar_ray.errors import FaarRayError, StorageError, TooManyFailures
 from faar_ray.records import State, TrialResult
 from faar_ray.tune.propose import journal
 from faar_ray.tune.propose.budget import BudgetTracker
-from faar_ray.tune.propose.journal import event
+from faar_ray.tune.propose.journal_file import transaction
 from faar_ray.tune.propose.proposer import Proposer
 from faar_ray.tune.propose.stopping_rules import StoppingRule, build_stopping_rule
 from faar_ray.tune.run.jobs import Job, Running, describe_failure, job_of
@@ -143,7 +143,7 @@ class SearchState:
         if running.job.inherited <= epoch < running.journalled_epochs:
             running.seconds_before += metrics.get("time/epoch_s", 0.0)
         number = running.job.number
-        with event():
+        with transaction(self.proposer.study):
             if epoch >= running.journalled_epochs and number is not None:
                 seen = self._rule.select_metrics(metrics)
                 self.proposer.epoch(number, epoch, seen, running.stop_reason)
@@ -168,7 +168,7 @@ class SearchState:
             return
         if running.waits and running.job.number is not None:
             self.waiting[trial_id] = running
-            with event():
+            with transaction(self.proposer.study):
                 self.proposer.wait(self._result(running), running.job.number)
                 self._store_budget()
         else:
@@ -180,7 +180,7 @@ class SearchState:
         return self._budget.elapsed()
 
     def _close_trial(self, running: Running) -> None:
-        with event():
+        with transaction(self.proposer.study):
             result = self._store_result(running)
             self._store_budget()
         for watcher in self.watchers:
@@ -194,7 +194,7 @@ class SearchState:
         """End the trials whose place in the population is taken, and at a limit all that wait."""
         if self.aborted:
             return
-        for number, result in self.proposer.turn(self._global_stop_reason()):
+        for number, result in self.proposer.advance_population(self._global_stop_reason()):
             result = dataclasses.replace(result, run_id=self.run_id(result.trial_id))
             known = self.waiting.pop(result.trial_id, None)
             job = known.job if known else job_of(self.space, result)

@@ -108,7 +108,7 @@ def test_without_mlflow_it_says_so_and_makes_no_database(copy: Path, tmp_path: P
 
     page = Page((build_report(copy) / "index.html").read_text())
 
-    assert "MLflow could not be read (gone.db is not there)" in page.text
+    assert "MLflow could not be read (gone.db does not exist)" in page.text
     assert "Learning curves" not in page.pictures
     assert "Quality against cost" in page.pictures
     assert not (tmp_path / "gone.db").exists()

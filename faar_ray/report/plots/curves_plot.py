@@ -27,7 +27,7 @@ def plot_curves(
     curves: Mapping[str, MetricCurve],
     results: Sequence[TrialResult],
     rows: Sequence[Row],
-    hues: Mapping[str, str],
+    palette: Mapping[str, str],
     quality: str,
     out: Path,
 ) -> bool:
@@ -40,13 +40,13 @@ def plot_curves(
     bare(ax)
     many = len(drawn) > MOST_LINES
     named = {row.config_id for row in _named(rows)}
-    handles, names = _means(ax, drawn, curves, hues, named) if many else _each(ax, drawn, curves, hues)
+    handles, names = _means(ax, drawn, curves, palette, named) if many else _each(ax, drawn, curves, palette)
     _focus(ax, [curves[r.trial_id] for r in drawn if r.state == "COMPLETE"])
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set_xlabel("epoch", fontsize=9, color=INK)
     ax.set_ylabel(axis_label(quality), fontsize=9, color=INK)
     shown = _named([row for row in rows if any(r.config_id == row.config_id for r in drawn)])
-    handles = [*(ax.plot([], [], color=hues[row.config_id], linewidth=2)[0] for row in shown), *handles]
+    handles = [*(ax.plot([], [], color=palette[row.config_id], linewidth=2)[0] for row in shown), *handles]
     names = [*(row.name for row in shown), *names]
     figure.legend(handles, names, loc="outside right upper", frameon=False, fontsize=8, labelcolor=INK)
     save(figure, out)
@@ -54,12 +54,12 @@ def plot_curves(
 
 
 def _each(
-    ax: Axes, drawn: Sequence[TrialResult], curves: Mapping[str, MetricCurve], hues: Mapping[str, str]
+    ax: Axes, drawn: Sequence[TrialResult], curves: Mapping[str, MetricCurve], palette: Mapping[str, str]
 ) -> tuple[list[Line2D], list[str]]:
-    """A line per trial, dashed by seed; gives what the legend says beside the configurations."""
+    """A line per trial, dashed by seed; gives the legend entries beside the configurations."""
     seeds = sorted({r.seed for r in drawn})
     for r in sorted(drawn, key=lambda r: r.state == "COMPLETE"):
-        _line(ax, r, curves[r.trial_id], hues.get(r.config_id, OTHER), DASHES[seeds.index(r.seed) % len(DASHES)])
+        _line(ax, r, curves[r.trial_id], palette.get(r.config_id, OTHER), DASHES[seeds.index(r.seed) % len(DASHES)])
     handles, names = [], []
     if any(r.state == "PRUNED" for r in drawn):
         handles.append(ax.plot([], [], color=MUTED, marker="x", markersize=5, linewidth=1)[0])
@@ -86,7 +86,7 @@ def _means(
     ax: Axes,
     drawn: Sequence[TrialResult],
     curves: Mapping[str, MetricCurve],
-    hues: Mapping[str, str],
+    palette: Mapping[str, str],
     named: Collection[str],
 ) -> tuple[list[Line2D], list[str]]:
     """A line per configuration, the mean over its complete trials; pale where the legend does not name it."""
@@ -98,7 +98,7 @@ def _means(
         epochs = [epoch for epoch, _ in group[0]]
         values = [fmean(dict(curve)[e] for curve in group if e in dict(curve)) for e in epochs]
         if config_id in named:
-            ax.plot(epochs, values, color=hues.get(config_id, OTHER), linewidth=1.8, zorder=3)
+            ax.plot(epochs, values, color=palette.get(config_id, OTHER), linewidth=1.8, zorder=3)
         else:
             ax.plot(epochs, values, color=OTHER, linewidth=0.8, alpha=0.5)
     if groups.keys() <= set(named):
@@ -123,7 +123,7 @@ def _line(ax: Axes, result: TrialResult, curve: MetricCurve, colour: str, dash: 
 
 
 def _focus(ax: Axes, finished: Sequence[MetricCurve]) -> None:
-    """Let the second half of training fill the axis: first epochs are far below and of no interest."""
+    """Scale the axis to the second half of training; the first epochs are far below."""
     late = [value for curve in finished for _, value in curve[len(curve) // 2 :]]
     if late and max(late) > min(late):
         span = max(late) - min(late)

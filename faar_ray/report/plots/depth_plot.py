@@ -13,13 +13,14 @@ from matplotlib.ticker import MaxNLocator
 from faar_ray.report.statistics.table import Row
 from faar_ray.tracking.plots.drawing import INK, bare, save
 
-FOUR_ACROSS = 25  # letters of the longest name with which four fit side by side
+FOUR_ACROSS = 25
+"""Longest name, in letters, with which four legend entries fit side by side."""
 
 
-def plot_depth(traces: Mapping[str, pa.Table], rows: Sequence[Row], hues: Mapping[str, str], out: Path) -> bool:
+def plot_depth(traces: Mapping[str, pa.Table], rows: Sequence[Row], palette: Mapping[str, str], out: Path) -> bool:
     """Draw mean final ranks by stage (PNG), a line per configuration; False without traces of these rows."""
     ranks = {row.config_id: mean_ranks([traces[t] for t in row.trial_ids if t in traces]) for row in rows}
-    tasks = sorted(dict.fromkeys(task for found in ranks.values() for task, _ in found), key=lambda t: t != "shared")
+    tasks = sorted(dict.fromkeys(task for means in ranks.values() for task, _ in means), key=lambda t: t != "shared")
     if not tasks:
         return False
     figure = Figure(figsize=(8.6, 3.1), layout="constrained")
@@ -30,13 +31,13 @@ def plot_depth(traces: Mapping[str, pa.Table], rows: Sequence[Row], hues: Mappin
         for row in rows:
             points = sorted((stage, rank) for (t, stage), rank in ranks[row.config_id].items() if t == task)
             if points:
-                ax.plot(*zip(*points, strict=True), "o-", color=hues[row.config_id], markersize=4, linewidth=1.5)
+                ax.plot(*zip(*points, strict=True), "o-", color=palette[row.config_id], markersize=4, linewidth=1.5)
         ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes[0].set_ylim(bottom=0)
     axes[0].set_ylabel("mean final rank", fontsize=9, color=INK)
     figure.supxlabel("stage", fontsize=9, color=INK)
     shown = [row for row in rows if ranks[row.config_id]]
-    handles = [axes[0].plot([], [], "o-", color=hues[row.config_id], markersize=4)[0] for row in shown]
+    handles = [axes[0].plot([], [], "o-", color=palette[row.config_id], markersize=4)[0] for row in shown]
     names = [row.name for row in shown]
     across = 4 if max(map(len, names), default=0) <= FOUR_ACROSS else 3
     figure.legend(handles, names, loc="outside upper left", ncols=across, frameon=False, fontsize=8)

@@ -26,18 +26,19 @@ BESIDE = (
     *((9, -9, "left"), (9, 9, "left"), (-9, 9, "right"), (-9, -9, "right"), (0, -16, "center"), (0, 16, "center")),
     *((9, -22, "left"), (9, 22, "left"), (-9, 22, "right"), (-9, -22, "right")),
 )
-LOG_FROM = 4.0  # ratio of dearest to cheapest from which the cost axis is logarithmic
+LOG_FROM = 4.0
+"""Ratio of the highest to the lowest cost from which the cost axis is logarithmic."""
 
 
-def plot_front(found: Answer, results: Sequence[TrialResult], limits: Sequence[Constraint], out: Path) -> bool:
-    """Draw the front (PNG); False where there is nothing to place (no finished configuration, or no cost)."""
-    rows = [row for row in found.rows if row.cost]
-    if not rows or not found.cost_name:
+def plot_front(answer: Answer, results: Sequence[TrialResult], limits: Sequence[Constraint], out: Path) -> bool:
+    """Draw the front (PNG); False without a finished configuration or a cost."""
+    rows = [row for row in answer.rows if row.cost]
+    if not rows or not answer.cost_name:
         return False
     figure = Figure(figsize=(8.6, 4.9), dpi=DPI, layout="constrained")
     ax = figure.subplots()
     bare(ax)
-    quality = found.quality.name
+    quality = answer.quality.name
     front = sorted((r for r in rows if r.on_front), key=lambda r: r.cost or 0.0)
     ax.plot([_x(r) for r in front], [r.values[quality] for r in front], color=SEARCHED, alpha=0.35, linewidth=1.5)
     _points(ax, [r for r in rows if r.role == "trial"], quality, "o", SEARCHED, KEYS[0])
@@ -53,7 +54,7 @@ def plot_front(found: Answer, results: Sequence[TrialResult], limits: Sequence[C
         label=KEYS[2],
         zorder=4,
     )
-    knee = [r for r in rows if found.knee and r.config_id == found.knee.config_id]
+    knee = [r for r in rows if answer.knee and r.config_id == answer.knee.config_id]
     ax.scatter(
         [_x(r) for r in knee],
         [r.values[quality] for r in knee],
@@ -72,8 +73,8 @@ def plot_front(found: Answer, results: Sequence[TrialResult], limits: Sequence[C
         ax.xaxis.set_minor_formatter(NullFormatter())
     ax.xaxis.set_major_formatter(EngFormatter(sep=""))
     ax.margins(x=0.17)
-    _beside(ax, found, results, limits)
-    ax.set_xlabel(label(found.cost_name), fontsize=9, color=INK)
+    _beside(ax, answer, results, limits)
+    ax.set_xlabel(label(answer.cost_name), fontsize=9, color=INK)
     ax.set_ylabel(axis_label(quality), fontsize=9, color=INK)
     handles, names = ax.get_legend_handles_labels()
     order = sorted(range(len(names)), key=lambda i: KEYS.index(names[i]))
@@ -121,20 +122,20 @@ def _points(ax: Axes, rows: Sequence[Row], quality: str, marker: str, colour: st
     )
 
 
-def _beside(ax: Axes, found: Answer, results: Sequence[TrialResult], limits: Sequence[Constraint]) -> None:
-    """Trials that no comparison has, where they ended; at the edge where they would stretch the axis."""
-    (low, high), quality = ax.get_ylim(), found.quality.name
+def _beside(ax: Axes, answer: Answer, results: Sequence[TrialResult], limits: Sequence[Constraint]) -> None:
+    """Trials that are not compared, at their last values; outliers are drawn at the edge of the axes."""
+    (low, high), quality = ax.get_ylim(), answer.quality.name
     low, high = low - 0.15 * (high - low), high + 0.08 * (high - low)
     ax.set_ylim(low, high)
     places: dict[tuple[bool, str], list[tuple[float, float]]] = {}
     for r in results:
-        x, y = r.metrics.get(found.cost_name), r.metrics.get(quality)
+        x, y = r.metrics.get(answer.cost_name), r.metrics.get(quality)
         outside = r.state == "COMPLETE" and r.role == "trial" and not feasible(r.metrics, limits)
         if (r.state == "PRUNED" or outside) and x and y is not None and math.isfinite(y):
             edge = min(max(y, low + 0.02 * (high - low)), high - 0.02 * (high - low))
             marker = ("X" if outside else "o") if edge == y else "v" if y < edge else "^"
             places.setdefault((outside, marker), []).append((x, edge))
-    told = set[bool]()
+    labelled = set[bool]()
     for (outside, marker), points in places.items():
         ax.plot(
             *zip(*points, strict=True),
@@ -144,19 +145,19 @@ def _beside(ax: Axes, found: Answer, results: Sequence[TrialResult], limits: Seq
             markersize=7 if outside else 6,
             clip_on=False,
             linestyle="none",
-            label=None if outside in told else KEYS[4] if outside else KEYS[5],
+            label=None if outside in labelled else KEYS[4] if outside else KEYS[5],
         )
-        told.add(outside)
+        labelled.add(outside)
 
 
-def _names(figure: Figure, ax: Axes, rows: Sequence[Row], told: Sequence[Row], quality: str) -> None:
-    """Names beside the points, where they cover neither another name nor a point nor leave the axes."""
+def _names(figure: Figure, ax: Axes, rows: Sequence[Row], named: Sequence[Row], quality: str) -> None:
+    """Names beside the points, placed so that they cover no other name or point and stay inside the axes."""
     figure.draw_without_rendering()
-    figure.set_layout_engine("none")  # places are final from here on
+    figure.set_layout_engine("none")  # names are placed by final pixel positions
     inside = ax.get_window_extent()
     points = ax.transData.transform([(_x(r), r.values[quality]) for r in rows])
     taken = [Bbox.from_bounds(x - 16, y - 16, 32, 32) for x, y in points]
-    for row in sorted(told, key=lambda row: not row.recommended):  # the answer has first choice
+    for row in sorted(named, key=lambda row: not row.recommended):  # the recommended one gets the best place
         for dx, dy, side in BESIDE:
             text = ax.annotate(
                 row.name, (_x(row), row.values[quality]), (dx, dy), textcoords="offset points", fontsize=7.5, ha=side,

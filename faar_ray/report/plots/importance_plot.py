@@ -1,4 +1,8 @@
-"""Importance of the searched parameters: a panel of bars per objective."""
+"""Importance of the searched parameters: a panel of bars per objective.
+
+Optuna's `plot_param_importances` shows neither which effects exceed the seed noise, nor the objectives' names, nor on
+how many trials the share of a conditional parameter rests.
+"""
 
 from __future__ import annotations
 
@@ -19,9 +23,9 @@ PALE = "#c9ced6"
 MOST_BARS = 15
 
 
-def plot_importance(found: Sequence[Importances], out: Path) -> bool:
+def plot_importance(importances: Sequence[Importances], out: Path) -> bool:
     """Draw shares (PNG), pale where the effect is within the seed noise; False where there are none."""
-    shown = [one for one in found if one.rows]
+    shown = [one for one in importances if one.rows]
     if not shown:
         return False
     names = list(dict.fromkeys(row.parameter for row in shown[0].rows))[:MOST_BARS]

@@ -1,4 +1,8 @@
-"""The front's hypervolume, or the best value, by trials that ended and by epochs that were spent."""
+"""The front's hypervolume, or the best value, by trials that ended and by epochs that were spent.
+
+Optuna's `plot_hypervolume_history` has trials alone on its axis, so that early stopping gains nothing there, and raw
+volumes, which nobody can compare between searches.
+"""
 
 from __future__ import annotations
 
@@ -44,8 +48,8 @@ def plot_over_time(traced: OverTime, values: Mapping[str, float], out: Path) -> 
 def _steps(ax: Axes, traced: OverTime, places: Sequence[int], values: Mapping[str, float]) -> None:
     bare(ax)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    told = [(x, step.found) for x, step in zip(places, traced.steps, strict=True) if step.found is not None]
-    shown = [(x, found / traced.box) for x, found in told]
+    known = [(x, step.found) for x, step in zip(places, traced.steps, strict=True) if step.found is not None]
+    shown = [(x, found / traced.box) for x, found in known]
     if not traced.reference:
         _points(ax, traced, places, values)
     x, y = zip(*shown, strict=True)

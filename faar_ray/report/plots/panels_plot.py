@@ -21,36 +21,36 @@ from faar_ray.tracking.plots.drawing import FAINT, INK, bare, save
 MOST_PANELS = 4
 
 
-def is_two_objective(found: Answer) -> bool:
+def is_two_objective(answer: Answer) -> bool:
     """Whether quality over one cost shows the whole front."""
-    others = [goal for goal in found.objectives if goal != found.quality]
+    others = [goal for goal in answer.objectives if goal != answer.quality]
     return not others or (len(others) == 1 and is_cost(others[0].name) and others[0].goal == "minimize")
 
 
-def plot_panels(found: Answer, out: Path) -> bool:
+def plot_panels(answer: Answer, out: Path) -> bool:
     """Draw it (PNG); False where no configuration finished."""
-    if not any(row.role == "trial" for row in found.rows):
+    if not any(row.role == "trial" for row in answer.rows):
         return False
-    others = [goal for goal in found.objectives if goal != found.quality][:MOST_PANELS]
+    others = [goal for goal in answer.objectives if goal != answer.quality][:MOST_PANELS]
     figure = Figure(figsize=(8.6, 3.9), layout="constrained")
     panels = figure.subplots(1, len(others), sharey=True, squeeze=False)[0]
     for ax, goal in zip(panels, others, strict=True):
-        _panel(ax, found, goal)
-    panels[0].set_ylabel(axis_label(found.quality.name), fontsize=9, color=INK)
+        _panel(ax, answer, goal)
+    panels[0].set_ylabel(axis_label(answer.quality.name), fontsize=9, color=INK)
     handles, names = panels[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside upper left", ncols=4, frameon=False, fontsize=8, labelcolor=INK)
     save(figure, out)
     return True
 
 
-def _panel(ax: Axes, found: Answer, goal: Objective) -> None:
+def _panel(ax: Axes, answer: Answer, goal: Objective) -> None:
     bare(ax)
-    searched = [row for row in found.rows if row.role == "trial"]
-    _points(ax, found, goal, [row for row in searched if not row.on_front], "o", FAINT, "dominated")
-    _points(ax, found, goal, [row for row in searched if row.on_front], "o", SEARCHED, "on the front")
-    _points(ax, found, goal, [row for row in found.rows if row.role != "trial"], "D", CONTROL, "control")
+    searched = [row for row in answer.rows if row.role == "trial"]
+    _points(ax, answer, goal, [row for row in searched if not row.on_front], "o", FAINT, "dominated")
+    _points(ax, answer, goal, [row for row in searched if row.on_front], "o", SEARCHED, "on the front")
+    _points(ax, answer, goal, [row for row in answer.rows if row.role != "trial"], "D", CONTROL, "control")
     for row in (row for row in searched if row.recommended):
-        at = row.values[goal.name], row.values[found.quality.name]
+        at = row.values[goal.name], row.values[answer.quality.name]
         ax.scatter(*at, s=170, facecolors="none", edgecolors=INK, linewidths=1.2, label="recommended", zorder=4)
     ax.xaxis.set_major_locator(MaxNLocator(5))
     if is_cost(goal.name):
@@ -60,13 +60,15 @@ def _panel(ax: Axes, found: Answer, goal: Objective) -> None:
     )
 
 
-def _points(ax: Axes, found: Answer, goal: Objective, rows: Sequence[Row], marker: str, colour: str, name: str) -> None:
+def _points(
+    ax: Axes, answer: Answer, goal: Objective, rows: Sequence[Row], marker: str, colour: str, name: str
+) -> None:
     if not rows:
         return
     known = all(math.isfinite(row.ci95) for row in rows) and colour != FAINT
     ax.errorbar(
         [row.values[goal.name] for row in rows],
-        [row.values[found.quality.name] for row in rows],
+        [row.values[answer.quality.name] for row in rows],
         yerr=[row.ci95 for row in rows] if known else None,
         fmt=marker,
         color=colour,

@@ -17,9 +17,9 @@ CONTROLS = (WARM, "#a63a6f", "#8a6d00", "#5b6470")
 
 
 def colors(rows: Sequence[Row]) -> dict[str, str]:
-    """A colour per configuration: the search's from light to dark with their cost, controls in warm hues."""
+    """A colour per configuration: searched ones darken with their cost, controls are warm colours."""
     searched = sorted((r for r in rows if r.role == "trial"), key=lambda r: r.cost or 0.0)
     steps = [0.75 - 0.72 * i / max(1, len(searched) - 1) for i in range(len(searched))]
-    found = {r.config_id: to_hex(colormaps["viridis"](x)) for r, x in zip(searched, steps, strict=True)}
+    palette = {r.config_id: to_hex(colormaps["viridis"](x)) for r, x in zip(searched, steps, strict=True)}
     others = (r for r in rows if r.role != "trial")
-    return found | {r.config_id: CONTROLS[i % len(CONTROLS)] for i, r in enumerate(others)}
+    return palette | {r.config_id: CONTROLS[i % len(CONTROLS)] for i, r in enumerate(others)}

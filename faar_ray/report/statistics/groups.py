@@ -84,7 +84,7 @@ def _format_parameter(key: str, value: Any, digits: int) -> str:
 
 
 def with_names(configs: Sequence[Config]) -> list[Config]:
-    """The same with names; trials and controls are named apart, since they set other keys."""
+    """The same with names. Trials and controls are named separately, because they set different keys."""
     names: dict[str, str] = {}
     for control in (False, True):
         group = {c.config_id: c.params for c in configs if (c.role == "control") is control}

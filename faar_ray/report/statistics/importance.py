@@ -1,8 +1,8 @@
-"""Which searched parameter matters to which objective, as far as noise lets it be said.
+"""Which searched parameter matters to which objective, compared with the seed noise.
 
 Importance is Optuna's mean decrease of impurity: the share of an objective's variance over the finished trials that a
-random forest's splits on a parameter take away. A forest finds such shares in pure noise too, so beside each stands
-the effect: the gap between the best and the worst mean over the parameter's values (or quarters of its range).
+random forest explains by splits on a parameter. A forest finds such shares in pure noise too, so each comes with its
+effect: the gap between the best and the worst mean over the parameter's values (or quarters of its range).
 """
 
 from __future__ import annotations
@@ -44,18 +44,18 @@ class Importance:
     effect: float
     """Gap between the best and the worst mean over its values, or over quarters of its range."""
     floor: float
-    """What seed noise alone gives for that gap: its own standard deviation at least, and 95% of gaps without effect
-    (studentised range); infinite where the noise is unknown."""
+    """The gap that seed noise alone can give: at least its standard deviation, and the 95% quantile of the studentised
+    range; infinite where the noise is unknown."""
 
     @property
     def beyond_noise(self) -> bool:
-        """Whether the effect is larger than noise gives."""
+        """Whether the effect is larger than seed noise alone can give."""
         return self.effect > self.floor
 
 
 @dataclass(frozen=True)
 class Importances:
-    """Of one objective, the most important first; or why there are none."""
+    """The importances for one objective, largest first, or the reason why there are none."""
 
     objective: str
     trials: int
@@ -82,9 +82,9 @@ def _of(study: optuna.Study, trials: Sequence[FrozenTrial], index: int, name: st
     searched = {key for trial in trials for key, dist in trial.distributions.items() if not dist.single()}
     refused = ""
     if len(trials) < FEWEST:
-        refused = f"{len(trials)} trials finished, and {FEWEST} are the least"
+        refused = f"{len(trials)} trials finished, at least {FEWEST} are needed"
     elif len(searched) < 2:
-        refused = "one parameter was searched, so there is nothing to compare it with"
+        refused = "only one parameter was searched"
     elif len({trial.values[index] for trial in trials}) < 2:
         refused = "it is the same in all finished trials"
     rare = [k.removeprefix(LOG1M) for k in sorted(searched) if sum(k in trial.params for trial in trials) < FEWEST]
@@ -103,8 +103,8 @@ def _rows(
         active = [trial for trial in trials if key in trial.params]
         shares = of_all if key in common else _shares(study, index, [*common, key]) if len(active) >= FEWEST else {}
         if key in shares:
-            held = [trial.params[key] for trial in active]
-            effect, floor = _effect(held, np.array([trial.values[index] for trial in active]), noise)
+            values = [trial.params[key] for trial in active]
+            effect, floor = _effect(values, np.array([trial.values[index] for trial in active]), noise)
             name = key.removeprefix(LOG1M)
             yield Importance(name, float(shares[key]), len(active), key not in common, effect, floor)
 
@@ -120,23 +120,23 @@ def _shares(study: optuna.Study, index: int, params: list[str]) -> dict[str, flo
         return {}
 
 
-def _effect(held: Sequence[Any], values: NDArray[np.float64], noise: Noise) -> tuple[float, float]:
-    levels = _levels(held)
+def _effect(settings: Sequence[Any], values: NDArray[np.float64], noise: Noise) -> tuple[float, float]:
+    levels = _levels(settings)
     sizes = [int((levels == level).sum()) for level in np.unique(levels)]
     means = [float(values[levels == level].mean()) for level in np.unique(levels)]
     if len(means) < 2 or not noise.spread_dof:
         return max(means) - min(means), math.inf
-    usual = len(sizes) / sum(1 / size for size in sizes)  # harmonic mean, as Tukey and Kramer have it
-    by_chance = float(stats.studentized_range.ppf(0.95, len(means), noise.spread_dof)) / math.sqrt(usual)
+    mean_size = len(sizes) / sum(1 / size for size in sizes)  # harmonic mean (Tukey-Kramer)
+    by_chance = float(stats.studentized_range.ppf(0.95, len(means), noise.spread_dof)) / math.sqrt(mean_size)
     return max(means) - min(means), noise.spread_sd * max(1.0, by_chance)
 
 
-def _levels(held: Sequence[Any]) -> NDArray[np.int64]:
+def _levels(settings: Sequence[Any]) -> NDArray[np.int64]:
     """Each value's level: itself where there are few, else the quarter that it is in."""
-    distinct = sorted(set(held), key=lambda value: (str(type(value)), value))
+    distinct = sorted(set(settings), key=lambda value: (str(type(value)), value))
     if len(distinct) <= QUARTERS or any(isinstance(value, str | bool) for value in distinct):
-        return np.array([distinct.index(value) for value in held])
-    return np.searchsorted(np.quantile(held, [0.25, 0.5, 0.75]), held, side="left")
+        return np.array([distinct.index(value) for value in settings])
+    return np.searchsorted(np.quantile(settings, [0.25, 0.5, 0.75]), settings, side="left")
 
 
 def _is_finite(trial: FrozenTrial) -> bool:

@@ -1,4 +1,4 @@
-"""The knee of a front of two objectives: where giving up a little more of the one stops paying in the other."""
+"""The knee of a front of two objectives: where a further loss in one stops paying off in the other."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ class Knee:
 
 
 def knee_of(rows: Sequence[Row], goals: Sequence[Objective], quality: str, dof: int) -> Knee | None:
-    """The knee; None with other than two objectives, fewer than three points, or a front that bulges nowhere.
+    """The knee; None with other than two objectives, fewer than three points, or a front without a bulge.
 
     Args:
         rows: configurations of the front.
         goals: the objectives.
-        quality: the objective that is known with noise.
+        quality: the objective that is measured with noise.
         dof: degrees of freedom of that noise.
     """
     if len(goals) != 2 or len(rows) < 3:

@@ -2,7 +2,7 @@
 
 Trials of one seed share decoder init and batch order, so a value is modelled as config + seed + rest. Fitted by least
 squares, the difference of two configurations is their mean paired difference where both ran on the same seeds, and
-uses the other configurations' seed effects where they did not. What is left over is the noise; its degrees of freedom
+uses the seed effects of other configurations where they did not. The residual is the noise; its degrees of freedom
 are trials - configurations - seeds + 1 (connected designs). Where that is 0, seeds are not modelled (config + rest).
 """
 
@@ -96,7 +96,7 @@ class SeedModel:
         return Noise(self.metric, fit.sd, fit.dof, paired, self._plain.sd, self._plain.dof)
 
     def mean(self, config: str) -> float:
-        """Mean of a configuration over all seeds, as far as other configurations tell; its plain mean elsewhere."""
+        """Mean over all seeds, the missing ones from the fit where the data determine them; else the plain mean."""
         contrast = np.concatenate([self._one(config), np.full(len(self.seeds), 1 / len(self.seeds))])
         if self._additive.determines(contrast):
             return round(self._additive.value(contrast), 9)  # equal trials stay equal, in whatever order they come

@@ -1,4 +1,4 @@
-"""What a search had found after each trial: the hypervolume of its front, or the best value of one objective."""
+"""Progress of a search after each trial: hypervolume of its front, or best value of a single objective."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ MARGIN = 0.1
 
 @dataclass(frozen=True)
 class Step:
-    """The search when a trial had ended."""
+    """State of the search after a trial has ended."""
 
     trial_id: str
     state: str
     feasible: bool
     epochs: int
-    """Spent so far, by all trials that had ended."""
+    """Epochs of all trials that have ended so far."""
     found: float | None
     """Hypervolume of the front, or best value so far; None before anything finished."""
 
@@ -41,12 +41,12 @@ class OverTime:
     reference: tuple[float, ...]
     """The reference point; empty with one objective."""
     ideal: tuple[float, ...]
-    """The best value of each objective; between it and the reference point the front dominates all there is."""
+    """The best value of each objective: a single point there would have the largest hypervolume, `box`."""
     steps: tuple[Step, ...]
 
     @property
     def box(self) -> float:
-        """Hypervolume of the ideal point, if there were one such trial."""
+        """Hypervolume of the ideal point."""
         return float(np.prod(np.abs(np.subtract(self.ideal, self.reference)))) if self.reference else 1.0
 
 
@@ -75,10 +75,11 @@ def over_time(
     }
     if not losses:
         return None
-    seen = np.array(list(losses.values()))
-    low, high = seen.min(axis=0), seen.max(axis=0)
-    flat = np.where(high > low, high - low, np.maximum(np.abs(high), 1.0))
-    reference = high + MARGIN * flat
+    finished = np.array(list(losses.values()))
+    low, high = finished.min(axis=0), finished.max(axis=0)
+    width = np.where(high > low, high - low, np.maximum(np.abs(high), 1.0))
+    reference = high + MARGIN * width
+
     front, steps, spent, found = np.empty((0, len(signs))), list[Step](), 0, None
     for trial in trials:
         spent += trial.epochs
@@ -88,6 +89,7 @@ def over_time(
             found = _found(front, signs, reference)
         inside = feasible(trial.metrics, limits)
         steps.append(Step(trial.trial_id, trial.state, inside, spent, found))
+
     several = len(signs) > 1
     return OverTime(tuple(objectives), tuple(signs * reference) if several else (), tuple(signs * low), tuple(steps))
 
@@ -97,20 +99,21 @@ def _found(front: Points, signs: Points, reference: Points) -> float:
 
 
 def over_time_caption(traced: OverTime) -> str:
-    """What the plot shows, and from where it is measured."""
+    """What the plot shows, and its reference point."""
     if not traced.reference:
-        return f"The best {traced.objectives[0].name} of single trials so far; noise flatters the best of many."
+        best = f"The best {traced.objectives[0].name} of single trials so far"
+        return f"{best}; by chance the best of many looks better than it is."
     at = ", ".join(f"{goal.name} {value:.4g}" for goal, value in zip(traced.objectives, traced.reference, strict=True))
     return (
         f"Hypervolume of the front of single, feasible, finished trials. Reference point: {at}, the worst finished "
         f"values moved out by {MARGIN:.0%} of their range; 100% would be one trial with the best value of every "
-        "objective. Noise flatters a front of single trials. The numbers are in over_time.json."
+        "objective. By chance a front of single trials looks better than it is. The numbers are in over_time.json."
     )
 
 
 def write_over_time(path: Path, traced: OverTime) -> None:
     """The numbers behind the plot, as JSON."""
-    facts = {
+    contents = {
         "objectives": [goal.model_dump() for goal in traced.objectives],
         "reference_point": list(map(float, traced.reference)) or None,
         "ideal_point": list(map(float, traced.ideal)),
@@ -118,4 +121,4 @@ def write_over_time(path: Path, traced: OverTime) -> None:
         "steps": [asdict(step) for step in traced.steps],
     }
     with atomic_write(path) as scratch:
-        scratch.write_text(json.dumps(facts, indent=1), encoding="utf-8")
+        scratch.write_text(json.dumps(contents, indent=1), encoding="utf-8")

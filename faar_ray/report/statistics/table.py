@@ -30,8 +30,7 @@ class Row:
     trial_ids: tuple[str, ...]
     seeds: tuple[int, ...]
     values: dict[str, float]
-    """Objectives. Quality is the mean over all seeds as far as the fit can tell, so that rows are comparable; counts
-    are plain means."""
+    """Mean of each objective; that of the quality is over all seeds (`SeedModel.mean`), so that rows compare."""
     cost: float | None
     """The cost metric's mean; None without one."""
     trainable: float | None
@@ -47,11 +46,11 @@ class Row:
     on_front: bool
     recommended: bool
     group: int
-    """From 1: members of a group cannot be told apart from its best; 0 for controls and where noise is unknown."""
+    """From 1; members do not differ significantly from the best of the group. 0 for controls or unknown noise."""
 
 
 def table(configs: Sequence[Config], goals: Sequence[Objective], quality: Objective, model: SeedModel) -> list[Row]:
-    """The search's configurations from best to worst by the numbers, then the controls likewise.
+    """The search's configurations from best to worst mean, then the controls likewise.
 
     Args:
         configs: named ones that have every objective.
@@ -118,38 +117,38 @@ def _values(config: Config, goals: Sequence[Objective], quality: Objective, mode
 def _versus(config_id: str, best: str, sign: float, model: SeedModel) -> Estimate:
     if not best or config_id == best:
         return Estimate(0.0, 0.0 if best else math.inf, model.noise.dof)
-    found = model.difference(config_id, best)
-    return Estimate(sign * found.value, found.ci95, found.dof)
+    difference = model.difference(config_id, best)
+    return Estimate(sign * difference.value, difference.ci95, difference.dof)
 
 
 def grouped(rows: Sequence[Row], most: int) -> list[list[Row]]:
     """The search's rows by group, the best first, in each the cheapest first; by quality where noise is unknown.
 
-    Of more rows than `most`, those of the front and the recommended one are kept before others.
+    Of more rows than `most`, those of the front and the recommended one come before others.
     """
     searched = sorted((row for row in rows if row.role == "trial"), key=lambda row: row.group)
     groups = [list(members) for _, members in groupby(searched, key=lambda row: row.group)]
     groups = [_cheapest_first(members, lambda row: row.cost) if members[0].group else members for members in groups]
     rank = sorted((row for members in groups for row in members), key=lambda row: not (row.on_front or row.recommended))
-    kept = {row.config_id for row in rank[:most]}
-    shown = ([row for row in members if row.config_id in kept] for members in groups)
+    chosen = {row.config_id for row in rank[:most]}
+    shown = ([row for row in members if row.config_id in chosen] for members in groups)
     return [members for members in shown if members]
 
 
 def _groups(ranked: Sequence[str], model: SeedModel) -> dict[str, int]:
-    """The best of what is left, and all that cannot be told apart from it, make the next group."""
-    found = dict.fromkeys(ranked, 0)
-    left = list(ranked) if model.noise.dof else []
-    while left:
-        number = max(found.values()) + 1
-        alike = {c for c in left if c == left[0] or not model.difference(c, left[0]).is_significant}
-        found |= dict.fromkeys(alike, number)
-        left = [c for c in left if c not in alike]
-    return found
+    """Group numbers: the best of the remaining configurations, with all that do not differ significantly from it."""
+    groups = dict.fromkeys(ranked, 0)
+    remaining = list(ranked) if model.noise.dof else []
+    while remaining:
+        number = max(groups.values()) + 1
+        alike = {c for c in remaining if c == remaining[0] or not model.difference(c, remaining[0]).is_significant}
+        groups |= dict.fromkeys(alike, number)
+        remaining = [c for c in remaining if c not in alike]
+    return groups
 
 
 def _cheapest_first(ranked: Sequence[T], cost: Callable[[T], float | None]) -> list[T]:
-    """By cost; of several that cost about the least, the best by the numbers leads. As ranked where cost is unknown."""
+    """Sorted by cost, of those that cost about the least the best first; as ranked where a cost is unknown."""
     costs = [cost(one) for one in ranked]
     known = [value for value in costs if value is not None]
     if not known or len(known) < len(ranked):

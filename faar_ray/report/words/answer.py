@@ -1,7 +1,7 @@
-"""Which configuration, and what does it cost? The table of finished configurations and the sentences that sum it up.
+"""The answer of a search: the table of finished configurations and the sentences that sum it up.
 
-Pure functions of the trials. Only complete trials count (a pruned one looks too large and too weak); nothing is called
-better unless its difference, at 95%, leaves the seed noise (`noise.py`).
+Pure functions of the trials. Only complete trials count: a pruned one is too large and too weak to compare. A
+configuration is called better only if the 95% interval of the difference excludes 0 (`noise.py`).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from faar_ray.report.words.wording import AnswerInputs, sentences
 
 @dataclass(frozen=True)
 class Answer:
-    """What a search found."""
+    """The outcome of a search."""
 
     quality: Objective
     objectives: tuple[Objective, ...]
@@ -38,11 +38,11 @@ class Answer:
     noise: Noise
     knee: Knee | None
     best: str | None
-    """Best quality by the numbers (config_id)."""
+    """Configuration with the best mean quality."""
     recommended: str | None
-    """Cheapest of those that cannot be told apart from the best; the best itself where noise is unknown."""
+    """The cheapest of those not significantly worse than the best; the best itself where the noise is unknown."""
     states: dict[State, int]
-    """Trials of the search by state; references and controls are not counted."""
+    """Number of trials by state, without references and controls."""
     sentences: tuple[str, ...]
 
 
@@ -58,22 +58,25 @@ def build_answer(
 
     Args:
         results: every trial, control and reference, in any state.
-        objectives: at least one. The first that is no count is the quality; configurations that lack an objective
+        objectives: at least one. The first that is not a cost is the quality; configurations that lack an objective
             are left out.
-        limits: trials of the search that break one are in no comparison.
+        limits: constraints; trials of the search that break one are not compared.
     """
     goals = tuple(objectives)
     quality = next((g for g in goals if not is_cost(g.name)), goals[0])
-    kept = [r for r in results if r.role != "trial" or feasible(r.metrics, limits)]
-    configs = with_names([c for c in complete_configs(kept) if all(finite(c.mean(g.name)) for g in goals)])
+
+    within = [r for r in results if r.role != "trial" or feasible(r.metrics, limits)]
+    configs = with_names([c for c in complete_configs(within) if all(finite(c.mean(g.name)) for g in goals)])
+
     model = _model(configs, quality.name)
     rows = tuple(table(configs, goals, quality, model))
     cost = cost_metric(configs, goals, quality)
     knee = knee_of([row for row in rows if row.on_front], goals, quality.name, model.noise.dof)
-    outside = sum(r.state == "COMPLETE" for r in results) - sum(r.state == "COMPLETE" for r in kept)
+
+    outside = sum(r.state == "COMPLETE" for r in results) - sum(r.state == "COMPLETE" for r in within)
     measured = {m: _model(configs, m).noise for m in measured_names(goals, limits)}
     states: dict[State, int] = dict(Counter(r.state for r in results if r.role == "trial"))
-    told = AnswerInputs(rows, goals, quality, cost, model, states, knee, limits, outside, measured)
+    inputs = AnswerInputs(rows, goals, quality, cost, model, states, knee, limits, outside, measured)
     return Answer(
         quality=quality,
         objectives=goals,
@@ -84,7 +87,7 @@ def build_answer(
         best=next((r.config_id for r in rows if r.role == "trial"), None),
         recommended=next((r.config_id for r in rows if r.recommended), None),
         states=states,
-        sentences=tuple(sentences(told)),
+        sentences=tuple(sentences(inputs)),
     )
 
 
@@ -95,5 +98,5 @@ def measured_names(goals: Sequence[Objective], limits: Sequence[Constraint]) -> 
 
 
 def _model(configs: Sequence[Config], metric: str) -> SeedModel:
-    seen = ((c.config_id, t.seed, t.metrics.get(metric)) for c in configs for t in c.trials)
-    return SeedModel(metric, [Observation(c, s, v) for c, s, v in seen if v is not None and finite(v)])
+    values = ((c.config_id, t.seed, t.metrics.get(metric)) for c in configs for t in c.trials)
+    return SeedModel(metric, [Observation(c, s, v) for c, s, v in values if v is not None and finite(v)])

@@ -1,4 +1,4 @@
-"""What may be said of importances: with a warning wherever they mean nothing."""
+"""The sentences about importances, with a warning wherever the noise makes them meaningless."""
 
 from __future__ import annotations
 
@@ -10,28 +10,26 @@ from faar_ray.report.words.wording import label
 MOST_NAMED = 3
 
 
-def importance_sentences(found: Sequence[Importances]) -> Iterator[str]:
+def importance_sentences(importances: Sequence[Importances]) -> Iterator[str]:
     """A sentence per objective, warnings first."""
-    few = {one.trials for one in found if one.rows and one.trials < ENOUGH}
+    few = {one.trials for one in importances if one.rows and one.trials < ENOUGH}
     for trials in few:
-        yield f"WARNING: {trials} finished trials are too few: below {ENOUGH}, importances mean little."
-    for one in found:
+        yield f"WARNING: {trials} finished trials are too few: importances below {ENOUGH} trials are unreliable."
+    for one in importances:
         yield _sentence(one) if one.rows else f"No importance for {label(one.objective)}: {one.refused}."
-    for name in dict.fromkeys(name for one in found if one.rows for name in one.rare):
+    for name in dict.fromkeys(name for one in importances if one.rows for name in one.rare):
         yield f"No importance of {name}: fewer than {FEWEST} finished trials have it."
 
 
 def _sentence(one: Importances) -> str:
     name, sd = label(one.objective), f"{one.noise.spread_sd:.2g}"
     if not one.noise.spread_dof:
-        return f"WARNING: the seed noise of {name} is unknown, so its importances cannot be told from noise."
-    told = [row for row in one.rows if row.beyond_noise]
-    if not told:
-        return (
-            f"WARNING: importance for {name} is within the noise (sd {sd} over seeds): no parameter's effect is larger."
-        )
+        return f"WARNING: the seed noise of {name} is unknown, so its importances may be noise."
+    above = [row for row in one.rows if row.beyond_noise]
+    if not above:
+        return f"WARNING: importance for {name} is within the noise (sd {sd} over seeds): no effect is larger."
     text = (
-        f"{name}: {', '.join(map(_format_importance, told[:MOST_NAMED]))}, beyond the seed noise (sd {sd} over seeds)"
+        f"{name}: {', '.join(map(_format_importance, above[:MOST_NAMED]))}, beyond the seed noise (sd {sd} over seeds)"
     )
     rest = [row.parameter for row in one.rows if not row.beyond_noise]
     return f"{text}; the importance of {' and '.join(rest)} is within the noise." if rest else f"{text}."

@@ -1,6 +1,6 @@
-"""Rows of an ablation with 95% intervals, and which of the seed's four key findings hold in them.
+"""Configurations of an ablation with 95% intervals, and which of the FAAR paper's key findings hold for them.
 
-Student's t throughout, paired on seeds: rows of one seed share inits, batch order and masks. Pure functions.
+Student's t throughout, paired over seeds: trials of one seed share inits, batch order and masks. Pure functions.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from faar_ray.report.statistics.noise import Estimate, mean_of
 from faar_ray.report.words.wording import plus_minus
 
 METHOD, INIT_RANK = "method", "ranks.init_rank"
-READ = ["trial_id", "epoch", "stage", "task", "layer", "rank"]
-HARDLY = 1.0
-"""Points of delta_m below which a difference hardly matters."""
+COLUMNS = ["trial_id", "epoch", "stage", "task", "layer", "rank"]
+NEGLIGIBLE = 1.0
+"""Points of delta_m below which a difference counts as negligible."""
 Values = Mapping[int, float]
 """A metric by seed."""
 
@@ -35,7 +35,7 @@ class SeedSummary:
     name: str
     seeds: tuple[int, ...]
     val: Estimate
-    """Mean with the half width of its 95% interval."""
+    """Mean on the val split; `test` likewise, where it was read."""
     test: Estimate
     params: float
     """Mean of all trainable parameters; nan where unknown."""
@@ -57,14 +57,17 @@ def paired(a: Values, b: Values) -> Estimate:
 
 
 def key_findings(results: Sequence[TrialResult], traces: Iterable[pa.Table]) -> Iterator[str]:
-    """A sentence for each key finding that the rows can speak to.
+    """A sentence for each key finding that these trials can test.
 
     Args:
         results: all trials; `method` must be among their parameters.
         traces: rank traces of these trials.
+
+    Yields:
+        "<finding>: holds | does not hold | is open. <evidence>."
     """
     rows = _Rows(results)
-    yield from _depth_and_task(rows, [row for trace in traces for row in trace.select(READ).to_pylist()])
+    yield from _depth_and_task(rows, [row for trace in traces for row in trace.select(COLUMNS).to_pylist()])
     yield from _dora_and_lora(rows)
     yield from _initial_rank(rows)
     yield from _consensus(rows)
@@ -102,15 +105,15 @@ def _depth_and_task(rows: _Rows, trace: Sequence[Mapping[str, Any]]) -> Iterator
         return
     seeds = {r.trial_id: r.seed for r in trials}
     depth = max(row["stage"] for row in ended)
-    also_task = {row["layer"] for row in ended if row["task"] != "shared"}
+    with_task_adapters = {row["layer"] for row in ended if row["task"] != "shared"}
     deep = _mean_rank(ended, seeds, lambda row: row["stage"] == depth)
     shallow = _mean_rank(ended, seeds, lambda row: row["stage"] == 0)
-    own = _mean_rank(ended, seeds, lambda row: row["task"] != "shared")
-    shared = _mean_rank(ended, seeds, lambda row: row["task"] == "shared" and row["layer"] in also_task)
-    yield _format_finding("Deeper layers keep larger ranks", paired(deep, shallow), "rank, last stage against first")
-    if own:
+    per_task = _mean_rank(ended, seeds, lambda row: row["task"] != "shared")
+    shared = _mean_rank(ended, seeds, lambda row: row["task"] == "shared" and row["layer"] in with_task_adapters)
+    yield _format_finding("Deeper layers keep larger ranks", paired(deep, shallow), "rank, last stage minus first")
+    if per_task:
         yield _format_finding(
-            "Task-specific layers keep larger ranks", paired(own, shared), "rank, task adapters against shared"
+            "Task-specific layers keep larger ranks", paired(per_task, shared), "rank, task adapters against shared"
         )
 
 
@@ -121,15 +124,17 @@ def _mean_rank(
     for row in trace:
         if wanted(row):
             ranks[seeds[row["trial_id"]]].append(row["rank"])
-    return {seed: fmean(found) for seed, found in ranks.items()}
+    return {seed: fmean(values) for seed, values in ranks.items()}
 
 
 def _dora_and_lora(rows: _Rows) -> Iterator[str]:
     high, low = paired(rows.of("dora"), rows.of("lora")), paired(rows.of("pdrs_dora"), rows.of("pdrs_lora"))
     if not (high.dof and low.dof):
         return
-    wins_low, wins_high = (found.is_significant and found.value > 0 for found in (low, high))
-    verdict = "holds" if wins_low and not wins_high else "does not hold" if wins_high or _settled(low) else "is open"
+    wins_low, wins_high = (gap.is_significant and gap.value > 0 for gap in (low, high))
+    verdict = (
+        "holds" if wins_low and not wins_high else "does not hold" if wins_high or _excludes_gain(low) else "is open"
+    )
     gaps = f"{_format_gap(low)} delta_m after PDRS, {_format_gap(high)} at the fixed initial rank"
     yield f"DoRA beats LoRA at low rank only: {verdict}. DoRA against LoRA {gaps}."
 
@@ -138,15 +143,15 @@ def _initial_rank(rows: _Rows) -> Iterator[str]:
     pairs = {
         (a, b): paired(of_b, of_a) for (a, of_a), (b, of_b) in combinations(rows.by_initial_rank("faar").items(), 2)
     }
-    found = {ranks: gap for ranks, gap in pairs.items() if gap.dof}
-    if not found:
+    gaps = {ranks: gap for ranks, gap in pairs.items() if gap.dof}
+    if not gaps:
         return
-    (small, large), widest = max(found.items(), key=lambda pair: abs(pair[1].value) + pair[1].ci95)
-    inside = all(abs(gap.value) + gap.ci95 <= HARDLY for gap in found.values())
-    outside = any(abs(gap.value) - gap.ci95 > HARDLY for gap in found.values())
+    (small, large), widest = max(gaps.items(), key=lambda pair: abs(pair[1].value) + pair[1].ci95)
+    inside = all(abs(gap.value) + gap.ci95 <= NEGLIGIBLE for gap in gaps.values())
+    outside = any(abs(gap.value) - gap.ci95 > NEGLIGIBLE for gap in gaps.values())
     verdict = "holds" if inside else "does not hold" if outside else "is open"
     yield (
-        f"The initial rank hardly matters (under {HARDLY:g} delta_m): {verdict}. The gap that may be widest is "
+        f"The initial rank hardly matters (under {NEGLIGIBLE:g} delta_m): {verdict}. The widest gap is "
         f"{_format_gap(widest)} delta_m, {large} against {small}."
     )
 
@@ -158,13 +163,13 @@ def _consensus(rows: _Rows) -> Iterator[str]:
 
 
 def _format_finding(claim: str, gap: Estimate, unit: str) -> str:
-    verdict = "holds" if gap.is_significant and gap.value > 0 else "does not hold" if _settled(gap) else "is open"
+    verdict = "holds" if gap.is_significant and gap.value > 0 else "does not hold" if _excludes_gain(gap) else "is open"
     return f"{claim}: {verdict}. {_format_gap(gap)} {unit}."
 
 
-def _settled(gap: Estimate) -> bool:
-    """Whether a positive difference that matters is ruled out."""
-    return gap.dof > 0 and (gap.is_significant or gap.value + gap.ci95 < HARDLY / 2)
+def _excludes_gain(gap: Estimate) -> bool:
+    """Whether a positive difference that matters can be excluded."""
+    return gap.dof > 0 and (gap.is_significant or gap.value + gap.ci95 < NEGLIGIBLE / 2)
 
 
 def _format_gap(gap: Estimate) -> str:

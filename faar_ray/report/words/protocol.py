@@ -1,4 +1,4 @@
-"""How the numbers were taken, in words, so that nobody compares what cannot be compared."""
+"""How the numbers were measured, in sentences, so that they are compared with the right ones."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ def protocol(config: TrialConfig | None, results: Sequence[TrialResult]) -> Iter
         "delta_m: mean over tasks of the relative gain on the single-task reference, in per cent, signed so that more "
         "is better; 0 equals single-task models."
     )
-    yield "Every value is of the last epoch, not the best one."
+    yield "Every value is from the last epoch, not the best one."
     if any(name.startswith("test/") for r in results for name in r.metrics):
-        yield "The search saw the val split; the test split was read once, at the end."
+        yield "The search used the val split; the test split was read once, at the end."
     else:
-        yield "All values are of the val split, which the search saw; the test split was not read."
+        yield "All values are of the val split, which the search used; the test split was not read."
 
 
 def reference_values(results: Sequence[TrialResult]) -> list[tuple[str, str, float]]:

@@ -1,4 +1,4 @@
-"""The sentences of an answer. Nothing in them goes beyond the noise: what cannot be told apart is said to be so."""
+"""The sentences of an answer. They claim a difference only where it is larger than the seed noise."""
 
 from __future__ import annotations
 
@@ -22,12 +22,14 @@ LABELS = {
 }
 UNITS = {"time/step_ms": "ms", "time/epoch_s": "s", "memory/peak_mb": "MiB"}
 MOST_FRONT = 4
-ALIKE = 0.005  # shares below it are no saving
+"""Configurations of the front with a sentence of their own."""
+ALIKE = 0.005
+"""Costs that differ by less than this share count as equal."""
 
 
 @dataclass(frozen=True)
 class AnswerInputs:
-    """What the sentences are made from."""
+    """What the sentences are built from."""
 
     rows: Sequence[Row]
     goals: Sequence[Objective]
@@ -50,52 +52,51 @@ class AnswerInputs:
     def gain(self, row: Row, other: Row) -> Estimate:
         """Quality of `row` against `other`, positive = better."""
         sign = self.quality.sign
-        found = self.model.difference(row.config_id, other.config_id)
-        return Estimate(sign * found.value, found.ci95, found.dof)
+        difference = self.model.difference(row.config_id, other.config_id)
+        return Estimate(sign * difference.value, difference.ci95, difference.dof)
 
 
-def sentences(found: AnswerInputs) -> Iterator[str]:
-    """Recommendation, the front's prices, controls, noise, what was left out."""
-    if found.searched:
-        yield _recommendation(found)
-        yield from _knee(found)
-        yield from _prices(found)
-        yield from _controls(found)
-        yield _noise(found)
-        yield from (_measured(metric, noise) for metric, noise in found.measured.items())
-    elif found.outside:
-        yield f"None of {_trials(found.outside)} satisfies {_limits(found)}: there is nothing to recommend."
+def sentences(inputs: AnswerInputs) -> Iterator[str]:
+    """Recommendation, knee, trade-offs along the front, controls, noise, and what is not compared."""
+    if inputs.searched:
+        yield _recommendation(inputs)
+        yield from _knee(inputs)
+        yield from _prices(inputs)
+        yield from _controls(inputs)
+        yield _noise(inputs)
+        yield from (_measured(metric, noise) for metric, noise in inputs.measured.items())
+    elif inputs.outside:
+        yield f"None of {_trials(inputs.outside)} satisfies {_limits(inputs)}: there is nothing to recommend."
     else:
         yield "No trial of the search finished: there is nothing to compare."
-    if found.searched and found.outside:
-        yield (
-            f"Of {_trials(found.states['COMPLETE'])}, {found.outside} {_verb('break', found.outside)} "
-            f"{_limits(found)}: no comparison and no front has them."
-        )
-    left_out = _left_out(found.states)
+    if inputs.searched and inputs.outside:
+        breaks = "breaks" if inputs.outside == 1 else "break"
+        finished = _trials(inputs.states["COMPLETE"])
+        yield f"Of {finished}, {inputs.outside} {breaks} {_limits(inputs)}: left out of all comparisons and the front."
+    left_out = _left_out(inputs.states)
     if left_out:
         yield left_out
 
 
 def label(metric: str) -> str:
-    """A metric as people call it."""
+    """A metric's name for people."""
     return LABELS.get(metric, metric)
 
 
 def axis_label(metric: str) -> str:
-    """A metric as an axis names it, with its unit."""
+    """A metric's name with its unit, for an axis."""
     unit = "%, mean gain over single-task" if metric == "delta_m" else UNITS.get(metric)
     return f"{label(metric)} ({unit})" if unit else label(metric)
 
 
 def format_cost(value: float, metric: str) -> str:
-    """A cost in words: `172k adapter parameters`, `23.4 ms step time`."""
+    """A cost with its name: `172k adapter parameters`, `23.4 ms step time`."""
     shown = f"{value:.3g} {UNITS[metric]}" if metric in UNITS else count(value)
     return f"{shown} {label(metric)}"
 
 
 def plus_minus(value: float, half: float) -> str:
-    """`1.0 ± 0.6`, with as many decimals as the half width deserves; without it where noise is unknown."""
+    """`1.0 ± 0.6`, with the decimals that the half width supports; only the value where the noise is unknown."""
     if not math.isfinite(half):
         return f"{value:.1f}" if abs(value) >= 0.1 else f"{value + 0.0:.2g}"
     decimals = 1 if half >= 0.1 or half == 0 else min(6, math.ceil(-math.log10(half)))
@@ -105,7 +106,7 @@ def plus_minus(value: float, half: float) -> str:
 
 
 def count(value: float) -> str:
-    """A number of parameters, short: 187k, 1.29M; other counts with three digits."""
+    """A count, short: 187k, 1.29M; below 1000 with three digits."""
     for size, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
         if value >= 0.9995 * size:
             return f"{value / size:.3g}{unit}"
@@ -115,7 +116,7 @@ def count(value: float) -> str:
 def saving(row: Row, other: Row, cost_name: str) -> tuple[float, str] | None:
     """Share of `other`'s cost that `row` saves (negative: it costs more), and of what; None where unknown.
 
-    Without adapters (full fine-tuning, decoder only) adapter parameters say nothing: all trainable ones are compared.
+    Where one of them has no adapters (full fine-tuning, decoder only), all trainable parameters are compared.
     """
     if cost_name == ADAPTERS and not (row.cost and other.cost):
         mine, theirs, name = row.trainable, other.trainable, TRAINABLE
@@ -124,68 +125,71 @@ def saving(row: Row, other: Row, cost_name: str) -> tuple[float, str] | None:
     return None if mine is None or not theirs else (1 - mine / theirs, label(name))
 
 
-def _recommendation(found: AnswerInputs) -> str:
-    best, pick = found.searched[0], next(row for row in found.searched if row.recommended)
-    value = pick.values[found.quality.name]
-    what = f"{found.quality.name} {value:.2f}" if 0 < abs(value) < 1 else f"{found.quality.name} {value:.3g}"
+def _recommendation(inputs: AnswerInputs) -> str:
+    best, pick = inputs.searched[0], next(row for row in inputs.searched if row.recommended)
+    quality = inputs.quality.name
+    value = pick.values[quality]
+    what = f"{quality} {value:.2f}" if 0 < abs(value) < 1 else f"{quality} {value:.3g}"
     if pick.cost is not None:
-        what += f", {format_cost(pick.cost, found.cost_name)}"
-    if len(found.searched) == 1:
+        what += f", {format_cost(pick.cost, inputs.cost_name)}"
+    if len(inputs.searched) == 1:
         return f"Only {pick.name} finished ({what}): there is nothing to compare it with."
-    if not found.model.noise.dof:
+    if not inputs.model.noise.dof:
         return (
-            f"{best.name} leads by the numbers ({what}), but the seed noise is unknown (no configuration finished on "
-            "two seeds), so no order here is a finding."
+            f"{best.name} has the best {quality} ({what}), but the seed noise is unknown (no configuration finished on "
+            "two seeds), so no difference here is significant."
         )
-    tied = [row for row in found.searched if not row.versus_best.is_significant]
-    winners = [row.name for row in found.rows if row.role == "control" and _wins(found, row, pick)]
+    tied = [row for row in inputs.searched if not row.versus_best.is_significant]
+    winners = [row.name for row in inputs.rows if row.role == "control" and _wins(inputs, row, pick)]
     take = "Of the searched configurations take" if winners else "Take"
     but = f"; but a control wins over it: {' and '.join(winners)}" if winners else ""
     if len(tied) == 1:
-        return f"{take} {pick.name} ({what}): it leads every other configuration by more than the seed noise{but}."
+        return f"{take} {pick.name} ({what}): it beats every other configuration by more than the seed noise{but}."
     if pick.cost is None:
-        return f"{best.name} leads by the numbers ({what}), but {len(tied)} configurations cannot be told apart."
-    best_too = "the best by the numbers and " if pick is best else ""
-    return f"{take} {pick.name} ({what}): {best_too}the cheapest of {len(tied)} that cannot be told apart{but}."
+        return f"{best.name} has the best {quality} ({what}), but {len(tied)} configurations cannot be told apart."
+    also_best = f"the best {quality} and " if pick is best else ""
+    cheapest = f"the cheapest of {len(tied)} configurations"
+    return f"{take} {pick.name} ({what}): {also_best}{cheapest} that cannot be told apart{but}."
 
 
-def _knee(found: AnswerInputs) -> Iterator[str]:
-    if found.knee is None:
+def _knee(inputs: AnswerInputs) -> Iterator[str]:
+    if inputs.knee is None:
         return
-    names = {row.config_id: row.name for row in found.searched}
-    knee = found.knee
-    text = (
-        f"The knee of the front is {names[knee.config_id]}: of its points the farthest from the line between its ends, "
-        f"{names[knee.ends[0]]} and {_drop_shared_key(names[knee.ends[1]], names[knee.ends[0]])} (both objectives scaled to "
+    names = {row.config_id: row.name for row in inputs.searched}
+    knee = inputs.knee
+    first, second = (names[config_id] for config_id in knee.ends)
+    yield (
+        f"The knee of the front is {names[knee.config_id]}: its point farthest from the line between the ends "
+        f"{first} and {_drop_shared_key(second, first)} (both objectives scaled to the front, distance "
+        f"{knee.distance:.2g} of at most 0.71){_format_knee_noise(knee)}."
     )
-    yield f"{text}the front, {knee.distance:.2g} of at most 0.71){_format_knee_noise(knee)}."
 
 
 def _format_knee_noise(knee: Knee) -> str:
     if not math.isfinite(knee.noise):
-        return "; by the numbers alone, the seed noise is unknown"
-    return "; that is within the seed noise" if knee.distance <= knee.noise else ""
+        return "; the seed noise is unknown"
+    return "; this distance is within the seed noise" if knee.distance <= knee.noise else ""
 
 
-def _prices(found: AnswerInputs) -> Iterator[str]:
-    """What each configuration of the front, and the recommended one, gives up and saves against the best."""
-    best = found.searched[0]
-    shown = [row for row in found.searched[1:] if row.on_front or row.recommended]
+def _prices(inputs: AnswerInputs) -> Iterator[str]:
+    """What each configuration of the front, and the recommended one, loses and saves against the best."""
+    best = inputs.searched[0]
+    shown = [row for row in inputs.searched[1:] if row.on_front or row.recommended]
     for row in shown[:MOST_FRONT]:
-        yield _price(found, row, best)
+        yield _price(inputs, row, best)
     if len(shown) > MOST_FRONT:
         yield f"{len(shown) - MOST_FRONT} more configurations of the front are in the table."
 
 
-def _price(found: AnswerInputs, row: Row, best: Row) -> str:
-    gain, metric = row.versus_best, found.quality.name
-    saved = saving(row, best, found.cost_name)
+def _price(inputs: AnswerInputs, row: Row, best: Row) -> str:
+    gain, metric = row.versus_best, inputs.quality.name
+    saved = saving(row, best, inputs.cost_name)
     against = _drop_shared_key(best.name, row.name)
     if not math.isfinite(gain.ci95):
         loss = plus_minus(0.0 - gain.value, gain.ci95)
-        return f"By the numbers alone, {row.name} costs {loss} {metric} against {against}{_and_saves(saved)}."
+        return f"Without a noise estimate: {row.name} costs {loss} {metric} against {against}{_and_saves(saved)}."
     if gain.is_significant:
-        rest = _and_saves(saved) + _others(found, row, best)
+        rest = _and_saves(saved) + _others(inputs, row, best)
         return f"{row.name} costs {plus_minus(-gain.value, gain.ci95)} {metric} against {against}{rest}."
     text = f"{row.name} and {against} cannot be told apart (difference {plus_minus(-gain.value, gain.ci95)} {metric})"
     if saved is None or abs(saved[0]) < ALIKE:
@@ -209,31 +213,31 @@ def _and_saves(saved: tuple[float, str] | None) -> str:
     return f" and saves {share:.0%} of the {what}" if share > 0 else f" and needs {-share:.0%} more {what}"
 
 
-def _others(found: AnswerInputs, row: Row, best: Row) -> str:
+def _others(inputs: AnswerInputs, row: Row, best: Row) -> str:
     """Changes of further objectives, in per cent."""
-    covered = {found.quality.name, found.cost_name, TRAINABLE if found.cost_name == ADAPTERS else ""}
+    covered = {inputs.quality.name, inputs.cost_name, TRAINABLE if inputs.cost_name == ADAPTERS else ""}
     parts = [
         f"{goal.name} {row.values[goal.name] / best.values[goal.name] - 1:+.0%}"
-        for goal in found.goals
+        for goal in inputs.goals
         if goal.name not in covered and best.values[goal.name]
     ]
     return f" ({', '.join(parts)})" if parts else ""
 
 
-def _controls(found: AnswerInputs) -> Iterator[str]:
+def _controls(inputs: AnswerInputs) -> Iterator[str]:
     """Each control against the recommended configuration, and against the one of the search nearest in cost."""
-    pick = next(row for row in found.searched if row.recommended)
-    for control in (row for row in found.rows if row.role == "control"):
-        text = f"Control {control.name} {_compare_control(found, control, pick)}"
-        nearest = _nearest(control, found.searched)
+    pick = next(row for row in inputs.searched if row.recommended)
+    for control in (row for row in inputs.rows if row.role == "control"):
+        text = f"Control {control.name} {_compare_control(inputs, control, pick)}"
+        nearest = _nearest(control, inputs.searched)
         if nearest is not None and nearest is not pick:
-            text += f"; at the nearest cost it {_compare_control(found, control, nearest)}"
+            text += f"; at the nearest cost it {_compare_control(inputs, control, nearest)}"
         yield f"{text}."
 
 
-def _wins(found: AnswerInputs, control: Row, rival: Row) -> bool:
-    """Better beyond the noise and no dearer, or not to be told apart and cheaper."""
-    gain, saved = found.gain(control, rival), saving(control, rival, found.cost_name)
+def _wins(inputs: AnswerInputs, control: Row, rival: Row) -> bool:
+    """Significantly better at no higher cost, or not distinguishable and cheaper."""
+    gain, saved = inputs.gain(control, rival), saving(control, rival, inputs.cost_name)
     if saved is None or not math.isfinite(gain.ci95):
         return False
     return saved[0] > ALIKE if not gain.is_significant else gain.value > 0 and saved[0] >= -ALIKE
@@ -243,19 +247,19 @@ def _nearest(control: Row, searched: Sequence[Row]) -> Row | None:
     priced = [row for row in searched if row.cost]
     if not control.cost or not priced:
         return None
-    own = math.log(control.cost)
-    return min(priced, key=lambda row: abs(math.log(row.cost or 1.0) - own))
+    cost = math.log(control.cost)
+    return min(priced, key=lambda row: abs(math.log(row.cost or 1.0) - cost))
 
 
-def _compare_control(found: AnswerInputs, control: Row, rival: Row) -> str:
-    gain, saved = found.gain(control, rival), saving(control, rival, found.cost_name)
-    by, rest = f"{plus_minus(abs(gain.value), gain.ci95)} {found.quality.name}", _and_saves(saved)
+def _compare_control(inputs: AnswerInputs, control: Row, rival: Row) -> str:
+    gain, saved = inputs.gain(control, rival), saving(control, rival, inputs.cost_name)
+    by, rest = f"{plus_minus(abs(gain.value), gain.ci95)} {inputs.quality.name}", _and_saves(saved)
     dearer, cheaper = saved is not None and saved[0] < -ALIKE, saved is not None and saved[0] > ALIKE
     but = f", but{rest.removeprefix(' and')}"
     if not math.isfinite(gain.ci95):
-        return f"is {by} {'better' if gain.value > 0 else 'worse'} than {rival.name} by the numbers alone{rest}"
+        return f"is {by} {'better' if gain.value > 0 else 'worse'} than {rival.name}, without a noise estimate{rest}"
     if not gain.is_significant:
-        difference = f"difference {plus_minus(gain.value, gain.ci95)} {found.quality.name}"
+        difference = f"difference {plus_minus(gain.value, gain.ci95)} {inputs.quality.name}"
         wins = ": it wins on cost" if cheaper else ""
         return f"cannot be told apart from {rival.name} ({difference}){rest}{wins}"
     if gain.value > 0:
@@ -263,11 +267,12 @@ def _compare_control(found: AnswerInputs, control: Row, rival: Row) -> str:
     return f"is worse than {rival.name} by {by}{but if cheaper else rest}"
 
 
-def _noise(found: AnswerInputs) -> str:
-    noise, metric = found.model.noise, found.quality.name
+def _noise(inputs: AnswerInputs) -> str:
+    noise, metric = inputs.model.noise, inputs.quality.name
     if not noise.dof:
         return (
-            f"Seed noise of {metric}: unknown, 0 degrees of freedom. Run a configuration on a second seed to know it."
+            f"Seed noise of {metric}: unknown (0 degrees of freedom). "
+            "Run a configuration on a second seed to estimate it."
         )
     spread = f"{noise.spread_sd:.2g} {metric} over seeds ({_freedom(noise.spread_dof)})"
     if not noise.paired:
@@ -281,21 +286,17 @@ def _noise(found: AnswerInputs) -> str:
 def _measured(metric: str, noise: Noise) -> str:
     sd = f" (standard deviation {noise.spread_sd:.2g} over seeds, {_freedom(noise.spread_dof)})" if noise.dof else ""
     return (
-        f"{metric} is measured, not counted: it is noisy{sd} and depends on what else ran on the machine, "
-        "trials side by side among it."
+        f"{metric} is a measurement: it is noisy{sd} and depends on what else ran on the machine, "
+        "such as parallel trials."
     )
 
 
-def _limits(found: AnswerInputs) -> str:
-    return " and ".join(map(str, found.limits))
+def _limits(inputs: AnswerInputs) -> str:
+    return " and ".join(map(str, inputs.limits))
 
 
 def _trials(number: int) -> str:
     return f"{number} finished trial{'s' if number != 1 else ''}"
-
-
-def _verb(verb: str, number: int) -> str:
-    return f"{verb}s" if number == 1 else verb
 
 
 def _freedom(dof: int) -> str:
@@ -307,12 +308,14 @@ def _left_out(states: Mapping[State, int]) -> str:
     words: dict[State, str] = {"PRUNED": "stopped early", "FAIL": "failed", "RUNNING": "did not end"}
     parts = [f"{states[state]} {word}" for state, word in words.items() if states.get(state)]
     return (
-        f"Of {total} trials, {' and '.join(parts)}: not compared here, but in the table of all trials." if parts else ""
+        f"Of {total} trials, {' and '.join(parts)}: they are not compared here, but listed in the table of all trials."
+        if parts
+        else ""
     )
 
 
 def _drop_shared_key(name: str, first: str) -> str:
-    """`name` after `first` was said: `rho 0.95` becomes `0.95` after `rho 0.8`."""
+    """A name that follows `first` in a sentence: `rho 0.95` becomes `0.95` after `rho 0.8`."""
     key, _, value = name.partition(" ")
     plain = "," not in name + first and name.count(" ") == first.count(" ") == 1
     return value if plain and first.partition(" ")[0] == key else name

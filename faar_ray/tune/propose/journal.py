@@ -1,18 +1,13 @@
-"""The Optuna journal of a run (`study.log`): the one truth about which trials exist and how they ended.
+"""The Optuna journal of a run (`study.log`): it decides which trials exist and how they ended.
 
-Controls and references are no trials of the study; how they ended is kept in its user attributes.
+Controls and references are no trials of the study; their results are kept in the study's user attributes.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import json
-import os
 import warnings
-from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,18 +19,13 @@ from optuna.trial import FrozenTrial, TrialState
 from faar_ray.errors import DataError
 from faar_ray.objectives.metrics import Objective
 from faar_ray.records import TrialResult, result_of
+from faar_ray.tune.propose.journal_file import JournalFile
+from faar_ray.tune.propose.trial_record import RESULT, TrialRecord
 
-RESULT = "result"
 STUDY_RESULT = "result/"
 TEST_RESULT = "test/"
-EPOCH = "epoch/"
-"""With the epoch's number: what the scheduler saw of it."""
-PARENT = "parent"
-"""Of a trial that goes on from another one's checkpoint: its id."""
-WARM_START = "warm_start"
-"""Marks the trials of an older run, and the study once it has them."""
-OLDER_ID = "warm_start_trial"
 SPENT = ("elapsed_s", "gpu_hours", "usd")
+SHOWN_METRICS = ("rank/mean", "trainable_params", "params/adapters")
 
 
 def open_journal(path: Path, name: str, objectives: Sequence[Objective]) -> optuna.Study:
@@ -47,6 +37,7 @@ def open_journal(path: Path, name: str, objectives: Sequence[Objective]) -> optu
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
     _clean_up_after_a_kill(path)
+
     try:
         storage = JournalStorage(JournalFile(path))
         directions = [objective.goal for objective in objectives]
@@ -59,7 +50,7 @@ def open_journal(path: Path, name: str, objectives: Sequence[Objective]) -> optu
 
 
 def read_journal(path: Path) -> optuna.Study:
-    """The journal of another search, which may be running: nothing of it is touched.
+    """The journal of another search, which may be running: the file is not changed.
 
     Raises:
         DataError: the file is no journal of a search.
@@ -72,9 +63,9 @@ def read_journal(path: Path) -> optuna.Study:
 
 
 def _clean_up_after_a_kill(path: Path) -> None:
-    """Cut a half-written last line and remove the lock of a writer that is no more."""
-    for left in path.parent.glob(path.name + ".lock*"):
-        left.unlink(missing_ok=True)
+    """Cut a half-written last line and remove the lock of a dead writer."""
+    for lock in path.parent.glob(path.name + ".lock*"):
+        lock.unlink(missing_ok=True)
     if not path.exists():
         return
     raw = path.read_bytes()
@@ -84,28 +75,24 @@ def _clean_up_after_a_kill(path: Path) -> None:
 
 
 def keep_result(study: optuna.Study, result: TrialResult, trial: optuna.Trial | None) -> None:
-    """Write down how a job ended, before Optuna is told: what was written down is never trained again."""
+    """Write down how a job ended, before Optuna is told: a job with a result is never trained again."""
     row = dataclasses.asdict(result)
     if trial is None:
         study.set_user_attr(STUDY_RESULT + result.trial_id, row)
         return
-    for key, value in {**readable(result), RESULT: row}.items():
+    for key, value in {**shown_attributes(result), RESULT: row}.items():
         trial.set_user_attr(key, value)
 
 
-def readable(result: TrialResult) -> dict[str, Any]:
+def shown_attributes(result: TrialResult) -> dict[str, Any]:
     """What optuna-dashboard shows beside a trial."""
-    shown: dict[str, Any] = {
-        name: result.metrics[name]
-        for name in ("rank/mean", "trainable_params", "params/adapters")
-        if name in result.metrics
-    }
+    metrics: dict[str, Any] = {name: result.metrics[name] for name in SHOWN_METRICS if name in result.metrics}
     facts = {"seconds": result.seconds, "epochs": result.epochs, "mlflow_run_id": result.run_id}
-    return {**shown, **facts, "reason": result.reason}
+    return {**metrics, **facts, "reason": result.reason}
 
 
 def keep_test(study: optuna.Study, trial_id: str, metrics: Mapping[str, float]) -> None:
-    """Write down what the test split gave, apart from what the search compares."""
+    """Write down the metrics on the test split, apart from those that the search compares."""
     study.set_user_attr(TEST_RESULT + trial_id, dict(metrics))
 
 
@@ -127,23 +114,26 @@ def live(study: optuna.Study, number: int) -> optuna.Trial:
 
 
 def results(study: optuna.Study) -> list[TrialResult]:
-    """All that ended, with what the test split gave: references and controls first, then trials by number."""
+    """All jobs that ended, with their test metrics: references and controls first, then trials by number."""
     attrs = study.user_attrs
-    kept = [attrs[name] for name in sorted(attrs) if name.startswith(STUDY_RESULT)]
-    rows = kept + [trial.user_attrs[RESULT] for trial in trials(study) if RESULT in trial.user_attrs]
+    beside = [result_of(attrs[name]) for name in sorted(attrs) if name.startswith(STUDY_RESULT)]
+    ended = beside + [result for trial in trials(study) if (result := TrialRecord(trial).result) is not None]
     tested = tests(study)
-    return [result_of(row | {"metrics": row["metrics"] | tested.get(row["trial_id"], {})}) for row in rows]
+    return [
+        dataclasses.replace(result, metrics={**result.metrics, **tested.get(result.trial_id, {})}) for result in ended
+    ]
 
 
 def tests(study: optuna.Study) -> dict[str, dict[str, float]]:
-    """What the test split gave, by trial id."""
+    """Metrics on the test split, by trial id."""
     attrs = study.user_attrs
     return {name.removeprefix(TEST_RESULT): attrs[name] for name in attrs if name.startswith(TEST_RESULT)}
 
 
 def copied(study: optuna.Study) -> set[str]:
     """Ids of trials that began with another one's checkpoint: their values are not those of their whole training."""
-    return {trial.user_attrs["trial_id"] for trial in trials(study) if {PARENT, "trial_id"} <= trial.user_attrs.keys()}
+    records = map(TrialRecord, trials(study))
+    return {record.trial_id for record in records if record.parent and record.trial_id}
 
 
 def trials(study: optuna.Study, *states: TrialState) -> list[FrozenTrial]:
@@ -153,78 +143,9 @@ def trials(study: optuna.Study, *states: TrialState) -> list[FrozenTrial]:
 
 def own(study: optuna.Study, *states: TrialState) -> list[FrozenTrial]:
     """The same without those of an older run."""
-    return [trial for trial in trials(study, *states) if WARM_START not in trial.user_attrs]
+    return [trial for trial in trials(study, *states) if not TrialRecord(trial).is_older]
 
 
 def older(study: optuna.Study) -> list[FrozenTrial]:
-    """Trials of an older run: the sampler learns from them, nobody else hears of them."""
-    return [trial for trial in trials(study, TrialState.COMPLETE) if WARM_START in trial.user_attrs]
-
-
-class JournalFile(JournalFileBackend):
-    """Optuna's own file and format, for one storage: the run's lock keeps other drivers out, so that no lock is taken
-    for a line, and what was written here is not read again.
-
-    Args:
-        path: the file; made when missing.
-    """
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(str(path))
-        self.path = path
-        self._unread: list[str] = []
-        self._unwritten: list[str] = []
-
-    def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        """Take lines; they are on disk at the end of the event, or now where there is none."""
-        lines = [json.dumps(log, separators=(",", ":")) for log in logs]
-        self._unread += lines
-        self._unwritten += lines
-        if (files := _EVENT.get()) is not None:
-            files.add(self)
-        else:
-            self.write()
-
-    def read_logs(self, log_number_from: int) -> Generator[dict[str, Any], None, None]:
-        """The file at first, then what was appended since."""
-        if log_number_from == 0:
-            self.write()
-            self._unread.clear()
-            yield from super().read_logs(0)
-        while self._unread:
-            yield json.loads(self._unread.pop(0))
-
-    def write(self) -> None:
-        """Make what was taken durable."""
-        if not self._unwritten:
-            return
-        whole = self.path.stat().st_size
-        try:
-            with self.path.open("ab") as file:
-                file.write("".join(line + "\n" for line in self._unwritten).encode())
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError:  # a later event must not stand behind half of this one
-            with contextlib.suppress(OSError):
-                os.truncate(self.path, whole)
-            raise
-        self._unwritten = []
-
-
-_EVENT: ContextVar[set[JournalFile] | None] = ContextVar("event", default=None)
-
-
-@contextmanager
-def event() -> Iterator[None]:
-    """What the block appends is on disk at its end, however it ends; of a driver killed before, nothing is."""
-    if _EVENT.get() is not None:
-        yield
-        return
-    files = set[JournalFile]()
-    token = _EVENT.set(files)
-    try:
-        yield
-    finally:
-        _EVENT.reset(token)
-        for file in files:
-            file.write()
+    """Trials of an older run: only the sampler uses them."""
+    return [trial for trial in trials(study, TrialState.COMPLETE) if TrialRecord(trial).is_older]

@@ -1,6 +1,6 @@
 """What is tried next, over Optuna's ask and tell; a trial of the study is one (config, seed).
 
-Order: trials that a killed driver left RUNNING or that waited for their generation, then copies that take a place in a
+Order: trials that a killed driver left RUNNING or that waited for their population, then copies that take a place in a
 population, then the first points (priors, warm start), then the sampler's until the exploration is done, then the
 leading configurations on further seeds.
 """
@@ -17,22 +17,33 @@ from optuna.trial import FrozenTrial, TrialState
 
 from faar_ray.config.trial import TrialConfig, config_id
 from faar_ray.objectives.constraint import feasible
-from faar_ray.records import TrialResult, result_of
+from faar_ray.records import TrialResult
 from faar_ray.tune.propose import journal
 from faar_ray.tune.propose.ask import LaggedStudy, needs_results, sampler_of
 from faar_ray.tune.propose.distributions import draw, from_optuna, to_optuna
-from faar_ray.tune.propose.journal import event
-from faar_ray.tune.propose.population import INHERITED, WAITS, PopulationState
+from faar_ray.tune.propose.journal_file import transaction
+from faar_ray.tune.propose.population import PopulationState
 from faar_ray.tune.propose.replicates import leading
+from faar_ray.tune.propose.trial_record import (
+    CONFIG_ID,
+    CONFIG_NUMBER,
+    EPOCH,
+    REPLICATE,
+    SEED,
+    STOP_REASON,
+    TRIAL_ID,
+    WAITS,
+    TrialRecord,
+)
 from faar_ray.tune.run.jobs import Job, describe_failure, trial_name
 from faar_ray.tune.space.initial_points import active_parameters, planned
 from faar_ray.tune.space.space import Scalar, SearchSpace
 
-TOLD = {"COMPLETE": TrialState.COMPLETE, "PRUNED": TrialState.PRUNED, "FAIL": TrialState.FAIL}
+OPTUNA_STATES = {"COMPLETE": TrialState.COMPLETE, "PRUNED": TrialState.PRUNED, "FAIL": TrialState.FAIL}
 
 
 class Proposer:
-    """Asks Optuna and tells it the truth; all state is in the journal.
+    """Proposes trials and records their results; all state is in the journal.
 
     Args:
         space: the search space.
@@ -44,10 +55,11 @@ class Proposer:
         self.base_seed = space.trial_config({}).seed
         self._points = planned(space.search, space.parameters, space.base, space.warm_start.points)
         self._older = journal.older(study)
-        self._generations = PopulationState(space, study)
+        self._population = PopulationState(space, study)
         self._live: dict[int, optuna.Trial] = {}
-        self._left = [trial.number for trial in journal.trials(study, TrialState.RUNNING)]
-        self._settle_what_had_ended()
+        self._idle = [trial.number for trial in journal.trials(study, TrialState.RUNNING)]
+        """Open trials that have no machine."""
+        self._close_journalled_results()
 
     def explored(self) -> int:
         """How many configurations the search draws: the budget without the replicates' trials, or a population."""
@@ -58,97 +70,75 @@ class Proposer:
             return self.space.scheduler.population
         return trials - replicates.top * (replicates.seeds - 1) if replicates else trials
 
-    @event()
     def next_job(self) -> Job | None:
         """The next trial; None when nothing can be proposed now (see `finished`)."""
-        if ready := self._generations.runnable(self._left):
-            self._left.remove(ready[0])
-            return self._begin(ready[0])
-        trials = journal.own(self.study)
-        waiting = next((trial.number for trial in trials if trial.state == TrialState.WAITING), None)
-        if waiting is not None:
-            return self._begin(waiting)
-        drawn = sum(1 for trial in trials if not _is_replicate(trial))
-        if drawn < self.explored():
-            if self._waits_for_results(trials):
-                return None
-            if drawn < len(self._points):
-                self.study.enqueue_trial(to_optuna(self.space.parameters, self._points[drawn]))
-            return self._begin(len(self._older) + len(trials))
-        for leader, seed in self._replicates_due(trials):
-            attrs = {"replicate": True, "config_number": leader.user_attrs["config_number"], "seed": seed}
-            self.study.enqueue_trial(dict(leader.params), user_attrs=attrs)
-            return self._begin(len(self._older) + len(trials))
-        return None
+        with transaction(self.study):
+            return self._resumed_job() or self._new_job()
 
     def exploring(self) -> bool:
         """Whether trials of the exploration are still running or to be drawn (replicates wait for them)."""
-        trials = [trial for trial in journal.own(self.study) if not _is_replicate(trial)]
+        trials = [trial for trial in journal.own(self.study) if not TrialRecord(trial).is_replicate]
         return len(trials) < self.explored() or any(not trial.state.is_finished() for trial in trials)
 
     def finished(self) -> bool:
         """Whether nothing will be proposed any more."""
-        if self._left or journal.trials(self.study, TrialState.WAITING) or self.exploring():
+        if self._idle or journal.trials(self.study, TrialState.WAITING) or self.exploring():
             return False
         return not self._replicates_due(journal.own(self.study))
 
     def wait(self, result: TrialResult, number: int) -> None:
-        """A trial has come to where it waits for others: keep what it would end as, and hand it out again later."""
+        """A trial waits for its population: keep its result so far, and hand it out again later."""
         self._live.pop(number).set_user_attr(WAITS, dataclasses.asdict(result))
-        self._left.append(number)
+        self._idle.append(number)
 
-    @event()
-    def turn(self, halt: str = "") -> list[tuple[int, TrialResult]]:
-        """Decide about a generation that is whole, unless the search is to `halt`; which trials that waited end now."""
-        if not halt:
-            self._generations.decide_exploits()
-        return list(self._generations.ended_waiting(self._left, halt))
+    def advance_population(self, halt: str = "") -> list[tuple[int, TrialResult]]:
+        """Decide where the whole population waits, unless the search is to `halt`; which waiting trials end now."""
+        with transaction(self.study):
+            if not halt:
+                self._population.decide_exploits()
+            return list(self._population.ended_waiting(self._idle, halt))
 
-    @event()
     def tell(self, result: TrialResult, number: int) -> TrialResult:
         """Close a trial as COMPLETE with its objectives, PRUNED or FAIL; a non-finite objective is a FAIL."""
-        result = self._judged(result)
-        if number in self._left:
-            self._left.remove(number)
-        trial = self._live.pop(number, None) or journal.live(self.study, number)
-        journal.keep_result(self.study, result, trial)
-        self._close(result, trial)
-        return result
+        with transaction(self.study):
+            result = self._with_finite_objectives(result)
+            if number in self._idle:
+                self._idle.remove(number)
+            trial = self._live.pop(number, None) or journal.live(self.study, number)
+            journal.keep_result(self.study, result, trial)
+            self._close(result, trial)
+            return result
 
-    @event()
-    def epoch(self, number: int, epoch: int, seen: Sequence[float], stop_reason: str = "") -> None:
-        """Keep what the scheduler saw of one epoch, and before it the verdict when that epoch is the trial's last.
+    def epoch(self, number: int, epoch: int, metrics: Sequence[float], stop_reason: str = "") -> None:
+        """Keep what the stopping rule looks at of one epoch, and the reason where it is the trial's last.
 
         User attributes hold it: Optuna takes no intermediate values for several objectives.
         """
-        trial = self._live[number]
-        if stop_reason:
-            trial.set_user_attr("stop_reason", stop_reason)
-        if len(self.space.objectives) == 1 and math.isfinite(seen[0]):
-            trial.report(seen[0], epoch)
-        trial.set_user_attr(f"{journal.EPOCH}{epoch:04d}", seen[0] if len(seen) == 1 else list(seen))
+        with transaction(self.study):
+            trial = self._live[number]
+            if stop_reason:
+                trial.set_user_attr(STOP_REASON, stop_reason)
+            if len(self.space.objectives) == 1 and math.isfinite(metrics[0]):
+                trial.report(metrics[0], epoch)
+            trial.set_user_attr(f"{EPOCH}{epoch:04d}", metrics[0] if len(metrics) == 1 else list(metrics))
 
     def stopped_for(self, number: int) -> str:
-        """The verdict on a trial whose driver was killed before the trial ended; "" for none."""
-        return str(journal.trials(self.study)[number].user_attrs.get("stop_reason", ""))
+        """Why a trial was stopped whose driver was killed before the trial ended; "" for none."""
+        return TrialRecord(journal.trials(self.study)[number]).stop_reason
 
     def history(self) -> dict[int, list[list[float]]]:
-        """What the scheduler saw by trial number and epoch, of trials that may stop early."""
-        rows = {
-            trial.number: [v for k, v in sorted(trial.user_attrs.items()) if k.startswith(journal.EPOCH)]
-            for trial in journal.own(self.study)
-            if "trial_id" in trial.user_attrs and not _is_replicate(trial)
-        }
-        return {number: [v if isinstance(v, list) else [v] for v in values] for number, values in rows.items()}
+        """What the stopping rule looked at, by trial number and epoch, of trials that may stop early."""
+        records = map(TrialRecord, journal.own(self.study))
+        return {record.trial.number: record.epochs for record in records if record.trial_id and not record.is_replicate}
 
     def epochs_of(self, number: int) -> int:
         """Epochs that a trial trains unless it is stopped."""
         trial = journal.trials(self.study)[number]
         params = from_optuna(self.space.parameters, trial.params)
-        return self._config(params, trial.user_attrs["seed"]).optim.epochs
+        return self._config(params, TrialRecord(trial).seed).optim.epochs
 
     def results(self) -> list[TrialResult]:
-        """Everything that ended."""
+        """All jobs that ended."""
         return journal.results(self.study)
 
     def counts(self) -> dict[str, int]:
@@ -164,24 +154,53 @@ class Proposer:
     def leaders(self) -> list[TrialResult]:
         """The configurations that replicates are for."""
         replicates = self.space.search.replicates
-        explored = [trial for trial in journal.own(self.study, TrialState.COMPLETE) if not _is_replicate(trial)]
-        unique = {trial.user_attrs["config_id"]: trial for trial in reversed(explored)}.values()
-        rows = [trial.user_attrs[journal.RESULT] for trial in sorted(unique, key=lambda trial: trial.number)]
-        finished = [result_of(row) for row in rows]
+        complete = map(TrialRecord, journal.own(self.study, TrialState.COMPLETE))
+        explored = [record for record in complete if not record.is_replicate]
+        unique = {record.config_id: record for record in reversed(explored)}.values()
+        in_order = sorted(unique, key=lambda record: record.trial.number)
+        finished = [record.result for record in in_order if record.result is not None]
         inside = [result for result in finished if self.feasible(result)]
         return leading(inside or finished, self.space.objectives, replicates.top) if replicates else []
+
+    def _resumed_job(self) -> Job | None:
+        """A trial that is open or enqueued, and may go on."""
+        if runnable := self._population.runnable(self._idle):
+            self._idle.remove(runnable[0])
+            return self._begin(runnable[0])
+        waiting = [trial for trial in journal.own(self.study) if trial.state == TrialState.WAITING]
+        return self._begin(waiting[0].number) if waiting else None
+
+    def _new_job(self) -> Job | None:
+        trials = journal.own(self.study)
+        number = len(self._older) + len(trials)
+        drawn = sum(1 for trial in trials if not TrialRecord(trial).is_replicate)
+
+        if drawn < self.explored():
+            if self._waits_for_results(trials):
+                return None
+            if drawn < len(self._points):
+                self.study.enqueue_trial(to_optuna(self.space.parameters, self._points[drawn]))
+            return self._begin(number)
+
+        for leader, seed in self._replicates_due(trials)[:1]:
+            attrs = {REPLICATE: True, CONFIG_NUMBER: TrialRecord(leader).config_number, SEED: seed}
+            self.study.enqueue_trial(dict(leader.params), user_attrs=attrs)
+            return self._begin(number)
+        return None
 
     def _replicates_due(self, trials: Sequence[FrozenTrial]) -> list[tuple[FrozenTrial, int]]:
         """(trial of a leading configuration, seed) pairs still to run; none before the exploration has ended."""
         replicates = self.space.search.replicates
-        room = self.space.budget.trials - len(trials)
-        if replicates is None or room <= 0 or self.exploring():
+        budget_left = self.space.budget.trials - len(trials)
+        if replicates is None or budget_left <= 0 or self.exploring():
             return []
+
         seeds = range(self.base_seed, self.base_seed + replicates.seeds)
-        used = {(trial.user_attrs.get("config_id"), trial.user_attrs.get("seed")) for trial in trials}
-        by_id = {trial.user_attrs.get("trial_id"): trial for trial in trials}
+        records = [TrialRecord(trial) for trial in trials]
+        used = {(record.config_id, record.seed) for record in records}
+        by_id = {record.trial_id: trial for record, trial in zip(records, trials, strict=True)}
         pairs = itertools.product(seeds, self.leaders())
-        return [(by_id[r.trial_id], seed) for seed, r in pairs if (r.config_id, seed) not in used][:room]
+        return [(by_id[r.trial_id], seed) for seed, r in pairs if (r.config_id, seed) not in used][:budget_left]
 
     def _waits_for_results(self, trials: Sequence[FrozenTrial]) -> bool:
         """Whether the next proposal depends on a trial that has not ended, under `search.lag`."""
@@ -193,48 +212,51 @@ class Proposer:
     def _begin(self, number: int) -> Job:
         """Ask for trial `number` (or go on with it) and name it; every step may be repeated after a kill."""
         search, trials = self.space.search, journal.trials(self.study)
-        count = number - len(self._older)
-        self.study.sampler = sampler_of(search, self.space.parameters, count, self._older)
+        own_number = number - len(self._older)
+        self.study.sampler = sampler_of(search, self.space.parameters, own_number, self._older)
         study = LaggedStudy(self.study, number, search.lag) if search.lag else self.study
 
         fresh = number == len(trials) or trials[number].state == TrialState.WAITING
         trial = self._live[number] = study.ask() if fresh else journal.live(study, number)
         assert trial.number == number
-        if "trial_id" not in trial.user_attrs:
-            parameters = active_parameters(self.space.search, self.space.parameters, self._points, count)
+        if not TrialRecord(trial).trial_id:
+            parameters = active_parameters(search, self.space.parameters, self._points, own_number)
             self._name(trial, draw(trial, parameters, self.space.base))
-        params = from_optuna(self.space.parameters, trial.params)
-        attrs = trial.user_attrs
-        config = self._config(params, attrs["seed"])
+
+        record, params = TrialRecord(trial), from_optuna(self.space.parameters, trial.params)
         return Job(
-            attrs["trial_id"],
+            record.trial_id,
             "trial",
-            config,
+            self._config(params, record.seed),
             params,
             number,
-            replicate=bool(attrs.get("replicate")),
-            pause_after=self._generations.boundary(),
-            parent=attrs.get(journal.PARENT, ""),
-            inherited=attrs.get(INHERITED, 0),
+            replicate=record.is_replicate,
+            pause_after=self._population.boundary(),
+            parent=record.parent,
+            inherited=record.inherited_epochs,
         )
 
     def _name(self, trial: optuna.Trial, params: dict[str, Scalar]) -> None:
         """Seed, config id and trial id; a configuration that was drawn before runs on its next seed."""
-        attrs = trial.user_attrs
-        name = config_id(self._config(params, self.base_seed))
-        count = trial.number - len(self._older)
-        same = [t for t in journal.own(self.study)[:count] if t.user_attrs.get("config_id") == name]
-        first = same[0].user_attrs["config_number"] if same else count
-        number = attrs.get("config_number", first)
-        seed = attrs.get("seed", max((t.user_attrs["seed"] + 1 for t in same), default=self.base_seed))
-        named = {"config_number": number, "seed": seed, "config_id": name}
-        for key, value in (named | {"trial_id": trial_name(number, seed)}).items():
+        given, name = TrialRecord(trial), config_id(self._config(params, self.base_seed))
+        own_number = trial.number - len(self._older)
+        before = map(TrialRecord, journal.own(self.study)[:own_number])
+        same = [record for record in before if record.config_id == name]
+
+        number, seed = given.config_number, given.seed
+        if number is None:
+            number = same[0].config_number if same else own_number
+        if seed is None:
+            seed = max((record.seed + 1 for record in same if record.seed is not None), default=self.base_seed)
+        attrs = {CONFIG_NUMBER: number, SEED: seed, CONFIG_ID: name, TRIAL_ID: trial_name(number or 0, seed)}
+        for key, value in attrs.items():
             trial.set_user_attr(key, value)
 
-    def _config(self, params: dict[str, Scalar], seed: int) -> TrialConfig:
+    def _config(self, params: dict[str, Scalar], seed: int | None) -> TrialConfig:
         return self.space.trial_config({**params, "seed": seed})
 
-    def _judged(self, result: TrialResult) -> TrialResult:
+    def _with_finite_objectives(self, result: TrialResult) -> TrialResult:
+        """The result, as a FAIL where it is complete without a finite number for each objective."""
         if result.state != "COMPLETE":
             return result
         values = {o.name: result.metrics.get(o.name, math.nan) for o in self.space.objectives}
@@ -249,15 +271,11 @@ class Proposer:
             for text, limit in zip(self.space.constraints, self.space.limits, strict=True):
                 trial.set_constraint(text, limit.excess(result.metrics))
         values = [result.metrics[o.name] for o in self.space.objectives] if result.state == "COMPLETE" else None
-        self.study.tell(trial.number, values, TOLD[result.state])
+        self.study.tell(trial.number, values, OPTUNA_STATES[result.state])
 
-    def _settle_what_had_ended(self) -> None:
-        """Tell Optuna of trials whose result was written down when the driver was killed."""
+    def _close_journalled_results(self) -> None:
+        """Close the trials whose results were written down just before the driver was killed."""
         for trial in journal.trials(self.study, TrialState.RUNNING):
-            if journal.RESULT in trial.user_attrs:
-                self._left.remove(trial.number)
-                self._close(result_of(trial.user_attrs[journal.RESULT]), journal.live(self.study, trial.number))
-
-
-def _is_replicate(trial: FrozenTrial) -> bool:
-    return bool(trial.user_attrs.get("replicate"))
+            if (result := TrialRecord(trial).result) is not None:
+                self._idle.remove(trial.number)
+                self._close(result, journal.live(self.study, trial.number))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -164,7 +164,14 @@ def job_of(space: SearchSpace, result: TrialResult) -> Job:
     return Job(result.trial_id, result.role, config_of(space, result), result.params)
 
 
+def format_params(params: Iterable[tuple[str, Any]], digits: int = 4) -> str:
+    """(key, value) pairs for people: `optim.lr 0.001, ranks.init_rank 8`."""
+    return ", ".join(
+        f"{key} {value:.{digits}g}" if isinstance(value, float) else f"{key} {value}" for key, value in params
+    )
+
+
 def describe_failure(reason: str, trial_id: str, params: Mapping[str, Any]) -> str:
-    """The reason with the trial that it is about and what its config sets."""
-    said = [f"{key} {value:.6g}" if isinstance(value, float) else f"{key} {value}" for key, value in params.items()]
-    return f"{reason} [{trial_id}{': ' if said else ''}{', '.join(said)}]"
+    """The reason with the trial's id and the values that it sets."""
+    values = format_params(params.items(), digits=6)
+    return f"{reason} [{trial_id}{': ' if values else ''}{values}]"

@@ -15,7 +15,7 @@ from faar_ray.tune.propose import journal
 from faar_ray.tune.propose.ask import sampler_of
 from faar_ray.tune.propose.budget import HOUR, hourly_rates
 from faar_ray.tune.propose.distributions import draw, to_optuna
-from faar_ray.tune.propose.population import boundaries, quantile_size
+from faar_ray.tune.propose.exploit import boundaries, quantile_size
 from faar_ray.tune.propose.stopping_rules import most_epochs
 from faar_ray.tune.propose.warm_start import warm_start
 from faar_ray.tune.run.resolved_search import ResolvedSearch

@@ -19,7 +19,7 @@ from faar_ray.tracking.mlflow.mlflow_faults import is_away, needed, reason_of
 from faar_ray.tracking.mlflow.trial_run import Ending, endings
 from faar_ray.tracking.mlflow.write_queue import Outbox
 from faar_ray.tracking.mlflow.writer import Tracker
-from faar_ray.tune.run.jobs import Job
+from faar_ray.tune.run.jobs import Job, format_params
 
 Note = Callable[[str], None]
 PATIENCE, HASTE = 120.0, 10.0  # seconds to wait for MLflow at the end of a search, and after Ctrl-C
@@ -158,8 +158,8 @@ class Pen:
 
 
 def _title(job: Job) -> str:
-    said = [f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in job.params.items()]
-    return f"{job.trial_id}: {', '.join(said)}" if said else job.trial_id
+    values = format_params(job.params.items())
+    return f"{job.trial_id}: {values}" if values else job.trial_id
 
 
 def _nothing(_: object) -> None:

@@ -16,7 +16,7 @@ from faar_ray.records import MEASURED, TrialResult
 from faar_ray.report.statistics.groups import is_cost
 from faar_ray.report.words.wording import count
 from faar_ray.tune.propose.budget import format_duration
-from faar_ray.tune.run.jobs import Job
+from faar_ray.tune.run.jobs import Job, format_params
 
 MOST_ROWS = 14
 STYLES = {"running": "cyan", "complete": "green", "pruned": "yellow", "fail": "red bold"}
@@ -185,8 +185,7 @@ def parameters(job: Job) -> str:
     if job.role == "reference":
         return f"single task {job.config.data.tasks[0]}"
     values = [(key.split(".")[-1], value) for key, value in job.params.items()]
-    parts = [f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in values]
-    return ", ".join(parts + [f"seed {job.config.seed}"] * job.replicate) or "base"
+    return format_params(values + [("seed", job.config.seed)] * job.replicate) or "base"
 
 
 def metric(name: str, value: float) -> str:

@@ -87,7 +87,7 @@ def test_unknown_noise_and_few_trials_are_warned_of(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("trials", "objectives", "reason"),
     [
-        (3, two, "3 trials finished, and 4 are the least"),
+        (3, two, "3 trials finished, at least 4 are needed"),
         (9, lambda trial: (trial.suggest_float("x", 0, 1), 1.0), "one parameter was searched"),
     ],
 )

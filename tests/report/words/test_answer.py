@@ -70,7 +70,7 @@ def test_without_repeats_it_says_that_noise_is_unknown_and_recommends_nothing() 
     assert "noise is unknown" in found.sentences[0]
     assert "0 degrees of freedom" in said(found)
     assert not re.search(r"\bTake\b|±|beats|wins", said(found))
-    assert "By the numbers alone" in said(found)
+    assert "Without a noise estimate" in said(found)
 
 
 def test_noise_is_printed_with_its_degrees_of_freedom() -> None:

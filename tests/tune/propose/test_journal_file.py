@@ -1,4 +1,4 @@
-"""Optuna's journal with one writer: an event is whole on disk, and anybody's Optuna reads it."""
+"""Optuna's journal with one writer: a transaction is whole on disk, and anybody's Optuna reads it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
-from faar_ray.tune.propose.journal import JournalFile, event
+from faar_ray.tune.propose.journal_file import JournalFile, transaction
 
 
 @pytest.fixture
@@ -36,14 +36,14 @@ def lines(path: Path) -> int:
     return path.read_bytes().count(b"\n")
 
 
-def test_an_event_is_one_fsync_and_is_on_disk_at_its_end(tmp_path: Path, syncs: list[int]) -> None:
+def test_a_transaction_is_one_fsync_and_is_on_disk_at_its_end(tmp_path: Path, syncs: list[int]) -> None:
     path = tmp_path / "j"
     study = study_of(path)
     before, made = lines(path), len(syncs)
-    with event():
+    with transaction(study):
         trial = study.ask()
         trial.suggest_float("x", 0, 1)
-        with event():
+        with transaction(study):
             trial.set_user_attr("a", [1, 2])
         assert study.trials[0].user_attrs == {"a": [1, 2]}
         assert lines(path) == before
@@ -51,7 +51,7 @@ def test_an_event_is_one_fsync_and_is_on_disk_at_its_end(tmp_path: Path, syncs: 
     assert len(syncs) == made + 1
 
 
-def test_what_is_written_outside_an_event_is_on_disk_at_once(tmp_path: Path, syncs: list[int]) -> None:
+def test_what_is_written_outside_a_transaction_is_on_disk_at_once(tmp_path: Path, syncs: list[int]) -> None:
     study = study_of(tmp_path / "j")
     made = len(syncs)
     study.set_user_attr("a", 1)
@@ -59,11 +59,11 @@ def test_what_is_written_outside_an_event_is_on_disk_at_once(tmp_path: Path, syn
     assert len(syncs) == made + 1
 
 
-def test_an_event_that_raises_keeps_what_was_done(tmp_path: Path) -> None:
+def test_a_transaction_that_raises_keeps_what_was_done(tmp_path: Path) -> None:
     study = study_of(tmp_path / "j")
 
     def begin() -> None:
-        with event():
+        with transaction(study):
             study.ask().set_user_attr("a", 1)
             raise KeyboardInterrupt
 
@@ -76,7 +76,7 @@ def test_an_event_that_raises_keeps_what_was_done(tmp_path: Path) -> None:
 def test_a_second_reader_sees_the_same_study(tmp_path: Path, backend: Callable[[Path], JournalFileBackend]) -> None:
     study = study_of(tmp_path / "j")
     for number in range(5):
-        with event():
+        with transaction(study):
             trial = study.ask()
             trial.set_user_attr("number", number)
             study.tell(trial, trial.suggest_float("x", 0, 1))
