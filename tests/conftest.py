@@ -36,6 +36,15 @@ S3_ENVIRONMENT = {
 }
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip the long sweeps unless `FAAR_RAY_NIGHTLY` is set, as `.ci/nightly` does."""
+    if os.environ.get("FAAR_RAY_NIGHTLY"):
+        return
+    for item in items:
+        if item.get_closest_marker("nightly"):
+            item.add_marker(pytest.mark.skip(reason="long: FAAR_RAY_NIGHTLY=1, or .ci/nightly"))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Data and references that tests make go to a folder of their own."""
@@ -120,3 +129,13 @@ def chromium() -> Callable[..., str]:
 def mlflow_ui() -> Callable[[Path], AbstractContextManager[str]]:
     """`serve_mlflow`, for the tests that look at what MLflow shows."""
     return serve_mlflow
+
+
+@pytest.fixture(scope="session")
+def empty_mlflow(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sqlite database with MLflow's tables; a copy takes a moment, a new one seconds."""
+    from faar_ray.tracking.mlflow.writer import Tracker
+
+    folder = tmp_path_factory.mktemp("mlflow")
+    Tracker(f"sqlite:///{folder}/mlflow.db", "empty")
+    return folder / "mlflow.db"

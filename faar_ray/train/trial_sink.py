@@ -9,10 +9,14 @@ from typing import Any
 from faar_ray.errors import FaarRayError, StorageError
 from faar_ray.export.adapter_file import write_adapter
 from faar_ray.records import EpochRecord
-from faar_ray.storage.atomic import storage_error_on_oserror
 from faar_ray.tracking.files.epoch_file import add_epoch
 from faar_ray.tracking.files.finish import complete_trial_files
-from faar_ray.tracking.files.trial_files import clear_trial_leftovers, write_config, write_trial_files
+from faar_ray.tracking.files.trial_files import (
+    clear_trial_leftovers,
+    reopen_trial_files,
+    write_config,
+    write_trial_files,
+)
 from faar_ray.tracking.files.trial_pictures import draw_pictures
 from faar_ray.train.checkpoint import check_config, digest_of, last_good_checkpoint, save_checkpoint
 from faar_ray.train.runtimes.runtime import Runtime, on_rank_zero
@@ -79,11 +83,10 @@ class TrialSink:
 
         clear_trial_leftovers(self._paths)
         write_config(self._paths, self._spec.config)
-        write_trial_files(self._paths, records)
-        if len(records) < self._epochs:  # they show fewer epochs than there will be
-            for picture in (self._paths.rank_picture, self._paths.sine_picture):
-                with storage_error_on_oserror(picture):
-                    picture.unlink(missing_ok=True)
+        if len(records) < self._epochs:
+            reopen_trial_files(self._paths, records)
+        else:
+            write_trial_files(self._paths, records)
         self._digest = digest_of(records)
         return state, records
 

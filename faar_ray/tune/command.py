@@ -13,6 +13,7 @@ from rich.text import Text
 from faar_ray.storage.run_location import RunLocation
 from faar_ray.tools import tool_command, ui_command
 from faar_ray.tracking.files.rank_trace import read_rank_trace
+from faar_ray.tracking.mlflow.sync_thread import updates
 from faar_ray.tune.propose.stopping_rules import build_stopping_rule
 from faar_ray.tune.run.jobs import config_of
 from faar_ray.tune.run.resolved_search import ResolvedSearch
@@ -66,7 +67,7 @@ def _say_next(found: Outcome, options: argparse.Namespace, console: Console) -> 
         lines.append(f"The search ended early: {found.limit}.")
         lines.append(f"more of it   {again} {found.limit.partition(' ')[0]}=MORE{name} --resume")
     if found.unwritten:
-        lines.append(f"MLflow did not come back and lacks the last writes ({found.unwritten}); all data are on disk.")
+        lines.append(f"MLflow is still unavailable and lacks {updates(found.unwritten)}; all data are on disk.")
         lines.append(f"complete it  {again}{name} --resume")
     lines.append(f"all runs     {ui_command(found.tracking_uri)}")
     if (found.place.path / "report" / "index.html").is_file():

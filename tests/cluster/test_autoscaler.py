@@ -24,6 +24,7 @@ import yaml
 from faar_ray.cluster.ray_cluster import QUIET
 from faar_ray.tune.execute.resource_monitor import PATIENCE_S
 from faar_ray.tune.propose.journal import read_journal, spent
+from tests.commands import SOURCE
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 ADDRESS = "127.0.0.1:6379"
@@ -106,7 +107,7 @@ class Cluster:
 
 def environment(folder: Path, **more: str) -> dict[str, str]:
     ours = {**QUIET, "HOME": str(folder), "RAY_AUTH_MODE": "token"}
-    path = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "PYTHONPATH": str(Path(__file__).parents[2])}
+    path = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "PYTHONPATH": str(SOURCE)}
     return {**os.environ, **ours, **path, **more}
 
 

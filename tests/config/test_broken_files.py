@@ -311,6 +311,7 @@ def test_any_overrides_are_taken_or_refused_by_their_name(tmp_path: Path, name: 
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 @settings(max_examples=400, **QUICK)
 @given(damaged() | nibbled())
 def test_many_damaged_files_can_be_run_or_are_refused(tmp_path: Path, damage: tuple[str, str | bytes]) -> None:
@@ -318,6 +319,7 @@ def test_many_damaged_files_can_be_run_or_are_refused(tmp_path: Path, damage: tu
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 @settings(max_examples=1500, **QUICK)
 @given(st.sampled_from(list(FILES)), SOME_OVERRIDES)
 def test_many_overrides_are_taken_or_refused(tmp_path: Path, name: str, overrides: list[str]) -> None:

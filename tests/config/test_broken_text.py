@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from itertools import pairwise
@@ -12,6 +11,7 @@ import pytest
 
 from faar_ray.errors import ConfigError
 from faar_ray.tune.space.space import SearchSpace, read_space
+from tests.commands import environment
 
 SMALL = """\
 version: 1
@@ -134,9 +134,13 @@ def command(module: str, folder: Path, *words: str) -> subprocess.CompletedProce
         f"import sys\nfrom {module}.__main__ import main\ncode = main(sys.argv[1:])\n"
         f"print([name for name in {heavy} if name in sys.modules])\nsys.exit(code)"
     )
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
     return subprocess.run(
-        [sys.executable, "-c", script, *words], cwd=folder, env=environment, capture_output=True, text=True, timeout=240
+        [sys.executable, "-c", script, *words],
+        cwd=folder,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=240,
     )
 
 

@@ -13,8 +13,16 @@ from faar_ray.bench.faults.watch import MOMENTS, Moment
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
 
 
-@pytest.mark.parametrize("moment", MOMENTS[:3])
-@pytest.mark.parametrize("target", ["driver", "trial"])
+REAL = {("driver", "while writing a checkpoint"), ("trial", "after a shrink")}
+"""One real kill of each; the other moments are tested by replayed trials, and for real at night."""
+KILLS = [
+    pytest.param(target, moment, marks=[] if (target, moment) in REAL else [pytest.mark.nightly])
+    for target in ("driver", "trial")
+    for moment in MOMENTS[:3]
+]
+
+
+@pytest.mark.parametrize(("target", "moment"), KILLS)
 def test_a_kill_loses_one_epoch_at_most_and_changes_nothing(
     strike: Callable[..., FaultResult], target: Target, moment: Moment
 ) -> None:

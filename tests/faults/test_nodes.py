@@ -23,7 +23,11 @@ def cluster() -> Iterator[LocalCluster]:
 
 @pytest.mark.parametrize(
     ("target", "moment"),
-    [("node", "first epoch"), ("raylet", "after a shrink"), ("node", "while writing a checkpoint")],
+    [
+        ("raylet", "after a shrink"),
+        pytest.param("node", "first epoch", marks=pytest.mark.nightly),
+        pytest.param("node", "while writing a checkpoint", marks=pytest.mark.nightly),
+    ],
 )
 def test_a_lost_node_loses_one_epoch_at_most(
     strike: Callable[..., FaultResult], cluster: LocalCluster, target: Target, moment: Moment

@@ -13,7 +13,7 @@ from faar_ray.bench.faults.search_harness import SearchHarness
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
 
 
-@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("stop", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.nightly)])
 def test_a_stop_closes_everything_and_names_the_command_that_resumes(
     arena: SearchHarness, whole: Undisturbed, stop: signal.Signals
 ) -> None:

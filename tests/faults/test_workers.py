@@ -6,7 +6,7 @@ import pytest
 
 from faar_ray.bench.faults.campaign import Undisturbed, inject_one_fault, measure
 from faar_ray.bench.faults.search_harness import SearchHarness, Target
-from faar_ray.bench.faults.watch import MOMENTS, Moment, Trigger
+from faar_ray.bench.faults.watch import Moment, Trigger
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
 
@@ -21,7 +21,15 @@ def both(pair: SearchHarness) -> Undisturbed:
     return measure(pair.folder, workers=2)
 
 
-@pytest.mark.parametrize(("target", "moment"), [*(("worker", moment) for moment in MOMENTS[:3]), ("trial", MOMENTS[0])])
+@pytest.mark.parametrize(
+    ("target", "moment"),
+    [
+        ("worker", "after a shrink"),
+        pytest.param("worker", "first epoch", marks=pytest.mark.nightly),
+        pytest.param("worker", "while writing a checkpoint", marks=pytest.mark.nightly),
+        pytest.param("trial", "first epoch", marks=pytest.mark.nightly),
+    ],
+)
 def test_a_kill_among_two_workers_loses_one_epoch_at_most(
     pair: SearchHarness, both: Undisturbed, target: Target, moment: Moment
 ) -> None:

@@ -113,6 +113,7 @@ def test_the_adapter_file_builds_the_trained_model(hybrid: tuple[Path, list[Epoc
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_with_the_default_clock_tasks_end_with_weights_of_their_own(tmp_path: Path) -> None:
     """The search space's own setting, on the embedded data, nothing of sinewich set but its defaults."""
     base = yaml.safe_load((Path(__file__).parents[2] / "search_spaces" / "sinewich.yaml").read_text())["base"]

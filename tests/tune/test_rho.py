@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from faar_ray.report.results import read_results
+from tests.commands import SOURCE, run_command
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
-SOURCE = Path(__file__).parents[2]
 SMALL = [
     "data.train_images=20",
     "data.val_images=10",
@@ -27,18 +25,9 @@ SMALL = [
 
 def rows(folder: Path, concurrent: int) -> list[tuple[Any, ...]]:
     """What the search found, without times and memory."""
-    path = os.pathsep.join(part for part in (str(SOURCE), os.environ.get("PYTHONPATH")) if part)
     space, run = SOURCE / "search_spaces" / "rho.yaml", f"c{concurrent}"
-    command = [sys.executable, "-m", "faar_ray.tune", str(space), *SMALL, f"resources.max_concurrent={concurrent}"]
-    done = subprocess.run(
-        [*command, "--name", run, "-q"],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-        timeout=500,
-        check=False,
-    )
+    arguments = [str(space), *SMALL, f"resources.max_concurrent={concurrent}", "--name", run, "-q"]
+    done = run_command("tune", folder, *arguments)
     assert done.returncode == 0, done.stderr
     return [
         (result.trial_id, result.config_id, result.state, result.params, result.epochs, measured(result.metrics))

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +17,7 @@ from optuna.storages.journal import JournalFileBackend
 from faar_ray.records import TrialResult
 from faar_ray.report.results import read_results
 from faar_ray.tracking.files.rank_trace import read_rank_trace
+from tests.commands import run_tune
 
 pytestmark = pytest.mark.timeout(600)  # seconds; a minute where nothing else runs
 SEARCH: dict[str, Any] = {
@@ -59,20 +57,11 @@ class Finished:
         return {r.data.tags["faar_ray.trial_id"]: r for r in runs if r.data.tags.get("mlflow.parentRunId") == parent}
 
 
-def tune(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """`python -m faar_ray.tune space.yaml ...` in a folder."""
-    source = Path(__file__).parents[2]
-    path = os.pathsep.join(part for part in (str(source), os.environ.get("PYTHONPATH")) if part)
-    command = [sys.executable, "-m", "faar_ray.tune", "space.yaml", *arguments]
-    env = {**os.environ, "PYTHONPATH": path}
-    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=500, check=False)
-
-
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory, space_file: Callable[..., Path]) -> Finished:
     folder = tmp_path_factory.mktemp("search")
     space_file(folder / "space.yaml", **SEARCH)
-    done = tune(folder, "--json", "-q")
+    done = run_tune(folder, "--json", "-q")
     assert done.returncode == 0, done.stderr
     return Finished(folder, json.loads(done.stdout), done.stderr)
 
@@ -162,7 +151,7 @@ def test_only_the_answer_is_said_when_quiet(finished: Finished) -> None:
 
 def test_a_finished_search_resumes_to_the_same_answer_without_training(finished: Finished) -> None:
     traces = {path: path.stat().st_mtime_ns for path in (finished.run / "rank_trace").iterdir()}
-    again = tune(finished.folder, "--json", "--resume")
+    again = run_tune(finished.folder, "--json", "--resume")
     assert again.returncode == 0, again.stderr
     assert json.loads(again.stdout) == finished.outcome
     assert {path: path.stat().st_mtime_ns for path in (finished.run / "rank_trace").iterdir()} == traces
@@ -172,7 +161,7 @@ SMALL = ("budget.trials=1", "search.replicates=null", "controls=[]", "--json", "
 
 
 def test_nothing_feasible_is_exit_4(finished: Finished) -> None:
-    none = tune(finished.folder, *SMALL, "constraints=['trainable_params <= 10']", "--name", "none")
+    none = run_tune(finished.folder, *SMALL, "constraints=['trainable_params <= 10']", "--name", "none")
     assert none.returncode == 4, none.stderr
     assert json.loads(none.stdout)["best"] == []
     assert "none of 1 finished trials satisfies trainable_params <= 10" in none.stderr
@@ -181,7 +170,7 @@ def test_nothing_feasible_is_exit_4(finished: Finished) -> None:
 @pytest.mark.slow
 def test_too_many_failures_are_exit_3_with_step_and_task(finished: Finished) -> None:
     broken = ("base.optim.lr=1e30", "base.optim.warmup_steps=0", "references={semseg: 1, normals: 1}")
-    failed = tune(finished.folder, *SMALL, *broken, "failure.max_failures=0", "--name", "broken")
+    failed = run_tune(finished.folder, *SMALL, *broken, "failure.max_failures=0", "--name", "broken")
     assert failed.returncode == 3, failed.stderr
     assert json.loads(failed.stdout)["trials"] == {"complete": 0, "pruned": 0, "failed": 1}
     assert "failure.max_failures is 0" in failed.stderr

@@ -14,7 +14,7 @@ from faar_ray.bench.replay.recorded import RHO, recorded
 from faar_ray.records import EpochRecord
 from faar_ray.tracking.files.epoch_file import add_epoch
 from faar_ray.tracking.files.finish import complete_trial_files
-from faar_ray.tracking.files.trial_files import clear_trial_leftovers, write_config, write_trial_files
+from faar_ray.tracking.files.trial_files import clear_trial_leftovers, reopen_trial_files, write_config
 from faar_ray.tracking.files.trial_pictures import draw_pictures
 from faar_ray.train.fit import Epochs
 from faar_ray.train.trial_spec import TrialSpec
@@ -80,7 +80,7 @@ def replayed(spec: TrialSpec, pace_s: float = 0.0) -> Generator[EpochRecord, Non
     started = time.perf_counter()
     clear_trial_leftovers(trial)
     write_config(trial, spec.config)
-    write_trial_files(trial, [])
+    reopen_trial_files(trial, [])
 
     try:
         for record in records:

@@ -30,6 +30,15 @@ def write_config(trial: TrialPaths, config: TrialConfig) -> None:
         scratch.write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
 
 
+def reopen_trial_files(trial: TrialPaths, records: Sequence[EpochRecord]) -> None:
+    """Keep only these epochs of a trial that starts or continues: what it writes when it ends is removed."""
+    parts = parts_of(trial)
+    write_epochs(trial.epochs, records)
+    for path in (*parts, trial.trace, trial.sines, trial.rank_picture, trial.sine_picture):
+        with storage_error_on_oserror(path):
+            path.unlink(missing_ok=True)
+
+
 def write_trial_files(trial: TrialPaths, records: Sequence[EpochRecord]) -> None:
     """Write the files of an ended trial from all its records, then remove the parts; cut off, it can be repeated."""
     parts = parts_of(trial)

@@ -42,10 +42,8 @@ class Job:
     @property
     def title(self) -> str:
         """Its id and what its config sets."""
-        values = [
-            f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in self.params.items()
-        ]
-        return f"{self.trial_id}: {', '.join(values)}" if values else self.trial_id
+        values = format_params(self.params.items())
+        return f"{self.trial_id}: {values}" if values else self.trial_id
 
     @property
     def may_stop_early(self) -> bool:

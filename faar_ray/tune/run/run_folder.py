@@ -200,11 +200,11 @@ def repair_traces(place: RunLocation, results: Sequence[TrialResult], notify: Ca
     """
     for result in results:
         trial = place.trial(result.trial_id)
-        fault = trace_fault(trial)
+        fault, is_damaged = trace_fault(trial), trial.trace.exists()
         try:
-            if repair_trial_files(trial) and fault is not None:
+            if repair_trial_files(trial) and fault is not None and is_damaged:
                 notify(f"{fault}; it was written again from the trial's records")
         except DataError as error:
             notify(f"{fault or error}; there are no records to write it again from")
-            if fault is not None and trial.trace.exists():
+            if fault is not None and is_damaged:
                 trial.trace.rename(trial.trace.with_suffix(".damaged"))

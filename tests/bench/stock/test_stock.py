@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +12,7 @@ import yaml
 from faar_ray.bench.stock.run_both import comparable
 from faar_ray.errors import ConfigError
 from faar_ray.tune.space.space import SearchSpace
+from tests.commands import run_command
 
 BOTH = [{"name": "delta_m", "goal": "maximize"}, {"name": "trainable_params", "goal": "minimize"}]
 SPACE: dict[str, Any] = {
@@ -69,14 +67,13 @@ def test_what_only_our_search_has_is_left_out() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.timeout(900)
 def test_both_search_and_are_compared(tmp_path: Path) -> None:
     file, out = tmp_path / "space.yaml", tmp_path / "out"
     file.write_text(yaml.safe_dump(SPACE, sort_keys=False))
-    command = [sys.executable, "-m", "faar_ray.bench", "stock", str(file), "--seeds", "1", "--out", str(out), "--json"]
-    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
-
-    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=800, check=False)
+    arguments = ["stock", str(file), "--seeds", "1", "--out", str(out), "--json"]
+    done = run_command("bench", tmp_path, *arguments)
 
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
@@ -88,5 +85,5 @@ def test_both_search_and_are_compared(tmp_path: Path) -> None:
     assert found["searches"][0]["told_complete_but_stopped"] == 0
     assert found["searches"][1]["told_complete_but_stopped"] == 4 - found["searches"][1]["finished"]
     assert (out / "stock.png").stat().st_size > 10_000
-    again = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=200, check=False)
+    again = run_command("bench", tmp_path, *arguments)
     assert (again.returncode, again.stderr) == (2, f"--out: must be an empty folder, got {out}\n")

@@ -140,7 +140,8 @@ def failing(rank: int, workers: int, folder: Path) -> None:
 
 
 def test_a_storage_that_the_first_worker_cannot_write_is_told_by_all(tmp_path: Path) -> None:
-    (tmp_path / "rank_trace").write_text("in the way")
+    (tmp_path / "trials").mkdir()
+    (tmp_path / "trials" / "t").write_text("in the way")
     spawn(failing, (2, tmp_path), nprocs=2)
     told = {(tmp_path / f"told-{rank}").read_text() for rank in (0, 1)}
-    assert told == {f"storage.path: {tmp_path}/rank_trace/t.parquet cannot be written (File exists)"}
+    assert told == {f"storage.path: {tmp_path}/trials/t/config.yaml cannot be written (File exists)"}

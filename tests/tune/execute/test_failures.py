@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +20,7 @@ from faar_ray.tune.propose.journal import open_journal
 from faar_ray.tune.propose.journal import results as journalled
 from faar_ray.tune.run.jobs import describe_failure
 from faar_ray.tune.space.space import SearchSpace
+from tests.commands import run_tune
 
 KILLED = """Failure # 1 (occurred at 2030-01-01_00-00-00)
 The actor died unexpectedly before finishing this task.
@@ -69,9 +68,7 @@ def search(tmp_path: Path, space_file: Callable[..., Path]) -> Search:
 
     def run(*arguments: str, env: dict[str, str] | None = None, **over: Any) -> Any:
         space_file(tmp_path / "space.yaml", **over)
-        command = [sys.executable, "-m", "faar_ray.tune", "space.yaml", *arguments]
-        around = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3]), **(env or {})}
-        done = subprocess.run(command, cwd=tmp_path, env=around, capture_output=True, text=True, timeout=280)
+        done = run_tune(tmp_path, *arguments, env=env)
         assert "Traceback" not in done.stderr
         return done, tmp_path / "runs" / "tiny"
 

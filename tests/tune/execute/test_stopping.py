@@ -1,4 +1,4 @@
-"""Every rule of early stopping, through the search_state: whom it spares, and that a killed driver changes no verdict."""
+"""Every rule of early stopping, through the search's state: whom it spares, and that a kill changes nothing."""
 
 from __future__ import annotations
 

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,18 +10,15 @@ import pytest
 from ray.cluster_utils import Cluster
 
 from faar_ray.report.results import read_results
+from tests.commands import run_tune
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 TWO = {"workers": 2}
 
 
-def tune(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "faar_ray.tune", "space.yaml", *arguments]
-    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
-    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=800, check=False)
-
-
-@pytest.mark.parametrize(("dashboard", "trials"), [(True, 8), (False, 3)])
+@pytest.mark.parametrize(
+    ("dashboard", "trials"), [(True, 3), (False, 3), pytest.param(True, 8, marks=pytest.mark.nightly)]
+)
 def test_trials_of_two_workers_finish_on_four_places(
     dashboard: bool, trials: int, tmp_path: Path, space_file: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -32,7 +26,7 @@ def test_trials_of_two_workers_finish_on_four_places(
     space_file(tmp_path / "space.yaml", resources=TWO, budget={"trials": trials}, base={"optim": {"epochs": 2}})
     cluster = Cluster(True, head_node_args={"num_cpus": 4, "include_dashboard": dashboard})
     try:
-        done = tune(tmp_path, "--address", cluster.address, "--json", "-q")
+        done = run_tune(tmp_path, "--address", cluster.address, "--json", "-q")
     finally:
         cluster.shutdown()
     assert done.returncode == 0, done.stderr
@@ -48,7 +42,7 @@ def test_a_trial_with_more_workers_than_the_cluster_holds_is_refused_before_it_w
     space_file(tmp_path / "space.yaml", resources={"workers": 5})
     cluster = Cluster(True, head_node_args={"num_cpus": 4, "include_dashboard": False})
     try:
-        done = tune(tmp_path, "--address", cluster.address)
+        done = run_tune(tmp_path, "--address", cluster.address)
     finally:
         cluster.shutdown()
     assert done.returncode == 2

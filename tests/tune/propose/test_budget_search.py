@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,23 +12,32 @@ from faar_ray.records import TrialResult
 from faar_ray.report.results import read_results
 from faar_ray.tune.propose.journal import open_journal, spent
 from faar_ray.tune.space.space import read_space
+from tests.commands import run_tune
 
 pytestmark = [pytest.mark.timeout(1500), pytest.mark.slow]  # seconds; two minutes where nothing else runs
 
 
+def test_time_ends_a_search_and_says_how_to_go_on(tmp_path: Path, space_file: Callable[..., Path]) -> None:
+    space_file(
+        tmp_path / "space.yaml", budget={"trials": 500}, search={"sampler": "random"}, scheduler={"type": "none"}
+    )
+    done = run_tune(tmp_path, "budget.time=40s")
+    assert done.returncode in (0, 4), done.stderr  # 4: so slow a machine that no trial was complete by then
+    assert "The search ended early: budget.time 40s was reached after" in done.stdout
+    assert "budget.time=MORE --resume" in done.stdout
+
+
+@pytest.mark.nightly
 def test_time_ends_a_search_that_resumes_without_its_downtime(tmp_path: Path, space_file: Callable[..., Path]) -> None:
     """As often as it takes until two drivers have trained something and a trial was stopped by the median."""
     rule = {"type": "median", "min_trials": 1, "min_epochs": 1}
-    file = space_file(tmp_path / "space.yaml", budget={"trials": 500}, search={"sampler": "random"}, scheduler=rule)
+    space_file(tmp_path / "space.yaml", budget={"trials": 500}, search={"sampler": "random"}, scheduler=rule)
     run = tmp_path / "runs" / "tiny"
-    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
     ended: dict[str, TrialResult] = {}
     counted, productive = 0.0, 0
     for seconds in range(40, 400, 40):
-        command = [sys.executable, "-m", "faar_ray.tune", file.name, f"budget.time={seconds}s"]
-        command += ["--resume"] * run.exists()
         begun = time.monotonic()
-        done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=600, check=False)
+        done = run_tune(tmp_path, f"budget.time={seconds}s", *["--resume"] * run.exists())
         passed = time.monotonic() - begun
         assert done.returncode in (0, 4), done.stderr  # 4: so slow a machine that no trial was complete by then
         assert f"The search ended early: budget.time {seconds}s was reached after" in done.stdout

@@ -25,6 +25,7 @@ from optuna.trial import TrialState
 from faar_ray.tune.propose.journal import SPENT, read_journal
 from faar_ray.tune.run.jobs import Job
 from faar_ray.tune.space.space import SearchSpace
+from tests.commands import start_command
 
 DASHBOARD = shutil.which("optuna-dashboard", path=str(Path(sys.executable).parent))
 pytestmark = [
@@ -36,7 +37,6 @@ WINDOW = ("--window-size=1400,1800", "--virtual-time-budget=20000")
 TRIALS = 6
 TIMED = {"worker_id", "datetime_start", "datetime_complete", "seconds", "result", *SPENT}
 Trainer = Callable[[Job, int], dict[str, float]]
-SOURCE = Path(__file__).parents[3]
 
 
 @dataclass
@@ -91,11 +91,9 @@ def searched(folder: Path, write: Callable[..., Path], watch: Callable[[Watched]
     folder.mkdir()
     one_by_one = {"resources": {"max_concurrent": 1}, "scheduler": {"type": "none"}}
     write(folder / "space.yaml", budget={"trials": TRIALS}, **one_by_one)
-    environment = os.environ | {"PYTHONPATH": str(SOURCE)}
-    command = [sys.executable, "-m", "faar_ray.tune", "space.yaml", "-q"]
     seen = Watched(folder / "runs" / "tiny" / "study.log")
     with (folder / "stderr").open("w+") as stderr:
-        process = subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=stderr)
+        process = start_command("tune", folder, "space.yaml", "-q", stdout=subprocess.DEVNULL, stderr=stderr)
         try:
             watch(seen)
             seen.code = process.wait(500)

@@ -216,7 +216,11 @@ def moments(lines: list[bytes]) -> list[int]:
 
 
 @pytest.mark.parametrize(
-    "part", [pytest.param(3, id="some"), pytest.param(1, id="all", marks=[pytest.mark.slow, pytest.mark.timeout(900)])]
+    "part",
+    [
+        pytest.param(3, id="some"),
+        pytest.param(1, id="all", marks=[pytest.mark.slow, pytest.mark.nightly, pytest.mark.timeout(900)]),
+    ],
 )
 def test_killed_at_any_moment_it_decides_as_an_undisturbed_one(
     pbt: Space, driver: Drive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: int

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +19,7 @@ from faar_ray.report.source import read_journal_or_none
 from faar_ray.storage.run_location import RunLocation
 from faar_ray.tracking.files.epoch_file import read_epochs
 from faar_ray.tracking.files.rank_trace import read_rank_trace
+from tests.commands import run_command
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 RHO = "pdrs.rho_shared"
@@ -54,18 +52,11 @@ class Finished:
         return {name: trial.user_attrs for name, trial in self.trials.items() if "parent" in trial.user_attrs}
 
 
-def command(folder: Path, module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    source = Path(__file__).parents[3]
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(source), os.environ.get("PYTHONPATH", "")])}
-    words = [sys.executable, "-m", f"faar_ray.{module}", *arguments]
-    return subprocess.run(words, cwd=folder, env=env, capture_output=True, text=True, timeout=600, check=False)
-
-
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory, space_file: Callable[..., Path]) -> Finished:
     folder = tmp_path_factory.mktemp("population")
     space_file(folder / "space.yaml", **SEARCH)
-    done = command(folder, "tune", "space.yaml", "--json")
+    done = run_command("tune", folder, "space.yaml", "--json")
     assert done.returncode == 0, done.stderr
     run = folder / "runs" / "tiny"
     study = read_journal_or_none(run)
@@ -123,9 +114,9 @@ def test_mlflow_shows_copies_with_their_past_and_losers_as_killed(finished: Fini
 def test_a_report_an_export_and_a_resume_take_it_as_any_other_run(finished: Finished) -> None:
     assert (finished.place.path / "report" / "index.html").stat().st_size > 1000
     best = finished.outcome["best"][0]["trial_id"]
-    pattern = command(finished.folder, "export", f"tiny/{best}", "--rank-pattern", "--out", "ranks.yaml")
+    pattern = run_command("export", finished.folder, f"tiny/{best}", "--rank-pattern", "--out", "ranks.yaml")
     assert pattern.returncode == 0, pattern.stderr
     assert (finished.folder / "ranks.yaml").stat().st_size > 0
-    resumed = command(finished.folder, "tune", "space.yaml", "--json", "--resume", "-q")
+    resumed = run_command("tune", finished.folder, "space.yaml", "--json", "--resume", "-q")
     assert resumed.returncode == 0, resumed.stderr
     assert json.loads(resumed.stdout) == finished.outcome
