@@ -44,7 +44,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> list[EpochRecord]:
 
 @pytest.fixture(scope="module")
 def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What `kill -9` leaves three epochs into a trial: parts, and no file of an ended trial but empty ones."""
+    """What `kill -9` leaves three epochs into a trial: parts and checkpoints."""
     folder = tmp_path_factory.mktemp("killed")
     epochs = fit(spec(folder / "running"))
     list(islice(epochs, 3))
@@ -74,7 +74,8 @@ def test_a_running_trial_adds_one_part_per_epoch_and_leaves_the_others_as_they_a
     written: list[dict[str, int]] = []
     epochs = fit(spec(tmp_path))
     for record in epochs:
-        written.append({path.name: path.stat().st_mtime_ns for path in [*parts_of(trial), trial.epochs, trial.trace]})
+        written.append({path.name: path.stat().st_mtime_ns for path in [*parts_of(trial), trial.epochs]})
+        assert not trial.trace.exists()
         assert list(read_epochs(trial)) == list(range(record.epoch + 1))
         assert read_epochs(trial)[record.epoch] == record.metrics
         if record.epoch == 2:
