@@ -1,4 +1,4 @@
-"""A job: one (config, seed) that Ray is to train, and what is known of it while it runs."""
+"""A job: one (config, seed) that Ray trains, and its state while it runs."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Job:
     cached: bool = False
     """A reference that an earlier search trained."""
     pause_after: int | None = None
-    """Finished epochs after which it waits for others, without a machine; None: it goes to its end."""
+    """Finished epochs after which it waits for its population, without a machine; None where it never waits."""
     parent: str = ""
     """Trial whose checkpoint it goes on from, "" for none."""
     inherited: int = 0
@@ -47,7 +47,7 @@ class Job:
 
     @property
     def may_stop_early(self) -> bool:
-        """Whether it is compared at the rungs: what the search explores is; all else runs to its end."""
+        """Whether early stopping applies: not to replicates, controls and references."""
         return self.role == "trial" and not self.replicate
 
 
@@ -57,7 +57,7 @@ def trial_name(number: int, seed: int) -> str:
 
 
 def shards_uri(place: RunLocation) -> str:
-    """Where a run in object storage puts the shards for its machines: beside the runs, so that all share them."""
+    """Where a run in object storage puts the data shards: beside the runs, which share them. "" for a local run."""
     return f"{place.uri.rpartition('/')[0]}/{SHARDS}" if place.uri else ""
 
 
@@ -104,26 +104,26 @@ class Running:
 
     job: Job
     started: float
-    """time.monotonic() at the hand-over."""
+    """Clock when it was handed to Ray, in seconds."""
     seconds_before: float = 0.0
     """Of epochs that were trained before the driver was killed."""
     epochs: int = 0
     """Epochs known to be finished (replays included once)."""
     notified_epochs: int = 0
-    """Epochs of which the watchers have heard before."""
+    """Epochs that the watchers were notified of before."""
     metrics: dict[str, float] = field(default_factory=dict)
     """Of the last epoch."""
     test: dict[str, float] = field(default_factory=dict)
     """Of the test split, once the trial is complete."""
     journalled_epochs: int = 0
-    """Epochs that the journal held when the job was handed out: their verdicts were given before."""
+    """Epochs in the journal when the job was handed out: whether to stop after them was decided before."""
     stop_reason: str = ""
-    """Set by the scheduler's verdict or by a limit."""
+    """Set by the stopping rule or by a limit."""
     error: str = ""
 
     @property
     def waits(self) -> bool:
-        """Whether it has come to where it waits for others."""
+        """Whether it now waits for its population."""
         return self.epochs == self.job.pause_after and not (self.stop_reason or self.error)
 
 
@@ -142,7 +142,7 @@ def reference_job(space: SearchSpace, task: str) -> Job:
 
 
 def control_jobs(space: SearchSpace) -> list[Job]:
-    """The user's configs beside the search."""
+    """The jobs of `controls`, the user's configs beside the search."""
     configs = [space.trial_config(control) for control in space.controls]
     return [
         Job(f"c{index:02d}-s{config.seed}", "control", config, control)

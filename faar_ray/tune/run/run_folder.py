@@ -1,6 +1,6 @@
 """The folder of a run: `<storage.path>/<name>/` with `space.yaml`, `run.json`, `study.log`, `trials/`, `rank_trace/`.
 
-One driver at a time holds it, by a lock that the system takes back when the driver dies.
+One driver at a time uses it, by a lock that the operating system releases when the driver dies.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from faar_ray.tracking.files.finish import repair_trial_files, trace_fault
 from faar_ray.tune.space.space import SearchSpace
 
 MAY_CHANGE = ("budget", "resources", "failure")
-"""Sections that a resumed search may change: they say how much and where, never what a trial is."""
+"""Sections that a resumed search may change: no trial's config depends on them."""
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """Paths of one run; `lock` stays open as long as the run is held."""
+    """Paths of one run; `lock` stays open while this driver uses the run."""
 
     path: Path
     lock: TextIOWrapper
@@ -52,11 +52,11 @@ class RunFolder:
 
     @property
     def ray(self) -> Path:
-        """Ray's own bookkeeping; nobody needs it afterwards."""
+        """Ray's own files, deleted at the end."""
         return self.path / ".ray"
 
     def close(self) -> None:
-        """Let go of the run."""
+        """Release the run."""
         shutil.rmtree(self.ray, ignore_errors=True)
         self.lock.close()
 
@@ -67,10 +67,10 @@ def run_location_of(space: SearchSpace, name: str) -> RunLocation:
 
 
 def check_resumable(path: Path, space: SearchSpace, *, resume: bool) -> None:
-    """Refuse before anything is touched: a name in use without `--resume`, or one to resume that does not fit.
+    """Refuse a name in use without `--resume`, or a run to resume whose search space differs; nothing is changed.
 
     Raises:
-        ConfigError: saying which.
+        ConfigError: naming which.
     """
     if resume:
         if not (path / "space.yaml").is_file():
@@ -87,10 +87,10 @@ def lock_run(path: Path, space: SearchSpace, *, emptied: bool = False) -> RunFol
     Args:
         path: the folder.
         space: what is searched.
-        emptied: take away what is there, of a working copy that another run of this name left.
+        emptied: delete what is in the folder, the local copy of another run of this name.
 
     Raises:
-        ConfigError: another driver holds it, or it cannot be written.
+        ConfigError: another driver uses it, or it cannot be written.
     """
     try:
         check_writable(path)
@@ -135,7 +135,7 @@ def write_run(folder: RunFolder, facts: Mapping[str, Any]) -> None:
 
 
 def read_run(folder: RunFolder) -> dict[str, Any]:
-    """`run.json`, or nothing where a killed driver had not written it yet."""
+    """`run.json`; empty where a killed driver had not written it yet."""
     try:
         facts: dict[str, Any] = json.loads((folder.path / "run.json").read_text())
         return facts
@@ -155,7 +155,11 @@ def as_yaml(space: SearchSpace) -> str:
 
 
 def stored_space(path: Path) -> dict[str, Any]:
-    """The space that a run was started with."""
+    """The space that a run was started with, as plain values.
+
+    Raises:
+        DataError: it is not readable.
+    """
     try:
         stored = yaml.safe_load((path / "space.yaml").read_text())
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as fault:
@@ -166,7 +170,7 @@ def stored_space(path: Path) -> dict[str, Any]:
 
 
 def with_defaults(stored: dict[str, Any]) -> dict[str, Any]:
-    """A stored space with the keys that did not exist yet when it was written."""
+    """A stored space with the defaults of keys that are newer than the run."""
     try:
         return resolved(SearchSpace.model_validate(stored))
     except ValidationError:
@@ -174,7 +178,7 @@ def with_defaults(stored: dict[str, Any]) -> dict[str, Any]:
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
-    """What of a space changed that must not, one sentence each."""
+    """Changes of a space that a resumed search must not have, one sentence each."""
     before, after = dict(_flat(old)), dict(_flat(new))
     for key in [*before, *(key for key in after if key not in before)]:
         if key.split(".")[0] not in MAY_CHANGE and before.get(key) != after.get(key):
