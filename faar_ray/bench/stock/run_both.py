@@ -72,7 +72,7 @@ class StockListener(ray.tune.Callback):
 
 
 def comparable(space: SearchSpace) -> SearchSpace:
-    """A space as both can search it: without replicates and controls, which only one of them has.
+    """A space as both can search it: without replicates, lag and controls, which only one of them has.
 
     Raises:
         ConfigError: a space that plain Ray Tune with OptunaSearch and ASHA cannot search.
@@ -92,7 +92,7 @@ def comparable(space: SearchSpace) -> SearchSpace:
     )
     if found := [text for text, wrong in faults.items() if wrong]:
         raise ConfigError([f"{text}, for this comparison" for text in found])
-    search = space.search.model_copy(update={"replicates": None})
+    search = space.search.model_copy(update={"replicates": None, "lag": None})
     return space.model_copy(update={"search": search, "controls": ()})
 
 
