@@ -25,6 +25,7 @@ from faar_ray.storage.run_location import RunLocation
 from faar_ray.tracking.mlflow.store import config_error_on_failure
 from faar_ray.tracking.mlflow.sync_thread import updates
 from faar_ray.tracking.mlflow.writer import SearchStatus, Tracker
+from faar_ray.train.trial_spec import TrialSpec
 from faar_ray.tune.execute.ray_tune import run_jobs
 from faar_ray.tune.execute.ray_tune_adapters import abort_on_storage_error
 from faar_ray.tune.execute.resource_monitor import ResourceMonitor
@@ -106,6 +107,7 @@ def run_search(search: ResolvedSearch, progress: Reporter, *, resume: bool, part
             if not search_state.finished():
                 train(search, search_state, folder, mlflow, progress, parts.actor)
             progress.phase("writing the report")
+            repair_traces(place, proposer.results(), progress.note)
             if twin:
                 twin.gather()
             outcome = conclude(space, folder, place, proposer, search_state, mlflow)
@@ -126,7 +128,7 @@ def train(
     space, place = search.space, search.location
     around = RunContext(place, space.resources, space.storage.keep_checkpoints)
 
-    def spec(job: Job) -> dict[str, object]:
+    def spec(job: Job) -> TrialSpec:
         alone = job.role == "reference"
         return around.spec(
             job, {} if alone else search_state.references.val, {} if alone else search_state.references.test

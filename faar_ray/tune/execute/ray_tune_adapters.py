@@ -14,6 +14,7 @@ from ray.tune.search import Searcher
 
 from faar_ray.errors import StorageError
 from faar_ray.storage.atomic import storage_error_on_oserror
+from faar_ray.train.trial_spec import TrialSpec
 from faar_ray.tune.execute import interrupts
 from faar_ray.tune.execute.failures import reason_of_failure
 from faar_ray.tune.execute.node_loss import NodeLossTolerantTrial
@@ -21,7 +22,7 @@ from faar_ray.tune.run.jobs import Job
 from faar_ray.tune.search_state import SearchState
 
 FINISHED: Any = Searcher.FINISHED  # a marker that Ray's annotations do not know
-Spec = Callable[[Job], dict[str, Any]]
+Spec = Callable[[Job], TrialSpec]
 
 
 class JobSearcher(Searcher):
@@ -41,7 +42,7 @@ class JobSearcher(Searcher):
         """The next job's spec, None while there is none, or FINISHED."""
         with abort_on_storage_error(self.state, self.folder):
             if (job := self.state.next_job()) is not None:
-                return self.spec(job)
+                return self.spec(job).to_dict()
         return FINISHED if self.state.finished() else None
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:

@@ -10,7 +10,7 @@ from faar_ray.config.run_sections import Resources
 from faar_ray.config.trial import TrialConfig
 from faar_ray.records import Role, TrialResult
 from faar_ray.storage.run_location import RunLocation
-from faar_ray.train.spec import spec_of
+from faar_ray.train.trial_spec import TrialSpec
 from faar_ray.tune.space.space import SearchSpace
 
 SHARDS = "data"
@@ -40,6 +40,12 @@ class Job:
     """Epochs of that checkpoint."""
 
     @property
+    def title(self) -> str:
+        """Its id and what its config sets."""
+        values = format_params(self.params.items())
+        return f"{self.trial_id}: {values}" if values else self.trial_id
+
+    @property
     def may_stop_early(self) -> bool:
         """Whether early stopping applies: not to replicates, controls and references."""
         return self.role == "trial" and not self.replicate
@@ -64,26 +70,31 @@ class RunContext:
     resources: Resources
     keep_checkpoints: int
 
-    def spec(self, job: Job, val: Mapping[str, float], test: Mapping[str, float]) -> dict[str, Any]:
-        """What the actor gets: plain JSON values, so that any runtime can stand in the same place.
+    def spec(self, job: Job, val: Mapping[str, float], test: Mapping[str, float]) -> TrialSpec:
+        """What the actor trains.
 
         Args:
             job: the trial.
             val: single-task references on val, task -> metric; empty for a reference itself.
             test: the same on test.
         """
-        part = {"until": job.pause_after, "parent": job.parent, "inherited": job.inherited}
-        part["witness"] = "" if self.place.uri else str(self.place.path / "space.yaml")
-        return part | spec_of(
+        return TrialSpec(
             job.trial_id,
             job.config,
             self.place,
-            self.resources,
-            keep_checkpoints=self.keep_checkpoints,
             references=val,
             test_references=test,
             test=True,
-            data=shards_uri(self.place),
+            workers=self.resources.workers,
+            threads=self.resources.cpus_per_worker,
+            gpus_per_worker=self.resources.gpus_per_worker,
+            keep_checkpoints=self.keep_checkpoints,
+            shards_uri=shards_uri(self.place),
+            pause_after=job.pause_after,
+            parent=job.parent,
+            inherited_epochs=job.inherited,
+            title=job.title,
+            sentinel_file="" if self.place.uri else str(self.place.path / "space.yaml"),
         )
 
 

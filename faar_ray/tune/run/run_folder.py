@@ -20,10 +20,8 @@ from pydantic import ValidationError
 from faar_ray.errors import ConfigError, DataError
 from faar_ray.records import TrialResult
 from faar_ray.storage.atomic import atomic_write, atomic_write_or_storage_error, check_writable, clear_leftovers
-from faar_ray.storage.run_location import RunLocation, TrialPaths, location_of
-from faar_ray.tracking.files.rank_trace import read_rank_trace
-from faar_ray.tracking.files.trial_files import write_trace
-from faar_ray.train.checkpoint import last_good_checkpoint, records_from_plain
+from faar_ray.storage.run_location import RunLocation, location_of
+from faar_ray.tracking.files.finish import repair_trial_files, trace_fault
 from faar_ray.tune.space.space import SearchSpace
 
 MAY_CHANGE = ("budget", "resources", "failure")
@@ -197,35 +195,20 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]
 
 
 def repair_traces(place: RunLocation, results: Sequence[TrialResult], notify: Callable[[str], None]) -> None:
-    """Write damaged traces again from their trials' checkpoints, where there are any.
+    """Complete the files of trials that have ended, from their records: a killed process could not do it.
 
     Args:
         place: of the run.
-        results: of trials that have ended; the others write their traces when they go on.
-        notify: gets a sentence for each damaged trace.
+        results: trials that have ended; the others complete their files when they end.
+        notify: receives what was damaged.
     """
     for result in results:
         trial = place.trial(result.trial_id)
-        trace = trial.trace
+        fault, is_damaged = trace_fault(trial), trial.trace.exists()
         try:
-            read_rank_trace(trace)
-        except DataError as fault:
-            damaged = trace.exists()
-            if _repaired(trial):
-                notify(f"{fault}; it was written again from the trial's checkpoint")
-            elif damaged:
-                notify(f"{fault}; there is no checkpoint to write it again from")
-                trace.rename(trace.with_suffix(".damaged"))
-
-
-def _repaired(trial: TrialPaths) -> bool:
-    trial.remote_copy.pull()
-    try:
-        state = last_good_checkpoint(trial.folder)
-    except DataError:
-        return False
-    if state is None:
-        return False
-    write_trace(trial.trace, trial.trial_id, records_from_plain(state["records"]))
-    trial.remote_copy.push()
-    return True
+            if repair_trial_files(trial) and fault is not None and is_damaged:
+                notify(f"{fault}; it was written again from the trial's records")
+        except DataError as error:
+            notify(f"{fault or error}; there are no records to write it again from")
+            if fault is not None and is_damaged:
+                trial.trace.rename(trial.trace.with_suffix(".damaged"))
