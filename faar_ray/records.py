@@ -13,8 +13,6 @@ Float32s = Annotated[tuple[float, ...], "float32s"]
 """The annotation names the column's type in Parquet; plain `float` is float64, `str` is string."""
 Extra = float | int | str | tuple[float, ...]
 
-Extra = float | int | str | tuple[float, ...]
-
 
 @dataclass(frozen=True, slots=True)
 class RankRecord:

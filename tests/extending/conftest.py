@@ -14,7 +14,9 @@ from faar_ray.config.registries import ADAPTERS, RANK_POLICIES
 from faar_ray.config.trial import TrialConfig
 from faar_ray.models.backbone import BACKBONES
 from faar_ray.records import EpochRecord
+from faar_ray.storage.run_location import RunLocation
 from faar_ray.train.fit import fit
+from faar_ray.train.trial_spec import TrialSpec
 
 GUIDE = (Path(__file__).parents[2] / "docs" / "extending.md").read_text()
 SMALL: dict[str, Any] = {
@@ -51,6 +53,6 @@ def train(tmp_path: Path) -> Callable[..., list[EpochRecord]]:
 
     def run(**dotted: Any) -> list[EpochRecord]:
         config, folder = TrialConfig.resolve(SMALL, **dotted), tmp_path / str(next(numbers))
-        return list(fit(config, folder, trial_id="t", trace=folder / "t.parquet"))
+        return list(fit(TrialSpec("t", config, RunLocation(folder))))
 
     return run
