@@ -21,9 +21,9 @@ from faar_ray.tracking.mlflow.store import config_error_on_failure
 from faar_ray.tracking.mlflow.sync_thread import INTERRUPT_TIMEOUT_S, SyncThread, shutdown_timeout, updates
 from faar_ray.tracking.mlflow.trial_run import Ending, TrialRun
 from faar_ray.tracking.mlflow.writer import Tracker
-from faar_ray.train.fit import fit_spec
+from faar_ray.train.fit import fit
 from faar_ray.train.preflight import preflight
-from faar_ray.train.spec import spec_of
+from faar_ray.train.trial_spec import TrialSpec
 
 
 class Session:
@@ -132,17 +132,20 @@ class Session:
     def _trained(self) -> Generator[EpochRecord, None, None]:
         """In this process, or on several workers under Ray Train."""
         resources = self.file.resources
-        spec = spec_of(
+        spec = TrialSpec(
             self.trial_id,
             self.config,
             self.place,
-            resources,
-            keep_checkpoints=self.file.storage.keep_checkpoints,
+            title=self._run.title,
             references=self.file.references,
+            workers=resources.workers,
+            threads=resources.cpus_per_worker,
+            gpus_per_worker=resources.gpus_per_worker,
+            keep_checkpoints=self.file.storage.keep_checkpoints,
         )
         if resources.workers == 1:
             torch.set_num_threads(resources.cpus_per_worker)
-            yield from fit_spec(spec)
+            yield from fit(spec)
             return
         from faar_ray.cluster.ray_cluster import connected  # seconds to import
         from faar_ray.train.runtimes.ray_train import TrainRun

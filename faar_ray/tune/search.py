@@ -1,6 +1,6 @@
 """The main job: a search space in, an answer out.
 
-references -> trials and controls (Ray Tune asks the search_state, the search_state asks Optuna) -> results, report, answer
+references -> trials and controls (Ray Tune asks the search state, which asks Optuna) -> results, report, answer
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from faar_ray.storage.run_location import RunLocation
 from faar_ray.tracking.mlflow.store import config_error_on_failure
 from faar_ray.tracking.mlflow.sync_thread import updates
 from faar_ray.tracking.mlflow.writer import SearchStatus, Tracker
-from faar_ray.tune.execute import ray_tune as cluster
+from faar_ray.train.trial_spec import TrialSpec
+from faar_ray.tune.execute.ray_tune import run_jobs
 from faar_ray.tune.execute.ray_tune_adapters import abort_on_storage_error
 from faar_ray.tune.execute.resource_monitor import ResourceMonitor
 from faar_ray.tune.execute.trainable import TrialActor
@@ -48,7 +49,7 @@ from faar_ray.tune.space.space import SearchSpace
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a search left."""
+    """What a search found."""
 
     place: RunLocation
     tracking_uri: str
@@ -75,7 +76,7 @@ class Parts:
 
 
 def run_search(search: ResolvedSearch, progress: Reporter, *, resume: bool, parts: Parts = Parts()) -> Outcome:
-    """Run or resume a search to its end, in a folder that `check_name` has let through.
+    """Run or resume a search to its end, in a folder that `check_resumable` has accepted.
 
     Raises:
         ConfigError: before anything is started.
@@ -106,12 +107,13 @@ def run_search(search: ResolvedSearch, progress: Reporter, *, resume: bool, part
             if not search_state.finished():
                 train(search, search_state, folder, mlflow, progress, parts.actor)
             progress.phase("writing the report")
+            repair_traces(place, proposer.results(), progress.note)
             if twin:
                 twin.gather()
-            found = conclude(space, folder, place, proposer, search_state, mlflow)
+            outcome = conclude(space, folder, place, proposer, search_state, mlflow)
             if twin:
                 twin.push()
-            return found
+            return outcome
 
 
 def train(
@@ -126,7 +128,7 @@ def train(
     space, place = search.space, search.location
     around = RunContext(place, space.resources, space.storage.keep_checkpoints)
 
-    def spec(job: Job) -> dict[str, object]:
+    def spec(job: Job) -> TrialSpec:
         alone = job.role == "reference"
         return around.spec(
             job, {} if alone else search_state.references.val, {} if alone else search_state.references.test
@@ -140,7 +142,7 @@ def train(
         assert mlflow.tracker.parent  # nothing starts before MLflow is open
         with abort_on_storage_error(search_state, folder.path):
             watch = ResourceMonitor(search_state, space.resources, progress.machines)
-            cluster.run_jobs(search_state, spec, space.resources, space.failure.max_retries, folder.ray, actor, watch)
+            run_jobs(search_state, spec, space.resources, space.failure.max_retries, folder.ray, actor, watch)
     if isinstance(search_state.fatal, StorageError):
         raise search_state.fatal
 
@@ -177,9 +179,9 @@ def conclude(
     if not all(result.run_id for result in results):  # runs that were made at last
         write_search_results(folder, proposer, mlflow)
     best = best_of(complete, space.objectives)
-    found = build_answer(results, space.objectives, space.limits)
+    answer = build_answer(results, space.objectives, space.limits)
     counts = proposer.counts()
-    return Outcome(place, uri, parent, counts, results, best, found, search_state.limit, fault, unwritten)
+    return Outcome(place, uri, parent, counts, results, best, answer, search_state.limit, fault, unwritten)
 
 
 def write_search_results(folder: RunFolder, proposer: Proposer, mlflow: MLflowWatcher) -> list[TrialResult]:
@@ -190,7 +192,7 @@ def write_search_results(folder: RunFolder, proposer: Proposer, mlflow: MLflowWa
 
 
 def build_report(folder: Path, mlflow: MLflowWatcher) -> Path | None:
-    """The HTML report; its failure is said, and takes nothing away from the search."""
+    """The HTML report, None where it failed: that is noted, and the search is still valid."""
     try:
         from faar_ray.report import build_report as build  # plots are wanted here only
 
@@ -202,7 +204,7 @@ def build_report(folder: Path, mlflow: MLflowWatcher) -> Path | None:
 
 
 def nothing_feasible(space: SearchSpace, results: Sequence[TrialResult]) -> NothingFeasible:
-    """Why there is no best."""
+    """The fault of a search without a best trial."""
     complete = [result for result in results if result.role == "trial" and result.state == "COMPLETE"]
     if not complete:
         return NothingFeasible("no trial of the search finished")
@@ -225,7 +227,7 @@ def open_tracker(space: SearchSpace, folder: RunFolder) -> Tracker:
 
 @contextlib.contextmanager
 def locked_run(place: RunLocation, space: SearchSpace, *, fresh: bool) -> Iterator[RunFolder]:
-    """Hold the folder; one that was made for a search that could not start is taken away again."""
+    """Lock the run's folder; one made for a search that could not start is deleted again."""
     path = place.path
     folder = run_folder.lock_run(path, space, emptied=fresh and bool(place.uri))
     try:
@@ -240,7 +242,7 @@ def locked_run(place: RunLocation, space: SearchSpace, *, fresh: bool) -> Iterat
 
 @contextlib.contextmanager
 def closing(mlflow: MLflowWatcher, folder: RunFolder, proposer: Proposer) -> Iterator[None]:
-    """Whatever happens, no MLflow run stays open and what finished is written down."""
+    """However the search ends, close all MLflow runs and write the results so far."""
     try:
         yield
     except BaseException as fault:

@@ -16,7 +16,7 @@ from mlflow import MlflowClient
 from faar_ray.records import EpochRecord
 from faar_ray.tracking.files.rank_trace import read_rank_trace
 from faar_ray.train.__main__ import main
-from faar_ray.train.fit import fit_spec
+from faar_ray.train.fit import fit
 
 TRIAL: dict[str, Any] = {
     "method": "faar",
@@ -107,7 +107,7 @@ def test_a_database_that_is_unavailable_for_a_while_stops_no_training(
     config: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     torch.set_num_threads(1)
-    monkeypatch.setattr("faar_ray.train.session.fit_spec", unplugged(config.parent, fit_spec))
+    monkeypatch.setattr("faar_ray.train.session.fit", unplugged(config.parent, fit))
     assert main([str(config)]) == 0
     said = capsys.readouterr().out
     assert "MLflow is unavailable (No such file" in said
@@ -127,7 +127,7 @@ def test_a_database_that_stays_unavailable_is_reported_and_completed_by_resume(
     torch.set_num_threads(1)
     with monkeypatch.context() as patch:
         patch.setenv("FAAR_RAY_MLFLOW_TIMEOUT_S", "0.5")
-        patch.setattr("faar_ray.train.session.fit_spec", unplugged(config.parent, fit_spec, back=False))
+        patch.setattr("faar_ray.train.session.fit", unplugged(config.parent, fit, back=False))
         assert main([str(config)]) == 0
     assert "--resume completes it" in capsys.readouterr().out.replace("\n", " ")
     (config.parent / "unplugged.db").rename(config.parent / "mlflow.db")

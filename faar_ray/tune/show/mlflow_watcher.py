@@ -17,7 +17,7 @@ from faar_ray.tracking.mlflow.store import config_error_on_failure
 from faar_ray.tracking.mlflow.sync_thread import INTERRUPT_TIMEOUT_S, Notify, Rejections, SyncThread, shutdown_timeout
 from faar_ray.tracking.mlflow.trial_run import Ending, TrialRun, artifact_paths
 from faar_ray.tracking.mlflow.writer import Child, SearchStatus, Tracker
-from faar_ray.tune.run.jobs import Job, format_params
+from faar_ray.tune.run.jobs import Job
 
 MAX_WAITING = 10_000
 """Updates in memory; epochs beyond are read from the disk when their trial's run is closed."""
@@ -135,7 +135,7 @@ class MLflowWatcher:
     def _trial_run(self, job: Job) -> TrialRun:
         files = TrialPaths(self.folder, job.trial_id)
         tags = {"faar_ray.cached": "true"} if job.cached else {}
-        return TrialRun(files, job.config, job.params, job.role, tags=tags, title=title_of(job))
+        return TrialRun(files, job.config, job.params, job.role, tags=tags, title=job.title)
 
     def _sync(self, rejections: Rejections) -> Iterator[None]:
         """Write everything that MLflow lacks; yields after every update."""
@@ -215,12 +215,6 @@ class MLflowWatcher:
             tracker.end_search(status, report)
         self._ending = None
         yield
-
-
-def title_of(job: Job) -> str:
-    """Title of a trial's pictures: its id and what it sets."""
-    values = format_params(job.params.items())
-    return f"{job.trial_id}: {values}" if values else job.trial_id
 
 
 def completed_text(names: Sequence[str]) -> str:
