@@ -151,7 +151,8 @@ class TrialRun:
             yield
 
     def _finished_epochs(self, ending: Ending) -> dict[int, dict[str, float]]:
-        epochs = read_epochs(self.trial) or {ending.epochs - 1: dict(ending.metrics)}
+        epochs, last = read_epochs(self.trial), ending.epochs - 1
+        epochs[last] = dict(ending.metrics) | epochs.get(last, {})  # all of the result, whatever the disk has
         return {epoch: metrics for epoch, metrics in epochs.items() if 0 <= epoch < ending.epochs}
 
 
