@@ -4,47 +4,56 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, cast
+from typing import Annotated, Any, Literal, cast
+
+Int16 = Annotated[int, "int16"]
+Int32 = Annotated[int, "int32"]
+Int64 = Annotated[int, "int64"]
+Float32s = Annotated[tuple[float, ...], "float32s"]
+"""The annotation names the column's type in Parquet; plain `float` is float64, `str` is string."""
+Extra = float | int | str | tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class RankRecord:
-    """One adapter at the end of one epoch; the columns of the rank trace (DESIGN.md) but `trial_id`."""
+    """One adapter at the end of one epoch; its fields are the columns of the rank trace after `trial_id`."""
 
-    epoch: int
+    epoch: Int32
     """0-based; the row is made after this epoch's shrink."""
-    stage: int
-    block: int
+    stage: Int16
+    block: Int16
     layer: str
     task: str
     """A task's name, or `shared`."""
-    rank_before: int
-    rank: int
+    rank_before: Int32
+    rank: Int32
     scope: str
     """`adapter` or `pooled`."""
     rho: float
     """The coverage ratio that was applied; 1.0 where nothing was decided."""
     coverage: float
     """Share of the scope's importance that the kept components hold."""
-    importance: tuple[float, ...]
+    importance: Float32s
     """float32 scores of the decision, descending, never-active components last as 0; length `rank_before`."""
-    unobserved: int
-    params: int
+    unobserved: Int32
+    params: Int64
     """Trainable parameters of this adapter after the shrink."""
+    extra: Mapping[str, Extra] = field(default_factory=dict)
+    """Further columns of the trace, named by the rank policy; all records of a trial have the same."""
 
 
 @dataclass(frozen=True, slots=True)
 class SineRecord:
-    """One task's weights sin(omega_t M) of one base at the end of one epoch; the sine trace's columns but `trial_id`.
+    """One task's weights sin(omega_t M) of one base at the end of one epoch; the sine trace's columns.
 
-    Of weights that are all 0 skew and effective ranks are 0, and their cosines 1: nothing tells the tasks apart.
+    For weights that are all 0, skew and effective ranks are 0 and the cosines are 1.
     """
 
-    epoch: int
+    epoch: Int32
     """0-based."""
-    stage: int
+    stage: Int16
     """0-based; 4 is the decoder."""
-    block: int
+    block: Int16
     layer: str
     task: str
     omega: float
@@ -54,7 +63,7 @@ class SineRecord:
     skew: float
     omega_std: float
     """|omega| * std; only this product matters (Proposition 1)."""
-    rank: int
+    rank: Int32
     """Components of M; of the decoder's base its smaller side."""
     effective_rank: float
     """Of M: exp of the entropy of its singular values' shares."""

@@ -129,3 +129,13 @@ def chromium() -> Callable[..., str]:
 def mlflow_ui() -> Callable[[Path], AbstractContextManager[str]]:
     """`serve_mlflow`, for the tests that look at what MLflow shows."""
     return serve_mlflow
+
+
+@pytest.fixture(scope="session")
+def empty_mlflow(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sqlite database with MLflow's tables; a copy takes a moment, a new one seconds."""
+    from faar_ray.tracking.mlflow.writer import Tracker
+
+    folder = tmp_path_factory.mktemp("mlflow")
+    Tracker(f"sqlite:///{folder}/mlflow.db", "empty")
+    return folder / "mlflow.db"

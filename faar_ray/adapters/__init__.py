@@ -1,6 +1,6 @@
 """Low-rank adapters and the linears that carry them."""
 
-from faar_ray.adapters.build import ADAPTERS, adapters_of, build_adapter, build_base
+from faar_ray.adapters.build import adapters_of, build_adapter, build_base
 from faar_ray.adapters.linear import AdaptedLinear, TaskLinears
 from faar_ray.adapters.low_rank import DoRA, LoRA, LowRankFactors, Site
 from faar_ray.adapters.sinewich.clock import ClockNet
@@ -8,7 +8,6 @@ from faar_ray.adapters.sinewich.sine_awb import FullBase, SineBase, SineWeights,
 from faar_ray.adapters.sinewich.sine_linear import Grid, SineHidden, SineLinears
 
 __all__ = [
-    "ADAPTERS",
     "AdaptedLinear",
     "ClockNet",
     "DoRA",

@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from torch import Tensor, nn
 
 from faar_ray.adapters.low_rank import DoRA, LoRA, LowRankFactors, Site
 from faar_ray.adapters.sinewich.sine_awb import SineBase
+from faar_ray.config.registries import load_builder
 from faar_ray.config.trial import AdapterConfig
 from faar_ray.seeding import seeded
 
-ADAPTERS: dict[str, Callable[[Tensor, int, AdapterConfig], LoRA]] = {
-    "lora": lambda weight, rank, config: LoRA(weight, rank, config.scale),
-    "sine_awb": lambda weight, rank, config: LoRA(weight, rank, config.scale),  # what stands beside the bases
-    "dora": lambda weight, rank, config: DoRA(weight, rank, config.scale, config.norm),
-}
+
+def build_lora(weight_OI: Tensor, rank: int, config: AdapterConfig) -> LoRA:
+    """`lora`, and the shared adapters of `sine_awb`."""
+    return LoRA(weight_OI, rank, config.scale)
+
+
+def build_dora(weight_OI: Tensor, rank: int, config: AdapterConfig) -> LoRA:
+    """`dora`."""
+    return DoRA(weight_OI, rank, config.scale, config.norm)
 
 
 def build_adapter(weight_OI: Tensor, site: Site, config: AdapterConfig, rank: int, seed: int) -> LoRA:
     """An adapter for a weight, its init drawn from a stream of its own (seed, site); rank at most min(O, I)."""
+    if config.entry.build is None:
+        raise ValueError(f"adapter.kind {config.kind} builds no adapters")
+    build = load_builder(config.entry.build)
+
     with seeded(seed, "adapter", site.stage, site.block, site.layer, site.task):
-        adapter = ADAPTERS[config.kind](weight_OI, min(rank, *weight_OI.shape), config)
+        adapter: LoRA = build(weight_OI, min(rank, *weight_OI.shape), config)
     adapter.site = site
     return adapter
 

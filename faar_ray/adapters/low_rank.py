@@ -1,4 +1,4 @@
-"""Low-rank changes of a frozen weight: LoRA and DoRA, with a prefix mask (FAAR, rank masking).
+"""Low-rank changes of a frozen weight: LoRA and DoRA, under a mask of their components (FAAR, rank masking).
 
 Axes: R rank, I in, O out.
 """
@@ -32,7 +32,7 @@ class Site:
 
 
 class LowRankFactors(nn.Module):
-    """Two factors of a change under a prefix mask.
+    """Two factors of a change under a mask z over their components, which is a prefix (sliced) or any vector.
 
     Component i is row i of both: A_RI (rank, in), and B_RO (rank, out), which holds the papers' B transposed, so that
     shrinking slices both alike. B starts at 0: the change starts as none.
@@ -50,18 +50,31 @@ class LowRankFactors(nn.Module):
         nn.init.kaiming_uniform_(self.A_RI, a=math.sqrt(5))
         self.register_buffer("mask_R", torch.ones(rank), persistent=False)
         self.mask_R: Tensor
-        self._active = rank
+        self.prefix_length: int | None = rank
+        """Components 0..b-1 take part, wholly; None under a mask that is no prefix."""
 
-    @property
-    def active(self) -> int:
-        """Prefix b: components 0..b-1 take part."""
-        return self._active
-
-    @active.setter
-    def active(self, b: int) -> None:
-        self._active = b
+    def mask_prefix(self, b: int) -> None:
+        """Let components 0..b-1 take part: products are over these alone."""
+        if self.prefix_length is None:  # the vector belongs to whoever set it
+            self.mask_R = torch.ones_like(self.A_RI.detach()[:, 0])
+        self.prefix_length = b
         self.mask_R[:b] = 1
         self.mask_R[b:] = 0
+
+    def set_mask(self, mask_R: Tensor) -> None:
+        """Let components take part by any factor each, shape (rank,); gradients flow to it if it wants them.
+
+        Raises:
+            ValueError: of another shape.
+        """
+        if mask_R.shape != (self.rank,):
+            raise ValueError(f"a mask must have shape ({self.rank},), got {tuple(mask_R.shape)}")
+        self.mask_R = mask_R.to(self.A_RI)
+        self.prefix_length = None
+
+    def clear_mask(self) -> None:
+        """Let all components take part."""
+        self.mask_prefix(self.rank)
 
     @property
     def rank(self) -> int:
@@ -73,28 +86,34 @@ class LowRankFactors(nn.Module):
         """A_RI and B_RO."""
         return self.A_RI, self.B_RO
 
-    def prefix(self) -> tuple[Tensor, Tensor]:
-        """The active components of both factors.
+    @property
+    def masks_all(self) -> bool:
+        """Whether the mask is applied as a vector over all components, and not by slicing.
 
-        While `torch.compile` looks on, all of them, the others masked: shapes that change every step would make it
-        compile every step.
+        Under `torch.compile` always: shapes that change every step would make it compile every step.
         """
-        if torch.compiler.is_compiling():
+        return torch.compiler.is_compiling() or self.prefix_length is None  # in this order: no guard on the length
+
+    def masked_factors(self) -> tuple[Tensor, Tensor]:
+        """diag(z) A and B^T, or under a prefix mask the first b rows of A and B^T."""
+        if self.masks_all:
             return self.A_RI * self.mask_R[:, None], self.B_RO
-        if self.active == self.rank:
+        if self.prefix_length == self.rank:
             return self.A_RI, self.B_RO
-        return self.A_RI[: self.active], self.B_RO[: self.active]
+        return self.A_RI[: self.prefix_length], self.B_RO[: self.prefix_length]
 
     @torch.no_grad()
     def importance(self) -> Tensor:
-        """Scores of the active components, (|<A_i, dL/dA_i>| + |<B_i, dL/dB_i>|) / 2, shape (active,) (FAAR, coverage).
+        """Scores of the prefix's components, (|<A_i, dL/dA_i>| + |<B_i, dL/dB_i>|) / 2, shape (b,) (FAAR, coverage).
+
+        Under a mask that is no prefix, of all components, shape (rank,); those with factor 0 have score 0.
 
         Raises:
             RuntimeError: before backward() or after zero_grad().
         """
         if self.A_RI.grad is None or self.B_RO.grad is None:
             raise RuntimeError("importance needs gradients: call it between backward() and zero_grad()")
-        b = self.active
+        b = self.prefix_length
         of_A, of_B = ((p[:b] * p.grad[:b]).sum(1).abs() for p in self.factors if p.grad is not None)
         return (of_A + of_B) / 2
 
@@ -103,7 +122,7 @@ class LowRankFactors(nn.Module):
         for name, axes in self.RANK_AXES.items():
             setattr(self, name, nn.Parameter(select(getattr(self, name).detach(), index_K, axes)))
         self.mask_R = torch.ones_like(self.mask_R[: self.rank])
-        self.active = self.rank
+        self.prefix_length = self.rank
 
     def parameter_count(self) -> int:
         """Trainable numbers of this adapter."""
@@ -118,25 +137,25 @@ def select(tensor: Tensor, index_K: Tensor, axes: Sequence[int]) -> Tensor:
 
 
 class LoRA(LowRankFactors):
-    """W' = W + s B diag(prefix mask) A (Hu et al. 2021)."""
+    """W' = W + s B diag(z) A (Hu et al. 2021)."""
 
     def __init__(self, weight_OI: Tensor, rank: int, scale: float) -> None:
         super().__init__(weight_OI, rank)
         self.scale = scale
 
     def adapt(self, weight_OI: Tensor) -> Tensor:
-        """W + s B A over the active components, shape (O, I)."""
-        A_RI, B_RO = self.prefix()
+        """W + s B A over the masked components, shape (O, I)."""
+        A_RI, B_RO = self.masked_factors()
         return torch.addmm(weight_OI, B_RO.t(), A_RI, alpha=self.scale)
 
     def adapt_product(self, weight_OI: Tensor, product: Tensor, x: Tensor) -> Tensor:
         """W x' + s B A x for a given product W x' (..., O) and x (..., I): MTLoRA's task path."""
-        A_RI, B_RO = self.prefix()
+        A_RI, B_RO = self.masked_factors()
         return product + self.scale * (x @ A_RI.t() @ B_RO)
 
     def change(self) -> LowRankUpdate | None:
         """The same as plain tensors, for the products of `functional`; None where `adapt` is the only form."""
-        return LowRankUpdate(*self.prefix(), None, self.scale)
+        return LowRankUpdate(*self.masked_factors(), None, self.scale)
 
 
 class DoRA(LoRA):
@@ -154,7 +173,7 @@ class DoRA(LoRA):
         self.m_O = nn.Parameter(torch.linalg.vector_norm(weight_OI.detach(), dim=1))
 
     def adapt(self, weight_OI: Tensor) -> Tensor:
-        """m (W + s B A) / ||W + s B A|| over the active components, shape (O, I)."""
+        """m (W + s B A) / ||W + s B A|| over the masked components, shape (O, I)."""
         direction_OI = super().adapt(weight_OI)
         return direction_OI * self._gain(direction_OI)[:, None]
 
@@ -164,7 +183,7 @@ class DoRA(LoRA):
 
     def change(self) -> LowRankUpdate | None:
         """With magnitude and norm."""
-        return LowRankUpdate(*self.prefix(), self.m_O, self.scale, self.detached)
+        return LowRankUpdate(*self.masked_factors(), self.m_O, self.scale, self.detached)
 
     def _gain(self, direction_OI: Tensor) -> Tensor:
         norm_O = torch.linalg.vector_norm(direction_OI.detach() if self.detached else direction_OI, dim=1)

@@ -111,13 +111,15 @@ class TrialConfig(Section):
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
-        if self.adapter.kind == "none" and self.ranks.kind == "pdrs":
-            raise ValueError("ranks.kind: must be fixed where adapter.kind is none, got 'pdrs'")
+        if not self.adapter.adapts and self.ranks.entry.needs_adapters:
+            raise ValueError(
+                f"ranks.kind: must be fixed where adapter.kind is {self.adapter.kind}, got {self.ranks.kind!r}"
+            )
         if self.method == "single_task" and len(self.data.tasks) != 1:
             raise ValueError(f"data.tasks: must be one task for method single_task, got {list(self.data.tasks)}")
         if self.placement.task_path == "shared" and self.placement.task_blocks == "all":
             raise ValueError("placement.task_path: must be own where placement.task_blocks is all: no stream is shared")
-        if fault := _consensus_fault(self.decoder, self.data.tasks) or _sinewich_fault(self):
+        if fault := _consensus_fault(self.decoder, self.data.tasks) or _adapter_fault(self):
             raise ValueError(fault)
         last = self.optim.epochs - self.pdrs.free_epochs
         if self.ranks.kind == "pdrs" and self.pdrs.start_epoch >= last:
@@ -140,6 +142,11 @@ class TrialConfig(Section):
         method = dotted.get("method")
         preset = PRESETS.get(method, {}) if isinstance(method, str) else {}
         return cls.model_validate(with_dotted(merge_sections(raw or {}, preset), dotted))
+
+    @property
+    def has_sine_bases(self) -> bool:
+        """Whether some weights of tasks come from a sine-modulated base, and the model has a clock."""
+        return self.adapter.entry.task_bases or self.decoder.hidden == "sine"
 
     def without_weights(self) -> Self:
         """The same with a backbone as it is initialised: to count, or to fill from elsewhere."""
@@ -165,18 +172,17 @@ def _consensus_fault(decoder: DecoderConfig, tasks: Sequence[str]) -> str:
     return ""
 
 
-def _sinewich_fault(config: TrialConfig) -> str:
-    """What keeps Sine-AWB from this placement, or its kernels from this low-pass."""
-    sine, placement = config.sinewich, config.placement
+def _adapter_fault(config: TrialConfig) -> str:
+    """What keeps an adapter from this placement, or Sinewich's kernels from this low-pass."""
+    sine, placement, adapter = config.sinewich, config.placement, config.adapter
     if sine.blur == "kernel" and sine.conv_size == 1:
         return "sinewich.blur: must be matrix or none where sinewich.conv_size is 1: a 1x1 kernel has nothing to blur"
-    if config.adapter.kind != "sine_awb":
-        return ""
-    if sine.conv_size == 3 and "qkv" in sine.layers:
+    if adapter.entry.task_bases and sine.conv_size == 3 and "qkv" in sine.layers:
         return "sinewich.layers: must not hold qkv where sinewich.conv_size is 3: attention windows are no image"
-    if placement.task_blocks == "all" or placement.task_path == "shared":
-        key, must = ("task_blocks", "last") if placement.task_blocks == "all" else ("task_path", "own")
-        return f"placement.{key}: must be {must} where adapter.kind is sine_awb"
+    if placement.task_blocks == "all" and not adapter.entry.all_blocks:
+        return f"placement.task_blocks: must be last where adapter.kind is {adapter.kind}"
+    if placement.task_path == "shared" and not adapter.entry.shared_input:
+        return f"placement.task_path: must be own where adapter.kind is {adapter.kind}"
     return ""
 
 

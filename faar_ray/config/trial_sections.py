@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from faar_ray.config.paths import STORAGE, storage_fault
+from faar_ray.config.registries import ADAPTERS, RANK_POLICIES, AdapterEntry, PolicyEntry, name_in
 from faar_ray.config.validation_messages import rule
 
 TaskName = Literal["semseg", "human_parts", "saliency", "normals", "depth", "edge"]
@@ -109,7 +110,7 @@ class BackboneConfig(Section):
 class AdapterConfig(Section):
     """How a frozen weight is changed."""
 
-    kind: Literal["none", "lora", "dora", "sine_awb"] = Field(
+    kind: Annotated[str, *name_in(ADAPTERS)] = Field(
         "dora",
         description="Parametrisation of the change; `sine_awb`: shared LoRA, and in the last block of each stage task "
         "weights from one base per linear (`sinewich`) in place of task adapters.",
@@ -118,6 +119,16 @@ class AdapterConfig(Section):
     norm: Literal["detached", "attached"] = Field(
         "detached", description="DoRA: whether gradients flow through the row norm."
     )
+
+    @property
+    def entry(self) -> AdapterEntry:
+        """What the adapter can do."""
+        return ADAPTERS[self.kind]
+
+    @property
+    def adapts(self) -> bool:
+        """Whether there are adapters at all."""
+        return self.entry.build is not None
 
 
 class PlacementConfig(Section):
@@ -209,7 +220,9 @@ class SinewichConfig(Section):
 class RanksConfig(Section):
     """Who decides the ranks."""
 
-    kind: Literal["fixed", "pdrs"] = Field("pdrs", description="`fixed` keeps the initial ranks throughout.")
+    kind: Annotated[str, *name_in(RANK_POLICIES)] = Field(
+        "pdrs", description="`fixed` keeps the initial ranks throughout."
+    )
     init_rank: Rank | RankOfStages = Field(
         64,
         description="Rank at the start, at most a layer's smaller side. Also per stage: {0: 2, 1: 2, 2: 3, 3: 16}.",
@@ -217,6 +230,11 @@ class RanksConfig(Section):
     task_init_rank: Rank | RankOfStages | None = Field(
         None, description="Rank at the start of task adapters, also per stage; null: as init_rank."
     )
+
+    @property
+    def entry(self) -> PolicyEntry:
+        """What the policy can do."""
+        return RANK_POLICIES[self.kind]
 
     def initial(self, *, shared: bool, stage: int = 0) -> int:
         """Rank at the start of a shared or of a task adapter, in a stage."""

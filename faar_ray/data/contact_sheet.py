@@ -22,7 +22,7 @@ from faar_ray.errors import DataError
 
 Picture = np.ndarray[Any, Any]
 
-IGNORED = np.array([0.88, 0.88, 0.88])
+IGNORED_COLOUR = np.array([0.88, 0.88, 0.88])
 CLASS_COLOURS = matplotlib.colormaps["Set1"]([6, 8, 7, 4, 0, 2, 3, 5, 1])[:, :3]  # floor brown, wall grey, person blue
 PART_COLOURS = np.vstack([[1.0, 1.0, 1.0], matplotlib.colormaps["Dark2"](range(6))[:, :3]])
 DEEPEST = 9.0  # metres, the farthest corner of a usual room
@@ -92,7 +92,7 @@ def picture(name: str, value: Tensor) -> Picture:
 
 def _indexed(labels_HW: Picture, colours: Picture) -> Picture:
     known = labels_HW < len(colours)
-    return np.where(known[..., None], colours[np.where(known, labels_HW, 0)], IGNORED)
+    return np.where(known[..., None], colours[np.where(known, labels_HW, 0)], IGNORED_COLOUR)
 
 
 def _legend(columns: list[str]) -> list[Patch]:
@@ -100,7 +100,7 @@ def _legend(columns: list[str]) -> list[Patch]:
     if "semseg" in columns:
         entries += zip(CLASSES, CLASS_COLOURS, strict=True)
     if "human_parts" in columns:
-        entries += [*zip(PARTS[1:], PART_COLOURS[1:], strict=True), ("ignored (no person)", IGNORED)]
+        entries += [*zip(PARTS[1:], PART_COLOURS[1:], strict=True), ("ignored (no person)", IGNORED_COLOUR)]
     if "depth" in columns:
         shades = np.asarray(matplotlib.colormaps["magma_r"](np.array([1, 4, 8]) / DEEPEST))
         entries += zip(("1 m deep", "4 m", "8 m"), shades, strict=True)

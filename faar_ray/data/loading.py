@@ -10,24 +10,15 @@ import torch
 from faar_ray.config.paths import folder_of, is_remote
 from faar_ray.config.trial import DataConfig
 from faar_ray.data.dense import DenseDataset
-from faar_ray.data.scenes.object_table import CLASSES, PARTS
 from faar_ray.data.shards.scene_cache import read_scenes, split_images
 from faar_ray.data.shards.shard_store import SPLITS, download_shards, missing_shards
 from faar_ray.errors import ConfigError, DataError, StorageError
+from faar_ray.tasks import CHANNELS
 
 Split = Literal["train", "val", "test"]
 ROOT = "data.root"
 
-CHANNELS = {
-    "scenes": {
-        "semseg": len(CLASSES),
-        "human_parts": len(PARTS),
-        "saliency": 1,
-        "normals": 3,
-        "depth": 1,
-        "edge": 1,
-    }
-}
+LOADABLE = ("scenes",)
 
 
 def dataset_channels(name: str) -> dict[str, int]:
@@ -36,8 +27,8 @@ def dataset_channels(name: str) -> dict[str, int]:
     Raises:
         DataError: no such data set here.
     """
-    if name not in CHANNELS:
-        raise DataError(f"data.name: must be one of {', '.join(CHANNELS)}, got {name!r}")
+    if name not in LOADABLE:
+        raise DataError(f"data.name: must be one of {', '.join(LOADABLE)}, got {name!r}")
     return dict(CHANNELS[name])
 
 

@@ -7,10 +7,11 @@ from pathlib import Path
 from safetensors.torch import save_file
 
 from faar_ray.config.trial import TrialConfig
-from faar_ray.errors import DataError
+from faar_ray.errors import ConfigError, DataError
 from faar_ray.export.adapter_file import versions
 from faar_ray.export.read import fill, read_tensors
 from faar_ray.models import MultiTaskModel, build_model, merge
+from faar_ray.models.backbone import family_of
 from faar_ray.storage.atomic import atomic_write
 
 FORMAT = "faar_ray.merged.1"
@@ -22,6 +23,8 @@ def write_merged(path: Path, model: MultiTaskModel, config: TrialConfig, task: s
     Raises:
         ConfigError: the task is none of the model's, or its path cannot be merged.
     """
+    if not family_of(config.backbone.name).merges:
+        raise ConfigError(f"--merge: adapters in {config.backbone.name} cannot be folded into plain weights")
     merged = merge(model, task)
     tensors = {name: value.detach().cpu().contiguous() for name, value in merged.state_dict().items()}
     metadata = {"format": FORMAT, "config": config.model_dump_json(), "task": task, "versions": versions()}

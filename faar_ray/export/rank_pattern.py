@@ -6,7 +6,7 @@ from typing import Any
 
 from faar_ray.config.trial import TrialConfig
 from faar_ray.errors import ConfigError
-from faar_ray.models.surgery import PARENT
+from faar_ray.models.backbone import family_of
 
 SHARED = "shared"
 
@@ -29,22 +29,25 @@ def rank_pattern(ranks: dict[str, int], config: TrialConfig, task: str | None = 
         raise ConfigError(f"--task: must be one of {', '.join(config.data.tasks)}, got {task!r}")
     if not ranks:
         raise ConfigError(f"method {config.method} has no adapters, so there are no ranks")
-    if config.adapter.kind == "sine_awb":
+    if config.adapter.entry.task_bases:
         raise ConfigError("--rank-pattern: HF PEFT has no sine-modulated bases; --merge gives plain weights")
-    if not config.backbone.name.startswith("swin_"):
+    if config.adapter.entry.peft is None:
+        raise ConfigError(f"--rank-pattern: HF PEFT has no adapter like {config.adapter.kind}; --merge gives weights")
+    family = family_of(config.backbone.name)
+    if not family.peft_stage:
         raise ConfigError(f"--rank-pattern: needs a Swin, got backbone.name {config.backbone.name}")
     found: dict[str, int] = {}
     for whose in (SHARED, task):
         for site, rank in ranks.items():
             stage, block, layer, owner = site.split("/")
             if owner == whose:
-                found[f"layers.{stage}.blocks.{block}.{PARENT[layer]}.{layer}"] = rank
+                found[f"{family.peft_stage.format(stage=stage, block=block)}.{family.linears[layer]}"] = rank
     scale = config.adapter.scale
     usual = max(set(found.values()), key=list(found.values()).count)
     return {
         "r": usual,
         "lora_alpha": _alpha(scale, usual),
-        "use_dora": config.adapter.kind == "dora",
+        "use_dora": config.adapter.entry.peft == "dora",
         "target_modules": list(found),
         "rank_pattern": found,
         "alpha_pattern": {name: _alpha(scale, rank) for name, rank in found.items()},

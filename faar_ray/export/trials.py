@@ -8,7 +8,7 @@ from pathlib import Path
 from faar_ray.config.paths import is_remote
 from faar_ray.errors import ConfigError
 from faar_ray.storage.run_location import download_run
-from faar_ray.tracking.mlflow.fetch import fetch_artifact
+from faar_ray.tracking.mlflow.store import download_artifact
 
 FILE = "adapter.safetensors"
 RUN_ID = re.compile(r"[0-9a-f]{32}")
@@ -33,7 +33,7 @@ def adapter_of(trial: str, *, tracking_uri: str = "sqlite:///mlflow.db", runs: P
                 return folder / FILE
             raise ConfigError(f"{folder}: has no {FILE}; a trial writes it after its last epoch")
     if RUN_ID.fullmatch(trial):
-        return fetch_artifact(tracking_uri, trial, FILE)
+        return download_artifact(tracking_uri, trial, FILE)
     known = sorted(f"{p.parents[1].name}/{p.name}" for p in runs.glob("*/trials/*") if (p / FILE).is_file())
     hint = f" (finished ones under {runs}: {', '.join(known[:8])})" if known else ""
     raise ConfigError(f"{trial}: no such folder, no such NAME/TRIAL_ID under {runs}, and no MLflow run id{hint}")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
+from typing import Any
 
-from timm.models.swin_transformer import SwinTransformer, SwinTransformerBlock
 from torch import nn
 
 from faar_ray.adapters import (
@@ -18,46 +18,47 @@ from faar_ray.adapters import (
     build_base,
 )
 from faar_ray.config.trial import TrialConfig
-from faar_ray.errors import ConfigError
 from faar_ray.models.ensemble import StreamedLinear
-from faar_ray.models.swin.task_block import ORDER, TaskBlock
-from faar_ray.models.vit.vit_block import ViTBlock, ViTTaskBlock
+from faar_ray.models.family import BackboneFamily
 
 BASE = "_awb"
 """After a layer's name: a base beside that layer's own adapter."""
-TaskSpecific = TaskLinears | SineLinears
-PARENT = {"qkv": "attn", "proj": "attn", "fc1": "mlp", "fc2": "mlp"}
 
 
-def adapt_backbone(backbone: SwinTransformer, config: TrialConfig, clock: ClockNet | None = None) -> None:
+def adapt_backbone(backbone: Any, family: BackboneFamily, config: TrialConfig, clock: ClockNet | None = None) -> None:
     """Change the backbone in place; only adapters that reach an output exist.
 
     In the last stage no shared stream leaves the last block, so a layer that is task-specific there has no shared
-    adapter. `clock` is what `adapter.kind: sine_awb` needs.
+    adapter. `clock` is what sine-modulated bases need.
     """
-    if config.adapter.kind == "none":
+    if not config.adapter.adapts:
         return
-    if config.adapter.kind == "sine_awb":
+    if config.adapter.entry.task_bases:
         assert clock is not None
-        return adapt_by_sines(backbone, config, clock)
-    task_layers = config.placement.task_layers
+        return adapt_by_sines(backbone, family, config, clock)
+    task_layers = layers_of(family, config.placement.task_layers)
     if config.placement.task_blocks == "all":
-        return adapt_all_blocks(backbone, config)
+        return adapt_all_blocks(backbone, family, config)
     common = config.placement.task_path == "shared"
     # of the last stage's last block: with a common path the shared stream is read up to the last task-specific layer
-    ends_here = sorted(task_layers, key=ORDER.index)[-1:] if common else task_layers
+    ends_here = sorted(task_layers, key=list(family.linears).index)[-1:] if common else task_layers
     for s, stage in enumerate(backbone.layers):
         for b, block in enumerate(stage.blocks):
             last_block, continues = b == len(stage.blocks) - 1, s < len(backbone.layers) - 1
-            own = _task_linears(block, config, s, b) if last_block else {}
-            for layer in config.placement.layers:
+            task_linears = _task_linears(block, family, config, s, b) if last_block else {}
+            for layer in layers_of(family, config.placement.layers):
                 if continues or not last_block or layer not in ends_here:
-                    _share(block, layer, config, s, b)
-            if own:
-                stage.blocks[b] = task_block(block, own, continues, common=common)
+                    _share(block, layer, family, config, s, b)
+            if task_linears:
+                stage.blocks[b] = family.task_block(block, task_linears, continues, common=common)
 
 
-def adapt_by_sines(backbone: SwinTransformer, config: TrialConfig, clock: ClockNet) -> None:
+def layers_of(family: BackboneFamily, layers: Sequence[str]) -> list[str]:
+    """The layers of a placement that blocks of a family have."""
+    return [layer for layer in layers if layer in family.linears]
+
+
+def adapt_by_sines(backbone: Any, family: BackboneFamily, config: TrialConfig, clock: ClockNet) -> None:
     """Shared LoRA, and in the last block of each stage one base per linear of `sinewich.layers` (Free Sinewich).
 
     With `phi: adapted` tasks see the shared LoRA of their own linear too, so that every one of them reaches an output.
@@ -66,23 +67,30 @@ def adapt_by_sines(backbone: SwinTransformer, config: TrialConfig, clock: ClockN
     for s, stage in enumerate(backbone.layers):
         last = len(stage.blocks) - 1
         for b, block in enumerate(stage.blocks):
-            for layer in config.placement.layers:
+            for layer in layers_of(family, config.placement.layers):
                 if b < last or sine.phi == "adapted" or layer not in sine.layers:
-                    _share(block, layer, config, s, b)
-        own: dict[str, TaskSpecific] = {
-            layer: _sine_linears(stage.blocks[last], layer, config, clock, s, last) for layer in sine.layers
+                    _share(block, layer, family, config, s, b)
+        bases = {
+            layer: _sine_linears(stage.blocks[last], layer, family, config, clock, s, last)
+            for layer in layers_of(family, sine.layers)
         }
-        stage.blocks[last] = task_block(stage.blocks[last], own, s < len(backbone.layers) - 1, common=False)
+        stage.blocks[last] = family.task_block(stage.blocks[last], bases, s < len(backbone.layers) - 1)
 
 
 def _sine_linears(
-    block: SwinTransformerBlock, layer: str, config: TrialConfig, clock: ClockNet, stage: int, index: int
+    block: nn.Module,
+    layer: str,
+    family: BackboneFamily,
+    config: TrialConfig,
+    clock: ClockNet,
+    stage: int,
+    index: int,
 ) -> SineLinears:
-    weight_OI = linear_of(block, layer).weight
+    weight_OI = linear_of(block, layer, family).weight
     wanted = base_rank(config, stage)
     sites = [Site(stage, index, layer + BASE, whose) for whose in base_owners(config)]
     bases = {site.task: build_base(weight_OI, site, config.sinewich.conv_size, wanted, config.seed) for site in sites}
-    phi = getattr(getattr(block, PARENT[layer]), layer)
+    phi: Any = block.get_submodule(family.linears[layer])
     return SineLinears(phi, bases, clock, config.sinewich, Site(stage, index, layer + BASE, "shared"))
 
 
@@ -96,59 +104,44 @@ def base_rank(config: TrialConfig, stage: int) -> int:
     return config.sinewich.rank or config.ranks.initial(shared=True, stage=stage)
 
 
-def adapt_all_blocks(backbone: SwinTransformer, config: TrialConfig) -> None:
+def adapt_all_blocks(backbone: Any, family: BackboneFamily, config: TrialConfig) -> None:
     """Task-specific adapters in every block; a layer that is not task-specific keeps one for all streams."""
     for s, stage in enumerate(backbone.layers):
         for b, block in enumerate(stage.blocks):
-            own = _task_linears(block, config, s, b)
-            for layer in config.placement.layers:
-                if layer not in own:
-                    _share(block, layer, config, s, b)
-            for name, linears in own.items():
-                setattr(getattr(block, PARENT[name]), name, StreamedLinear(linears))
+            task_linears = _task_linears(block, family, config, s, b)
+            for layer in layers_of(family, config.placement.layers):
+                if layer not in task_linears:
+                    _share(block, layer, family, config, s, b)
+            for layer, linears in task_linears.items():
+                block.set_submodule(family.linears[layer], StreamedLinear(linears))
 
 
-def _task_linears(block: SwinTransformerBlock, config: TrialConfig, stage: int, index: int) -> dict[str, TaskLinears]:
+def _task_linears(
+    block: nn.Module, family: BackboneFamily, config: TrialConfig, stage: int, index: int
+) -> dict[str, TaskLinears]:
+    linears = {layer: linear_of(block, layer, family) for layer in layers_of(family, config.placement.task_layers)}
     return {
         layer: TaskLinears(
-            linear_of(block, layer),
-            {task: _adapter(block, Site(stage, index, layer, task), config) for task in config.data.tasks},
+            linear, {task: _adapter(linear, Site(stage, index, layer, task), config) for task in config.data.tasks}
         )
-        for layer in config.placement.task_layers
+        for layer, linear in linears.items()
     }
 
 
-def _share(block: SwinTransformerBlock, layer: str, config: TrialConfig, stage: int, index: int) -> None:
-    adapter = _adapter(block, Site(stage, index, layer, "shared"), config)
-    setattr(getattr(block, PARENT[layer]), layer, AdaptedLinear(linear_of(block, layer), adapter))
+def _share(block: nn.Module, layer: str, family: BackboneFamily, config: TrialConfig, stage: int, index: int) -> None:
+    linear = linear_of(block, layer, family)
+    adapter = _adapter(linear, Site(stage, index, layer, "shared"), config)
+    block.set_submodule(family.linears[layer], AdaptedLinear(linear, adapter))
 
 
-def _adapter(block: SwinTransformerBlock, site: Site, config: TrialConfig) -> LoRA:
-    weight_OI = linear_of(block, site.layer).weight
+def _adapter(linear: nn.Linear, site: Site, config: TrialConfig) -> LoRA:
     rank = config.ranks.initial(shared=site.shared, stage=site.stage)
-    return build_adapter(weight_OI, site, config.adapter, rank, config.seed)
+    return build_adapter(linear.weight, site, config.adapter, rank, config.seed)
 
 
-def task_block(
-    block: SwinTransformerBlock | ViTBlock, own: Mapping[str, TaskSpecific], continues: bool, *, common: bool
-) -> TaskBlock | ViTTaskBlock:
-    """The block with task-specific linears beside its own.
-
-    Raises:
-        ConfigError: a common task path, or kernels over a grid, in a ViT.
-    """
-    if not isinstance(block, ViTBlock):
-        return TaskBlock(block, own, continues, common=common)
-    if common:
-        raise ConfigError("placement.task_path: must be own on a ViT, got 'shared'")
-    if any(isinstance(linears, SineLinears) and linears.needs_grid for linears in own.values()):
-        raise ConfigError("sinewich.conv_size: must be 1 on a ViT, whose class token lies in no grid, got 3")
-    return ViTTaskBlock(block, own, continues)
-
-
-def linear_of(block: SwinTransformerBlock, layer: str) -> nn.Linear:
-    """The frozen linear `qkv`, `proj`, `fc1` or `fc2` of a Swin block, with or without an adapter around it."""
-    module = getattr(getattr(block, PARENT[layer]), layer)
+def linear_of(block: nn.Module, layer: str, family: BackboneFamily) -> nn.Linear:
+    """The frozen linear of a layer of a block, with or without an adapter around it."""
+    module = block.get_submodule(family.linears[layer])
     linear = module.base if isinstance(module, AdaptedLinear) else module
     assert isinstance(linear, nn.Linear)
     return linear

@@ -57,7 +57,7 @@ def metric_names(config: TrialConfig) -> tuple[str, ...]:
         "rank/weighted_mean",
         "rank/shared",
         *(f"rank/{task}" for task in tasks),
-        *(_of_sines(tasks) if config.adapter.kind == "sine_awb" or config.decoder.hidden == "sine" else ()),
+        *(_of_sines(tasks) if config.has_sine_bases else ()),
         *(f"rank/stage{stage}" for stage in range(4)),
         "time/step_ms",
         "time/epoch_s",

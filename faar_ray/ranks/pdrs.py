@@ -13,9 +13,9 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from faar_ray.adapters import LowRankFactors
-from faar_ray.config.trial import PdrsConfig
+from faar_ray.config.trial import PdrsConfig, TrialConfig
 from faar_ray.ranks.coverage import CoverageDecision, ImportanceScores, keep_by_coverage
-from faar_ray.ranks.policy import record
+from faar_ray.ranks.policy import RankPolicy, record
 from faar_ray.ranks.shrink import shrink
 from faar_ray.records import RankRecord
 from faar_ray.seeding import private
@@ -66,11 +66,12 @@ class Importance:
         self.ema_R, self.count_R = self.ema_R[index_K].clone(), self.count_R[index_K].clone()
 
 
-class PDRS:
+class PDRS(RankPolicy):
     """The rank policy of FAAR."""
 
     def __init__(self, adapters: Sequence[LowRankFactors], config: PdrsConfig, *, seed: int, epochs: int) -> None:
-        self.adapters, self.config, self.seed = list(adapters), config, seed
+        super().__init__(adapters)
+        self.config, self.seed = config, seed
         self.masked_epochs = epochs - config.free_epochs
         self.importance = [Importance(a.rank, config.beta, config.update, a.A_RI.device) for a in self.adapters]
 
@@ -78,7 +79,7 @@ class PDRS:
         """Prefix b uniform in 1..r per (seed, step, adapter), from a private stream; all of r in free epochs."""
         uniform_L = torch.rand(len(self.adapters), generator=private(self.seed, "prefix", step), dtype=torch.float64)
         for adapter, u in zip(self.adapters, uniform_L.tolist(), strict=True):
-            adapter.active = 1 + int(u * adapter.rank) if epoch < self.masked_epochs else adapter.rank
+            adapter.mask_prefix(1 + int(u * adapter.rank) if epoch < self.masked_epochs else adapter.rank)
 
     def observe(self) -> None:
         """Move every adapter's EMA by this step's scores."""
@@ -136,7 +137,7 @@ class PDRS:
         if decided:  # also when all are kept: survivors are ordered, so that short prefixes hold the important ones
             shrink(adapter, kept.index_K, optimizer)
             self.importance[i].keep(kept.index_K)
-        adapter.active = adapter.rank
+        adapter.clear_mask()
         rho = self._rho(adapter) if decided else 1.0
         unobserved = int((~evidence.observed_R).sum())
         return record(adapter, epoch, before, self.config.scope, rho, kept.coverage, evidence.logged(), unobserved)
@@ -156,3 +157,8 @@ class PDRS:
             importance.count_R = count_R.to(importance.count_R, copy=True)
             if state["beta"] != importance.beta:
                 importance.change_beta(state["beta"])
+
+
+def build_pdrs(config: TrialConfig, adapters: Sequence[LowRankFactors]) -> PDRS:
+    """`pdrs`, over all epochs of a trial."""
+    return PDRS(adapters, config.pdrs, seed=config.seed, epochs=config.optim.epochs)

@@ -2,68 +2,70 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
 from faar_ray.adapters import LowRankFactors
-from faar_ray.records import RankRecord
+from faar_ray.config.registries import load_builder
+from faar_ray.config.trial import TrialConfig
+from faar_ray.records import Extra, RankRecord
 
 
-class RankPolicy(Protocol):
-    """Called by `fit` in this order: `draw`, (forward, backward), `observe`, ..., at the epoch's end `end_epoch`."""
+class RankPolicy:
+    """Decides which components of adapters take part, and which are kept; by itself it keeps all.
 
-    def sample_mask(self, epoch: int, step: int) -> None:
-        """Set the prefix mask of every adapter for this optimizer step (global, 0-based)."""
-
-    def observe(self) -> None:
-        """Take note of this step's gradients, unscaled and not yet clipped."""
-
-    def state_for_agreement(self) -> Tensor:
-        """What decides, as one vector: equal on all workers, or they would shrink differently."""
-
-    def end_epoch(self, epoch: int, optimizer: Optimizer | None) -> list[RankRecord]:
-        """Shrink, lift all masks, and say what was decided: one record per adapter."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """Everything but the ranks that a resumed run needs."""
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Undo `state_dict`, after the adapters have their ranks."""
-
-
-class FixedRanks:
-    """No masks, no shrinking: ranks stay as they start."""
+    A policy overrides what it needs. The training loop calls, in this order: `sample_mask`, (forward), `loss_term`,
+    (backward), `observe`, (optimizer step), `after_step`, ..., and `end_epoch` after the last step of an epoch.
+    """
 
     def __init__(self, adapters: Sequence[LowRankFactors]) -> None:
         self.adapters = list(adapters)
 
     def sample_mask(self, epoch: int, step: int) -> None:
-        """Nothing to draw."""
+        """Set the mask of every adapter for this optimizer step (0-based, counted over all epochs)."""
+
+    def loss_term(self) -> Tensor | None:
+        """A scalar that is added to this step's loss, once per step; it must be the same on all workers."""
+        return None
 
     def observe(self) -> None:
-        """Nothing to note."""
+        """Read this step's gradients, unscaled and not yet clipped; not called where they are not finite."""
+
+    def after_step(self, optimizer: Optimizer) -> None:
+        """Act on the new parameters, e.g. by a proximal step; not called where gradients were not finite."""
 
     def state_for_agreement(self) -> Tensor:
-        """Ranks are fixed."""
+        """What decisions are made from, as one vector: workers compare it before they shrink."""
         return torch.zeros(1)
 
     def end_epoch(self, epoch: int, optimizer: Optimizer | None) -> list[RankRecord]:
-        """One record per adapter, with no score and nothing decided."""
+        """Shrink (see `shrink`), clear all masks, and return one record per adapter; here: nothing is decided."""
         return [
             record(adapter, epoch, adapter.rank, "adapter", 1.0, 1.0, (0.0,) * adapter.rank, adapter.rank)
             for adapter in self.adapters
         ]
 
     def state_dict(self) -> dict[str, Any]:
-        """Empty."""
+        """Everything but the ranks that a resumed run needs, as plain values and tensors."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Nothing to load."""
+        """Undo `state_dict`, after the adapters have their ranks."""
+
+
+def build_policy(config: TrialConfig, adapters: Sequence[LowRankFactors]) -> RankPolicy:
+    """The policy that `ranks.kind` names."""
+    policy: RankPolicy = load_builder(config.ranks.entry.build)(config, adapters)
+    return policy
+
+
+def build_fixed(config: TrialConfig, adapters: Sequence[LowRankFactors]) -> RankPolicy:
+    """`fixed`: no masks, no shrinking."""
+    return RankPolicy(adapters)
 
 
 def record(
@@ -75,11 +77,12 @@ def record(
     coverage: float,
     importance: tuple[float, ...],
     unobserved: int,
+    extra: Mapping[str, Extra] | None = None,
 ) -> RankRecord:
-    """The row of the rank trace for an adapter as it is now."""
+    """The row of the rank trace for an adapter as it is now; `extra` are further columns, the same in every record."""
     site = adapter.site
     return RankRecord(
         epoch=epoch, stage=site.stage, block=site.block, layer=site.layer, task=site.task,
         rank_before=rank_before, rank=adapter.rank, scope=scope, rho=rho, coverage=coverage,
-        importance=importance, unobserved=unobserved, params=adapter.parameter_count(),
+        importance=importance, unobserved=unobserved, params=adapter.parameter_count(), extra=dict(extra or {}),
     )  # fmt: skip

@@ -17,7 +17,7 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from faar_ray.records import TrialResult
-from faar_ray.tracking.mlflow.store import SQLITE, hushed
+from faar_ray.tracking.mlflow.store import SQLITE, quiet
 
 MetricCurve = list[tuple[int, float]]
 """(epoch, value), by epoch."""
@@ -37,7 +37,7 @@ def read_history(uri: str, parent: str, results: Sequence[TrialResult], metric: 
     if _is_missing(uri):
         return History(missing=f"{_database(uri).name} does not exist")
     try:
-        with hushed():
+        with quiet():
             client = MlflowClient(uri)
             curves = {r.trial_id: _curve(client, r.run_id, metric) for r in results if r.run_id}
             return History({trial: curve for trial, curve in curves.items() if curve}, _environment(client, parent))
@@ -50,7 +50,7 @@ def log_report(uri: str, parent: str, folder: Path) -> str:
     if _is_missing(uri):
         return f"{_database(uri).name} does not exist"
     try:
-        with hushed():
+        with quiet():
             MlflowClient(uri).log_artifacts(parent, str(folder), "report")
     except (MlflowException, OSError) as fault:
         return _reason(fault)

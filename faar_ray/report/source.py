@@ -23,8 +23,8 @@ from faar_ray.objectives.constraint import Constraint, parse_constraint
 from faar_ray.objectives.metrics import Objective
 from faar_ray.records import TrialResult
 from faar_ray.report.results import read_results
-from faar_ray.storage.run_location import RunLocation, download_run
-from faar_ray.tracking.files.rank_trace import read_rank_trace
+from faar_ray.storage.run_location import RunLocation, TrialPaths, download_run
+from faar_ray.tracking.files.trial_files import read_trial_ranks
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,6 @@ def read_search(folder: Path) -> Search:
     """
     run = _read_run(folder / "run.json")
     space = folder / "space.yaml"
-    traces = sorted((folder / "rank_trace").glob("*.parquet"))
     return Search(
         folder=folder,
         name=str(run["name"]),
@@ -105,8 +104,14 @@ def read_search(folder: Path) -> Search:
         objectives=tuple(Objective(name=o["name"], goal=o["goal"]) for o in run["objectives"]),
         space_yaml=space.read_text(encoding="utf-8") if space.is_file() else "",
         results=read_results(folder / "results.parquet"),
-        traces={path.stem: read_rank_trace(path) for path in traces},
+        traces={name: read_trial_ranks(TrialPaths(folder, name)) for name in _traced(folder)},
     )
+
+
+def _traced(folder: Path) -> list[str]:
+    """Trials with a rank trace, or with parts of one: they run, or their process was killed."""
+    whole = {path.stem for path in folder.glob("rank_trace/*.parquet")}
+    return sorted(whole | {path.parents[1].name for path in folder.glob("trials/*/records/epoch_*.parquet")})
 
 
 def _read_run(path: Path) -> dict[str, Any]:

@@ -7,10 +7,8 @@ that a report of a running search takes nothing away from it. Both may be delete
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from faar_ray.config.paths import default_cache_dir, is_remote, storage_fault
 from faar_ray.errors import ConfigError, FaarRayError
@@ -64,8 +62,13 @@ class TrialPaths:
 
     @property
     def epochs(self) -> Path:
-        """Metrics of every epoch."""
+        """Metrics and records of every epoch, complete when the trial has ended."""
         return self.folder / "epochs.parquet"
+
+    @property
+    def records(self) -> Path:
+        """Folder of the epochs that are not in `epochs` yet, a file each; gone when the trial has ended."""
+        return self.folder / "records"
 
     @property
     def adapter(self) -> Path:
@@ -105,12 +108,6 @@ def location_of_uri(uri: str, *, reading: bool = False) -> RunLocation:
     above, _, name = uri.rstrip("/").rpartition("/")
     key = hashlib.sha256(f"{endpoint()} {above}".encode()).hexdigest()[:16]
     return RunLocation(default_cache_dir() / "remote" / f"{key}{'-read' * reading}" / name, uri.rstrip("/"))
-
-
-def trial_paths(spec: Mapping[str, Any]) -> TrialPaths:
-    """Where a trial is, on the machine that asks; `spec` holds `trial_id` and `run: {path, uri}`."""
-    path, uri = spec["run"]["path"], spec["run"]["uri"]
-    return (location_of_uri(uri) if uri else RunLocation(Path(path))).trial(spec["trial_id"])
 
 
 def download_run(uri: str, *parts: str) -> RunLocation:

@@ -1,6 +1,6 @@
-"""What a search leaves behind: rank traces (Parquet, the truth) and MLflow runs (the view).
+"""What a search leaves: the trials' files (Parquet, the truth) and MLflow runs (a view of them).
 
-MLflow's own settings are made here, before any file of this room imports it.
+MLflow's own settings are set here, before any file of this package imports it.
 """
 
 import os
@@ -8,11 +8,11 @@ import os
 SETTINGS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    # a server that is away is tried again by the outbox; MLflow's own 7 retries of 120 s hide it for minutes
+    # the sync thread repeats what failed; MLflow's own 7 retries of 120 s hide an outage for minutes
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
 }
-"""Defaults; what the environment has wins."""
+"""Defaults; the environment has precedence."""
 for _key, _value in SETTINGS.items():
     os.environ.setdefault(_key, _value)

@@ -1,1 +1,1 @@
-"""Training: `fit.fit` is the one loop; `ray_runtime` runs it on several workers."""
+"""Training: `fit.fit` is the one loop; `runtimes.ray_train` runs it on several workers."""

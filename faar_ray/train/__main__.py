@@ -92,7 +92,7 @@ def dry_run(file: TrialFile, *, as_json: bool) -> None:
 def train(file: TrialFile, name: str, *, resume: bool, as_json: bool) -> None:
     """Train to the end, a line per epoch, then a table."""
     console = Console(stderr=as_json)
-    session = Session(file, name, resume=resume, tell=partial(console.print, style="yellow", soft_wrap=True))
+    session = Session(file, name, resume=resume, notify=partial(console.print, style="yellow", soft_wrap=True))
     metrics: dict[str, float] = {}
     for record in session.epochs():
         metrics = record.metrics

@@ -24,12 +24,13 @@ def evaluate(
 ) -> dict[str, float]:
     """`<split>/<task>/<metric>` of every task, and delta_m (`test/delta_m` on test) where references are known.
 
-    Each worker looks at its part of the images; torchmetrics adds up what it counted before anything is divided.
+    Each worker evaluates its part of the images; torchmetrics adds up the workers' counts before it divides.
     """
     config, model, runtime = trial.config, trial.model, trial.runtime
     tasks = config.data.tasks
     outputs = output_channels(config.data.name, tasks)
     metrics = {task: metric_for(task, outputs[task]).to(runtime.metrics_device) for task in tasks}
+
     was_training = model.training
     model.eval()
     share = {"worker": runtime.rank, "workers": runtime.world_size}
@@ -43,7 +44,8 @@ def evaluate(
                     predictions[task].to(runtime.metrics_device, trial.dtype), batch[task].to(runtime.metrics_device)
                 )
     model.train(was_training)
+
     values = {f"{split}/{task}/{name}": float(v) for task, m in metrics.items() for name, v in m.compute().items()}
-    if references is not None:
+    if references:
         values["delta_m" if split == "val" else f"{split}/delta_m"] = delta_m(primary(values, tasks, split), references)
     return values

@@ -1,4 +1,4 @@
-"""How far the tasks pull shared bases in different directions: the cosine of their gradients (Free Sinewich, figure 6).
+"""The cosine of the tasks' gradients on shared bases (Free Sinewich, figure 6).
 
 Axes: T tasks.
 """
@@ -15,7 +15,7 @@ from faar_ray.train.step import to_device
 from faar_ray.train.trial import Trial
 
 IMAGES = 16
-"""At most so many, the first of the validation split: every worker finds the same."""
+"""At most so many, the first of the validation split, the same on every worker."""
 
 
 def gradient_cosines(trial: Trial) -> dict[SineWeights, list[float | None]]:
@@ -30,6 +30,7 @@ def gradient_cosines(trial: Trial) -> dict[SineWeights, list[float | None]]:
     images = min(IMAGES, max(1, trial.config.optim.batch_size // trial.config.optim.accumulate))  # what fits a step
     batch = next(iter(batches(trial.val_data, batch_size=images, seed=0, epoch=0, train=False)))
     batch = {name: to_device(trial, values) for name, values in batch.items()}
+
     was_training = trial.model.training
     trial.model.eval()
     predictions = trial.model(batch["image"])
@@ -40,5 +41,6 @@ def gradient_cosines(trial: Trial) -> dict[SineWeights, list[float | None]]:
         loss = TASKS[task].loss(predictions[task], batch[task])
         gradients = torch.autograd.grad(loss, parameters, retain_graph=task != tasks[-1])
         of_tasks.append(torch.cat([g.flatten() for g in gradients]).double().split(sizes))
+
     trial.model.train(was_training)
     return {layer: mean_cosines(torch.stack(of_layer)) for layer, *of_layer in zip(layers, *of_tasks, strict=True)}

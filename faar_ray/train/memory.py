@@ -1,8 +1,7 @@
-"""Peak memory of a stretch of work: of an accelerator what torch allocated, else what of the process was resident.
+"""Peak memory of a stretch of work: what torch allocated on an accelerator, else the process's resident memory.
 
-A worker that is used again must not be charged for the trials before it, nor training for the evaluation before it:
-what was freed and kept by malloc (see `allocator`) goes back to the system first, and the high-water mark falls to what
-is in use now.
+A process trains one trial after another, and evaluates between epochs. So that neither counts for the next stretch,
+memory that malloc keeps goes back to the system first, and the high-water mark is reset.
 """
 
 from __future__ import annotations
@@ -23,10 +22,10 @@ MIB = 2**20
 
 
 class PeakMemory:
-    """From here on; `mb` is the most that was in use since.
+    """Measures from its creation on; `mb` is the most that was in use since.
 
-    Without a mark that can be reset (elsewhere than on Linux) it is what is resident when `mb` is asked: where malloc
-    keeps what it frees, that is the peak too.
+    Only Linux has a high-water mark that can be reset. Elsewhere `mb` is the resident memory at the time of the call,
+    which is the peak too if malloc keeps what is freed.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -48,13 +47,13 @@ class PeakMemory:
 
 
 def trim_malloc() -> None:
-    """Freed memory that glibc's malloc holds goes back to the system; nothing elsewhere."""
+    """Give memory that glibc's malloc keeps back to the system; does nothing with another C library."""
     with suppress(AttributeError, OSError, TypeError):  # another C library, another system
         ctypes.CDLL(None).malloc_trim(0)
 
 
 def own_peak_mb() -> float:
-    """Largest resident memory of this process, MiB; on Linux of this program alone (getrusage counts the parent's)."""
+    """Largest resident memory of this process, MiB; on Linux without the parent's, which getrusage counts."""
     if STATUS.is_file():
         line = next(line for line in STATUS.read_text().splitlines() if line.startswith("VmHWM"))
         return int(line.split()[1]) / 1024
@@ -69,10 +68,10 @@ LARGEST = 2**31 - 1
 
 @cache
 def keep_freed_memory() -> bool:
-    """Tell glibc's malloc not to give activations back to the system; whether it listened.
+    """Make glibc's malloc keep freed memory; False with another C library.
 
-    It maps every block above 32 MB anew by default, and the system then clears it page by page: 10% of a floor step
-    and 20% of a step with task streams (Swin-T, 448x448). Elsewhere than on glibc nothing happens.
+    By default it maps every block above 32 MB anew, and the system clears it page by page: 10% of a floor step's time
+    and 20% of a step with task streams (Swin-T, 448x448).
     """
     if not sys.platform.startswith("linux"):
         return False

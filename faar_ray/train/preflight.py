@@ -1,4 +1,4 @@
-"""What can be refused before anything is started, besides what a config refuses by itself."""
+"""Checks before anything starts, beyond a config's own validation."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from faar_ray.errors import ConfigError
 
 
 def preflight(config: TrialConfig, workers: int = 1) -> None:
-    """Look whether data set, tasks and backbone exist; builds and loads nothing.
+    """Check that data set, tasks and backbone exist; builds and loads nothing.
 
     Raises:
-        ConfigError: a backbone or shards that are not there, no C++ compiler where `optim.compile` needs one, or a
-            last batch with fewer images than workers.
-        DataError: a data set, a task's labels or a checkpoint that is not there.
+        ConfigError: backbone or shards are missing, `optim.compile` lacks a C++ compiler, or the last batch has fewer
+            images than workers.
+        DataError: the data set, a task's labels or a checkpoint is missing.
     """
     check_labels(config.data)
     check_root(config.data)
@@ -28,12 +28,13 @@ def preflight(config: TrialConfig, workers: int = 1) -> None:
         check_compiler()
     if config.backbone.name != "swin_micro" or config.backbone.checkpoint is not None:
         from faar_ray.models.backbone import check_backbone  # timm takes seconds to import
+        from faar_ray.models.family import check_placement
 
-        check_backbone(config.backbone)
+        check_placement(check_backbone(config.backbone), config)
 
 
 def check_last_batch(config: TrialConfig, images: int, workers: int) -> None:
-    """Every worker must have an image of every batch.
+    """Check that every worker gets an image of every batch.
 
     Raises:
         ConfigError: the last batch has too few.
@@ -48,7 +49,7 @@ def check_last_batch(config: TrialConfig, images: int, workers: int) -> None:
 
 
 def check_compiler() -> None:
-    """On a CPU torch.compile builds with a C++ compiler.
+    """Check that there is a C++ compiler, which torch.compile needs on a CPU.
 
     Raises:
         ConfigError: there is none.

@@ -18,8 +18,10 @@ from safetensors.torch import save
 from faar_ray.config.trial import TrialConfig
 from faar_ray.models import build_model, micro
 from faar_ray.storage.atomic import atomic_write
+from faar_ray.storage.run_location import RunLocation
 from faar_ray.train.checkpoint import last_good_checkpoint, load_trained_state
 from faar_ray.train.fit import fit
+from faar_ray.train.trial_spec import TrialSpec
 
 SOURCE = {
     "method": "full_ft",
@@ -46,36 +48,34 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     config = TrialConfig.resolve(SOURCE)
     with tempfile.TemporaryDirectory() as scratch:
-        folder = arguments.work or Path(scratch)
-        metrics = train(config, folder)
-        write_weights(arguments.out, config, folder, metrics)
+        spec = TrialSpec("pretrain", config, RunLocation(arguments.work or Path(scratch)))
+        metrics = train(spec)
+        write_weights(arguments.out, spec, metrics)
     print(f"wrote {arguments.out}")
 
 
-def train(config: TrialConfig, folder: Path) -> dict[str, float]:
+def train(spec: TrialSpec) -> dict[str, float]:
     """Run all epochs, a line for each; returns the last epoch's validation metrics on the source domain."""
     metrics: dict[str, float] = {}
-    for record in fit(config, folder, trial_id="pretrain", trace=folder / "rank_trace.parquet"):
+    for record in fit(spec):
         metrics = {name: value for name, value in record.metrics.items() if name.startswith("val/")}
-        told = "  ".join(f"{name} {value:.3f}" for name, value in metrics.items())
-        print(
-            f"epoch {record.epoch + 1}/{config.optim.epochs}  loss {record.metrics['train/loss']:.3f}  {told}",
-            flush=True,
-        )
+        values = "  ".join(f"{name} {value:.3f}" for name, value in metrics.items())
+        progress = f"epoch {record.epoch + 1}/{spec.config.optim.epochs}"
+        print(f"{progress}  loss {record.metrics['train/loss']:.3f}  {values}", flush=True)
     return metrics
 
 
-def write_weights(path: Path, config: TrialConfig, folder: Path, metrics: dict[str, float]) -> None:
+def write_weights(path: Path, spec: TrialSpec, metrics: dict[str, float]) -> None:
     """The backbone as fp16 safetensors, and beside it a JSON card: sha256, config, metrics, torch version."""
-    state = last_good_checkpoint(folder)
+    state, _ = last_good_checkpoint(spec.paths)
     assert state is not None
-    model = build_model(config)
+    model = build_model(spec.config)
     load_trained_state(model, state["model"])
     content = save({name: tensor.half().contiguous() for name, tensor in model.backbone.state_dict().items()})
     card = {
         "sha256": hashlib.sha256(content).hexdigest(),
         "metrics": {name: round(value, 4) for name, value in metrics.items()},
-        "config": config.model_dump(mode="json"),
+        "config": spec.config.model_dump(mode="json"),
         "torch": torch.__version__,
     }
     with atomic_write(path) as scratch:

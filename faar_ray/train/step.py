@@ -48,11 +48,14 @@ def update(trial: Trial) -> None:
     trial.scaler.unscale_(trial.optimizer)
     parameters = [p for group in trial.optimizer.param_groups for p in group["params"] if p.grad is not None]
     norm = get_total_norm([p.grad for p in parameters if p.grad is not None])
-    if norm.isfinite():
+    finite = bool(norm.isfinite())
+    if finite:
         trial.policy.observe()
     clip_grads_with_norm_(parameters, trial.config.optim.clip, norm)
     trial.scaler.step(trial.optimizer)
     trial.scaler.update()
+    if finite:
+        trial.policy.after_step(trial.optimizer)
     trial.scheduler.step()
 
 
@@ -73,7 +76,10 @@ def accumulated(trial: Trial, batch: Batch, counts: Mapping[str, Tensor], parts:
                 part = batch if parts == 1 else {name: values[rows] for name, values in batch.items()}
                 of_part = shares_of(trial, part, counts)
                 loss = torch.stack([TASKS[task].weight * share for task, share in of_part.items()]).sum()
-                trial.scaler.scale(loss * trial.runtime.world_size).backward()
+                loss = loss * trial.runtime.world_size  # workers' gradients are averaged
+                if last and (term := trial.policy.loss_term()) is not None:
+                    loss = loss + term
+                trial.scaler.scale(loss).backward()
             shares.append(torch.stack(list(of_part.values())).detach())
     return torch.stack(shares).sum(0)
 

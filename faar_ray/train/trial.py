@@ -1,10 +1,9 @@
-"""A trial in memory: model, optimizer, rank policy, records; saved to and restored from one checkpoint."""
+"""A trial in memory: model, optimizer, rank policy; its state can be saved and restored."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -12,32 +11,24 @@ from torch import Tensor, nn
 
 from faar_ray.config.trial import TrialConfig
 from faar_ray.data import load_dataset
-from faar_ray.errors import ConfigError
 from faar_ray.models import adapter_list, build_model, parameters_by_part, sine_layers, trained_state
 from faar_ray.ranks import build_policy, shrink
-from faar_ray.records import EpochRecord
 from faar_ray.seeding import seed_of
-from faar_ray.train.checkpoint import (
-    last_good_checkpoint,
-    load_trained_state,
-    records_from_plain,
-    records_to_plain,
-    save_checkpoint,
-)
+from faar_ray.train.checkpoint import load_trained_state
 from faar_ray.train.optimizer import build_optimizer, build_scheduler
 from faar_ray.train.preflight import check_last_batch
-from faar_ray.train.runtimes.runtime import Runtime, on_rank_zero
+from faar_ray.train.runtimes.runtime import Runtime
 
 
 def compiled(model: nn.Module) -> Callable[[Tensor], dict[str, Tensor]]:
-    """The model under torch.compile; the Fourier transforms of TS-PD stay as they are, which needs no warning."""
+    """The model under torch.compile; the Fourier transforms of TS-PD are not compiled, and need no warning."""
     warnings.filterwarnings("ignore", message="Torchinductor does not support code generation for complex")
     forward: Callable[[Tensor], dict[str, Tensor]] = torch.compile(model)
     return forward
 
 
 class Trial:
-    """Everything that changes while a trial trains, and the data it trains on."""
+    """Everything that changes while a trial trains, and the data that it trains on."""
 
     def __init__(self, config: TrialConfig, runtime: Runtime) -> None:
         self.config, self.runtime = config, runtime
@@ -53,19 +44,18 @@ class Trial:
         self.scaler = torch.amp.GradScaler(runtime.device.type, enabled=config.optim.precision == "fp16")
         self._start_optimizer()
         self.wrap_model()
-        self.records: list[EpochRecord] = []
-        # library draws from here on: drop-path, different for each worker's images
+        # from here on only drop-path draws from the global generator, differently for each worker's images
         torch.manual_seed(seed_of(config.seed, "train", *([runtime.rank] if runtime.rank else [])))
 
     def wrap_model(self) -> None:
-        """Tie the model to the other workers' (anew after a shrink); evaluation calls the model itself."""
+        """Wrap the model for training, anew after a shrink; evaluation calls the model itself."""
         if self.config.optim.compile:  # new shapes each epoch would soon reach the limit of recompilations
             torch.compiler.reset()
         self.wrapped_model = self.runtime.wrap_ddp(self.model)
         self.forward = compiled(self.wrapped_model) if self.config.optim.compile else self.wrapped_model
 
     def micro_batches(self, step: int) -> int:
-        """In how many parts a step's batch is computed: as configured, but none is empty on any worker."""
+        """Number of parts in which a step's batch is computed: as configured, but none is empty on any worker."""
         start = step % self.steps_per_epoch * self.config.optim.batch_size
         rows = min(self.config.optim.batch_size, len(self.train_data) - start)
         return min(self.config.optim.accumulate, rows // self.runtime.world_size)
@@ -76,7 +66,7 @@ class Trial:
         self.scheduler = build_scheduler(self.optimizer, self.config.optim, steps)
 
     def _apply_learning_rates(self) -> None:
-        """Those of the config at the scheduler's step: a checkpoint's may be another trial's (see `adopt`)."""
+        """Set the config's rates at the scheduler's step; a checkpoint's may be another trial's (see `fork`)."""
         rates = [
             base * factor(self.scheduler.last_epoch)
             for base, factor in zip(self.scheduler.base_lrs, self.scheduler.lr_lambdas, strict=True)
@@ -91,9 +81,9 @@ class Trial:
         adapters = parts["adapters"] + parts["magnitudes"]
         return {"trainable_params": float(sum(parts.values())), "params/adapters": float(adapters)}
 
-    def save(self, folder: Path, *, keep: int) -> None:
-        """Write a checkpoint of the state after the last record's epoch."""
-        state: dict[str, Any] = {
+    def state(self) -> dict[str, Any]:
+        """What `restore` needs; all workers call it together."""
+        return {
             "config": self.config.model_dump(mode="json"),
             "ranks": [adapter.rank for adapter in self.adapters],
             "model": trained_state(self.model),
@@ -102,42 +92,27 @@ class Trial:
             "steps": self.scheduler.last_epoch,
             "scaler": self.scaler.state_dict(),
             "random": self.runtime.all_gather(random_states()),
-            "records": records_to_plain(self.records),
         }
-        on_rank_zero(self.runtime, lambda: save_checkpoint(folder, self.records[-1].epoch, state, keep=keep))
 
-    def restore(self, folder: Path) -> None:
-        """Go back to the last good checkpoint of a folder, if there is one.
-
-        Raises:
-            ConfigError: the checkpoint is of another config.
-        """
-        state = on_rank_zero(self.runtime, lambda: last_good_checkpoint(folder))
-        if state is None:
-            return
-        saved = TrialConfig.resolve(state["config"])
-        if saved != self.config:
-            theirs, ours = saved.dotted(), self.config.dotted()
-            changed = [
-                f"{key}: {theirs.get(key)} there, {ours[key]} here" for key in ours if theirs.get(key) != ours[key]
-            ]
-            raise ConfigError(f"{folder}: was trained with another config ({'; '.join(changed)})")
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Become what the trial was when a checkpoint was written."""
         for adapter, rank in zip(self.adapters, state["ranks"], strict=True):
             shrink(adapter, torch.arange(rank))
         self._start_optimizer()  # over the shrunken parameters
         load_trained_state(self.model, state["model"])
+
         self.policy.load_state_dict(state["policy"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.last_epoch = state["steps"]
         self._apply_learning_rates()
         self.scaler.load_state_dict(state["scaler"])
+
         self.wrap_model()
         set_random_states(state["random"][min(self.runtime.rank, len(state["random"]) - 1)])
-        self.records = records_from_plain(state["records"])
 
 
 def random_states() -> list[torch.Tensor]:
-    """Of torch's global generators: CPU, then the current accelerator if any."""
+    """States of torch's global generators: CPU, then the current accelerator if any."""
     return [torch.get_rng_state(), *([torch.cuda.get_rng_state()] if torch.cuda.is_available() else [])]
 
 

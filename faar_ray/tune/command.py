@@ -1,4 +1,4 @@
-"""One search from the command line: run it, show the answer, say what to type next."""
+"""One search from the command line: run it, show the answer, print the next commands."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from rich.text import Text
 from faar_ray.storage.run_location import RunLocation
 from faar_ray.tools import tool_command, ui_command
 from faar_ray.tracking.files.rank_trace import read_rank_trace
+from faar_ray.tracking.mlflow.sync_thread import updates
 from faar_ray.tune.propose.stopping_rules import build_stopping_rule
 from faar_ray.tune.run.jobs import config_of
 from faar_ray.tune.run.resolved_search import ResolvedSearch
@@ -36,42 +37,42 @@ def search_and_answer(search: ResolvedSearch, options: argparse.Namespace, conso
         JsonLines(console.file) if lines else Progress(console, space.name, shown, space.budget.trials, verbosity)
     )
     with reporter as progress:
-        found = run_search(search, progress, resume=options.resume)
+        outcome = run_search(search, progress, resume=options.resume)
     if not lines:
-        _show(space, found, console)
-        _say_next(found, options, console)
+        _show(space, outcome, console)
+        _show_next_commands(outcome, options, console)
     if options.json:
-        configs = {result.trial_id: config_of(space, result) for result in found.best}
-        name, where = space.name, (found.tracking_uri, found.parent_run_id)
-        print(json_line(name, str(found.place), *where, found.counts, found.best, configs))
-    if found.fault is not None:
-        print(found.fault, file=sys.stderr)
-        return found.fault.exit_code
+        configs = {result.trial_id: config_of(space, result) for result in outcome.best}
+        name, where = space.name, (outcome.tracking_uri, outcome.parent_run_id)
+        print(json_line(name, str(outcome.place), *where, outcome.counts, outcome.best, configs))
+    if outcome.fault is not None:
+        print(outcome.fault, file=sys.stderr)
+        return outcome.fault.exit_code
     return 0
 
 
-def _show(space: SearchSpace, found: Outcome, console: Console) -> None:
-    if found.results and space.search.listed and space.search.seeds > 1:
-        show_list(console, found.answer, found.results, read_rank_trace(found.place.path / "rank_trace"))
-    elif found.results:
-        show_answer(console, found.answer)
+def _show(space: SearchSpace, outcome: Outcome, console: Console) -> None:
+    if outcome.results and space.search.listed and space.search.seeds > 1:
+        show_list(console, outcome.answer, outcome.results, read_rank_trace(outcome.place.path / "rank_trace"))
+    elif outcome.results:
+        show_answer(console, outcome.answer)
 
 
-def _say_next(found: Outcome, options: argparse.Namespace, console: Console) -> None:
+def _show_next_commands(outcome: Outcome, options: argparse.Namespace, console: Console) -> None:
     """The limit that ended it, and the commands that a person types next."""
     lines = [""]
     again = shlex.join([tool_command("python"), "-m", "faar_ray.tune", str(options.space), *options.overrides])
     name = f" --name {shlex.quote(options.name)}" if options.name else ""
-    if found.limit:
-        lines.append(f"The search ended early: {found.limit}.")
-        lines.append(f"more of it   {again} {found.limit.partition(' ')[0]}=MORE{name} --resume")
-    if found.unwritten:
-        lines.append(f"MLflow did not come back and lacks the last writes ({found.unwritten}); all data are on disk.")
+    if outcome.limit:
+        lines.append(f"The search ended early: {outcome.limit}.")
+        lines.append(f"more of it   {again} {outcome.limit.partition(' ')[0]}=MORE{name} --resume")
+    if outcome.unwritten:
+        lines.append(f"MLflow is still unavailable and lacks {updates(outcome.unwritten)}; all data are on disk.")
         lines.append(f"complete it  {again}{name} --resume")
-    lines.append(f"all runs     {ui_command(found.tracking_uri)}")
-    if (found.place.path / "report" / "index.html").is_file():
-        lines.append(f"the report   {_near(found.place, 'report', 'index.html')}")
-    lines.append(f"the data     {_near(found.place, 'results.parquet')}, {_near(found.place, 'rank_trace')}/")
+    lines.append(f"all runs     {ui_command(outcome.tracking_uri)}")
+    if (outcome.place.path / "report" / "index.html").is_file():
+        lines.append(f"the report   {_near(outcome.place, 'report', 'index.html')}")
+    lines.append(f"the data     {_near(outcome.place, 'results.parquet')}, {_near(outcome.place, 'rank_trace')}/")
     console.print(Text("\n".join(lines)), soft_wrap=True)
 
 

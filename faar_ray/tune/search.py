@@ -1,6 +1,6 @@
 """The main job: a search space in, an answer out.
 
-references -> trials and controls (Ray Tune asks the search_state, the search_state asks Optuna) -> results, report, answer
+references -> trials and controls (Ray Tune asks the search state, which asks Optuna) -> results, report, answer
 """
 
 from __future__ import annotations
@@ -18,13 +18,15 @@ from ray.tune import Trainable
 from faar_ray.cluster.autoscaling import cluster_capacity, cluster_from_ray
 from faar_ray.cluster.ray_cluster import Machine, connected
 from faar_ray.errors import FaarRayError, NothingFeasible, StorageError
-from faar_ray.records import TrialResult
+from faar_ray.records import State, TrialResult
 from faar_ray.report.results import write_results
 from faar_ray.report.words.answer import Answer, build_answer
 from faar_ray.storage.run_location import RunLocation
-from faar_ray.tracking.mlflow.mlflow_faults import needed
-from faar_ray.tracking.mlflow.writer import Tracker
-from faar_ray.tune.execute import ray_tune as cluster
+from faar_ray.tracking.mlflow.store import config_error_on_failure
+from faar_ray.tracking.mlflow.sync_thread import updates
+from faar_ray.tracking.mlflow.writer import SearchStatus, Tracker
+from faar_ray.train.trial_spec import TrialSpec
+from faar_ray.tune.execute.ray_tune import run_jobs
 from faar_ray.tune.execute.ray_tune_adapters import abort_on_storage_error
 from faar_ray.tune.execute.resource_monitor import ResourceMonitor
 from faar_ray.tune.execute.trainable import TrialActor
@@ -39,7 +41,7 @@ from faar_ray.tune.run.remote_run import mirrored
 from faar_ray.tune.run.resolved_search import ResolvedSearch
 from faar_ray.tune.run.run_folder import RunFolder, repair_traces
 from faar_ray.tune.search_state import SearchState, Watcher
-from faar_ray.tune.show.mlflow_watcher import HASTE, Pen
+from faar_ray.tune.show.mlflow_watcher import MLflowWatcher
 from faar_ray.tune.show.outcome import best_of
 from faar_ray.tune.show.reporter import Reporter
 from faar_ray.tune.space.space import SearchSpace
@@ -47,7 +49,7 @@ from faar_ray.tune.space.space import SearchSpace
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a search left."""
+    """What a search found."""
 
     place: RunLocation
     tracking_uri: str
@@ -62,7 +64,7 @@ class Outcome:
     fault: FaarRayError | None
     """Too many failures, nothing feasible, a failed reference."""
     unwritten: int = 0
-    """Writes that MLflow was too long away for; `--resume` makes them."""
+    """Updates that MLflow lacks because it was unavailable; `--resume` writes them."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ class Parts:
 
 
 def run_search(search: ResolvedSearch, progress: Reporter, *, resume: bool, parts: Parts = Parts()) -> Outcome:
-    """Run or resume a search to its end, in a folder that `check_name` has let through.
+    """Run or resume a search to its end, in a folder that `check_resumable` has accepted.
 
     Raises:
         ConfigError: before anything is started.
@@ -85,39 +87,40 @@ def run_search(search: ResolvedSearch, progress: Reporter, *, resume: bool, part
         study = open_journal(folder.study_log, space.name, space.objectives)
         warm_start(study, space, progress.note)
         proposer = Proposer(space, study)
-        pen = Pen(functools.partial(open_tracker, space, folder), folder.path, progress.note)
-        progress.backlog, progress.waiting = pen.backlog, pen.waiting
-        with closing(pen, folder, proposer):
+        mlflow = MLflowWatcher(functools.partial(open_tracker, space, folder), folder.path, progress.note)
+        progress.backlog, progress.waiting = mlflow.backlog, mlflow.waiting
+        with closing(mlflow, folder, proposer):
             if resume:
                 repair_traces(place, proposer.results(), progress.note)
             references = References(space, proposer.results())
-            pen.reconcile([(job_of(space, result), result) for result in proposer.results()])
-            watchers: list[Watcher] = [*([twin] if twin else []), pen, progress]
+            mlflow.reconcile([(job_of(space, result), result) for result in proposer.results()])
+            watchers: list[Watcher] = [*([twin] if twin else []), mlflow, progress]
             search_state = parts.search_state(
                 space,
                 proposer,
                 references,
                 control_jobs(space),
                 watchers=watchers,
-                run_id=pen.run_id,
+                run_id=mlflow.run_id,
                 notify=progress.note,
             )
             if not search_state.finished():
-                train(search, search_state, folder, pen, progress, parts.actor)
+                train(search, search_state, folder, mlflow, progress, parts.actor)
             progress.phase("writing the report")
+            repair_traces(place, proposer.results(), progress.note)
             if twin:
                 twin.gather()
-            found = conclude(space, folder, place, proposer, search_state, pen)
+            outcome = conclude(space, folder, place, proposer, search_state, mlflow)
             if twin:
                 twin.push()
-            return found
+            return outcome
 
 
 def train(
     search: ResolvedSearch,
     search_state: SearchState,
     folder: RunFolder,
-    pen: Pen,
+    mlflow: MLflowWatcher,
     progress: Reporter,
     actor: type[Trainable],
 ) -> None:
@@ -125,7 +128,7 @@ def train(
     space, place = search.space, search.location
     around = RunContext(place, space.resources, space.storage.keep_checkpoints)
 
-    def spec(job: Job) -> dict[str, object]:
+    def spec(job: Job) -> TrialSpec:
         alone = job.role == "reference"
         return around.spec(
             job, {} if alone else search_state.references.val, {} if alone else search_state.references.test
@@ -136,10 +139,10 @@ def train(
         search_state.concurrent = concurrent_trials(search, machines)
         make_data(space, progress.phase, shards_uri(place))
         progress.phase("opening MLflow")
-        assert pen.tracker.parent  # nothing starts before MLflow is open
+        assert mlflow.tracker.parent  # nothing starts before MLflow is open
         with abort_on_storage_error(search_state, folder.path):
             watch = ResourceMonitor(search_state, space.resources, progress.machines)
-            cluster.run_jobs(search_state, spec, space.resources, space.failure.max_retries, folder.ray, actor, watch)
+            run_jobs(search_state, spec, space.resources, space.failure.max_retries, folder.ray, actor, watch)
     if isinstance(search_state.fatal, StorageError):
         raise search_state.fatal
 
@@ -157,48 +160,51 @@ def concurrent_trials(search: ResolvedSearch, machines: Sequence[Machine]) -> in
 
 
 def conclude(
-    space: SearchSpace, folder: RunFolder, place: RunLocation, proposer: Proposer, search_state: SearchState, pen: Pen
+    space: SearchSpace,
+    folder: RunFolder,
+    place: RunLocation,
+    proposer: Proposer,
+    search_state: SearchState,
+    mlflow: MLflowWatcher,
 ) -> Outcome:
     """Results, report and answer of a search that came to its end; MLflow has the last word, and may be late."""
-    uri, parent = pen.tracker.uri, pen.tracker.parent
-    for trial_id, metrics in tests(proposer.study).items():
-        pen.tested(trial_id, metrics)
-    pen.settle()
-    results = write_search_results(folder, proposer, pen)
+    uri, parent = mlflow.tracker.uri, mlflow.tracker.parent
+    mlflow.flush(tests(proposer.study))
+    results = write_search_results(folder, proposer, mlflow)
     finished = [result for result in results if result.role == "trial" and result.state == "COMPLETE"]
     complete = [result for result in finished if proposer.feasible(result)]
     fault = search_state.fatal or (None if complete else nothing_feasible(space, results))
-    report = build_report(folder.path, pen)
-    unwritten = pen.end_search("FAILED" if search_state.fatal else "FINISHED", report)
+    report = build_report(folder.path, mlflow)
+    unwritten = mlflow.end_search("FAILED" if search_state.fatal else "FINISHED", report)
     if not all(result.run_id for result in results):  # runs that were made at last
-        write_search_results(folder, proposer, pen)
+        write_search_results(folder, proposer, mlflow)
     best = best_of(complete, space.objectives)
-    found = build_answer(results, space.objectives, space.limits)
+    answer = build_answer(results, space.objectives, space.limits)
     counts = proposer.counts()
-    return Outcome(place, uri, parent, counts, results, best, found, search_state.limit, fault, unwritten)
+    return Outcome(place, uri, parent, counts, results, best, answer, search_state.limit, fault, unwritten)
 
 
-def write_search_results(folder: RunFolder, proposer: Proposer, pen: Pen) -> list[TrialResult]:
+def write_search_results(folder: RunFolder, proposer: Proposer, mlflow: MLflowWatcher) -> list[TrialResult]:
     """`results.parquet`, with what the test split gave and MLflow's run ids."""
-    results = [dataclasses.replace(r, run_id=pen.run_id(r.trial_id) or r.run_id) for r in proposer.results()]
+    results = [dataclasses.replace(r, run_id=mlflow.run_id(r.trial_id) or r.run_id) for r in proposer.results()]
     write_results(folder.results, results)
     return results
 
 
-def build_report(folder: Path, pen: Pen) -> Path | None:
-    """The HTML report; its failure is said, and takes nothing away from the search."""
+def build_report(folder: Path, mlflow: MLflowWatcher) -> Path | None:
+    """The HTML report, None where it failed: that is noted, and the search is still valid."""
     try:
         from faar_ray.report import build_report as build  # plots are wanted here only
 
         build(folder)
     except Exception as fault:
-        pen.note(f"the report could not be made ({type(fault).__name__}: {fault})")
+        mlflow.notify(f"the report could not be made ({type(fault).__name__}: {fault})")
         return None
     return folder / "report"
 
 
 def nothing_feasible(space: SearchSpace, results: Sequence[TrialResult]) -> NothingFeasible:
-    """Why there is no best."""
+    """The fault of a search without a best trial."""
     complete = [result for result in results if result.role == "trial" and result.state == "COMPLETE"]
     if not complete:
         return NothingFeasible("no trial of the search finished")
@@ -210,7 +216,7 @@ def open_tracker(space: SearchSpace, folder: RunFolder) -> Tracker:
     tracker = Tracker(space.tracking.uri, space.tracking.experiment or space.name)
     before = run_folder.read_run(folder)
     known = before.get("parent_run_id") if before.get("tracking_uri") == tracker.uri else None
-    with needed(tracker.uri):
+    with config_error_on_failure(tracker.uri):
         if known is None or not tracker.resume_search(known):  # the latter: a new view of the same journal
             tracker.start_search(space.name, run_folder.as_yaml(space), {}, seed=space.search.seed)
     objectives = [objective.model_dump() for objective in space.objectives]
@@ -221,7 +227,7 @@ def open_tracker(space: SearchSpace, folder: RunFolder) -> Tracker:
 
 @contextlib.contextmanager
 def locked_run(place: RunLocation, space: SearchSpace, *, fresh: bool) -> Iterator[RunFolder]:
-    """Hold the folder; one that was made for a search that could not start is taken away again."""
+    """Lock the run's folder; one made for a search that could not start is deleted again."""
     path = place.path
     folder = run_folder.lock_run(path, space, emptied=fresh and bool(place.uri))
     try:
@@ -235,17 +241,18 @@ def locked_run(place: RunLocation, space: SearchSpace, *, fresh: bool) -> Iterat
 
 
 @contextlib.contextmanager
-def closing(pen: Pen, folder: RunFolder, proposer: Proposer) -> Iterator[None]:
-    """Whatever happens, no MLflow run stays open and what finished is written down."""
+def closing(mlflow: MLflowWatcher, folder: RunFolder, proposer: Proposer) -> Iterator[None]:
+    """However the search ends, close all MLflow runs and write the results so far."""
     try:
         yield
     except BaseException as fault:
         interrupted = isinstance(fault, KeyboardInterrupt | StorageError)
         cause = "interrupted" if isinstance(fault, KeyboardInterrupt) else f"{type(fault).__name__}: {fault}"
         reason = f"{cause}; --resume goes on" if interrupted else cause
-        pen.close_running("PRUNED" if interrupted else "FAIL", reason)
         with contextlib.suppress(Exception):
-            write_search_results(folder, proposer, pen)
-        if left := pen.end_search("KILLED" if interrupted else "FAILED", patience=HASTE):
-            pen.note(f"MLflow is away and lacks the last writes ({left}); --resume makes them")
+            write_search_results(folder, proposer, mlflow)
+        status: SearchStatus = "KILLED" if interrupted else "FAILED"
+        open_trials: State = "PRUNED" if interrupted else "FAIL"
+        if missing := mlflow.end_search(status, open_trials=(open_trials, reason)):
+            mlflow.notify(f"MLflow is unavailable and lacks the last {updates(missing)}; --resume completes it")
         raise

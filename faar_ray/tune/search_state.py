@@ -1,5 +1,7 @@
-"""The driver's search_state of a search: which job is next, what each has done, how it ended. Ray's searcher, scheduler and
-callback only turn its pages, so all decisions are here and none needs Ray.
+"""State of a search in the driver: which job is next, what each job has done, when it stops, how it ended.
+
+All decisions are made here, without Ray. Ray Tune's searcher, scheduler and callback (`execute/ray_tune_adapters.py`)
+only call these methods.
 """
 
 from __future__ import annotations
@@ -23,13 +25,13 @@ from faar_ray.tune.space.space import SearchSpace
 
 
 class Watcher(Protocol):
-    """Who is told what happens: MLflow's writer, the progress display."""
+    """Is notified of what happens: MLflow's writer, the progress display, the copy in object storage."""
 
     def started(self, job: Job) -> None:
         """A job was handed to Ray."""
 
     def epoch(self, job: Job, epoch: int, metrics: Mapping[str, float]) -> None:
-        """A job finished an epoch (never the same epoch twice)."""
+        """A job finished an epoch; called once for each epoch."""
 
     def ended(self, job: Job, result: TrialResult) -> None:
         """A job ended."""
@@ -44,9 +46,9 @@ class SearchState:
         references: single-task runs still to train, and their values.
         controls: jobs beside the search.
         concurrent: how many jobs may be open at once; set when the machines are known.
-        watchers: are told everything.
-        run_id: MLflow's run of a trial id.
-        say: is told what a trial warns of.
+        watchers: are notified of everything.
+        run_id: gives MLflow's run of a trial id.
+        notify: gets the warnings of trials, as text.
         now: clock in seconds.
     """
 
@@ -67,7 +69,7 @@ class SearchState:
         self.concurrent, self.watchers, self.run_id, self.notify, self.now = concurrent, watchers, run_id, notify, now
         self.running: dict[str, Running] = {}
         self.waiting: dict[str, Running] = {}
-        """Open jobs that hold no machine until their generation is whole."""
+        """Open jobs without a machine, which wait until all of the population have come as far."""
         self.limit = ""
         self.fatal: FaarRayError | None = None
         done = {result.trial_id for result in proposer.results()}
@@ -88,7 +90,7 @@ class SearchState:
         if job is not None:
             try:
                 self._open_trial(job)
-            except BaseException:  # nobody will train it, so nobody will end it
+            except BaseException:  # it will never be trained, so `ended` will never be called
                 self.running.pop(job.trial_id, None)
                 raise
         return job
@@ -102,28 +104,28 @@ class SearchState:
 
     @property
     def aborted(self) -> bool:
-        """Whether the storage gave out."""
+        """Whether the run's storage failed."""
         return isinstance(self.fatal, StorageError)
 
     def abort(self, fault: StorageError) -> None:
-        """End the search, not its jobs: none of them is told, judged or counted any more, so `--resume` goes on."""
+        """End the search because its storage failed. Its jobs stay open in the journal, and `--resume` goes on."""
         if not self.aborted:
             self.fatal = fault
 
     def resources_acquired(self, trial_id: str) -> None:
-        """A job has its machine; until then, and while it waits for another one, it costs nothing."""
+        """A job has its machine and costs budget from now on."""
         self._budget.acquire(trial_id)
 
     def resources_released(self, trial_id: str) -> None:
-        """A job's process is gone and will be started again."""
+        """A job's process died and will be started again; until then it costs nothing."""
         self._budget.release(trial_id)
 
     def set_placed(self, trials: int) -> None:
-        """So many jobs have the machines of their workers, as seen now; the others cost nothing while they wait."""
+        """How many jobs have the machines of their workers now; the others cost nothing while they wait."""
         self._budget.set_placed(trials)
 
     def stop_reason(self, trial_id: str, epoch: int, metrics: Mapping[str, float]) -> str:
-        """Why a job stops after this epoch; "" lets it go on. What the journal has already is not judged again."""
+        """Why a job stops after this epoch, "" where it goes on. Epochs in the journal are not decided again."""
         if self.aborted:
             return str(self.fatal)
         running = self.running[trial_id]
@@ -132,7 +134,7 @@ class SearchState:
         return running.stop_reason if epoch + 1 >= running.journalled_epochs else ""
 
     def epoch(self, trial_id: str, epoch: int, metrics: Mapping[str, float]) -> None:
-        """A job finished an epoch; a replayed one changes nothing but the last metrics."""
+        """A job finished an epoch. One that is in the journal already changes only the last metrics."""
         if self.aborted:
             return
         running = self.running[trial_id]
@@ -145,15 +147,15 @@ class SearchState:
         number = running.job.number
         with transaction(self.proposer.study):
             if epoch >= running.journalled_epochs and number is not None:
-                seen = self._rule.select_metrics(metrics)
-                self.proposer.epoch(number, epoch, seen, running.stop_reason)
-                self._history.setdefault(number, []).append(seen)
+                selected = self._rule.select_metrics(metrics)
+                self.proposer.epoch(number, epoch, selected, running.stop_reason)
+                self._history.setdefault(number, []).append(selected)
             self._store_budget()
         for watcher in self.watchers if epoch >= running.notified_epochs else ():
             watcher.epoch(running.job, epoch, metrics)
 
     def record_test_metrics(self, trial_id: str, metrics: Mapping[str, float]) -> None:
-        """What the test split gave for a complete job; kept aside until the search is over."""
+        """Metrics of a complete job on the test split; no decision of the search uses them."""
         self.running[trial_id].test = dict(metrics)
 
     def failed(self, trial_id: str, reason: str) -> None:
@@ -161,7 +163,7 @@ class SearchState:
         self.running[trial_id].error = reason
 
     def ended(self, trial_id: str) -> None:
-        """A job ended: by itself, stopped, with an error, or for now: it waits for its generation."""
+        """A job ended: by itself, stopped, with an error, or for now, as it waits for the population."""
         running = self.running.pop(trial_id)
         self._budget.release(trial_id)
         if self.aborted:
@@ -176,7 +178,7 @@ class SearchState:
         self._advance_population()
 
     def elapsed(self) -> float:
-        """Seconds of this search, without the time that it was down."""
+        """Seconds of this search over all its drivers, without the time between them."""
         return self._budget.elapsed()
 
     def _close_trial(self, running: Running) -> None:
@@ -191,16 +193,16 @@ class SearchState:
             self._count_failure(result)
 
     def _advance_population(self) -> None:
-        """End the trials whose place in the population is taken, and at a limit all that wait."""
+        """End the trials that were replaced in the population, and at a limit all that wait."""
         if self.aborted:
             return
         for number, result in self.proposer.advance_population(self._global_stop_reason()):
             result = dataclasses.replace(result, run_id=self.run_id(result.trial_id))
-            known = self.waiting.pop(result.trial_id, None)
-            job = known.job if known else job_of(self.space, result)
+            waiting = self.waiting.pop(result.trial_id, None)  # none after a resume
+            job = waiting.job if waiting else job_of(self.space, result)
             result = self.proposer.tell(result, number)
             for watcher in self.watchers:
-                if known is None:
+                if waiting is None:
                     watcher.started(job)
                 watcher.ended(job, result)
 
@@ -210,18 +212,21 @@ class SearchState:
         return self.proposer.next_job() or (self._controls.pop(0) if self._controls else None)
 
     def _open_trial(self, job: Job) -> None:
-        known = 0 if job.number is None else len(self._history.get(job.number, ()))
-        stop_reason = self.proposer.stopped_for(job.number) if known and job.number is not None else ""
-        before = self.waiting.pop(job.trial_id, None)
-        told = before.epochs if before else 0
+        journalled = 0 if job.number is None else len(self._history.get(job.number, ()))
+        stop_reason = self.proposer.stopped_for(job.number) if journalled and job.number is not None else ""
+        waited = self.waiting.pop(job.trial_id, None)
         self.running[job.trial_id] = Running(
-            job, self.now(), notified_epochs=told, journalled_epochs=known, stop_reason=stop_reason
+            job,
+            self.now(),
+            notified_epochs=waited.epochs if waited else 0,
+            journalled_epochs=journalled,
+            stop_reason=stop_reason,
         )
-        for watcher in self.watchers if before is None else ():
+        for watcher in self.watchers if waited is None else ():
             watcher.started(job)
 
     def _import_cached_references(self, cached: Sequence[tuple[Job, TrialResult]]) -> None:
-        """References of an earlier search are part of this one."""
+        """Record references that an earlier search trained as results of this one."""
         for job, result in cached:
             journal.keep_result(self.proposer.study, result, None)
             for watcher in self.watchers:
@@ -231,9 +236,9 @@ class SearchState:
     def _replayed_rule(self) -> StoppingRule:
         rule = build_stopping_rule(self.space)
         for number, values in self._history.items():
-            judged = self.proposer.epochs_of(number) - 1  # nobody is judged after the last
-            for epoch, seen in enumerate(values[:judged]):
-                rule.record(number, epoch + 1, seen)
+            compared = self.proposer.epochs_of(number) - 1  # no trial is compared after its last epoch
+            for epoch, metrics in enumerate(values[:compared]):
+                rule.record(number, epoch + 1, metrics)
         return rule
 
     def _early_stop_reason(self, job: Job, epoch: int, metrics: Mapping[str, float]) -> str:
@@ -256,7 +261,7 @@ class SearchState:
         if running.error or (state == "PRUNED" and not reason and not running.waits):
             reason = reason or f"it ended by itself after {epochs} of {job.config.optim.epochs} epochs"
             state, reason = "FAIL", describe_failure(reason, job.trial_id, job.params)
-        took = running.seconds_before + self.now() - running.started
+        seconds = running.seconds_before + self.now() - running.started
         return TrialResult(
             job.trial_id,
             config_id(job.config),
@@ -265,7 +270,7 @@ class SearchState:
             state,
             dict(job.params),
             dict(running.metrics),
-            round(took, 3),
+            round(seconds, 3),
             epochs,
             self.run_id(job.trial_id),
             reason,
@@ -291,8 +296,8 @@ class SearchState:
         self.failures += 1
         allowed = self.space.failure.max_failures
         if self.failures > allowed and self.fatal is None:
-            told = f"{self.failures} trials failed, failure.max_failures is {allowed}; the last: {result.reason}"
-            self.fatal = TooManyFailures(told)
+            text = f"{self.failures} trials failed, failure.max_failures is {allowed}; the last: {result.reason}"
+            self.fatal = TooManyFailures(text)
 
     def _store_budget(self) -> None:
         journal.keep_spent(self.proposer.study, self._budget.amounts())

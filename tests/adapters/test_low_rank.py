@@ -45,7 +45,7 @@ def explicit(adapter: LoRA, base: Tensor, b: int) -> tuple[Tensor, Tensor, Tenso
 def test_forward_and_all_gradients_equal_the_written_out_formula(kind: str, b: int) -> None:
     base = weight()
     adapter = trained(LoRA(base, R, 2.0) if kind == "lora" else DoRA(base, R, 2.0, kind))
-    adapter.active = b
+    adapter.mask_prefix(b)
     linear = torch.nn.Linear(I, O).double()
     linear.weight.data = base.clone()
     adapted = AdaptedLinear(linear, adapter)
@@ -72,7 +72,7 @@ def test_an_adapter_changes_nothing_at_the_start(kind: type[LoRA]) -> None:
 def test_the_norm_is_that_of_the_masked_change() -> None:
     base = weight()
     adapter = trained(DoRA(base, R, 4.0))
-    adapter.active = 1
+    adapter.mask_prefix(1)
     rows = adapter.adapt(base).norm(dim=1)
     torch.testing.assert_close(rows, adapter.m_O.abs(), rtol=1e-10, atol=1e-10)
 
@@ -80,7 +80,8 @@ def test_the_norm_is_that_of_the_masked_change() -> None:
 def test_both_halves_of_importance_agree_and_equal_autograd_on_explicit_masked_factors() -> None:
     base = weight()
     adapter = trained(DoRA(base, R, 2.0))
-    adapter.active = b = 3
+    b = 3
+    adapter.mask_prefix(b)
     target = torch.randn(O, I, dtype=torch.float64)
     ((adapter.adapt(base) - target) ** 2).sum().backward()
     W, A, B, _ = explicit(adapter, base, b)
@@ -93,7 +94,7 @@ def test_both_halves_of_importance_agree_and_equal_autograd_on_explicit_masked_f
 
 def test_masked_components_get_a_gradient_of_zero() -> None:
     adapter = trained(LoRA(weight(), R, 1.0))
-    adapter.active = 2
+    adapter.mask_prefix(2)
     adapter.adapt(weight()).square().sum().backward()
     assert adapter.A_RI.grad is not None
     assert adapter.A_RI.grad[2:].eq(0).all()

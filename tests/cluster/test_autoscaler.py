@@ -22,7 +22,7 @@ import pytest
 import yaml
 
 from faar_ray.cluster.ray_cluster import QUIET
-from faar_ray.tune.execute.resource_monitor import PATIENCE_S
+from faar_ray.tune.execute.resource_monitor import START_TIMEOUT_S
 from faar_ray.tune.propose.journal import read_journal, spent
 from tests.commands import SOURCE
 
@@ -228,4 +228,4 @@ def test_a_search_says_that_it_waits_and_goes_on_when_a_machine_comes(
     assert event_of(search, "ended")["state"] == "COMPLETE"
     assert search.wait(120) == 0
     spending = spent(read_journal(cluster.folder / "runs" / name / "study.log"))
-    assert 0 < spending["usd"] < spending["elapsed_s"] - PATIENCE_S  # a dollar a second, and none for waiting
+    assert 0 < spending["usd"] < spending["elapsed_s"] - START_TIMEOUT_S  # a dollar a second, and none for waiting

@@ -10,8 +10,10 @@ import pytest
 from faar_ray.config.trial import TrialConfig
 from faar_ray.errors import DataError
 from faar_ray.models import build_model, micro
+from faar_ray.storage.run_location import RunLocation
 from faar_ray.train.fit import fit
 from faar_ray.train.pretrain import SOURCE
+from faar_ray.train.trial_spec import TrialSpec
 
 
 def test_the_card_describes_the_shipped_file_and_the_config_that_made_it() -> None:
@@ -48,7 +50,7 @@ def test_pretraining_is_used_random_weights_lose_tens_of_points(tmp_path: Path) 
         )
         references = None if pretrained else {"semseg": found[True]["miou"], "normals": found[True]["angle"]}
         folder = tmp_path / str(pretrained)
-        *_, last = fit(config, folder, trial_id="t", trace=folder / "t.parquet", references=references)
+        *_, last = fit(TrialSpec("t", config, RunLocation(folder), references=references))
         metrics = last.metrics
         found[pretrained] = {"miou": metrics["val/semseg/miou"], "angle": metrics["val/normals/mean_angle"]}
     assert metrics["delta_m"] < -20

@@ -229,5 +229,5 @@ def test_on_a_vit_kernels_have_one_tap() -> None:
     model = moved(micro(**keys))
     predictions = model(image())
     assert set(predictions) == {"semseg", "human_parts", "normals"}
-    with pytest.raises(ConfigError, match="conv_size: must be 1 on a ViT"):
+    with pytest.raises(ConfigError, match="conv_size: must be 1 on vit_tiny_patch16_224, whose tokens"):
         micro(**keys, **{"sinewich.conv_size": 3})

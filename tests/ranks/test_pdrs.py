@@ -39,8 +39,8 @@ def test_masks_are_uniform_prefixes_and_depend_on_seed_step_and_adapter_only() -
     for step in range(3000):
         a.sample_mask(0, step)
         b.sample_mask(0, step)
-        assert [x.active for x in first] == [x.active for x in second]
-        drawn.append([x.active for x in first])
+        assert [x.prefix_length for x in first] == [x.prefix_length for x in second]
+        drawn.append([x.prefix_length for x in first])
     counts = torch.tensor(drawn).flatten().bincount(minlength=7)[1:].double() / (3 * 3000)
     assert (counts - 1 / 6).abs().max() < 0.015
     assert len({tuple(row) for row in drawn[:20]}) > 10
@@ -50,7 +50,7 @@ def test_free_epochs_have_no_mask_and_no_shrink() -> None:
     of = adapters()
     policy = PDRS(of, PdrsConfig(rho_shared=0.1, free_epochs=2), seed=0, epochs=4)
     policy.sample_mask(2, 50)
-    assert [a.active for a in of] == [6, 6, 6]
+    assert [a.prefix_length for a in of] == [6, 6, 6]
     backward(of, 0)
     policy.observe()
     assert [(r.rank_before, r.rank, r.rho) for r in policy.end_epoch(2, None)] == [(6, 6, 1.0)] * 3
@@ -190,4 +190,4 @@ def test_a_shrink_that_drops_only_useless_components_changes_no_output() -> None
     before = adapter.adapt(torch.ones(8, 5))
     shrink(adapter, torch.tensor([3, 1]))
     torch.testing.assert_close(adapter.adapt(torch.ones(8, 5)), before)
-    assert (adapter.rank, adapter.active) == (2, 2)
+    assert (adapter.rank, adapter.prefix_length) == (2, 2)

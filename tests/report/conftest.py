@@ -131,7 +131,7 @@ def _one(
             "trainable_params": size + 96_000,
             "rank/mean": 16 * size / 430_000,
         }
-        tracker.log_epoch(run_id, epoch, metrics)
+        tracker.log_epochs(run_id, {epoch: metrics})
     test = {"test/delta_m": metrics["delta_m"] - 0.4 + dice.gauss(0, 0.2)} if state == "COMPLETE" else {}
     tracker.end_trial(run_id, state, metrics=test, reason=reason)
     return TrialResult(
@@ -145,7 +145,7 @@ def _controls(tracker: Tracker) -> Iterator[TrialResult]:
         config = TrialConfig.resolve({}, **params)
         run_id = tracker.start_trial(f"c{number:02d}-s0", config, params, "control")
         for epoch in range(EPOCHS):
-            tracker.log_epoch(run_id, epoch, {"delta_m": final + SEED_EFFECT[0] - 24 * math.exp(-1.1 * epoch)})
+            tracker.log_epochs(run_id, {epoch: {"delta_m": final + SEED_EFFECT[0] - 24 * math.exp(-1.1 * epoch)}})
         tracker.end_trial(run_id, "COMPLETE")
         yield _ended(f"c{number:02d}-s0", config, "control", params, run_id, {
             "delta_m": final + SEED_EFFECT[0], "params/adapters": adapters, "trainable_params": adapters + 96_000,

@@ -18,7 +18,7 @@ from faar_ray.errors import ConfigError, StorageError
 from faar_ray.storage import object_store as remote_module
 from faar_ray.storage.object_store import ATTEMPTS_AT_START, Remote
 from faar_ray.storage.remote_copy import NO_REMOTE, Mirror
-from faar_ray.storage.run_location import RunLocation, download_run, location_of, location_of_uri, trial_paths
+from faar_ray.storage.run_location import RunLocation, download_run, location_of, location_of_uri
 
 
 @pytest.fixture
@@ -123,8 +123,6 @@ def test_a_local_path_has_no_twin_and_a_uri_has_a_working_copy(
     assert str(there) == f"{s3}/runs/rho"
     assert there.path.name == "rho"
     assert there.path != location_of_uri(there.uri, reading=True).path
-    spec = {"trial_id": "t000-s0", "run": {"path": "/of/another/machine", "uri": there.uri}}
-    assert trial_paths(spec).folder == there.path / "trials" / "t000-s0"
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
     assert location_of_uri(there.uri).path != there.path  # the same bucket's name at another server is another bucket
 

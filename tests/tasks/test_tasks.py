@@ -7,8 +7,9 @@ import math
 import pytest
 import torch
 
+from faar_ray.data.scenes.object_table import CLASSES, PARTS
 from faar_ray.errors import ConfigError
-from faar_ray.tasks import TASKS, delta_m, metric_for, output_channels
+from faar_ray.tasks import CHANNELS, TASKS, delta_m, metric_for, output_channels
 
 SEED_PASCAL = {"semseg": 67.21, "human_parts": 61.93, "saliency": 62.35, "normals": 17.97}
 
@@ -116,3 +117,7 @@ def test_a_perfect_edge_map_has_f1_of_100() -> None:
 def test_tasks_that_a_data_set_lacks_are_refused_by_name() -> None:
     with pytest.raises(ConfigError, match=r"pascal_context has labels for .*got depth"):
         output_channels("pascal_context", ("semseg", "depth"))
+
+
+def test_scenes_have_an_output_for_each_of_their_classes_and_parts() -> None:
+    assert (CHANNELS["scenes"]["semseg"], CHANNELS["scenes"]["human_parts"]) == (len(CLASSES), len(PARTS))

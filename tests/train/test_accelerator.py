@@ -12,8 +12,10 @@ from torch import Tensor
 from faar_ray.cluster.ray_cluster import connected
 from faar_ray.config.trial import TrialConfig
 from faar_ray.models import MultiTaskModel, adapter_list, build_model
+from faar_ray.storage.run_location import RunLocation
 from faar_ray.train.fit import fit
 from faar_ray.train.runtimes.ray_train import TrainRun
+from faar_ray.train.trial_spec import TrialSpec
 
 pytestmark = [
     pytest.mark.gpu,
@@ -33,7 +35,7 @@ def moved(path: str, **dotted: Any) -> MultiTaskModel:
     torch.manual_seed(0)
     for i, adapter in enumerate(adapter_list(model)):
         torch.nn.init.normal_(adapter.B_RO, std=0.05)
-        adapter.active = 1 + i % 6
+        adapter.mask_prefix(1 + i % 6)
     return model
 
 
@@ -81,7 +83,7 @@ def test_compiled_is_near_plain(path: str) -> None:
 def test_a_trial_shrinks_and_learns(tmp_path: Path) -> None:
     raw = {"data": {"train_images": 48, "val_images": 24}, "ranks": {"init_rank": 6}, "pdrs": {"rho_shared": 0.7}}
     config = TrialConfig.resolve(raw, **{"optim.epochs": 3, "optim.batch_size": 16})
-    first, *_, last = fit(config, tmp_path, trial_id="t", trace=tmp_path / "t.parquet")
+    first, *_, last = fit(TrialSpec("t", config, RunLocation(tmp_path)))
     assert last.metrics["train/loss"] < first.metrics["train/loss"]
     assert last.metrics["rank/mean"] < 6
 
@@ -89,18 +91,7 @@ def test_a_trial_shrinks_and_learns(tmp_path: Path) -> None:
 def test_two_workers_share_an_accelerator(tmp_path: Path) -> None:
     raw = {"data": {"train_images": 48, "val_images": 24}, "ranks": {"init_rank": 6}, "pdrs": {"rho_shared": 0.7}}
     config = TrialConfig.resolve(raw, **{"optim.epochs": 2, "optim.batch_size": 16, "optim.precision": "bf16"})
-    spec = {
-        "trial_id": "t",
-        "config": config.model_dump(mode="json"),
-        "run": {"path": str(tmp_path), "uri": ""},
-        "references": None,
-        "test_references": None,
-        "test": True,
-        "workers": 2,
-        "threads": 1,
-        "gpus_per_worker": 0.5,
-        "keep_checkpoints": 1,
-    }
+    spec = TrialSpec("t", config, RunLocation(tmp_path), test=True, workers=2, gpus_per_worker=0.5, keep_checkpoints=1)
     with connected(None):
         first, last = TrainRun(spec).epochs()
     assert last.metrics["train/loss"] < first.metrics["train/loss"]

@@ -16,7 +16,7 @@ from mlflow import MlflowClient
 from faar_ray.records import EpochRecord
 from faar_ray.tracking.files.rank_trace import read_rank_trace
 from faar_ray.train.__main__ import main
-from faar_ray.train.fit import fit_spec
+from faar_ray.train.fit import fit
 
 TRIAL: dict[str, Any] = {
     "method": "faar",
@@ -103,15 +103,15 @@ def test_a_diverged_run_is_failed_in_mlflow_with_its_reason(config: Path, capsys
     assert "the loss of" in run.data.tags["faar_ray.reason"]
 
 
-def test_a_database_that_is_away_for_a_while_stops_no_training(
+def test_a_database_that_is_unavailable_for_a_while_stops_no_training(
     config: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     torch.set_num_threads(1)
-    monkeypatch.setattr("faar_ray.train.session.fit_spec", unplugged(config.parent, fit_spec))
+    monkeypatch.setattr("faar_ray.train.session.fit", unplugged(config.parent, fit))
     assert main([str(config)]) == 0
     said = capsys.readouterr().out
-    assert "MLflow is away (No such file" in said
-    assert "MLflow is back after" in said
+    assert "MLflow is unavailable (No such file" in said
+    assert "MLflow is available again after" in said
     client = MlflowClient(f"sqlite:///{config.parent / 'mlflow.db'}")
     (run,) = client.search_runs([e.experiment_id for e in client.search_experiments() if e.name == "mine"])
     assert run.info.status == "FINISHED"
@@ -121,15 +121,15 @@ def test_a_database_that_is_away_for_a_while_stops_no_training(
     }
 
 
-def test_a_database_that_stays_away_is_told_and_completed_by_resume(
+def test_a_database_that_stays_unavailable_is_reported_and_completed_by_resume(
     config: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     torch.set_num_threads(1)
     with monkeypatch.context() as patch:
-        patch.setattr("faar_ray.train.session.PATIENCE", 0.5)
-        patch.setattr("faar_ray.train.session.fit_spec", unplugged(config.parent, fit_spec, back=False))
+        patch.setenv("FAAR_RAY_MLFLOW_TIMEOUT_S", "0.5")
+        patch.setattr("faar_ray.train.session.fit", unplugged(config.parent, fit, back=False))
         assert main([str(config)]) == 0
-    assert "--resume makes them" in capsys.readouterr().out.replace("\n", " ")
+    assert "--resume completes it" in capsys.readouterr().out.replace("\n", " ")
     (config.parent / "unplugged.db").rename(config.parent / "mlflow.db")
     assert main([str(config), "--resume"]) == 0
     client = MlflowClient(f"sqlite:///{config.parent / 'mlflow.db'}")
@@ -139,7 +139,7 @@ def test_a_database_that_stays_away_is_told_and_completed_by_resume(
 
 
 def unplugged(folder: Path, train: Callable[..., Iterator[EpochRecord]], back: bool = True) -> Any:
-    """`fit` during which the database is away, and back before the end."""
+    """`fit` during which the database is unavailable, and available again before the end."""
 
     def training(*arguments: Any, **options: Any) -> Iterator[EpochRecord]:
         (folder / "mlflow.db").rename(folder / "unplugged.db")

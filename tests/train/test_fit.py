@@ -20,10 +20,12 @@ from safetensors import safe_open
 from faar_ray.config.trial import TrialConfig
 from faar_ray.errors import ConfigError, DataError
 from faar_ray.records import MEASURED, EpochRecord
+from faar_ray.storage.run_location import RunLocation, TrialPaths
 from faar_ray.train.checkpoint import checkpoint_path
 from faar_ray.train.fit import fit
 from faar_ray.train.preflight import check_compiler
 from faar_ray.train.step import NonFiniteLoss
+from faar_ray.train.trial_spec import TrialSpec
 
 SMALL: dict[str, Any] = {
     "data": {"train_images": 48, "val_images": 24, "test_images": 24, "image_size": 32},
@@ -35,14 +37,22 @@ SMALL: dict[str, Any] = {
 REFERENCES = {"semseg": 30.0, "human_parts": 20.0, "normals": 30.0}
 
 
+def paths(folder: Path) -> TrialPaths:
+    return TrialPaths(folder, "t")
+
+
+def checkpoint(folder: Path, epoch: int) -> Path:
+    return checkpoint_path(paths(folder).folder, epoch)
+
+
 def run(folder: Path, epochs: int | None = None, **dotted: Any) -> list[EpochRecord]:
     config = TrialConfig.resolve(SMALL, **dotted)
-    records = fit(config, folder, trial_id="t", trace=folder / "t.parquet", references=REFERENCES)
+    records = fit(TrialSpec("t", config, RunLocation(folder), references=REFERENCES))
     return list(islice(records, epochs))
 
 
 def on_test(config: TrialConfig, folder: Path) -> dict[str, float]:
-    epochs = fit(config, folder, trial_id="t", trace=folder / "t.parquet", test=True, test_references=REFERENCES)
+    epochs = fit(TrialSpec("t", config, RunLocation(folder), test=True, test_references=REFERENCES))
     while True:
         try:
             next(epochs)
@@ -62,7 +72,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Ep
 
 
 def trained_tensors(folder: Path, epoch: int) -> dict[str, Any]:
-    state = torch.load(checkpoint_path(folder, epoch), weights_only=True)
+    state = torch.load(checkpoint(folder, epoch), weights_only=True)
     return {
         **state["model"],
         **{f"optimizer.{i}.{k}": v for i, s in state["optimizer"]["state"].items() for k, v in s.items()},
@@ -79,7 +89,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
     torch.rand(17)  # another process has another global state
     resumed = run(tmp_path)
     assert timeless(resumed) == timeless(records)
-    assert pq.read_table(tmp_path / "t.parquet").equals(pq.read_table(folder / "t.parquet"))
+    assert pq.read_table(paths(tmp_path).trace).equals(pq.read_table(paths(folder).trace))
     ours, theirs = trained_tensors(tmp_path, 3), trained_tensors(folder, 3)
     assert ours.keys() == theirs.keys()
     assert [name for name in ours if not torch.equal(ours[name], theirs[name])] == []
@@ -87,9 +97,9 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
 
 def test_a_finished_run_is_only_read(undisturbed: tuple[Path, list[EpochRecord]]) -> None:
     folder, records = undisturbed
-    before = checkpoint_path(folder, 3).stat().st_mtime_ns
+    before = checkpoint(folder, 3).stat().st_mtime_ns
     assert run(folder) == records
-    assert checkpoint_path(folder, 3).stat().st_mtime_ns == before
+    assert checkpoint(folder, 3).stat().st_mtime_ns == before
 
 
 def test_ranks_shrink_and_the_trace_says_so(undisturbed: tuple[Path, list[EpochRecord]]) -> None:
@@ -99,7 +109,7 @@ def test_ranks_shrink_and_the_trace_says_so(undisturbed: tuple[Path, list[EpochR
     assert means[-1] < 6
     params = [r.metrics["params/adapters"] for r in records]
     assert params == [sum(row.params for row in r.ranks) for r in records]
-    table = pq.read_table(folder / "t.parquet").to_pylist()
+    table = pq.read_table(paths(folder).trace).to_pylist()
     assert len(table) == len({(row["epoch"], row["stage"], row["block"], row["layer"], row["task"]) for row in table})
     assert len(table) == 4 * len(records[0].ranks)
     for row in table:
@@ -179,7 +189,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     shutil.copytree(undisturbed[0], tmp_path / "t")
-    newest = checkpoint_path(tmp_path / "t", 3)
+    newest = checkpoint(tmp_path / "t", 3)
     damage(newest)
     assert timeless(run(tmp_path / "t")) == timeless(undisturbed[1])
     assert str(newest) in caplog.text
@@ -188,24 +198,28 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(
 
 def test_what_a_killed_process_left_half_written_is_removed(tmp_path: Path) -> None:
     run(tmp_path, epochs=1)
-    for path in (checkpoint_path(tmp_path, 1), tmp_path / "config.yaml", tmp_path / "t.parquet"):
+    trial = paths(tmp_path)
+    trial.records.mkdir()
+    part = trial.records / "epoch_0001.parquet"
+    for path in (checkpoint(tmp_path, 1), trial.folder / "config.yaml", trial.trace, part):
         path.with_name(f".{path.name}.4711.tmp").write_bytes(b"half")
     run(tmp_path, epochs=2)
     assert sorted(tmp_path.rglob(".*.tmp")) == []
 
 
-def test_a_damaged_trace_is_written_again_from_the_checkpoint(
+def test_a_damaged_trace_is_written_again_from_the_records(
     undisturbed: tuple[Path, list[EpochRecord]], tmp_path: Path
 ) -> None:
     shutil.copytree(undisturbed[0], tmp_path / "t")
-    cut(tmp_path / "t" / "t.parquet")
+    trace = paths(tmp_path / "t").trace
+    cut(trace)
     run(tmp_path / "t")
-    assert (tmp_path / "t" / "t.parquet").read_bytes() == (undisturbed[0] / "t.parquet").read_bytes()
+    assert trace.read_bytes() == paths(undisturbed[0]).trace.read_bytes()
 
 
 def test_no_good_checkpoint_at_all_is_an_error_that_names_each(tmp_path: Path) -> None:
     run(tmp_path, epochs=1)
-    checkpoint_path(tmp_path, 0).write_bytes(b"not a checkpoint")
+    checkpoint(tmp_path, 0).write_bytes(b"not a checkpoint")
     with pytest.raises(DataError, match=r"none of 1 checkpoints can be read \(.*epoch_0000\.pt: .*delete the folder"):
         run(tmp_path)
 
@@ -217,7 +231,7 @@ def test_a_checkpoint_of_another_config_is_refused_naming_the_key(tmp_path: Path
 
 
 def test_checkpoints_beyond_keep_are_deleted(undisturbed: tuple[Path, list[EpochRecord]]) -> None:
-    names = sorted(p.name for p in (undisturbed[0] / "checkpoints").iterdir())
+    names = sorted(p.name for p in (paths(undisturbed[0]).folder / "checkpoints").iterdir())
     assert names == ["epoch_0002.pt", "epoch_0003.pt"]
 
 
@@ -236,7 +250,7 @@ def test_test_split_is_read_from_the_last_checkpoint(undisturbed: tuple[Path, li
 
 def test_the_adapter_file_holds_what_was_trained_at_final_ranks(undisturbed: tuple[Path, list[EpochRecord]]) -> None:
     folder, records = undisturbed
-    with safe_open(folder / "adapter.safetensors", "pt") as file:
+    with safe_open(paths(folder).adapter, "pt") as file:
         sizes = {key: file.get_slice(key).get_shape() for key in file.keys()}  # noqa: SIM118
         metadata = file.metadata()
     ranks = sorted(shape[0] for key, shape in sizes.items() if key.endswith("A_RI"))
@@ -257,7 +271,7 @@ def test_single_task_is_full_training_of_one_task(tmp_path: Path) -> None:
     config = TrialConfig.resolve(
         SMALL, method="single_task", **{"data.tasks": ["normals"], "optim.epochs": 1, "data.train_images": 16}
     )
-    records = list(fit(config, tmp_path, trial_id="ref", trace=tmp_path / "t.parquet"))
+    records = list(fit(TrialSpec("ref", config, RunLocation(tmp_path))))
     assert records[0].ranks == ()
     assert "val/normals/mean_angle" in records[0].metrics
 

@@ -17,6 +17,7 @@ from faar_ray.config.trial import TrialConfig
 from faar_ray.data import batches
 from faar_ray.export.read import load_model, read_adapter_file
 from faar_ray.records import MEASURED, EpochRecord
+from faar_ray.storage.run_location import RunLocation, TrialPaths
 from faar_ray.tasks import TASKS
 from faar_ray.tracking.files.rank_trace import read_rank_trace
 from faar_ray.tracking.files.sine_trace import read_sine_trace
@@ -26,6 +27,7 @@ from faar_ray.train.gradients import IMAGES, gradient_cosines
 from faar_ray.train.runtimes.runtime import InProcess
 from faar_ray.train.step import train_step
 from faar_ray.train.trial import Trial
+from faar_ray.train.trial_spec import TrialSpec
 
 SMALL: dict[str, Any] = {
     "method": "faar_sinewich",
@@ -40,7 +42,7 @@ SMALL: dict[str, Any] = {
 
 def run(folder: Path, epochs: int | None = None, **dotted: Any) -> list[EpochRecord]:
     config = TrialConfig.resolve(SMALL, **dotted)
-    return list(islice(fit(config, folder, trial_id="t", trace=folder / "t.parquet"), epochs))
+    return list(islice(fit(TrialSpec("t", config, RunLocation(folder))), epochs))
 
 
 def timeless(records: list[EpochRecord]) -> list[Any]:
@@ -57,7 +59,7 @@ def hybrid(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[EpochRe
 
 def test_pdrs_shrinks_shared_lora_and_bases_and_the_trace_holds_both(hybrid: tuple[Path, list[EpochRecord]]) -> None:
     folder, records = hybrid
-    rows = read_rank_trace(folder / "t.parquet").to_pylist()
+    rows = read_rank_trace(TrialPaths(folder, "t").trace).to_pylist()
     assert len(rows) == 3 * len(records[0].ranks)
     of_bases = [row for row in rows if row["layer"].endswith("_awb")]
     assert {row["layer"] for row in of_bases} == {"proj_awb", "fc1_awb", "fc2_awb"}
@@ -71,7 +73,7 @@ def test_pdrs_shrinks_shared_lora_and_bases_and_the_trace_holds_both(hybrid: tup
 
 def test_the_sine_trace_is_what_the_epochs_say(hybrid: tuple[Path, list[EpochRecord]]) -> None:
     folder, records = hybrid
-    rows = read_sine_trace(folder / "sinewich_trace.parquet").to_pylist()
+    rows = read_sine_trace(TrialPaths(folder, "t").sines).to_pylist()
     assert len(rows) == 3 * (4 * 3 + 1) * 3  # epochs, layers with the decoder's base, tasks
     assert {row["stage"] for row in rows} == {0, 1, 2, 3, 4}
     measured = {row["epoch"] for row in rows if row["gradient_cosine"] is not None}
@@ -91,19 +93,20 @@ def test_a_resumed_hybrid_equals_an_uninterrupted_one(hybrid: tuple[Path, list[E
     run(tmp_path, epochs=1)
     torch.rand(7)
     assert timeless(run(tmp_path)) == timeless(records)
-    ours, theirs = (read_checkpoint(checkpoint_path(f, 2))["model"] for f in (tmp_path, folder))
+    ours, theirs = (read_checkpoint(checkpoint_path(f / "trials" / "t", 2))["model"] for f in (tmp_path, folder))
     assert [name for name in theirs if not torch.equal(ours[name], theirs[name])] == []
 
 
 def test_the_adapter_file_builds_the_trained_model(hybrid: tuple[Path, list[EpochRecord]]) -> None:
     folder, records = hybrid
-    file = read_adapter_file(folder / "adapter.safetensors")
-    model = load_model(file, folder / "adapter.safetensors")
+    trial = TrialPaths(folder, "t")
+    file = read_adapter_file(trial.adapter)
+    model = load_model(file, trial.adapter)
     ranks = {m.site: m.rank for m in model.modules() if isinstance(m, SineBase)}
     recorded = {(r.stage, r.layer): r.rank for r in records[-1].ranks if r.layer.endswith("_awb")}
     assert {(site.stage, site.layer): rank for site, rank in ranks.items()} == recorded
     trained = Trial(TrialConfig.resolve(SMALL), InProcess("cpu"))
-    trained.restore(folder)
+    trained.restore(read_checkpoint(checkpoint_path(trial.folder, 2)))
     image = torch.randn(1, 3, 32, 32)
     for task, prediction in trained.model.eval()(image).items():
         torch.testing.assert_close(model(image)[task], prediction)
@@ -116,7 +119,7 @@ def test_with_the_default_clock_tasks_end_with_weights_of_their_own(tmp_path: Pa
     base = yaml.safe_load((Path(__file__).parents[2] / "search_spaces" / "sinewich.yaml").read_text())["base"]
     config = TrialConfig.resolve(base)
     assert config.sinewich == TrialConfig().sinewich and config.sinewich.blur_size == 7
-    last = list(fit(config, tmp_path, trial_id="t", trace=tmp_path / "t.parquet"))[-1]
+    last = list(fit(TrialSpec("t", config, RunLocation(tmp_path))))[-1]
     of_backbone = [row.cosine for row in last.sines if row.stage < 4 and row.cosine is not None]
     assert len(of_backbone) == 4 * 3 * 3
     assert sum(of_backbone) / len(of_backbone) < 0.9

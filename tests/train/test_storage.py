@@ -19,6 +19,7 @@ from faar_ray.export.trials import adapter_of
 from faar_ray.records import MEASURED
 from faar_ray.storage.object_store import Remote
 from faar_ray.storage.remote_copy import Mirror
+from faar_ray.tracking.files.epoch_file import add_epoch
 from faar_ray.tracking.files.rank_trace import read_rank_trace
 from faar_ray.train.__main__ import main
 from faar_ray.train.session import Session
@@ -55,8 +56,11 @@ def test_a_run_in_a_bucket_goes_on_where_its_machine_was_lost(
     epochs = session.epochs()
     assert [record.epoch for record in islice(epochs, 2)] == [0, 1]
     checkpoints = {"trials/t000-s0/checkpoints/epoch_0000.pt", "trials/t000-s0/checkpoints/epoch_0001.pt"}
-    assert checkpoints | {"rank_trace/t000-s0.parquet", "trials/t000-s0/config.yaml"} <= set(twin.files())
+    parts = {"trials/t000-s0/records/epoch_0000.parquet", "trials/t000-s0/records/epoch_0001.parquet"}
+    assert checkpoints | parts | {"trials/t000-s0/config.yaml"} <= set(twin.files())
     epochs.close()  # type: ignore[attr-defined]
+    assert checkpoints | {"rank_trace/t000-s0.parquet", "trials/t000-s0/rank_trace.png"} <= set(twin.files())
+    assert not parts & set(twin.files())
     shutil.rmtree(own_cache / "remote")
 
     assert main([str(config), storage]) == 2
@@ -116,24 +120,21 @@ def test_a_file_in_the_folders_place_is_exit_2(config: Path, capsys: pytest.Capt
 def test_a_storage_that_gives_out_leaves_what_was_trained_and_names_the_command(
     config: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from faar_ray.tracking.files import trial_files
-
     written: list[int] = []
-    write = trial_files.write_trace
 
     def once(*arguments: Any) -> None:
-        if len(written) == 2:
+        if len(written) == 1:
             raise StorageError("storage.path: /there cannot be written (No space left on device)")
         written.append(1)
-        write(*arguments)
+        add_epoch(*arguments)
 
-    monkeypatch.setattr(trial_files, "write_trace", once)
+    monkeypatch.setattr("faar_ray.train.trial_sink.add_epoch", once)
     assert main([str(config)]) == 1
     error = capsys.readouterr().err
     assert "storage.path: /there cannot be written (No space left on device)" in error
     assert "mine.yaml --resume" in error
     assert read_rank_trace(config.parent / "runs/mine/rank_trace/t000-s0.parquet").num_rows > 0
-    monkeypatch.setattr(trial_files, "write_trace", write)
+    monkeypatch.setattr("faar_ray.train.trial_sink.add_epoch", add_epoch)
     assert main([str(config), "--resume"]) == 0
 
 

@@ -67,13 +67,13 @@ class SineBase(LowRankFactors):
         self.core = nn.Parameter(core)
 
     def matrix(self) -> Tensor:
-        """M over the active components, (P, O, I)."""
-        A_RI, B_RO = self.prefix()
+        """M over the masked components, (P, O, I)."""
+        A_RI, B_RO = self.masked_factors()
         core: Tensor = self.core
-        if torch.compiler.is_compiling():
+        if self.masks_all:
             B_RO = B_RO * self.mask_R[:, None]
-        elif self.active < self.rank:
-            core = core[: self.active, : self.active]
+        elif self.prefix_length != self.rank:
+            core = core[: self.prefix_length, : self.prefix_length]
         core_PRR = core.flatten(2).movedim(2, 0) if core.ndim == 4 else core[None]
         return B_RO.t() @ (core_PRR @ A_RI)
 

@@ -21,7 +21,7 @@ from faar_ray.bench.local_cluster import local_cluster
 from faar_ray.bench.replay.replay import replay_space, replayed
 from faar_ray.bench.replay.stopwatch import Clock, Stopwatch, TimedBook
 from faar_ray.cluster.ray_cluster import set_defaults
-from faar_ray.config.trial import TrialConfig
+from faar_ray.train.trial_spec import TrialSpec
 from faar_ray.tune.run.resolved_search import resolve
 from faar_ray.tune.search import Parts, run_search
 
@@ -141,20 +141,24 @@ class PacedActor(tune.Trainable):
 
     def setup(self, config: dict[str, Any]) -> None:
         """Take a new trial."""
-        self.spec = config
-        self.last = TrialConfig.model_validate(config["config"]).optim.epochs - 1
-        self.epochs = replayed(config, self.pace_s)
+        self.spec = TrialSpec.from_dict(config)
+        self.last = self.spec.config.optim.epochs - 1
+        self.epochs = replayed(self.spec, self.pace_s)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Take the next."""
-        self.epochs.close()
+        self.cleanup()
         self.setup(new_config)
         return True
+
+    def cleanup(self) -> None:
+        """End the trial before."""
+        self.epochs.close()
 
     def step(self) -> dict[str, Any]:
         """One epoch; after the last one the test split's metrics too."""
         record = next(self.epochs)
-        out: dict[str, Any] = {"trial": self.spec["trial_id"], "epoch": record.epoch, "metrics": dict(record.metrics)}
+        out: dict[str, Any] = {"trial": self.spec.trial_id, "epoch": record.epoch, "metrics": dict(record.metrics)}
         out |= {"notes": [], "done": record.epoch == self.last}
         if out["done"]:
             try:
@@ -162,9 +166,6 @@ class PacedActor(tune.Trainable):
             except StopIteration as end:
                 out["test"] = dict(end.value)
         return out
-
-    def save_checkpoint(self, checkpoint_dir: str) -> None:
-        """There is none."""
 
 
 def at_pace(seconds: float) -> type[PacedActor]:

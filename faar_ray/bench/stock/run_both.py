@@ -10,6 +10,7 @@ import multiprocessing
 import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from faar_ray.cluster.ray_cluster import connected
 from faar_ray.errors import ConfigError
 from faar_ray.records import TrialResult
 from faar_ray.storage.run_location import RunLocation
-from faar_ray.train.fit import fit_spec
+from faar_ray.train.fit import fit
 from faar_ray.tune.propose.distributions import distribution, from_optuna, optuna_name, to_optuna
 from faar_ray.tune.run.jobs import Job, RunContext
 from faar_ray.tune.run.references import References
@@ -71,7 +72,7 @@ class StockListener(ray.tune.Callback):
 
 
 def comparable(space: SearchSpace) -> SearchSpace:
-    """A space as both can search it: without replicates and controls, which only one of them has.
+    """A space as both can search it: without replicates, lag and controls, which only one of them has.
 
     Raises:
         ConfigError: a space that plain Ray Tune with OptunaSearch and ASHA cannot search.
@@ -91,7 +92,7 @@ def comparable(space: SearchSpace) -> SearchSpace:
     )
     if found := [text for text, wrong in faults.items() if wrong]:
         raise ConfigError([f"{text}, for this comparison" for text in found])
-    search = space.search.model_copy(update={"replicates": None})
+    search = space.search.model_copy(update={"replicates": None, "lag": None})
     return space.model_copy(update={"search": search, "controls": ()})
 
 
@@ -184,9 +185,9 @@ def trained(held: dict[str, Any], space: SearchSpace, references: Metrics) -> No
     around = RunContext(
         RunLocation(Path(space.storage.path) / space.name), space.resources, space.storage.keep_checkpoints
     )
-    spec = around.spec(Job(name, "trial", config, params), references, {}) | {"test": False}
+    spec = replace(around.spec(Job(name, "trial", config, params), references, {}), test=False)
     wanted = {goal.name for goal in space.objectives} | {stopping_metric(space)}
-    for record in fit_spec(spec):
+    for record in fit(spec):
         told = {key: value for key, value in record.metrics.items() if key in wanted}
         ray.tune.report(told | {"epochs": config.optim.epochs})
 

@@ -25,10 +25,10 @@ from faar_ray.data.scenes.scenes import GENERATOR_VERSION, Rendered, concatenate
 from faar_ray.data.shards.shards import read_shard, write_shard
 from faar_ray.errors import DataError
 from faar_ray.seeding import private
+from faar_ray.tasks import IGNORE
 
 CHUNK_IMAGES = 6  # rendered together: what fits a core's cache at 64x64
 SHARD_IMAGES = 60
-IGNORE = 255
 
 log = logging.getLogger(__name__)
 

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from faar_ray.config.trial import DataConfig
 from faar_ray.data.scenes.object_table import CLASSES, PARTS
-from faar_ray.data.shards.scene_cache import IGNORE, SHARD_IMAGES, shard_paths
+from faar_ray.data.shards.scene_cache import SHARD_IMAGES, shard_paths
 from faar_ray.data.shards.shards import read_shard, shard_digest
 from faar_ray.errors import DataError
+from faar_ray.tasks import IGNORE
 
 COLUMNS = ("image", "semseg", "human_parts", "saliency", "normals", "depth", "edge")
 HIGHEST = {"semseg": len(CLASSES) - 1, "human_parts": len(PARTS) - 1, "saliency": 1, "edge": 1}

@@ -7,33 +7,22 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from faar_ray.errors import DataError
 from faar_ray.records import RankRecord
-from faar_ray.tracking.files.parquet import read_records, write_records
+from faar_ray.tracking.files.parquet import read_trace, trace_schema, trace_table, write_table
 
-SCHEMA = pa.schema(
-    [
-        pa.field("trial_id", pa.string()),
-        pa.field("epoch", pa.int32()),
-        pa.field("stage", pa.int16()),
-        pa.field("block", pa.int16()),
-        pa.field("layer", pa.string()),
-        pa.field("task", pa.string()),
-        pa.field("rank_before", pa.int32()),
-        pa.field("rank", pa.int32()),
-        pa.field("scope", pa.string()),
-        pa.field("rho", pa.float64()),
-        pa.field("coverage", pa.float64()),
-        pa.field("importance", pa.list_(pa.float32())),
-        pa.field("unobserved", pa.int32()),
-        pa.field("params", pa.int64()),
-    ]
-)
-"""Columns and types of a trace file (DESIGN.md, rank trace)."""
+SCHEMA = trace_schema(RankRecord)
+"""Columns and types of a trace file (DESIGN.md, rank trace); columns of a rank policy's own follow them."""
 
 
 def write_rank_trace(path: Path, trial_id: str, records: Sequence[RankRecord]) -> None:
     """Write the whole trace of one trial, atomically; a trial without adapters gives a file without rows."""
-    write_records(path, SCHEMA, trial_id, records)
+    write_table(path, rank_table(trial_id, records))
+
+
+def rank_table(trial_id: str, records: Sequence[RankRecord]) -> pa.Table:
+    """The trace in memory."""
+    return trace_table(RankRecord, trial_id, records)
 
 
 def read_rank_trace(path: Path) -> pa.Table:
@@ -43,6 +32,9 @@ def read_rank_trace(path: Path) -> pa.Table:
         DataError: naming the file that is missing, broken or no rank trace.
     """
     if not path.is_dir():
-        return read_records(path, SCHEMA, "rank trace")
-    tables = [read_records(file, SCHEMA, "rank trace") for file in sorted(path.glob("*.parquet"))]
-    return pa.concat_tables(tables) if tables else SCHEMA.empty_table()
+        return read_trace(path, RankRecord, "rank trace")
+    tables = [read_trace(file, RankRecord, "rank trace") for file in sorted(path.glob("*.parquet"))]
+    try:
+        return pa.concat_tables([SCHEMA.empty_table(), *tables], promote_options="permissive")
+    except pa.ArrowException as error:
+        raise DataError(f"{path}: traces with different types of one column ({error})") from None

@@ -1,4 +1,4 @@
-"""One look for all plots: ink, bare axes, a PNG that appears whole."""
+"""The style of all plots: colours, plain axes, PNG files that are written atomically."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ DPI = 160
 
 
 def bare(ax: Axes) -> None:
-    """Only what is read: two spines, a faint grid, small ticks."""
+    """Plain axes: two spines, a faint grid, small ticks."""
     ax.spines[["top", "right"]].set_visible(False)
     ax.spines[["left", "bottom"]].set_color(MUTED)
     ax.grid(color=GRID, linewidth=0.7)
@@ -24,6 +24,6 @@ def bare(ax: Axes) -> None:
 
 
 def save(figure: Figure, out: Path) -> None:
-    """As PNG, atomically."""
+    """Write a figure as PNG, atomically."""
     with atomic_write(out) as scratch, scratch.open("wb") as file:
         figure.savefig(file, format="png", dpi=DPI)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from functools import cache
 from itertools import pairwise
 from math import isfinite
 from statistics import fmean
@@ -12,50 +11,48 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.collections import PathCollection
 from matplotlib.colors import Colormap, Normalize
 from matplotlib.image import AxesImage
-from matplotlib.path import Path
-from matplotlib.textpath import TextPath
 from matplotlib.ticker import MaxNLocator
-from matplotlib.transforms import Affine2D
 from numpy.typing import NDArray
 
 from faar_ray.tracking.plots.drawing import EMPTY, INK
 
 ROW = 0.17  # inches, of a layer
-NUMBER, POINTS = 5.5, 72  # size of a cell's number, and points of an inch
+NUMBER = 5.5  # points, of a number in a cell
 TITLE = 0.095  # inches of a letter of a figure's title
 LAYERS = ("qkv", "proj", "fc1", "fc2")
 DECODER = 4
 Site = tuple[int, int, str]
 """(stage, block, layer)"""
 Row = Mapping[str, Any]
-"""Of a trace; holds epoch, stage, block and layer."""
+"""A row of a trace, with epoch, stage, block and layer."""
 
 
 def sites_of(rows: Sequence[Row]) -> list[Site]:
-    """All layers, from the input to the output."""
+    """All layers of a trace, from the input to the output."""
     return sorted({(r["stage"], r["block"], r["layer"]) for r in rows}, key=_depth)
 
 
 def epochs_of(rows: Sequence[Row]) -> list[int]:
-    """From the first to the last, without gaps."""
-    found = [r["epoch"] for r in rows]
-    return list(range(min(found), max(found) + 1))
+    """Epochs of a trace, from the first to the last, without gaps."""
+    epochs = [r["epoch"] for r in rows]
+    return list(range(min(epochs), max(epochs) + 1))
 
 
 def cell_means(rows: Sequence[Row], column: str, sites: Sequence[Site], epochs: Sequence[int]) -> NDArray[np.float64]:
     """Means of a column by layer and epoch, shape (sites, epochs); nan where the trace has no value."""
     cells: dict[tuple[int, int], list[float]] = defaultdict(list)
-    where = {site: i for i, site in enumerate(sites)}
+    index = {site: i for i, site in enumerate(sites)}
+
     for r in rows:
         if r[column] is not None and isfinite(r[column]):
-            cells[where[r["stage"], r["block"], r["layer"]], r["epoch"] - epochs[0]].append(r[column])
-    out = np.full((len(sites), len(epochs)), np.nan)
+            cells[index[r["stage"], r["block"], r["layer"]], r["epoch"] - epochs[0]].append(r[column])
+
+    means = np.full((len(sites), len(epochs)), np.nan)
     for cell, values in cells.items():
-        out[cell] = fmean(values)
-    return out
+        means[cell] = fmean(values)
+    return means
 
 
 def draw_cells(
@@ -75,31 +72,18 @@ def draw_cells(
     ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=min(len(epochs), 8), min_n_ticks=1))
     ax.tick_params(labelsize=7, length=0, colors=INK)
     ax.spines[:].set_visible(False)
+
     if numbers:
-        there = [(cell, value) for cell, value in np.ndenumerate(cells) if np.isfinite(value)]
         shades = colours(norm(cells))
-        texts = PathCollection(
-            [_glyphs(format(value, numbers)) for _, value in there],
-            offsets=[(epochs[j], i) for (i, j), _ in there],
-            offset_transform=ax.transData,
-            facecolors=[_readable_on(shades[cell]) for cell, _ in there],
-            linewidths=0,
-        )
-        texts.set_transform(Affine2D().scale(1 / POINTS) + ax.get_figure().dpi_scale_trans)  # type: ignore[union-attr]
-        ax.add_artist(texts)
+        for (i, j), value in np.ndenumerate(cells):
+            if np.isfinite(value):
+                colour, text = _readable_on(shades[i, j]), format(value, numbers)
+                ax.text(epochs[j], i, text, fontsize=NUMBER, color=colour, ha="center", va="center_baseline")
     return image
 
 
-@cache
-def _glyphs(text: str) -> Path:
-    """A number's outlines around the origin, in points: hundreds of them cost a tenth of as many matplotlib texts."""
-    outlines = TextPath((0, 0), text, size=NUMBER)
-    box = outlines.get_extents()
-    return Affine2D().translate(-(box.x0 + box.x1) / 2, -(box.y0 + box.y1) / 2).transform_path(outlines)
-
-
 def label_layers(axes: Sequence[Axes], sites: Sequence[Site]) -> None:
-    """Names at the left of the first; in all a thin gap between blocks, a wider one between stages."""
+    """Label the rows of the first axes; in all, separate blocks by a thin gap and stages by a wider one."""
     axes[0].set_yticks(range(len(sites)), [name_of(site) for site in sites], fontsize=6.5)
     for i, (before, after) in enumerate(pairwise(sites)):
         if before[:2] != after[:2]:
@@ -108,14 +92,14 @@ def label_layers(axes: Sequence[Axes], sites: Sequence[Site]) -> None:
 
 
 def _depth(site: Site) -> tuple[int, int, int, str]:
-    """In the order of the forward pass; a base after its linear."""
+    """Sort key in the order of the forward pass; a base comes after its linear."""
     stage, block, layer = site
     linear = layer.partition("_")[0]
     return stage, block, LAYERS.index(linear) if linear in LAYERS else len(LAYERS), layer
 
 
 def name_of(site: Site) -> str:
-    """For people."""
+    """A layer's label."""
     stage, block, layer = site
     return f"decoder {layer}" if stage == DECODER else f"s{stage}.b{block} {layer.replace('_awb', ' AWB')}"
 

@@ -40,23 +40,26 @@ def plot_rank_trace(table: pa.Table, out: Path, title: str) -> None:
     Args:
         table: rows of `rank_trace.SCHEMA`, of one trial; at least one.
         out: the picture, written atomically.
-        title: said above it.
+        title: above the panels.
     """
     rows = table.select(["epoch", "stage", "block", "layer", "task", "rank"]).to_pylist()
     tasks = sorted(dict.fromkeys(r["task"] for r in rows), key=lambda task: task != "shared")
     epochs, sites = epochs_of(rows), sites_of(rows)
+
     left = 0.15 + LETTER * max(len(name_of(site)) for site in sites)
     width = min(WIDEST, max(NARROWEST, CELL * len(epochs)))
     width = max(width, (TITLE * len(title) - left - RIGHT) / len(tasks) - GAP)
     size = (left + (width + GAP) * len(tasks) + RIGHT, TOP + ROW * len(sites) + BELOW)
-    figure = Figure(figsize=size)  # places in inches: a layout engine would take three quarters of the time
+    figure = Figure(figsize=size)  # positions in inches: a layout engine would take most of the time
     axes = [_panel(figure, left + (width + GAP) * k, width) for k in range(len(tasks))]
+
     norm = Normalize(0, max(r["rank"] for r in rows))
     for ax, task in zip(axes, tasks, strict=True):
         ranks = cell_means([r for r in rows if r["task"] == task], "rank", sites, epochs)
         image = draw_cells(ax, ranks, epochs, COLOURS, norm, ".0f" if width / len(epochs) >= FITS else "")
         ax.set_title(task.replace("_", " "), fontsize=8.5, color=INK, loc="left", pad=4)
         ax.set_yticks([])
+
     label_layers(axes, sites)
     _colour_bar(figure, image, _panel(figure, size[0] - RIGHT + 0.05, BAR))
     figure.text((left + size[0] - RIGHT) / 2 / size[0], 0.08 / size[1], "epoch", fontsize=8.5, color=INK, ha="center")

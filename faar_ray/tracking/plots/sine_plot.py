@@ -1,4 +1,4 @@
-"""A sine trace as a picture: whether the tasks' weights sin(omega_t M) differ, and what the sine adds to M."""
+"""A sine trace as a picture: how much the tasks' weights sin(omega_t M) differ, and their ranks beside M's."""
 
 from __future__ import annotations
 
@@ -49,11 +49,12 @@ def plot_sine_trace(table: pa.Table, out: Path, title: str) -> None:
     Args:
         table: rows of `sine_trace.SCHEMA`, of one trial; at least one.
         out: the picture, written atomically.
-        title: said above it.
+        title: above the panels.
     """
     rows = table.to_pylist()
     epochs, sites, tasks = epochs_of(rows), sites_of(rows), list(dict.fromkeys(r["task"] for r in rows))
-    measured, several = (any(r[column] is not None for r in rows) for column in ("gradient_cosine", "cosine"))
+    has_gradients, has_tasks = (any(r[column] is not None for r in rows) for column in ("gradient_cosine", "cosine"))
+
     heights = (KEYS, TOP, ROW * len(sites), BAR)
     figure = Figure(
         figsize=(max(ACROSS, TITLE * len(title)), sum(heights) + WORDS), layout=ConstrainedLayoutEngine(wspace=0.05)
@@ -61,19 +62,21 @@ def plot_sine_trace(table: pa.Table, out: Path, title: str) -> None:
     figure.suptitle(title, fontsize=10, color=INK, fontweight="bold", x=0.01, ha="left")
     grid = figure.add_gridspec(4, 2, height_ratios=heights)
     _keys(figure.add_subplot(grid[0, :]), tasks)
-    omega = figure.add_subplot(grid[1, 0] if measured else grid[1, :])
+
+    omega = figure.add_subplot(grid[1, 0] if has_gradients else grid[1, :])
     _by_epoch(omega, rows, "omega", tasks, epochs)
     _titled(omega, "frequency ω, mean and range over layers", "epoch")
-    if measured:
-        pull = figure.add_subplot(grid[1, 1])
-        pull.axhline(0, color=FAINT, linewidth=0.9)
-        _by_epoch(pull, rows, "gradient_cosine", tasks, epochs)
-        _titled(pull, "cosine with the other tasks' gradients", "epoch")
-    ranks = figure.add_subplot(grid[2, 1] if several else grid[2, :])
+    if has_gradients:
+        gradients = figure.add_subplot(grid[1, 1])
+        gradients.axhline(0, color=FAINT, linewidth=0.9)
+        _by_epoch(gradients, rows, "gradient_cosine", tasks, epochs)
+        _titled(gradients, "cosine with the other tasks' gradients", "epoch")
+
+    ranks = figure.add_subplot(grid[2, 1] if has_tasks else grid[2, :])
     _ranks(ranks, [r for r in rows if r["epoch"] == epochs[-1]], tasks, sites)
     _titled(ranks, f"effective rank after epoch {epochs[-1]}", "components (log scale)")
     label_layers([ranks], sites)
-    if several:
+    if has_tasks:
         cosines = figure.add_subplot(grid[2, 0], sharey=ranks)
         _cosines(cosines, figure.add_subplot(grid[3, 0]), cell_means(rows, "cosine", sites, epochs), epochs)
         _titled(cosines, "mean cosine between the tasks' weights", "epoch")
@@ -91,51 +94,54 @@ def _by_epoch(ax: Axes, rows: Sequence[Row], column: str, tasks: Sequence[str], 
     """A line per task through the means over layers, and the range over layers."""
     bare(ax)
     for k, task in enumerate(tasks):
-        found: dict[int, list[float]] = {}
+        values: dict[int, list[float]] = {}
         for r in rows:
             if r["task"] == task and r[column] is not None and isfinite(r[column]):
-                found.setdefault(r["epoch"], []).append(r[column])
-        aside = 0.08 * (k - (len(tasks) - 1) / 2) if len(found) == 1 else 0  # ranges at one epoch hide each other
-        at = [epoch + aside for epoch in sorted(found)]
-        low, mean, high = ([float(f(found[epoch])) for epoch in sorted(found)] for f in (min, np.mean, max))
-        if len(found) == 1:
-            ax.vlines(at, low, high, color=_hue(k), linewidth=1.2)
+                values.setdefault(r["epoch"], []).append(r[column])
+
+        shift = 0.08 * (k - (len(tasks) - 1) / 2) if len(values) == 1 else 0  # ranges at one epoch hide each other
+        x = [epoch + shift for epoch in sorted(values)]
+        low, mean, high = ([float(f(values[epoch])) for epoch in sorted(values)] for f in (min, np.mean, max))
+        if len(values) == 1:
+            ax.vlines(x, low, high, color=_hue(k), linewidth=1.2)
         else:
-            ax.fill_between(at, low, high, color=_hue(k), alpha=0.15, linewidth=0)
-        every = max(1, len(at) // MOST_MARKS)
-        ax.plot(at, mean, color=_hue(k), marker=_mark(k), markersize=3.5, linewidth=1.5, markevery=every)
+            ax.fill_between(x, low, high, color=_hue(k), alpha=0.15, linewidth=0)
+        every = max(1, len(x) // MOST_MARKS)
+        ax.plot(x, mean, color=_hue(k), marker=_mark(k), markersize=3.5, linewidth=1.5, markevery=every)
+
     ax.set_xlim(epochs[0] - 0.5, epochs[-1] + 0.5)  # as the heat map's
     ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=min(len(epochs), 8), min_n_ticks=1))
     ax.tick_params(labelsize=7)
 
 
-def _cosines(ax: Axes, under: Axes, cells: NDArray[np.float64], epochs: Sequence[int]) -> None:
-    """The heat map, and its colour bar in `under`."""
+def _cosines(ax: Axes, bar_ax: Axes, cells: NDArray[np.float64], epochs: Sequence[int]) -> None:
+    """The heat map, and its colour bar in `bar_ax`."""
     norm = Normalize(np.nanmin(cells, initial=0.0), ALIKE)
     image = draw_cells(ax, cells, epochs, COLOURS, norm, ".2f" if 0.36 * ACROSS / len(epochs) >= FITS else "")
-    bar = ax.figure.colorbar(image, cax=under, orientation="horizontal", extend="max", extendrect=True, extendfrac=0.1)
+    bar = ax.figure.colorbar(image, cax=bar_ax, orientation="horizontal", extend="max", extendrect=True, extendfrac=0.1)
     bar.set_ticks([0, 0.3, 0.6, ALIKE])
     bar.set_label(f"orange, above {ALIKE}: the tasks have all but the same weights", fontsize=7.5, color=INK)
     bar.outline.set_visible(False)
-    under.tick_params(labelsize=7, length=2, color=FAINT)
+    bar_ax.tick_params(labelsize=7, length=2, color=FAINT)
 
 
 def _ranks(ax: Axes, rows: Sequence[Row], tasks: Sequence[str], sites: Sequence[Site]) -> None:
-    """Of each layer M's components and effective rank, and the effective ranks of the tasks' weights."""
+    """For each layer: rank and effective rank of M, and the effective ranks of the tasks' weights."""
     ax.set_facecolor(EMPTY)
     ax.spines[:].set_visible(False)
     for i, site in enumerate(sites):
-        here = [r for r in rows if (r["stage"], r["block"], r["layer"]) == site]
-        found = [x for r in here for x in (r["effective_rank"], r["effective_rank_task"]) if isfinite(x)]
-        if found:
-            ax.plot([min(found), max(found)], [i, i], color=FAINT, linewidth=0.8)
-        for r in here:
+        layer = [r for r in rows if (r["stage"], r["block"], r["layer"]) == site]
+        values = [x for r in layer for x in (r["effective_rank"], r["effective_rank_task"]) if isfinite(x)]
+        if values:
+            ax.plot([min(values), max(values)], [i, i], color=FAINT, linewidth=0.8)
+        for r in layer:
             k = tasks.index(r["task"])
             base = (
                 *ax.plot(r["effective_rank"], i, "o", markerfacecolor="white", markeredgecolor=INK, markersize=4.5),
                 *ax.plot(r["rank"], i, "|", color=INK, markersize=6),
             )
             ax.plot(r["effective_rank_task"], i, _mark(k), color=_hue(k), markersize=4)
+
     ax.set_xscale("log")
     left, right = ax.get_xlim()
     ax.set_xlim(min(left, right / 6), right)

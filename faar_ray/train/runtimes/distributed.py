@@ -15,7 +15,7 @@ from faar_ray.train.memory import keep_freed_memory
 
 
 class Disagreement(FaarRayError):
-    """Workers hold different values of what must be one."""
+    """Workers hold different values of what must be the same on all."""
 
 
 class Distributed:
@@ -28,9 +28,8 @@ class Distributed:
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self.rank, self.world_size = dist.get_rank(), dist.get_world_size()
-        self.metrics_device = (
-            torch.device("cpu") if dist.get_backend() == "gloo" else device
-        )  # gloo gathers nothing on CUDA
+        gloo = dist.get_backend() == "gloo"  # it gathers nothing on CUDA
+        self.metrics_device = torch.device("cpu") if gloo else device
         if device.type == "cpu":
             keep_freed_memory()
         else:
@@ -70,8 +69,8 @@ class Distributed:
         """DDP around the model."""
         return DistributedDataParallel(model, device_ids=[self.device.index] if self.device.type == "cuda" else None)
 
-    def no_sync(self, joined: nn.Module) -> AbstractContextManager[None]:
+    def no_sync(self, wrapped: nn.Module) -> AbstractContextManager[None]:
         """DDP's no_sync."""
-        assert isinstance(joined, DistributedDataParallel)
-        held: AbstractContextManager[None] = joined.no_sync()
-        return held
+        assert isinstance(wrapped, DistributedDataParallel)
+        context: AbstractContextManager[None] = wrapped.no_sync()
+        return context

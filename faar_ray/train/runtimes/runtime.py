@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, ParamSpec, Protocol, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -14,18 +14,19 @@ from faar_ray.train.memory import keep_freed_memory
 
 Forward = Callable[[Tensor], dict[str, Tensor]]
 T = TypeVar("T")
+P = ParamSpec("P")
 
 
 class Runtime(Protocol):
-    """What the loop asks of its surroundings."""
+    """What the training loop needs of the process or processes it runs in."""
 
     @property
     def device(self) -> torch.device:
-        """Where the model and its batches live."""
+        """Device of the model and its batches."""
 
     @property
     def metrics_device(self) -> torch.device:
-        """Where metrics add up, so that all workers' counts can be gathered."""
+        """Device of the metrics' counts, on which all workers' counts can be gathered."""
 
     @property
     def rank(self) -> int:
@@ -39,7 +40,7 @@ class Runtime(Protocol):
         """The sum over all workers, without gradient."""
 
     def assert_same(self, what: str, value: Tensor) -> None:
-        """Raise where workers hold different values."""
+        """Raise if workers hold different values; `what` names them."""
 
     def broadcast(self, value: Any) -> Any:
         """Worker 0's value, on every worker."""
@@ -48,28 +49,29 @@ class Runtime(Protocol):
         """Every worker's value, on every worker."""
 
     def wrap_ddp(self, model: nn.Module) -> nn.Module:
-        """What training calls, so that gradients are those of all workers; anew after parameters were replaced."""
+        """The module to train, whose gradients are those of all workers; made anew after parameters were replaced."""
 
-    def no_sync(self, joined: nn.Module) -> AbstractContextManager[None]:
-        """In it, backward leaves gradients with this worker: more parts of the step are to come."""
+    def no_sync(self, wrapped: nn.Module) -> AbstractContextManager[None]:
+        """A context in which backward exchanges no gradients, for all micro-batches but a step's last."""
 
 
-def on_rank_zero(runtime: Runtime, act: Callable[[], T]) -> T:
-    """What worker 0 makes of it, on every worker; its fault too, or the others would wait for it for ever.
+def on_rank_zero(runtime: Runtime, act: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Call on rank 0 only; every rank gets the result, or the error, else the others would wait for ever.
 
     Raises:
-        FaarRayError: as worker 0 met it.
+        FaarRayError: as raised on rank 0.
     """
     outcome: tuple[T | None, FaarRayError | None] = (None, None)
     if runtime.rank == 0:
         try:
-            outcome = (act(), None)
-        except FaarRayError as fault:
-            outcome = (None, fault)
-    made, fault_of_first = runtime.broadcast(outcome)
-    if fault_of_first is not None:
-        raise fault_of_first
-    return cast(T, made)
+            outcome = (act(*args, **kwargs), None)
+        except FaarRayError as error:
+            outcome = (None, error)
+
+    result, error_of_zero = runtime.broadcast(outcome)
+    if error_of_zero is not None:
+        raise error_of_zero
+    return cast(T, result)
 
 
 class InProcess:
@@ -88,7 +90,7 @@ class InProcess:
         return value
 
     def assert_same(self, what: str, value: Tensor) -> None:
-        """Nobody to differ from."""
+        """Nothing to compare with."""
 
     def broadcast(self, value: Any) -> Any:
         """The value itself."""
@@ -102,6 +104,6 @@ class InProcess:
         """The model itself."""
         return model
 
-    def no_sync(self, joined: nn.Module) -> AbstractContextManager[None]:
-        """Nothing to hold back."""
+    def no_sync(self, wrapped: nn.Module) -> AbstractContextManager[None]:
+        """An empty context."""
         return nullcontext()

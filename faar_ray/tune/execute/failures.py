@@ -1,7 +1,7 @@
-"""Why a trial failed, for people: what happened, to which trial, what to change. Ray's own words fill a screen.
+"""Why a trial failed, in one sentence out of Ray's error report: what happened and what to change.
 
-A trial that ran out of memory is tried again as `failure.max_retries` says, from its last checkpoint, although the same
-allocation may fail again: what else the machine holds at that moment decides, and that changes.
+A trial that ran out of memory is tried again as `failure.max_retries` says, from its last checkpoint: the same
+allocation may succeed once other processes on the machine need less.
 """
 
 from __future__ import annotations
@@ -24,16 +24,15 @@ def reason_of_failure(report: str, attempts: int = 1) -> str:
         attempts: how often the trial was tried.
     """
     last = re.split(r"^Failure # \d+.*$", report, flags=re.MULTILINE)[-1].strip()
-    again = f" (tried {attempts} times)" if attempts > 1 else ""
-    return _reason(last) + again
+    return _reason(last) + (f" (tried {attempts} times)" if attempts > 1 else "")
 
 
 def _reason(text: str) -> str:
     if any(sign in text for sign in MONITOR):
         return f"out of memory: the machine was nearly full and Ray ended the trial's process; {FEWER}"
-    if found := ALLOCATION.findall(text):
-        said = WHERE_IN_TORCH.sub("", found[-1].strip())
-        return f"out of memory: an allocation failed ({said}); {SMALLER}"
+    if lines := ALLOCATION.findall(text):
+        message = WHERE_IN_TORCH.sub("", lines[-1].strip())
+        return f"out of memory: an allocation failed ({message}); {SMALLER}"
     if not text or any(sign in text for sign in DEATH):
         return f"its process was killed, most likely by the system because memory ran out (see dmesg); {FEWER}"
     return text.splitlines()[-1].strip()

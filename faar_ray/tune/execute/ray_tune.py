@@ -1,4 +1,4 @@
-"""A search_state's jobs, worked off under Ray Tune."""
+"""Runs the jobs of a search under Ray Tune."""
 
 from __future__ import annotations
 
@@ -15,38 +15,40 @@ from faar_ray.tune.execute.ray_tune_adapters import JobSearcher, Spec, StateCall
 from faar_ray.tune.search_state import SearchState
 
 COORDINATOR_RESOURCES: dict[str, int | float] = {"memory": 64_000_000}
-"""Of an actor that passes on its workers' epochs: any share of a CPU would keep N workers from fitting on N CPUs."""
+"""Of an actor that passes on its workers' epochs. With a share of a CPU, N workers would not fit on N CPUs."""
 
 
 def run_jobs(
     state: SearchState,
     spec: Spec,
-    need: Resources,
+    resources: Resources,
     max_retries: int,
     scratch: Path,
     actor: type[Trainable],
-    watch: Callback,
+    monitor: Callback,
 ) -> None:
-    """Run the search_state's jobs under Ray Tune until it says that it is finished.
+    """Run the jobs of a search until it is finished.
 
     Args:
-        search_state: hands out jobs, judges and records them.
-        spec: what the actor gets for a job.
-        need: of one trial.
+        state: of the search; hands out jobs, stops and records them.
+        spec: gives the actor's config for a job.
+        resources: of one trial.
         max_retries: of a trial whose process died or raised.
-        scratch: folder for Ray's own bookkeeping, in the run's.
-        actor: what trains a trial.
-        watch: looks at the machines.
+        scratch: folder for Ray's own files, in the run's folder.
+        actor: trains a trial.
+        monitor: checks whether the search has machines.
     """
-    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(state.concurrent)  # else actors start one after another
-    alone: dict[str, int | float] = {"CPU": need.cpus_per_worker, "GPU": need.gpus_per_worker}
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(state.concurrent)  # else Ray starts actors one after another
+    one_worker: dict[str, int | float] = {"CPU": resources.cpus_per_worker, "GPU": resources.gpus_per_worker}
     tune.run(
-        tune.with_resources(actor, tune.PlacementGroupFactory([alone if need.workers == 1 else COORDINATOR_RESOURCES])),
+        tune.with_resources(
+            actor, tune.PlacementGroupFactory([one_worker if resources.workers == 1 else COORDINATOR_RESOURCES])
+        ),
         name="search",
         num_samples=-1,
         search_alg=JobSearcher(state, spec, scratch.parent),
         scheduler=StopScheduler(state),
-        callbacks=[StateCallback(state, scratch.parent), PlacementGroupReaper(), watch],
+        callbacks=[StateCallback(state, scratch.parent), PlacementGroupReaper(), monitor],
         storage_path=str(scratch),
         max_failures=max_retries,
         reuse_actors=True,

@@ -1,4 +1,4 @@
-"""The search_state as Ray Tune's searcher, scheduler and callback: the first asks, the second decides, the third tells."""
+"""The search state as Ray Tune's searcher, scheduler and callback: it proposes trials, stops them, records results."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from ray.tune.search import Searcher
 
 from faar_ray.errors import StorageError
 from faar_ray.storage.atomic import storage_error_on_oserror
+from faar_ray.train.trial_spec import TrialSpec
 from faar_ray.tune.execute import interrupts
 from faar_ray.tune.execute.failures import reason_of_failure
 from faar_ray.tune.execute.node_loss import NodeLossTolerantTrial
@@ -21,15 +22,15 @@ from faar_ray.tune.run.jobs import Job
 from faar_ray.tune.search_state import SearchState
 
 FINISHED: Any = Searcher.FINISHED  # a marker that Ray's annotations do not know
-Spec = Callable[[Job], dict[str, Any]]
+Spec = Callable[[Job], TrialSpec]
 
 
 class JobSearcher(Searcher):
-    """Hands out the search_state's next job as a Ray trial.
+    """Hands out the next job of a search as a Ray trial.
 
     Args:
-        search_state: the search's search_state.
-        spec: what the actor gets for a job.
+        state: of the search.
+        spec: gives the actor's config for a job.
         folder: of the run.
     """
 
@@ -41,43 +42,43 @@ class JobSearcher(Searcher):
         """The next job's spec, None while there is none, or FINISHED."""
         with abort_on_storage_error(self.state, self.folder):
             if (job := self.state.next_job()) is not None:
-                return self.spec(job)
+                return self.spec(job).to_dict()
         return FINISHED if self.state.finished() else None
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Nothing: the callback knows why a trial ended, and Ray tells it next."""
+        """Nothing: Ray calls the callback next, which gets the reason too."""
 
     def save(self, checkpoint_path: str) -> None:
-        """Nothing: the journal has it."""
+        """Nothing: all state is in the journal."""
 
     def restore(self, checkpoint_path: str) -> None:
         """Nothing: see `save`."""
 
 
 class StopScheduler(FIFOScheduler):
-    """Stops a trial when the search_state's verdict says so; otherwise first in, first out."""
+    """Stops a trial when the search state has a reason to; otherwise first in, first out."""
 
     def __init__(self, state: SearchState) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.state = state
 
     def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
-        """Ray makes its trials itself; from here on this one forgives the death of its machine."""
+        """Change the class of Ray's trial, so that the death of its machine is no failure of it."""
         trial.__class__, NodeLossTolerantTrial.controller = NodeLossTolerantTrial, tune_controller
         super().on_trial_add(tune_controller, trial)
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
-        """Ask the search_state about a finished epoch (Ray asks nothing about a trial's last one)."""
+        """Whether to stop after a finished epoch (Ray does not ask after a trial's last one)."""
         metrics = {key.removeprefix("metrics/"): value for key, value in result.items() if key.startswith("metrics/")}
         stop = self.state.stop_reason(trial.config["trial_id"], result["epoch"], metrics)
         return str(FIFOScheduler.STOP if stop else FIFOScheduler.CONTINUE)
 
 
 class StateCallback(Callback):
-    """Tells the search_state what happened; a journal that cannot be written ends the search and no trial.
+    """Records what happened in the search state; a journal that cannot be written ends the search, not the trial.
 
     Args:
-        search_state: the search's search_state.
+        state: of the search.
         folder: of the run.
     """
 
@@ -85,7 +86,7 @@ class StateCallback(Callback):
         self.state, self.folder = state, folder
 
     def on_step_begin(self, iteration: int, trials: list[Trial], **info: Any) -> None:
-        """A turn of Ray Tune's loop."""
+        """A step of Ray Tune's loop."""
         interrupts.check()
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
@@ -126,7 +127,7 @@ class StateCallback(Callback):
 
 @contextmanager
 def abort_on_storage_error(state: SearchState, folder: Path) -> Iterator[None]:
-    """End the search where what is written in the block cannot be; Ray would take it for a fault of the trial."""
+    """Abort the search where the block cannot write its files; Ray would count the error as the trial's failure."""
     try:
         with storage_error_on_oserror(folder):
             yield
@@ -135,6 +136,6 @@ def abort_on_storage_error(state: SearchState, folder: Path) -> Iterator[None]:
 
 
 def failure_of(trial: Trial) -> str:
-    """What Ray wrote about a trial's failures, for people."""
+    """Why a trial failed, in one sentence."""
     path = trial.error_file
     return reason_of_failure(Path(path).read_text() if path else "", trial.num_failures)

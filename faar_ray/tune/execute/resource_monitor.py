@@ -1,4 +1,4 @@
-"""A search that has jobs and no machine for any: an autoscaler is at work, or the machines are lost."""
+"""Reports when a search has jobs and no machine for any: an autoscaler is at work, or the machines are lost."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from faar_ray.config.run_sections import Resources
 from faar_ray.tune.propose.budget import format_duration
 from faar_ray.tune.search_state import SearchState
 
-PATIENCE_S = 15.0
-"""What the start of a trial on a machine that is there may take before anything is said."""
-LOOK_S = 2.0
+START_TIMEOUT_S = 15.0
+"""Time that a trial may take to start on an available machine before the search counts as waiting."""
+CHECK_INTERVAL_S = 2.0
 
 
 class ResourceMonitor(Callback):
-    """Looks every `LOOK_S` seconds whether the search has asked for machines and got none; says so when that changes.
+    """Checks every `CHECK_INTERVAL_S` seconds whether the search waits for machines, and notifies when that changes.
 
     Args:
-        search_state: of the search; without an open job nobody waits.
-        need: of a trial.
-        say: is told in words, and whether the search waits.
-        alive: the nodes of the cluster.
+        state: of the search; without an open job it does not wait.
+        resources: of a trial.
+        notify: gets a text, and whether the search waits.
+        alive: gives the nodes of the cluster.
         now: clock in seconds.
     """
 
@@ -44,30 +44,30 @@ class ResourceMonitor(Callback):
         self._since: float | None = None
 
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
-        """Look, if it is time."""
+        """Check, if it is time."""
         if self.now() >= self._next:
-            self._next = self.now() + LOOK_S
-            self.look(self._well(trials))
+            self._next = self.now() + CHECK_INTERVAL_S
+            self.update(self._has_machines(trials))
 
-    def _well(self, trials: list[Trial]) -> bool:
+    def _has_machines(self, trials: list[Trial]) -> bool:
         one = self.resources.workers == 1
         if not self.state.running or (one and any(trial.status == Trial.RUNNING for trial in trials)):
             return True
         placed, waiting = placements()
-        if not one:  # Tune knows of the actor that leads the workers, not of theirs
+        if not one:  # Tune counts the actor that leads the workers, not the workers' own machines
             self.state.set_placed(placed)
         return placed > 0 or not waiting
 
-    def look(self, well: bool) -> None:
-        """Take note of whether there is a machine, or nobody who would want one."""
-        if well:
+    def update(self, has_machines: bool) -> None:
+        """Take note of whether the search has a machine, or needs none."""
+        if has_machines:
             if self._since is not None and self._notified:
                 waited = format_duration(self.now() - self._since)
                 self.notify(f"machines are there after {waited}: {self._supply()}", False)
             self._since, self._notified = None, False
             return
         self._since = self.now() if self._since is None else self._since
-        if not self._notified and self.now() - self._since >= PATIENCE_S:
+        if not self._notified and self.now() - self._since >= START_TIMEOUT_S:
             self._notified = True
             self.notify(
                 f"waiting for machines: {format_need(self.resources)}, the cluster has {self._supply()} now", True

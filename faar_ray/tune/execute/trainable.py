@@ -9,20 +9,17 @@ from __future__ import annotations
 
 import logging
 import math
-from pathlib import Path
 from typing import Any
 
 import torch
 from ray import tune
 
-from faar_ray.config.trial import TrialConfig
 from faar_ray.errors import FaarRayError, StorageError
-from faar_ray.storage.run_location import trial_paths
-from faar_ray.train.adopt import export_checkpoint, fork_from_parent, restore_or_adopt
 from faar_ray.train.checkpoint import checkpoints_of
-from faar_ray.train.fit import Epochs, fit_spec
+from faar_ray.train.fit import Epochs, fit
+from faar_ray.train.fork import fork_from_parent
 from faar_ray.train.runtimes.ray_train import TrainRun
-from faar_ray.train.spec import check_folder
+from faar_ray.train.trial_spec import TrialSpec
 
 
 class TrialActor(tune.Trainable):
@@ -35,44 +32,41 @@ class TrialActor(tune.Trainable):
     """
 
     def setup(self, config: dict[str, Any]) -> None:
-        """Take a new trial; it starts with the first step."""
-        self.spec = config
-        self.last = TrialConfig.model_validate(config["config"]).optim.epochs - 1
-        self.until = config.get("until")
+        """Take a new trial (`TrialSpec.to_dict`); it starts with the first step."""
+        self.spec = TrialSpec.from_dict(config)
+        self.last = self.spec.config.optim.epochs - 1
         self.epochs: Epochs | None = None
-        self.known = 0  # epochs that Tune has seen: of a checkpoint that it gave
-        torch.set_num_threads(config["threads"])
+        torch.set_num_threads(self.spec.threads)
         warning_collector()
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Let go of the trial before and take the next."""
+        """End the trial before and take the next."""
         self.cleanup()
         self.setup(new_config)
         return True
 
     def cleanup(self) -> None:
-        """Close the training loop; workers are freed."""
+        """Close the training loop: the trial's files are completed, its workers are freed."""
         if self.epochs is not None:
             self.epochs.close()
         self.epochs = None
 
     def start(self) -> Epochs:
         """The epochs of the trial, recorded ones first (at once), then trained ones; then the test split's metrics."""
-        check_folder(self.spec)
-        if self.spec.get("parent"):
-            self._inherit()
-        return fit_spec(self.spec) if self.spec["workers"] == 1 else TrainRun(self.spec).epochs()
+        self.spec.check_folder()
+        if self.spec.parent:
+            self._fork()
+        return fit(self.spec) if self.spec.workers == 1 else TrainRun(self.spec).epochs()
 
-    def _inherit(self) -> None:
-        """Begin with another trial's checkpoint, which is in the trial's own folder, and twin, from then on."""
-        own, parent = (trial_paths({**self.spec, "trial_id": self.spec[name]}) for name in ("trial_id", "parent"))
-        own.remote_copy.pull()
-        if checkpoints_of(own.folder):
+    def _fork(self) -> None:
+        """Copy the parent's checkpoint and records into the trial's folder, and its remote copy, at its first start."""
+        trial, parent = self.spec.paths, self.spec.run.trial(self.spec.parent)
+        trial.remote_copy.pull()
+        if checkpoints_of(trial.folder):
             return
         parent.remote_copy.pull()
-        config = TrialConfig.model_validate(self.spec["config"])
-        fork_from_parent(parent.folder, own.folder, config, self.spec["inherited"])
-        own.remote_copy.push()
+        fork_from_parent(parent, trial, self.spec.config, self.spec.inherited_epochs)
+        trial.remote_copy.push()
 
     def step(self) -> dict[str, Any]:
         """Train (or replay) one epoch."""
@@ -82,18 +76,18 @@ class TrialActor(tune.Trainable):
         try:
             return self._epoch()
         except StorageError as fault:
-            return {"trial": self.spec["trial_id"], "storage": str(fault), "done": True}
+            return {"trial": self.spec.trial_id, "storage": str(fault), "done": True}
         except FaarRayError as fault:
-            return {"trial": self.spec["trial_id"], "error": str(fault), "done": True}
+            return {"trial": self.spec.trial_id, "error": str(fault), "done": True}
 
     def _epoch(self) -> dict[str, Any]:
         if self.epochs is None:
             self.epochs = self.start()
-        record = next(record for record in self.epochs if record.epoch >= self.known)
-        out: dict[str, Any] = {"trial": self.spec["trial_id"], "epoch": record.epoch, "metrics": dict(record.metrics)}
+        record = next(self.epochs)
+        out: dict[str, Any] = {"trial": self.spec.trial_id, "epoch": record.epoch, "metrics": dict(record.metrics)}
         if not math.isfinite(record.metrics.get("delta_m", 0.0)):
             return out | {"error": f"delta_m is {record.metrics['delta_m']} after epoch {record.epoch}", "done": True}
-        if record.epoch + 1 == self.until:  # it waits for others: its workers are free before anybody hears of it
+        if record.epoch + 1 == self.spec.pause_after:  # its workers are freed before anybody is told
             self.cleanup()
             return out | {"done": True}
         if record.epoch < self.last:
@@ -108,16 +102,6 @@ class TrialActor(tune.Trainable):
         except StopIteration as end:
             return dict(end.value)
         raise AssertionError(f"epoch {record.epoch} after the last")
-
-    def save_checkpoint(self, checkpoint_dir: str) -> None:
-        """For Tune's own pause and PBT: the trial's newest checkpoint. A retry needs none, the trial has its own."""
-        export_checkpoint(trial_paths(self.spec).folder, Path(checkpoint_dir))
-
-    def load_checkpoint(self, checkpoint: Any) -> None:
-        """Go on after the epochs of a checkpoint: the trial's own (resume) or another's (PBT)."""
-        self.cleanup()
-        config = TrialConfig.model_validate(self.spec["config"])
-        self.known = restore_or_adopt(Path(checkpoint), trial_paths(self.spec).folder, config)
 
 
 ROOT = logging.getLogger("faar_ray")

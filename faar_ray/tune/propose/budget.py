@@ -11,11 +11,11 @@ HOUR = 3600.0
 
 
 class BudgetTracker:
-    """Counts wall time, and while trials hold their machines GPU-hours and USD; amounts, for prices may change.
+    """Counts wall time, and the GPU-hours and USD of trials while they have their machines.
 
     Args:
         space: with budgets, GPUs and price of a trial.
-        before: what the journal says was spent, without the time that the search was down.
+        before: amounts that earlier drivers of this search spent.
         now: clock in seconds.
     """
 
@@ -24,10 +24,10 @@ class BudgetTracker:
         self._rates = hourly_rates(space)
         self._holders: set[str] = set()
         self._placed = math.inf
-        self._held_s, self._counted = 0.0, self._begun
+        self._trial_seconds, self._counted = 0.0, self._begun
 
     def acquire(self, trial_id: str) -> None:
-        """A trial holds its machines from now on."""
+        """A trial has its machines from now on."""
         self._count()
         self._holders.add(trial_id)
 
@@ -37,13 +37,13 @@ class BudgetTracker:
         self._holders.discard(trial_id)
 
     def set_placed(self, trials: int) -> None:
-        """From now on so many trials have the machines of their workers: of those that hold, others wait for theirs."""
+        """How many trials have the machines of their workers from now on; the others wait for theirs."""
         self._count()
         self._placed = trials
 
     def _count(self) -> None:
         now = self._now()
-        self._held_s += min(len(self._holders), self._placed) * (now - self._counted)
+        self._trial_seconds += min(len(self._holders), self._placed) * (now - self._counted)
         self._counted = now
 
     def elapsed(self) -> float:
@@ -51,14 +51,14 @@ class BudgetTracker:
         return self._before.get("elapsed_s", 0.0) + self._now() - self._begun
 
     def amounts(self) -> dict[str, float]:
-        """All that was spent so far, for the journal; what costs nothing is left out."""
+        """Amounts spent so far, for the journal; budgets without a rate are left out."""
         self._count()
-        hours = self._held_s / HOUR
+        hours = self._trial_seconds / HOUR
         spent = {name: round(self._before.get(name, 0.0) + hours * rate, 9) for name, rate in self._rates.items()}
         return {"elapsed_s": round(self.elapsed(), 1)} | spent
 
     def limit(self) -> str:
-        """Which budget is used up, in words; "" for none."""
+        """Which budget is used up, as a sentence; "" for none."""
         return next(self._limits(), "")
 
     def _limits(self) -> Iterator[str]:
@@ -72,10 +72,10 @@ class BudgetTracker:
 
 
 def hourly_rates(space: SearchSpace) -> dict[str, float]:
-    """What an hour of one trial takes of each budget; what is free or has no price is left out."""
-    need = space.resources
-    both = {"gpu_hours": need.workers * need.gpus_per_worker, "usd": need.usd_per_hour}
-    return {name: rate for name, rate in both.items() if rate}
+    """GPU-hours and USD of one trial's hour; one that is free or has no price is left out."""
+    resources = space.resources
+    rates = {"gpu_hours": resources.workers * resources.gpus_per_worker, "usd": resources.usd_per_hour}
+    return {name: rate for name, rate in rates.items() if rate}
 
 
 def format_duration(duration: float) -> str:

@@ -37,30 +37,30 @@ def distribution(parameter: Parameter) -> BaseDistribution:
 
 
 def draw(trial: optuna.Trial, parameters: Mapping[str, Parameter], base: Mapping[str, Any]) -> dict[str, Scalar]:
-    """Draw every parameter that is active, in the order in which they are decided; what the journal has stays."""
+    """Draw every active parameter, conditions first; values that are in the journal already stay."""
     sample: dict[str, Scalar] = {}
     if isinstance(trial.study.sampler, NSGAIISampler):
-        _ = trial.relative_params  # a point that is given whole has a generation, too
+        _ = trial.relative_params  # assigns a generation, also to a point that leaves nothing to sample
     for key in in_order(parameters):
         if not unmet_condition(parameters[key], base, sample):
-            held = _suggested(trial, optuna_name(key, parameters[key]), distribution(parameters[key]))
-            sample[key] = _outward(parameters[key], held)
+            value = _suggested(trial, optuna_name(key, parameters[key]), distribution(parameters[key]))
+            sample[key] = _outward(parameters[key], value)
     return {key: sample[key] for key in parameters if key in sample}
 
 
 def to_optuna(parameters: Mapping[str, Parameter], point: Mapping[str, Scalar]) -> dict[str, Any]:
-    """A point (dotted key -> x) as Optuna holds it."""
+    """A point (dotted key -> x) as values for Optuna."""
     return {optuna_name(key, parameters[key]): _inward(parameters[key], value) for key, value in point.items()}
 
 
-def from_optuna(parameters: Mapping[str, Parameter], held: Mapping[str, Any]) -> dict[str, Scalar]:
-    """What Optuna holds as a point (dotted key -> x), in the order of the space."""
+def from_optuna(parameters: Mapping[str, Parameter], values: Mapping[str, Any]) -> dict[str, Scalar]:
+    """Optuna's values as a point (dotted key -> x), in the order of the space."""
     names = {key: optuna_name(key, parameter) for key, parameter in parameters.items()}
-    return {key: _outward(parameters[key], held[name]) for key, name in names.items() if name in held}
+    return {key: _outward(parameters[key], values[name]) for key, name in names.items() if name in values}
 
 
 def _suggested(trial: optuna.Trial, name: str, dist: BaseDistribution) -> Any:
-    """Draw one parameter; what a killed driver had drawn stays, but uses up the same random numbers once more."""
+    """Draw one parameter. A value that a killed driver drew stays; its random numbers are drawn again and dropped."""
     if name in trial.distributions and not (
         trial._is_fixed_param(name, dist) or dist.single() or trial._is_relative_param(name, dist)
     ):
@@ -82,9 +82,9 @@ def _inward(parameter: Parameter, x: Scalar) -> Any:
     return x
 
 
-def _outward(parameter: Parameter, held: Any) -> Scalar:
+def _outward(parameter: Parameter, value: Any) -> Scalar:
     if parameter.scale == "log1m":
         low, high = parameter.bounds
-        return min(max(round(1 - float(held), DIGITS), float(low)), float(high))
-    value: Scalar = held
-    return value
+        return min(max(round(1 - float(value), DIGITS), float(low)), float(high))
+    scalar: Scalar = value
+    return scalar

@@ -36,12 +36,12 @@ class PopulationState:
 
     def boundary(self) -> int | None:
         """Finished epochs after which a trial waits now; None where it trains to its end."""
-        own = journal.own(self.study)
-        if not self._boundaries or len(own) >= self.space.budget.trials:
+        trials = journal.own(self.study)
+        if not self._boundaries or len(trials) >= self.space.budget.trials:
             return None
 
         decided = {at for at, _ in self._decisions()}
-        running = (len(TrialRecord(trial).epochs) for trial in own if trial.state == TrialState.RUNNING)
+        running = (len(TrialRecord(trial).epochs) for trial in trials if trial.state == TrialState.RUNNING)
         most_epochs = max(running, default=0)
         return next((at for at in self._boundaries if at >= most_epochs and at not in decided), None)
 
@@ -89,23 +89,23 @@ class PopulationState:
                 yield number, dataclasses.replace(record.waiting, state="PRUNED", reason=reason)
 
     def _all_wait(self, boundary: int) -> bool:
-        own = journal.own(self.study)
-        live = [trial for trial in own if not trial.state.is_finished()]
-        complete = len(own) >= self.space.scheduler.population and bool(live)
+        trials = journal.own(self.study)
+        live = [trial for trial in trials if not trial.state.is_finished()]
+        complete = len(trials) >= self.space.scheduler.population and bool(live)
         return complete and all(_waits(trial, boundary) for trial in live)
 
     def _chosen(self) -> list[Exploit]:
-        own, scheduler = journal.own(self.study), self.space.scheduler
-        params = {trial.number: from_optuna(self.space.parameters, trial.params) for trial in own}
+        trials, scheduler = journal.own(self.study), self.space.scheduler
+        params = {trial.number: from_optuna(self.space.parameters, trial.params) for trial in trials}
         sign = 1 if self.space.goal(scheduler.metric) == "maximize" else -1
         return choose_exploits(
-            {trial.number: sign * self._metric(trial) for trial in own if not trial.state.is_finished()},
+            {trial.number: sign * self._metric(trial) for trial in trials if not trial.state.is_finished()},
             params,
             self.space.parameters,
             quantile=scheduler.quantile,
             seed=self.space.search.seed,
             first_child=len(journal.trials(self.study)),
-            max_children=self.space.budget.trials - len(own),
+            max_children=self.space.budget.trials - len(trials),
             used=list(params.values()),
         )
 

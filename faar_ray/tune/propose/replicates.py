@@ -1,4 +1,4 @@
-"""Which configurations lead and deserve more seeds. Pure functions."""
+"""Which configurations lead and are run again on more seeds. Pure functions."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def leading(finished: Sequence[TrialResult], objectives: Sequence[Objective], to
     losses = np.array(rows, dtype=np.float64).reshape(len(rows), len(objectives))
     chosen: list[int] = []
     for layer in nondominated_layers(losses):
-        room = top - len(chosen)
-        chosen += layer if len(layer) <= room else _spread(losses, layer, room)
+        missing = top - len(chosen)
+        chosen += layer if len(layer) <= missing else _spread(losses, layer, missing)
     return [finished[index] for index in chosen]
 
 
@@ -35,14 +35,14 @@ def _losses(result: TrialResult, objectives: Sequence[Objective]) -> list[float]
     return [math.inf if math.isnan(value) else value for value in signed]
 
 
-def _spread(losses: Points, layer: list[int], room: int) -> list[int]:
-    """`room` members of a layer: its best in the first objective, then always the farthest from those chosen."""
-    if room <= 0:
+def _spread(losses: Points, layer: list[int], size: int) -> list[int]:
+    """`size` members of a layer: its best in the first objective, then always the farthest from those chosen."""
+    if size <= 0:
         return []
     width = np.ptp(losses[layer], axis=0)
     scaled = losses / np.where((width > 0) & np.isfinite(width), width, 1.0)
     chosen = [layer[0]]
-    while len(chosen) < room:
+    while len(chosen) < size:
         rest = [index for index in layer if index not in chosen]
         chosen.append(max(rest, key=lambda i: min(float(np.abs(scaled[i] - scaled[j]).sum()) for j in chosen)))
     return chosen

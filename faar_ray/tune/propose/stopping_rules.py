@@ -1,5 +1,7 @@
-"""Rules of early stopping, stopping form: a trial is judged when it has finished an epoch, by what is known then, and
-what is stopped is not taken up again. Nothing is remembered but the journalled values, so a resumed search judges so.
+"""Rules of early stopping: after each epoch a trial is compared with those that came as far before it.
+
+A stopped trial is never resumed. The comparison is asynchronous: which trials are stopped depends on which came first.
+The only state is the metrics in the journal, so a resumed search decides as an undisturbed one would.
 """
 
 from __future__ import annotations
@@ -23,48 +25,48 @@ Values = Sequence[float]
 
 
 def rungs(min_epochs: int, reduction: int, epochs: int) -> tuple[int, ...]:
-    """Numbers of finished epochs at which a trial is judged: `min_epochs * reduction^k` below `epochs`."""
-    out: list[int] = []
+    """Numbers of finished epochs at which trials are compared: `min_epochs * reduction^k` below `epochs`."""
+    numbers: list[int] = []
     rung = min_epochs
     while rung < epochs:
-        out.append(rung)
+        numbers.append(rung)
         rung *= reduction
-    return tuple(out)
+    return tuple(numbers)
 
 
 def survives(value: float, others: Sequence[float], reduction: int) -> bool:
     """Whether a trial is among the best 1/`reduction` of those that came to its rung so far, itself included.
 
     Args:
-        value: its metric there, larger is better; NaN never goes on.
-        others: of the trials that were there before.
-        reduction: with fewer than this many at the rung nobody can be told apart, and the trial goes on.
+        value: its metric at the rung, larger is better; NaN never goes on.
+        others: those of the trials that came there before.
+        reduction: with fewer trials than this at the rung, the trial goes on.
     """
     if math.isnan(value):
         return False
-    there = sorted((*others, value), reverse=True)
-    keep = math.ceil(len(there) / reduction)
-    return len(there) < reduction or value >= there[keep - 1]
+    ranked = sorted((*others, value), reverse=True)
+    survivors = math.ceil(len(ranked) / reduction)
+    return len(ranked) < reduction or value >= ranked[survivors - 1]
 
 
 def survives_by_front(values: Values, others: Sequence[Values], reduction: int) -> bool:
-    """The same by several metrics: layers of non-domination, and in a layer first those with more room around them.
+    """The same by several metrics: by layer of non-domination, and within a layer by crowding distance.
 
-    Nobody has more room than the best in a metric: the ends of the front always go on, its cheap one too.
+    The best trial in each metric has infinite crowding distance, so both ends of the front always go on.
     """
     if not is_comparable(values):
         return False
-    there = np.array([values, *others], dtype=np.float64)
-    return len(there) < reduction or domination_rank(-there, 0) < math.ceil(len(there) / reduction)
+    points = np.array([values, *others], dtype=np.float64)
+    return len(points) < reduction or domination_rank(-points, 0) < math.ceil(len(points) / reduction)
 
 
 def is_comparable(values: Values) -> bool:
-    """Whether a trial can be told better or worse by these."""
+    """Whether trials can be ranked by these values."""
     return not math.isnan(values[0]) if len(values) == 1 else all(map(math.isfinite, values))
 
 
 class StoppingRule:
-    """Stops nobody; the others build on its memory of who reached which epoch with what.
+    """Stops no trial (`type: none`); the other rules add to it, over the metrics that it records.
 
     Args:
         config: the section of the search space.
@@ -79,16 +81,16 @@ class StoppingRule:
         self._at: dict[int, dict[int, Values]] = {}
 
     def select_metrics(self, metrics: Mapping[str, float]) -> list[float]:
-        """Those of an epoch's metrics that the rule looks at; NaN where one is missing."""
+        """The metrics of an epoch that the rule compares; NaN where one is missing."""
         return [metrics.get(name, math.nan) for name in self.goals]
 
     def record(self, number: int, finished: int, values: Values) -> None:
-        """Remember what a trial (by number) had after `finished` epochs; a replayed epoch changes nothing."""
+        """Record a trial's values, by its number, after `finished` epochs; recording an epoch again changes nothing."""
         signed = [sign * value for sign, value in zip(self._signs, values, strict=True)]
         self._at.setdefault(finished, {}).setdefault(number, signed)
 
     def stop_reason(self, number: int, finished: int, epochs: int) -> str:
-        """ "" to go on, else why the trial is stopped; its own values must have been recorded.
+        """Why the trial is stopped, "" where it goes on; its own values must have been recorded.
 
         Args:
             number: of the trial.
@@ -98,7 +100,7 @@ class StoppingRule:
         return ""
 
     def _others(self, number: int, finished: int) -> dict[int, Values]:
-        """What the trials beside this one had there, where it can be compared."""
+        """The comparable values of the other trials after as many epochs."""
         return {
             other: values for other, values in self._at[finished].items() if other != number and is_comparable(values)
         }
@@ -108,34 +110,35 @@ class StoppingRule:
 
 
 class SuccessiveHalving(StoppingRule):
-    """asha (Li et al. 2020): at each rung the best 1/`reduction` of those that came so far go on.
+    """asha (Li et al. 2020): at each rung a trial goes on if it is among the best 1/`reduction` that came so far.
 
     With `metric: front` "best" is by non-domination over all objectives, as each was at that rung (Schmucker et al.
-    2021, with the room around a trial to break ties).
+    2021, ties broken by crowding distance).
     """
 
     def stop_reason(self, number: int, finished: int, epochs: int) -> str:
-        """See `Rule`."""
+        """See `StoppingRule`."""
         if finished not in rungs(self._first_rung(number), self.config.reduction, epochs):
             return ""
         values, others = self._at[finished][number], list(self._others(number, finished).values())
-        said, reduction = f"{self._format_values(values)} after {finished} epochs", self.config.reduction
+        result, reduction = f"{self._format_values(values)} after {finished} epochs", self.config.reduction
         first = self._first_rung(number)
         trials = sum(1 for other in self._at[finished] if self._first_rung(other) == first)
         if len(values) > 1:
-            lost = "" if survives_by_front(values, others, reduction) else "too far behind the front or crowded there"
-            return lost and f"{said}, {lost}, of {trials} trials"
+            if survives_by_front(values, others, reduction):
+                return ""
+            return f"{result}, too far behind the front or crowded there, of {trials} trials"
         if survives(values[0], [other[0] for other in others], reduction):
             return ""
         best = self._signs[0] * max((other[0] for other in others), default=math.nan)
-        return f"{said}, best there {best:.4g} of {trials} trials"
+        return f"{result}, best there {best:.4g} of {trials} trials"
 
     def _first_rung(self, number: int) -> int:
         return self.config.min_epochs
 
 
 class Hyperband(SuccessiveHalving):
-    """Several ashas side by side (Li et al. 2018), the first rung of each `reduction` times later than the last one's.
+    """Several brackets of asha (Li et al. 2018); the first rung of each is `reduction` times later than the one before.
 
     A trial's bracket is drawn from the search's seed and the trial's number, early brackets more often: as in the
     paper's count of configurations, whose brackets cost about the same. The last may have no rung at all.
@@ -162,7 +165,7 @@ class MedianStopping(StoppingRule):
     """Vizier's (Golovin et al. 2017): a trial's best so far against the median of the others' running means."""
 
     def stop_reason(self, number: int, finished: int, epochs: int) -> str:
-        """See `Rule`."""
+        """See `StoppingRule`."""
         others = self._others(number, finished)
         if not self.config.min_epochs <= finished < epochs or len(others) < self.config.min_trials:
             return ""
@@ -184,7 +187,7 @@ STOPPING_RULES: dict[str, type[StoppingRule]] = {
     "hyperband": Hyperband,
     "median": MedianStopping,
     "none": StoppingRule,
-    "pbt": StoppingRule,  # see `generations`
+    "pbt": StoppingRule,  # see `population`
 }
 
 

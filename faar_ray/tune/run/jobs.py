@@ -1,4 +1,4 @@
-"""A job: one (config, seed) that Ray is to train, and what is known of it while it runs."""
+"""A job: one (config, seed) that Ray trains, and its state while it runs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from faar_ray.config.run_sections import Resources
 from faar_ray.config.trial import TrialConfig
 from faar_ray.records import Role, TrialResult
 from faar_ray.storage.run_location import RunLocation
-from faar_ray.train.spec import spec_of
+from faar_ray.train.trial_spec import TrialSpec
 from faar_ray.tune.space.space import SearchSpace
 
 SHARDS = "data"
@@ -33,15 +33,21 @@ class Job:
     cached: bool = False
     """A reference that an earlier search trained."""
     pause_after: int | None = None
-    """Finished epochs after which it waits for others, without a machine; None: it goes to its end."""
+    """Finished epochs after which it waits for its population, without a machine; None where it never waits."""
     parent: str = ""
     """Trial whose checkpoint it goes on from, "" for none."""
     inherited: int = 0
     """Epochs of that checkpoint."""
 
     @property
+    def title(self) -> str:
+        """Its id and what its config sets."""
+        values = format_params(self.params.items())
+        return f"{self.trial_id}: {values}" if values else self.trial_id
+
+    @property
     def may_stop_early(self) -> bool:
-        """Whether it is compared at the rungs: what the search explores is; all else runs to its end."""
+        """Whether early stopping applies: not to replicates, controls and references."""
         return self.role == "trial" and not self.replicate
 
 
@@ -51,7 +57,7 @@ def trial_name(number: int, seed: int) -> str:
 
 
 def shards_uri(place: RunLocation) -> str:
-    """Where a run in object storage puts the shards for its machines: beside the runs, so that all share them."""
+    """Where a run in object storage puts the data shards: beside the runs, which share them. "" for a local run."""
     return f"{place.uri.rpartition('/')[0]}/{SHARDS}" if place.uri else ""
 
 
@@ -64,26 +70,31 @@ class RunContext:
     resources: Resources
     keep_checkpoints: int
 
-    def spec(self, job: Job, val: Mapping[str, float], test: Mapping[str, float]) -> dict[str, Any]:
-        """What the actor gets: plain JSON values, so that any runtime can stand in the same place.
+    def spec(self, job: Job, val: Mapping[str, float], test: Mapping[str, float]) -> TrialSpec:
+        """What the actor trains.
 
         Args:
             job: the trial.
             val: single-task references on val, task -> metric; empty for a reference itself.
             test: the same on test.
         """
-        part = {"until": job.pause_after, "parent": job.parent, "inherited": job.inherited}
-        part["witness"] = "" if self.place.uri else str(self.place.path / "space.yaml")
-        return part | spec_of(
+        return TrialSpec(
             job.trial_id,
             job.config,
             self.place,
-            self.resources,
-            keep_checkpoints=self.keep_checkpoints,
             references=val,
             test_references=test,
             test=True,
-            data=shards_uri(self.place),
+            workers=self.resources.workers,
+            threads=self.resources.cpus_per_worker,
+            gpus_per_worker=self.resources.gpus_per_worker,
+            keep_checkpoints=self.keep_checkpoints,
+            shards_uri=shards_uri(self.place),
+            pause_after=job.pause_after,
+            parent=job.parent,
+            inherited_epochs=job.inherited,
+            title=job.title,
+            sentinel_file="" if self.place.uri else str(self.place.path / "space.yaml"),
         )
 
 
@@ -93,26 +104,26 @@ class Running:
 
     job: Job
     started: float
-    """time.monotonic() at the hand-over."""
+    """Clock when it was handed to Ray, in seconds."""
     seconds_before: float = 0.0
     """Of epochs that were trained before the driver was killed."""
     epochs: int = 0
     """Epochs known to be finished (replays included once)."""
     notified_epochs: int = 0
-    """Epochs of which the watchers have heard before."""
+    """Epochs that the watchers were notified of before."""
     metrics: dict[str, float] = field(default_factory=dict)
     """Of the last epoch."""
     test: dict[str, float] = field(default_factory=dict)
     """Of the test split, once the trial is complete."""
     journalled_epochs: int = 0
-    """Epochs that the journal held when the job was handed out: their verdicts were given before."""
+    """Epochs in the journal when the job was handed out: whether to stop after them was decided before."""
     stop_reason: str = ""
-    """Set by the scheduler's verdict or by a limit."""
+    """Set by the stopping rule or by a limit."""
     error: str = ""
 
     @property
     def waits(self) -> bool:
-        """Whether it has come to where it waits for others."""
+        """Whether it now waits for its population."""
         return self.epochs == self.job.pause_after and not (self.stop_reason or self.error)
 
 
@@ -131,7 +142,7 @@ def reference_job(space: SearchSpace, task: str) -> Job:
 
 
 def control_jobs(space: SearchSpace) -> list[Job]:
-    """The user's configs beside the search."""
+    """The jobs of `controls`, the user's configs beside the search."""
     configs = [space.trial_config(control) for control in space.controls]
     return [
         Job(f"c{index:02d}-s{config.seed}", "control", config, control)

@@ -42,9 +42,9 @@ class References:
         self._cached: list[tuple[Job, TrialResult]] = []
         self._jobs: list[Job] = []
         if space.references == "auto":
-            own = {result.trial_id: result for result in finished if result.state == "COMPLETE"}
+            done = {result.trial_id: result for result in finished if result.state == "COMPLETE"}
             for task in space.trial_config({}).data.tasks:
-                self._look_up(reference_job(space, task), own)
+                self._look_up(reference_job(space, task), done)
         else:
             self.val, self.test = dict(space.references), dict(space.references)
 
@@ -57,7 +57,7 @@ class References:
         return list(self._cached)
 
     def keep(self, job: Job, result: TrialResult, test: Mapping[str, float]) -> None:
-        """Take a reference that was trained; a cache that cannot be written is no reason to fail."""
+        """Use a reference that was trained, and cache it; a cache that cannot be written is ignored."""
         result = dataclasses.replace(result, metrics={**result.metrics, **test})
         self._take(job, result)
         row = {**dataclasses.asdict(result), "run_id": ""}
@@ -67,14 +67,14 @@ class References:
         except OSError:
             return
 
-    def _look_up(self, job: Job, own: dict[str, TrialResult]) -> None:
-        found = own.get(job.trial_id)
-        if found is None and (found := self._read(job)) is not None:
-            self._cached.append((dataclasses.replace(job, cached=True), found))
-        if found is None:
+    def _look_up(self, job: Job, finished: dict[str, TrialResult]) -> None:
+        result = finished.get(job.trial_id)
+        if result is None and (result := self._read(job)) is not None:
+            self._cached.append((dataclasses.replace(job, cached=True), result))
+        if result is None:
             self._jobs.append(job)
         else:
-            self._take(job, found)
+            self._take(job, result)
 
     def _take(self, job: Job, result: TrialResult) -> None:
         task = job.config.data.tasks[0]

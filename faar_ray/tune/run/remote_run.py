@@ -16,7 +16,7 @@ from faar_ray.records import TrialResult
 from faar_ray.storage.lease import REFRESH_S, Lease
 from faar_ray.storage.object_store import ATTEMPTS_AT_START, Remote
 from faar_ray.storage.remote_copy import Mirror
-from faar_ray.storage.run_location import SINE_TRACE, RunLocation, download_run
+from faar_ray.storage.run_location import RunLocation, TrialPaths, download_run
 from faar_ray.tune.run.jobs import SHARDS, Job
 
 OWN = ("space.yaml", "run.json", "study.log", "results.parquet", "report")
@@ -48,8 +48,9 @@ class RemoteRun:
 
     def ended(self, job: Job, result: TrialResult) -> None:
         """The journal has another result; what MLflow is to get of the trial may be another machine's."""
-        files = (f"trials/{job.trial_id}/{name}" for name in ("adapter.safetensors", SINE_TRACE))
-        self.mirror.pull(f"rank_trace/{job.trial_id}.parquet", *files)
+        trial = TrialPaths(self.mirror.folder, job.trial_id)
+        files = (trial.trace, trial.epochs, trial.adapter, trial.sines, trial.rank_picture, trial.sine_picture)
+        self.mirror.pull(*(path.relative_to(trial.run).as_posix() for path in files))
         self._note()
 
     def gather(self) -> None:

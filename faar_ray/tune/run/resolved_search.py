@@ -1,4 +1,4 @@
-"""What a command of `faar_ray.tune` knows before anything starts, read once: space, cluster file, capacity, location."""
+"""What a command of `faar_ray.tune` reads before anything starts: space, cluster file, capacity, location."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The folder of a run: `<storage.path>/<name>/` with `space.yaml`, `run.json`, `study.log`, `trials/`, `rank_trace/`.
 
-One driver at a time holds it, by a lock that the system takes back when the driver dies.
+One driver at a time uses it, by a lock that the operating system releases when the driver dies.
 """
 
 from __future__ import annotations
@@ -20,19 +20,17 @@ from pydantic import ValidationError
 from faar_ray.errors import ConfigError, DataError
 from faar_ray.records import TrialResult
 from faar_ray.storage.atomic import atomic_write, atomic_write_or_storage_error, check_writable, clear_leftovers
-from faar_ray.storage.run_location import RunLocation, TrialPaths, location_of
-from faar_ray.tracking.files.rank_trace import read_rank_trace
-from faar_ray.tracking.files.trial_files import write_trace
-from faar_ray.train.checkpoint import last_good_checkpoint, records_from_plain
+from faar_ray.storage.run_location import RunLocation, location_of
+from faar_ray.tracking.files.finish import repair_trial_files, trace_fault
 from faar_ray.tune.space.space import SearchSpace
 
 MAY_CHANGE = ("budget", "resources", "failure")
-"""Sections that a resumed search may change: they say how much and where, never what a trial is."""
+"""Sections that a resumed search may change: no trial's config depends on them."""
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """Paths of one run; `lock` stays open as long as the run is held."""
+    """Paths of one run; `lock` stays open while this driver uses the run."""
 
     path: Path
     lock: TextIOWrapper
@@ -54,11 +52,11 @@ class RunFolder:
 
     @property
     def ray(self) -> Path:
-        """Ray's own bookkeeping; nobody needs it afterwards."""
+        """Ray's own files, deleted at the end."""
         return self.path / ".ray"
 
     def close(self) -> None:
-        """Let go of the run."""
+        """Release the run."""
         shutil.rmtree(self.ray, ignore_errors=True)
         self.lock.close()
 
@@ -69,10 +67,10 @@ def run_location_of(space: SearchSpace, name: str) -> RunLocation:
 
 
 def check_resumable(path: Path, space: SearchSpace, *, resume: bool) -> None:
-    """Refuse before anything is touched: a name in use without `--resume`, or one to resume that does not fit.
+    """Refuse a name in use without `--resume`, or a run to resume whose search space differs; nothing is changed.
 
     Raises:
-        ConfigError: saying which.
+        ConfigError: naming which.
     """
     if resume:
         if not (path / "space.yaml").is_file():
@@ -89,10 +87,10 @@ def lock_run(path: Path, space: SearchSpace, *, emptied: bool = False) -> RunFol
     Args:
         path: the folder.
         space: what is searched.
-        emptied: take away what is there, of a working copy that another run of this name left.
+        emptied: delete what is in the folder, the local copy of another run of this name.
 
     Raises:
-        ConfigError: another driver holds it, or it cannot be written.
+        ConfigError: another driver uses it, or it cannot be written.
     """
     try:
         check_writable(path)
@@ -137,7 +135,7 @@ def write_run(folder: RunFolder, facts: Mapping[str, Any]) -> None:
 
 
 def read_run(folder: RunFolder) -> dict[str, Any]:
-    """`run.json`, or nothing where a killed driver had not written it yet."""
+    """`run.json`; empty where a killed driver had not written it yet."""
     try:
         facts: dict[str, Any] = json.loads((folder.path / "run.json").read_text())
         return facts
@@ -157,7 +155,11 @@ def as_yaml(space: SearchSpace) -> str:
 
 
 def stored_space(path: Path) -> dict[str, Any]:
-    """The space that a run was started with."""
+    """The space that a run was started with, as plain values.
+
+    Raises:
+        DataError: it is not readable.
+    """
     try:
         stored = yaml.safe_load((path / "space.yaml").read_text())
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as fault:
@@ -168,7 +170,7 @@ def stored_space(path: Path) -> dict[str, Any]:
 
 
 def with_defaults(stored: dict[str, Any]) -> dict[str, Any]:
-    """A stored space with the keys that did not exist yet when it was written."""
+    """A stored space with the defaults of keys that are newer than the run."""
     try:
         return resolved(SearchSpace.model_validate(stored))
     except ValidationError:
@@ -176,7 +178,7 @@ def with_defaults(stored: dict[str, Any]) -> dict[str, Any]:
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
-    """What of a space changed that must not, one sentence each."""
+    """Changes of a space that a resumed search must not have, one sentence each."""
     before, after = dict(_flat(old)), dict(_flat(new))
     for key in [*before, *(key for key in after if key not in before)]:
         if key.split(".")[0] not in MAY_CHANGE and before.get(key) != after.get(key):
@@ -192,36 +194,21 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]
             yield f"{prefix}{key}", value
 
 
-def repair_traces(place: RunLocation, results: Sequence[TrialResult], say: Callable[[str], None]) -> None:
-    """Make the traces of all trials readable, as far as there are checkpoints to make them from.
+def repair_traces(place: RunLocation, results: Sequence[TrialResult], notify: Callable[[str], None]) -> None:
+    """Complete the files of trials that have ended, from their records: a killed process could not do it.
 
     Args:
         place: of the run.
-        results: trials that have ended; the others write theirs when they go on.
-        say: is told what was wrong.
+        results: trials that have ended; the others complete their files when they end.
+        notify: receives what was damaged.
     """
     for result in results:
         trial = place.trial(result.trial_id)
-        trace = trial.trace
+        fault, is_damaged = trace_fault(trial), trial.trace.exists()
         try:
-            read_rank_trace(trace)
-        except DataError as fault:
-            damaged = trace.exists()
-            if _repaired(trial):
-                say(f"{fault}; it was written again from the trial's checkpoint")
-            elif damaged:
-                say(f"{fault}; there is no checkpoint to write it again from")
-                trace.rename(trace.with_suffix(".damaged"))
-
-
-def _repaired(trial: TrialPaths) -> bool:
-    trial.remote_copy.pull()
-    try:
-        state = last_good_checkpoint(trial.folder)
-    except DataError:
-        return False
-    if state is None:
-        return False
-    write_trace(trial.trace, trial.trial_id, records_from_plain(state["records"]))
-    trial.remote_copy.push()
-    return True
+            if repair_trial_files(trial) and fault is not None and is_damaged:
+                notify(f"{fault}; it was written again from the trial's records")
+        except DataError as error:
+            notify(f"{fault or error}; there are no records to write it again from")
+            if fault is not None and is_damaged:
+                trial.trace.rename(trial.trace.with_suffix(".damaged"))

@@ -1,4 +1,4 @@
-"""What a dry run says of a cluster: its nodes, how many trials fit, what an hour costs."""
+"""What a dry run prints about a cluster: its nodes, how many trials fit, what an hour costs."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from faar_ray.cluster.prices import dearest_share, idle_price, price_of, top_pri
 from faar_ray.cluster.ray_cluster import Machine
 from faar_ray.tune.space.space import SearchSpace
 
-TOLD = (TYPE, MARKET, PRICE, "ray.io/node-id")
-"""Labels that have a column of their own, or say nothing to people."""
+HIDDEN_LABELS = (TYPE, MARKET, PRICE, "ray.io/node-id")
+"""Labels with a column of their own, or without a meaning for people."""
 
 UNKNOWN = f"not known, a node has no label {PRICE}"
 
@@ -39,7 +39,7 @@ class ClusterPlan:
 
     @property
     def types(self) -> tuple[NodeType, ...]:
-        """As the file has them; none for hosts that tell what they have only when Ray runs on them."""
+        """As the file has them; none for hosts whose resources are known only when Ray runs on them."""
         return self.cluster.types if self.cluster else ()
 
     def capacity(self) -> Capacity | None:
@@ -109,8 +109,8 @@ class ClusterPlan:
 
     def _labels(self, kind: NodeType) -> str:
         ours = [machine.labels for machine in self.machines or () if self._kind(machine) == kind]
-        said = {f"{key}={value}" for labels in ours for key, value in labels.items() if key not in TOLD}
-        return " ".join(sorted(said))
+        texts = {f"{key}={value}" for labels in ours for key, value in labels.items() if key not in HIDDEN_LABELS}
+        return " ".join(sorted(texts))
 
     def _lines(self) -> Iterator[str]:
         if self.cluster and self.types:

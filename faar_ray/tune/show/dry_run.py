@@ -97,8 +97,8 @@ def population_bound(scheduler: SchedulerConfig, trials: int, epochs: int) -> st
     members, times = scheduler.population, boundaries(scheduler, epochs)
     copies = min(trials - members, len(times) * quantile_size(members, scheduler.quantile))
     where = ", ".join(map(str, times[:4])) + ", ..." * (len(times) > 4)
-    said = f"{members} members and at most {copies} copies, which train what is left after {where} epochs"
-    return f"bound: {members} places x {epochs} epochs = {members * epochs} epochs ({said})"
+    text = f"{members} members and at most {copies} copies, which train what is left after {where} epochs"
+    return f"bound: {members} places x {epochs} epochs = {members * epochs} epochs ({text})"
 
 
 def limits_of(space: SearchSpace, capacity: Capacity | None, top_price: float | None) -> Iterator[str]:

@@ -1,49 +1,62 @@
-"""MLflow's only writer: a thread that works off what the search reports, so that no slow database stops a trial.
+"""The watcher that writes a search to MLflow, in a thread of its own, so that no slow database delays a trial.
 
-The run's folder is the truth and MLflow a view of it: while MLflow is away writes wait, in order; a trial's run is
-closed only after everything that its folder holds is in it; what is missing at the search's end, `--resume` completes.
+The run's folder is the truth and MLflow a view of it. What is missing at the search's end, `--resume` completes.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import threading
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
 
 from faar_ray.records import State, TrialResult
 from faar_ray.storage.run_location import TrialPaths
-from faar_ray.tracking.mlflow.mlflow_faults import is_away, needed, reason_of
-from faar_ray.tracking.mlflow.trial_run import Ending, endings
-from faar_ray.tracking.mlflow.write_queue import Outbox
-from faar_ray.tracking.mlflow.writer import Tracker
-from faar_ray.tune.run.jobs import Job, format_params
+from faar_ray.tracking.files.finish import finish_trial_files
+from faar_ray.tracking.mlflow.store import config_error_on_failure
+from faar_ray.tracking.mlflow.sync_thread import INTERRUPT_TIMEOUT_S, Notify, Rejections, SyncThread, shutdown_timeout
+from faar_ray.tracking.mlflow.trial_run import Ending, TrialRun, artifact_paths
+from faar_ray.tracking.mlflow.writer import Child, SearchStatus, Tracker
+from faar_ray.tune.run.jobs import Job
 
-Note = Callable[[str], None]
-PATIENCE, HASTE = 120.0, 10.0  # seconds to wait for MLflow at the end of a search, and after Ctrl-C
-MOST_WAITING = 10_000  # writes; epochs beyond are taken from the disk when their trial's run is closed
+MAX_WAITING = 10_000
+"""Updates in memory; epochs beyond are read from the disk when their trial's run is closed."""
 
 
-class Pen:
-    """A watcher of the search_state that writes to MLflow.
+class MLflowWatcher:
+    """Holds what MLflow should show of a search; its thread writes the difference.
 
     Args:
         open_tracker: opens MLflow with the search's parent run; called in the thread, at once.
         folder: of the run.
-        note: is told when MLflow goes away, when it is back, and what was completed.
+        notify: called when MLflow becomes unavailable, when it is available again, and with what was completed.
+        timeout: seconds to wait for MLflow at the end; by default of the environment, see `shutdown_timeout`.
+
+    Raises:
+        ConfigError: the environment's timeout is no number.
     """
 
-    def __init__(self, open_tracker: Callable[[], Tracker], folder: Path, note: Note) -> None:
-        self.folder, self.note = folder, note
-        self.runs: dict[str, str] = {}
-        """trial id -> run id, once written."""
+    def __init__(
+        self, open_tracker: Callable[[], Tracker], folder: Path, notify: Notify, timeout: float | None = None
+    ) -> None:
+        self.folder, self.notify = folder, notify
+        self._timeout = shutdown_timeout() if timeout is None else timeout
+        self._run_ids: dict[str, str] = {}
+        self._trials: dict[str, TrialRun] = {}
+        """Those of which something is to be written."""
+        self._to_check: dict[str, tuple[Job, TrialResult]] = {}
+        """Trials that ended under an earlier driver, until MLflow's runs of them were looked at."""
+        self._completed: list[str] = []
+        self._test_metrics: dict[str, Mapping[str, float]] = {}
+        self._ending: tuple[SearchStatus, Path | None, tuple[State, str] | None] | None = None
+        self._is_over = False
+
         self._open, self._opened = open_tracker, threading.Event()
         self._tracker: Tracker | None = None
-        self._fault: BaseException | None = None
-        self._outbox = Outbox("MLflow", is_away, reason_of, note)
-        self._outbox.put(self._begin)
+        self._children: Mapping[str, Child] = {}
+        self._error: BaseException | None = None
+        self._thread = SyncThread(self._sync, self.waiting, notify)
+        self._thread.changed()
 
     @property
     def tracker(self) -> Tracker:
@@ -53,114 +66,158 @@ class Pen:
             ConfigError: MLflow cannot be used.
         """
         self._opened.wait()
-        if self._fault is not None:
-            raise self._fault
+        if self._error is not None:
+            raise self._error
         assert self._tracker is not None
         return self._tracker
 
-    def backlog(self) -> int:
-        """Writes that wait because MLflow is away; 0 while it is not."""
-        return self._outbox.waiting if self._outbox.away else 0
-
     def waiting(self) -> int:
-        """Writes that are still to be made."""
-        return self._outbox.waiting
+        """Updates that MLflow lacks: runs to open, epochs, runs to close, test metrics."""
+        if self._error is not None:
+            return 0
+        trials = sum(trial.pending() for trial in list(self._trials.values()))
+        return trials + len(self._to_check) + len(self._test_metrics) + (self._ending is not None)
 
-    def started(self, job: Job) -> None:
-        """Open the trial's run, or go on with it."""
-        self._outbox.put(lambda: self._start(job))
-
-    def epoch(self, job: Job, epoch: int, metrics: Mapping[str, float]) -> None:
-        """Log an epoch in one batch; one that is there already is skipped."""
-        if self._outbox.waiting < MOST_WAITING:
-            at, values = time.time(), dict(metrics)
-            self._outbox.put(lambda: self.tracker.log_epoch(self.runs[job.trial_id], epoch, values, at))
-
-    def ended(self, job: Job, result: TrialResult) -> None:
-        """Log what is missing, the traces and their pictures, and close the run."""
-        self._outbox.put(lambda: self._finish(job, result))
-
-    def tested(self, trial_id: str, metrics: Mapping[str, float]) -> None:
-        """Log what the test split gave."""
-        self._outbox.put(lambda: self.tracker.log_final(self.runs[trial_id], metrics))
-
-    def reconcile(self, ended: Sequence[tuple[Job, TrialResult]]) -> None:
-        """Complete from the disk, and tell, what a driver before had not written of trials that had ended."""
-        if ended:
-            self._outbox.put(lambda: self._reconcile(ended))
+    def backlog(self) -> int:
+        """Updates that wait because MLflow is unavailable; 0 while it is available."""
+        return self.waiting() if self._thread.unavailable else 0
 
     def run_id(self, trial_id: str) -> str:
         """MLflow run of a trial, "" while it is not known."""
-        return self.runs.get(trial_id, "")
+        return self._run_ids.get(trial_id, "")
 
-    def close_running(self, state: State, reason: str) -> None:
-        """Close runs that are still open."""
-        self._outbox.put(lambda: _nothing(self.tracker.close_running(self.tracker.parent, state, reason)))
+    def started(self, job: Job) -> None:
+        """A job was handed to Ray: its run is opened, or continued."""
+        self._trials[job.trial_id] = self._trial_run(job)
+        self._thread.changed()
 
-    def settle(self) -> None:
-        """Wait until all is written, or MLflow is known to be away."""
-        self._outbox.settle()
+    def epoch(self, job: Job, epoch: int, metrics: Mapping[str, float]) -> None:
+        """A job finished an epoch."""
+        if self.waiting() < MAX_WAITING:
+            self._trials[job.trial_id].add_epoch(epoch, metrics)
+        self._thread.changed()
 
-    def end_search(
-        self, state: Literal["FINISHED", "FAILED", "KILLED"], report: Path | None = None, patience: float = PATIENCE
-    ) -> int:
-        """Close the parent run, write the rest and stop; how many writes could not be made.
+    def ended(self, job: Job, result: TrialResult) -> None:
+        """A job ended: its run gets what is missing and is closed."""
+        self._trials[job.trial_id].ending = Ending.of(result)
+        self._thread.changed()
+
+    def reconcile(self, ended: Sequence[tuple[Job, TrialResult]]) -> None:
+        """Complete from the disk, with a notice, what an earlier driver did not write of trials that had ended."""
+        self._to_check |= {job.trial_id: (job, result) for job, result in ended}
+        self._thread.changed()
+
+    def flush(self, test_metrics: Mapping[str, Mapping[str, float]]) -> None:
+        """All trials have ended: finish the files of killed ones, log all, and wait unless MLflow is unavailable.
 
         Args:
-            state: how the search ended.
-            report: folder that is logged.
-            patience: seconds to wait for MLflow while it is away.
+            test_metrics: of the test split, by trial id.
         """
-        self._outbox.put(lambda: self.tracker.end_search(state, report))
-        return self._outbox.close(patience)
+        self._is_over, self._test_metrics = True, dict(test_metrics)
+        self._thread.changed()
+        self._thread.flush()
 
-    def _begin(self) -> None:
+    def end_search(
+        self, status: SearchStatus, report: Path | None = None, *, open_trials: tuple[State, str] | None = None
+    ) -> int:
+        """Close the parent run, write the rest and stop; returns how many updates MLflow lacks.
+
+        Args:
+            status: of the parent run.
+            report: folder that is logged.
+            open_trials: state and reason of the trials that an interruption left open; then the wait is short.
+        """
+        self._ending = (status, report, open_trials)
+        self._thread.changed()
+        timeout = self._timeout if open_trials is None else min(self._timeout, INTERRUPT_TIMEOUT_S)
+        return self._thread.close(timeout)
+
+    def _trial_run(self, job: Job) -> TrialRun:
+        files = TrialPaths(self.folder, job.trial_id)
+        tags = {"faar_ray.cached": "true"} if job.cached else {}
+        return TrialRun(files, job.config, job.params, job.role, tags=tags, title=job.title)
+
+    def _sync(self, rejections: Rejections) -> Iterator[None]:
+        """Write everything that MLflow lacks; yields after every update."""
+        if self._tracker is None:
+            self._open_tracker()
+            yield
+        if self._tracker is None:
+            return
+
+        self._check_earlier_trials()
+        for trial in list(self._trials.values()) if self._is_over else ():
+            if trial.ending is not None:
+                finish_trial_files(trial.trial, trial.title)  # of a process that was killed
+        for name, trial in list(self._trials.items()):
+            if not trial.is_open:
+                trial.run_id = self.run_id(name)  # an earlier driver's
+            yield from trial.sync(self._tracker, rejections)
+            self._run_ids[name] = trial.run_id
+            if trial.is_whole() or (self._is_over and trial.is_closed):
+                del self._trials[name]
+        if self._completed:
+            self.notify(completed_text(self._completed))
+            self._completed = []
+
+        yield from self._log_test_metrics(self._tracker, rejections)
+        yield from self._end_search(self._tracker, rejections)
+
+    def _open_tracker(self) -> None:
         try:
             tracker = self._open()
-            with needed(tracker.uri):
-                self.runs = tracker.runs_of(tracker.parent)
+            with config_error_on_failure(tracker.uri):
+                self._children = tracker.children()
+            self._run_ids = {name: child.run_id for name, child in self._children.items()}
             self._tracker = tracker
-        except BaseException as fault:  # whoever waits for the tracker gets it
-            self._fault = fault
-            self._outbox.abandon()
+        except BaseException as error:  # raised where the tracker is needed
+            self._error = error
+            self._thread.discard()
         self._opened.set()
 
-    def _start(self, job: Job) -> None:
-        before = self.runs.get(job.trial_id)
-        run = self.tracker.start_trial(job.trial_id, job.config, job.params, job.role, run_id=before)
-        self.runs[job.trial_id] = run
-        if job.cached:
-            self.tracker.tag(run, {"faar_ray.cached": "true"})
+    def _check_earlier_trials(self) -> None:
+        """Take over the trials of an earlier driver of which MLflow or the disk lacks something."""
+        for name, (job, result) in list(self._to_check.items()):
+            was_trained = TrialPaths(self.folder, name).folder.exists()
+            job = dataclasses.replace(job, cached=job.role == "reference" and not was_trained)
+            child = self._children.get(name)
+            trial = self._trial_run(job)
+            trial.ending = Ending.of(result)
+            if child is not None and child.is_complete(result):
+                trial.is_open = trial.is_closed = True
+                trial.run_id = child.run_id
+                logged = child.artifacts  # unknown of a run that an older version closed
+                trial.logged_artifacts = set(artifact_paths(trial.trial)) if logged is None else logged
+            if not trial.is_closed or trial.missing_artifacts():
+                self._completed.append(name)
+            if name in self._completed or not trial.is_whole():
+                self._trials[name] = trial
+            del self._to_check[name]
 
-    def _reconcile(self, ended: Sequence[tuple[Job, TrialResult]]) -> None:
-        """May be repeated at any point: a trial that is complete by now is not touched again."""
-        held = self.tracker.children(self.tracker.parent)
-        lacking = [
-            (job, result) for job, result in ended if job.trial_id not in held or not held[job.trial_id].holds(result)
-        ]
-        for job, result in lacking:
-            self._complete(job, result)
-        if lacking:
-            names = ", ".join(job.trial_id for job, _ in lacking[:8]) + ", ..." * (len(lacking) > 8)
-            self.note(f"MLflow lacked something of {len(lacking)} ended trials ({names}); completed from the disk")
+    def _log_test_metrics(self, tracker: Tracker, rejections: Rejections) -> Iterator[None]:
+        for name, metrics in list(self._test_metrics.items()):
+            run_id, child = self.run_id(name), self._children.get(name)
+            if run_id and not (child is not None and child.has(metrics)):
+                with rejections:
+                    tracker.log_final(run_id, metrics)
+            del self._test_metrics[name]
+            yield
 
-    def _complete(self, job: Job, result: TrialResult) -> None:
-        trained_here = TrialPaths(self.folder, job.trial_id).folder.exists()
-        job = dataclasses.replace(job, cached=job.role == "reference" and not trained_here)
-        self._outbox.attempt(lambda: self._start(job))
-        if job.trial_id in self.runs:
-            self._finish(job, result)
-
-    def _finish(self, job: Job, result: TrialResult) -> None:
-        run, files = self.runs[job.trial_id], TrialPaths(self.folder, job.trial_id)
-        for write in endings(self.tracker, run, files, _title(job), Ending.of(result)):
-            self._outbox.attempt(write)
+    def _end_search(self, tracker: Tracker, rejections: Rejections) -> Iterator[None]:
+        if self._ending is None:
+            return
+        status, report, open_trials = self._ending
+        if open_trials is not None:
+            with rejections:
+                tracker.close_running(*open_trials)
+            yield
+        with rejections:
+            tracker.end_search(status, report)
+        self._ending = None
+        yield
 
 
-def _title(job: Job) -> str:
-    values = format_params(job.params.items())
-    return f"{job.trial_id}: {values}" if values else job.trial_id
-
-
-def _nothing(_: object) -> None:
-    return None
+def completed_text(names: Sequence[str]) -> str:
+    """Notice of the trials that were completed."""
+    listed = ", ".join(names[:8]) + ", ..." * (len(names) > 8)
+    return f"MLflow lacked something of {len(names)} ended trials ({listed}); completed from the disk"

@@ -1,4 +1,4 @@
-"""What a search ends with: the table that answers, and the JSON line."""
+"""The output at the end of a search: the table of configurations, the answer, and the JSON line."""
 
 from __future__ import annotations
 
@@ -29,10 +29,9 @@ def best_of(results: Sequence[TrialResult], objectives: Sequence[Objective]) -> 
     """The non-dominated of the given trials (complete and feasible ones), best in the first objective first."""
     by_id = {result.trial_id: result for result in results if all(o.name in result.metrics for o in objectives)}
     values = {name: [result.metrics[o.name] for o in objectives] for name, result in by_id.items()}
-    sign = -1 if objectives[0].goal == "maximize" else 1
     front = pareto_front(values, objectives)
-    there = [result for name, result in by_id.items() if name in front]  # ties stay in the order of the trials
-    return sorted(there, key=lambda result: sign * result.metrics[objectives[0].name])
+    best = [result for name, result in by_id.items() if name in front]  # ties stay in the order of the trials
+    return sorted(best, key=lambda result: -objectives[0].sign * result.metrics[objectives[0].name])
 
 
 def json_line(
@@ -44,43 +43,43 @@ def json_line(
     best: Sequence[TrialResult],
     configs: Mapping[str, TrialConfig],
 ) -> str:
-    """One line, as DESIGN.md says."""
+    """The JSON line that `--json` ends with."""
     rows = [
         {"trial_id": r.trial_id, "config": configs[r.trial_id].model_dump(mode="json"), "metrics": r.metrics}
         for r in best
     ]
-    facts: dict[str, Any] = {"name": name, "path": path, "tracking_uri": tracking_uri}
-    return json.dumps(facts | {"parent_run_id": parent_run_id, "trials": dict(counts), "best": rows})
+    line: dict[str, Any] = {"name": name, "path": path, "tracking_uri": tracking_uri}
+    return json.dumps(line | {"parent_run_id": parent_run_id, "trials": dict(counts), "best": rows})
 
 
-def show_answer(console: Console, found: Answer) -> None:
+def show_answer(console: Console, answer: Answer) -> None:
     """The table and its sentences."""
     console.print()
-    if found.rows:
-        console.print(answer_table(found))
-    for sentence in found.sentences:
+    if answer.rows:
+        console.print(answer_table(answer))
+    for sentence in answer.sentences:
         console.print(Text(sentence))
 
 
-def answer_table(found: Answer) -> Table:
+def answer_table(answer: Answer) -> Table:
     """Configurations in groups that cannot be told apart, the cheapest first; controls beside; ± is 95%."""
-    quality = found.quality.name
+    quality = answer.quality.name
     table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold")
-    table.add_column("\nconfiguration", overflow="fold", min_width=min(20, max(len(row.name) for row in found.rows)))
-    cost = label(found.cost_name).replace(" ", "\n", 1)
+    table.add_column("\nconfiguration", overflow="fold", min_width=min(20, max(len(row.name) for row in answer.rows)))
+    cost = label(answer.cost_name).replace(" ", "\n", 1)
     for title in (f"{quality}\nval", "against\nbest", cost, f"{quality}\ntest", "\nseeds"):
         table.add_column(title, justify="right", no_wrap=True)
-    table.add_column("", no_wrap=True, min_width=max(len(_mark(row)) for row in found.rows))
-    groups = grouped(found.rows, MOST_ROWS)
-    for row in [*(row for group in groups for row in group), *(row for row in found.rows if row.role != "trial")]:
+    table.add_column("", no_wrap=True, min_width=max(len(_mark(row)) for row in answer.rows))
+    groups = grouped(answer.rows, MOST_ROWS)
+    for row in [*(row for group in groups for row in group), *(row for row in answer.rows if row.role != "trial")]:
         style = "bold" if row.recommended else "dim" if row.role != "trial" else ""
-        table.add_row(*(Text(cell, style) for cell in _cells(row, found)))
-        if len(groups) > 1 and row is not found.rows[-1] and any(row is group[-1] for group in groups):
+        table.add_row(*(Text(cell, style) for cell in _cells(row, answer)))
+        if len(groups) > 1 and row is not answer.rows[-1] and any(row is group[-1] for group in groups):
             table.add_row()
     return table
 
 
-def show_list(console: Console, found: Answer, results: Sequence[TrialResult], trace: pa.Table) -> None:
+def show_list(console: Console, answer: Answer, results: Sequence[TrialResult], trace: pa.Table) -> None:
     """Every listed configuration with its 95% interval, the answer, and which of FAAR's key findings hold."""
     table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold", title="mean and 95% interval over seeds")
     table.add_column("configuration", overflow="fold")
@@ -91,7 +90,7 @@ def show_list(console: Console, found: Answer, results: Sequence[TrialResult], t
         table.add_row(row.name, val, test, count(row.params), str(len(row.seeds)))
     console.print()
     console.print(table)
-    for sentence in found.sentences:
+    for sentence in answer.sentences:
         console.print(Text(sentence))
     if key := list(key_findings(results, [trace])):
         console.print(Text("\nKey findings of the FAAR paper, on these data:", "bold"))
@@ -99,13 +98,13 @@ def show_list(console: Console, found: Answer, results: Sequence[TrialResult], t
             console.print(Text(f"- {sentence}"))
 
 
-def _cells(row: Row, found: Answer) -> list[str]:
-    quality = found.quality.name
+def _cells(row: Row, answer: Answer) -> list[str]:
+    quality = answer.quality.name
     return [
         row.name,
         plus_minus(row.values[quality], row.ci95) if math.isfinite(row.ci95) else f"{row.values[quality]:.2f}",
         "" if row.versus_best.value == 0 else plus_minus(row.versus_best.value, row.versus_best.ci95),
-        "" if row.cost is None else count(row.cost) if found.cost_name not in UNITS else f"{row.cost:.3g}",
+        "" if row.cost is None else count(row.cost) if answer.cost_name not in UNITS else f"{row.cost:.3g}",
         "" if row.test is None else f"{row.test:.2f}",
         ",".join(map(str, row.seeds)),
         _mark(row),

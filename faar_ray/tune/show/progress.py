@@ -53,9 +53,9 @@ class Progress:
         self.lines: dict[str, Line] = {}
         self.phase_text = ""
         self.backlog: Callable[[], int] = lambda: 0
-        """Number of writes that are held back because MLflow is unavailable."""
+        """Updates that wait because MLflow is unavailable."""
         self.waiting: Callable[[], int] = lambda: 0
-        """Number of writes to MLflow that are still to be made."""
+        """Updates that MLflow lacks."""
         self._live: Live | None = None
 
     def __enter__(self) -> Self:
@@ -175,7 +175,7 @@ class Progress:
             f"{running} running",
             format_duration(time.monotonic() - self.begun),
         ]
-        parts += [f"{waiting} writes wait for MLflow" for waiting in [self.backlog()] if waiting]
+        parts += [f"{waiting} updates wait for MLflow" for waiting in [self.backlog()] if waiting]
         parts += [f"{hidden} more above"] * (hidden > 0) + [self.phase_text] * bool(self.phase_text)
         return Text.assemble((self.name, "bold"), "  ", "  ·  ".join(parts))
 

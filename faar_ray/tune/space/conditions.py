@@ -1,8 +1,7 @@
-"""Conditional parameters: which parameters a sample has, in which order they are decided, and whether the conditions of
-a search space can be meant.
+"""Conditional parameters: which are active in a sample, in which order they are sampled, and faults of conditions.
 
-A condition is judged on the trial config that the base, the preset of the sampled method and what was sampled so far
-make together.
+A condition is evaluated on the trial config that the base, the preset of the sampled method and the values sampled so
+far make together.
 """
 
 from __future__ import annotations
@@ -23,16 +22,17 @@ Base = Mapping[str, Any]
 Sample = Mapping[str, Scalar]
 METHOD = "method"
 MOST_SAMPLES = 256
-"""Samples of what a parameter's conditions depend on, for a check of its values."""
+"""Most samples of the parameters that a condition depends on, for a check of its values."""
 
 
 def in_order(parameters: Parameters) -> list[str]:
-    """The keys as they are decided: each after those that its conditions depend on, else in the order of the space."""
-    left, out = list(parameters), list[str]()
-    while left:
-        out.append(next((key for key in left if not _depends_on(parameters, key) & {*left} - {key}), left[0]))
-        left.remove(out[-1])
-    return out
+    """The keys in sampling order: each after those that its conditions depend on, else in the order of the space."""
+    remaining, ordered = list(parameters), list[str]()
+    while remaining:
+        ready = (key for key in remaining if not _depends_on(parameters, key) & {*remaining} - {key})
+        ordered.append(next(ready, remaining[0]))  # a circle is reported elsewhere
+        remaining.remove(ordered[-1])
+    return ordered
 
 
 def unmet_condition(parameter: Parameter, base: Base, sample: Sample) -> str:
@@ -45,7 +45,7 @@ def unmet_condition(parameter: Parameter, base: Base, sample: Sample) -> str:
 
 
 def split_active(parameters: Parameters, base: Base, point: Sample) -> tuple[dict[str, Scalar], dict[str, str]]:
-    """What of a point is active, in the order of the space; and by key the conditions that the rest does not meet."""
+    """The active values of a point, in the order of the space; for each other key the condition that is not met."""
     active: dict[str, Scalar] = {}
     inactive: dict[str, str] = {}
     given = {key: parameter for key, parameter in parameters.items() if key in point}
@@ -65,14 +65,14 @@ def possible_values(parameters: Parameters, key: str, fixed: Scalar) -> list[Sca
 
 
 def normalised(parameters: Parameters, base: Base, *, whole: bool = True) -> tuple[dict[str, Parameter], list[Issue]]:
-    """The parameters in their keys' own types, and what is wrong with them in trial configs over `base`.
+    """The parameters in their keys' types, and their faults in trial configs over `base`.
 
     Args:
         parameters: each valid by itself.
         base: a raw trial config.
-        whole: whether these are all that the file holds; else nothing is said of what conditions lead to.
+        whole: whether these are all parameters of the file; if not, the effects of conditions are not checked.
     """
-    out, found = dict(parameters), list[Issue]()
+    out, issues = dict(parameters), list[Issue]()
     faulty: set[str] = set()
     for key in in_order(parameters):
         faults = list(_condition_faults(out, key, base if whole else None))
@@ -84,28 +84,29 @@ def normalised(parameters: Parameters, base: Base, *, whole: bool = True) -> tup
         out[key], more = checked(key, out[key], base, samples)
         if faults or more:
             faulty.add(key)
-            found += faults + more
-    return out, found
+            issues += faults + more
+    return out, issues
 
 
 def incompatible_pairs(parameters: Parameters, base: Base) -> Iterator[Issue]:
-    """Two parameters, neither with conditions, that can be sampled with values which do not fit together."""
+    """Pairs of unconditional parameters with values that are each valid, but not together."""
     free = {key: parameter.representative_values() for key, parameter in parameters.items() if not parameter.when}
     for (first, ones), (second, others) in combinations(free.items(), 2):
         for one, other in product(ones, others):
             sample = {first: one, second: other}
             if faults := trial_faults(base, sample):
-                rule = f"{faults[0].name}: {faults[0].text}"
+                text = f"{faults[0].name}: {faults[0].text}"
+                values = f"{first} is {quote_value(one)} and {second} {quote_value(other)}"
                 yield Issue(
                     ("parameters", second),
-                    f"{rule}, where {first} is {quote_value(one)} and {second} {quote_value(other)}: give one of them a `when`",
+                    f"{text}, where {values}: give one of them a `when`",
                     second,
                 )
                 break
 
 
 def trial_faults(base: Base, over: Mapping[str, Any] | None = None) -> list[Issue]:
-    """What is wrong with a raw trial config, dotted keys `over` it."""
+    """The faults of a raw trial config with dotted keys `over` it."""
     try:
         TrialConfig.resolve(base, **(over or {}))
     except ValidationError as error:
@@ -114,7 +115,7 @@ def trial_faults(base: Base, over: Mapping[str, Any] | None = None) -> list[Issu
 
 
 def _config(base: Base, sample: Sample) -> dict[str, Any]:
-    """The dotted trial config of a sample; nothing where its values do not fit together."""
+    """The dotted trial config of a sample; empty if its values do not fit together."""
     try:
         return TrialConfig.resolve(base, **sample).dotted()
     except ValidationError:
@@ -134,15 +135,15 @@ def _depends_on(parameters: Parameters, key: str) -> set[str]:
 
 def _ancestors(parameters: Parameters, key: str) -> set[str]:
     """All that a parameter depends on, directly or not."""
-    found, new = set[str](), {key}
+    ancestors, new = set[str](), {key}
     while new:
-        new = {name for one in new for name in _depends_on(parameters, one)} - found
-        found |= new
-    return found
+        new = {name for one in new for name in _depends_on(parameters, one)} - ancestors
+        ancestors |= new
+    return ancestors
 
 
 def _condition_faults(parameters: Parameters, key: str, base: Base | None) -> Iterator[Issue]:
-    """What is wrong with a parameter's conditions as they are written; without a base only what needs none."""
+    """The faults of a parameter's conditions as written; without a base only those that do not depend on it."""
     for name, values in parameters[key].conditions.items():
         path = (key, "when", name)
         if name not in DEFAULTS:
@@ -165,7 +166,7 @@ def _condition_faults(parameters: Parameters, key: str, base: Base | None) -> It
 
 
 def _value_fault(parameters: Parameters, name: str, value: Scalar, base: Base | None) -> str:
-    """Why a key can never have a value, if so."""
+    """Why a key can never have a value; "" if it can."""
     searched = parameters.get(name)
     if searched is None:
         return _invalid(name, value)
@@ -179,18 +180,18 @@ def _value_fault(parameters: Parameters, name: str, value: Scalar, base: Base | 
 
 
 def _invalid(name: str, value: Scalar) -> str:
-    """Why a value is none of a key's, whatever the other keys are."""
+    """Why a value is invalid for a key, whatever the other keys are."""
     raw = with_dotted({}, {name: value})
     try:
         TrialConfig.model_validate(raw)
     except ValidationError as error:
-        own = (detail["type"] != "value_error" or detail["loc"] == (*name.split("."),) for detail in error.errors())
-        return issues_of(error, TrialConfig, raw)[0].text if any(own) else ""  # else it does not fit the defaults alone
+        of_key = (detail["type"] != "value_error" or detail["loc"] == (*name.split("."),) for detail in error.errors())
+        return issues_of(error, TrialConfig, raw)[0].text if any(of_key) else ""  # else it only conflicts with defaults
     return ""
 
 
 def _unsearched(parameters: Parameters, name: str, base: Base) -> list[Any]:
-    """The values that a key has where it is not searched: those of the base and of the searched methods' presets."""
+    """The values of a key in trials that do not search it: from the base and the presets of the searched methods."""
     method = parameters.get(METHOD)
     samples: list[Sample] = [{METHOD: value} for value in (method.values or () if method else ())]
     if method is None or method.when:
@@ -241,14 +242,14 @@ def _samples_by_value(parameters: Parameters, key: str, names: Sequence[str]) ->
 
 
 def _never(parameters: Parameters, key: str, base: Base) -> list[Issue]:
-    """That a parameter's conditions are never met, told where it shows."""
-    found = []
+    """The issue that a parameter's conditions are never met, at the condition that causes it."""
+    issues = []
     for name, wanted in parameters[key].conditions.items():
         values = _unsearched(parameters, name, base)
         if name not in parameters and not any(is_one_of(value, wanted) for value in values):
             text = f"is never {_either(wanted)} in this search, but {_either(values)}"
-            found.append(Issue((key, "when", name), text))
-    return found or [Issue((key, "when"), "can never hold together in this search")]
+            issues.append(Issue((key, "when", name), text))
+    return issues or [Issue((key, "when"), "can never hold together in this search")]
 
 
 def _either(values: Sequence[Any]) -> str:

@@ -1,4 +1,4 @@
-"""Configurations that are known before any result: priors and warm starts, or a whole list that is run as it is."""
+"""Configurations that are known before any result: priors and warm starts, or a whole list."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from faar_ray.tune.space.sections import SearchConfig
 
 
 def priors(parameters: Parameters, base: Base) -> dict[str, Scalar]:
-    """All priors together, those of parameters that are active under them."""
+    """One point of all priors; without those of parameters that are inactive in it."""
     given = {key: parameter.prior for key, parameter in parameters.items() if parameter.prior is not None}
     return split_active(parameters, base, given)[0]
 
 
 def first_points(parameters: Parameters, base: Base, warm_start: Sequence[Sample]) -> list[dict[str, Scalar]]:
-    """Points that are tried before the sampler is asked: all priors together, then the warm start, each once."""
+    """Points to try before the sampler proposes: all priors together, then the warm start, without repeats."""
     prior = priors(parameters, base)
     points = ([prior] if prior else []) + [dict(point) for point in warm_start]
     return [point for index, point in enumerate(points) if point not in points[:index]]
@@ -28,7 +28,7 @@ def first_points(parameters: Parameters, base: Base, warm_start: Sequence[Sample
 def planned(
     search: SearchConfig, parameters: Parameters, base: Base, points: Sequence[Sample]
 ) -> list[dict[str, Scalar]]:
-    """Points in the order in which they are tried before a sampler is asked; of a list all of them, seed by seed."""
+    """Points to try before the sampler proposes, in order; of a list all of them, seed by seed."""
     if not search.listed:
         return first_points(parameters, base, points)
     chosen = list(_listed(search, parameters, base, points))
@@ -40,8 +40,8 @@ def list_length(
 ) -> int | None:
     """Trials of a list, configurations x seeds; None where they are more than `most`."""
     fit = most // search.seeds
-    found = sum(1 for _ in islice(_listed(search, parameters, base, points), fit + 1))
-    return found * search.seeds if found <= fit else None
+    configurations = sum(1 for _ in islice(_listed(search, parameters, base, points), fit + 1))
+    return configurations * search.seeds if configurations <= fit else None
 
 
 def _listed(
@@ -69,13 +69,13 @@ def grid(parameters: Parameters, base: Base) -> list[dict[str, Scalar]]:
 
 
 def rows(parameters: Parameters, base: Base) -> Iterator[dict[str, Scalar]]:
-    """The same one after another: there may be more than fit into memory."""
+    """The rows of `grid` one by one: there may be more than fit into memory."""
     for row in _longer({}, in_order(parameters), parameters, base):
         yield {key: row[key] for key in parameters if key in row}
 
 
 def _longer(row: Sample, keys: Sequence[str], parameters: Parameters, base: Base) -> Iterator[Sample]:
-    """Every way to go on with a row, by the values of the remaining keys."""
+    """Every completion of a row by values of the remaining keys."""
     if not keys:
         yield row
     elif unmet_condition(parameters[keys[0]], base, row):
@@ -86,7 +86,7 @@ def _longer(row: Sample, keys: Sequence[str], parameters: Parameters, base: Base
 
 
 def point_faults(index: int, point: Sample, parameters: Parameters, base: Base | None) -> Iterator[Issue]:
-    """What is wrong with a point of `warm_start`; without a base nothing is said of conditions."""
+    """Faults of a point of `warm_start`; without a base conditions are not checked."""
     inactive = {} if base is None else split_active(parameters, base, point)[1]
     for key, value in point.items():
         if key not in parameters:

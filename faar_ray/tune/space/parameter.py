@@ -17,7 +17,7 @@ Scalar = bool | int | float | str
 Number = int | float
 FEW_NUMBERS = 8
 MOST_VALUES = 256
-"""Choices of one parameter, each of which is checked against the trial config."""
+"""Most choices of one parameter; each is checked against the trial config."""
 DEFAULTS = TrialConfig().dotted()
 """Every dotted key of a trial config."""
 
@@ -42,7 +42,7 @@ class Parameter(Section):
     values: Values | None = Field(None, description="The choices, instead of a range.")
     log: bool = Field(False, description="Sample on a log scale (min > 0).")
     scale: Literal["linear", "log1m"] = Field("linear", description="`log1m` samples 1 - x on a log scale (max < 1).")
-    prior: Scalar | None = Field(None, description="A value believed good: it is tried first.")
+    prior: Scalar | None = Field(None, description="A value that is expected to be good; it is tried first.")
     when: Conditions | None = Field(
         None,
         description="Keys and the value, or list of values, that each must have in a trial's config for this parameter "
@@ -58,7 +58,7 @@ class Parameter(Section):
 
     @property
     def describe(self) -> str:
-        """The values in words: `0.5 .. 0.99`, or the list."""
+        """The values for messages: `0.5 .. 0.99`, or the list."""
         if self.values is not None:
             return "[" + ", ".join(quote_value(value) for value in self.values) + "]"
         return f"{quote_value(self.min)} .. {quote_value(self.max)}"
@@ -89,7 +89,7 @@ class Parameter(Section):
         return self._within(value) and not (self.is_integer and not isinstance(value, int))
 
     def extremes(self) -> Iterator[tuple[KeyPath, Scalar]]:
-        """The values whose validity implies that of all: every choice, or both bounds; each with its place."""
+        """The values to validate, each with its key: every choice, or both bounds of a range."""
         if self.values is not None:
             yield from ((("values", index), value) for index, value in enumerate(self.values))
         else:
@@ -98,7 +98,7 @@ class Parameter(Section):
             yield ("max",), high
 
     def representative_values(self) -> list[Scalar]:
-        """The values to check beside those of another parameter: of many numbers only the least and the largest."""
+        """The values to check together with those of another parameter; of many numbers only the extremes."""
         values = [value for _, value in self.extremes()]
         numbers = [value for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
         return [min(numbers), max(numbers)] if len(values) == len(numbers) > FEW_NUMBERS else values
@@ -150,11 +150,12 @@ def is_one_of(value: Any, values: Iterable[Any]) -> bool:
 def checked(
     key: str, parameter: Parameter, base: Mapping[str, Any], samples: Sequence[Mapping[str, Scalar]] = ({},)
 ) -> tuple[Parameter, list[Issue]]:
-    """The parameter in its key's own type, and what is wrong with its values in configs of `samples` over `base`."""
+    """The parameter in its key's type, and the faults of its values in configs of `base` and each of `samples`."""
     if key not in DEFAULTS:
         return parameter, [Issue((key,), unknown_key(key, DEFAULTS))]
     if key == "seed":
         return parameter, [Issue((key,), "seeds are not searched: search.replicates repeats configurations over seeds")]
+
     faults: dict[tuple[str, str], Issue] = {}
     kinds: set[type] = set()
     for sample, (path, value) in itertools.product(samples, parameter.extremes()):
@@ -163,10 +164,10 @@ def checked(
             kinds.add(type(TrialConfig.resolve(base, **config).dotted()[key]))
         except ValidationError as error:
             for fault in issues_of(error, TrialConfig, with_dotted(base, config)):
-                own = fault.name == key
-                rule, said = (fault.text, sample) if own else (f"{fault.name}: {fault.text}", config)
+                same_key = fault.name == key
+                text, values = (fault.text, sample) if same_key else (f"{fault.name}: {fault.text}", config)
                 faults.setdefault(
-                    (rule, "" if own else quote_value(value)), Issue((key, *path), rule + _where(said), key)
+                    (text, "" if same_key else quote_value(value)), Issue((key, *path), text + _where(values), key)
                 )
     if faults or parameter.values is not None or not kinds:
         return parameter, list(faults.values())
@@ -174,8 +175,8 @@ def checked(
 
 
 def _where(sample: Mapping[str, Scalar]) -> str:
-    said = " and ".join(f"{key} is {quote_value(value)}" for key, value in sample.items())
-    return f", where {said}" if said else ""
+    values = " and ".join(f"{key} is {quote_value(value)}" for key, value in sample.items())
+    return f", where {values}" if values else ""
 
 
 def _in_type(key: str, parameter: Parameter, kinds: set[type]) -> tuple[Parameter, list[Issue]]:

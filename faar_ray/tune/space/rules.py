@@ -1,4 +1,4 @@
-"""What sections of a search space ask of each other."""
+"""Rules between sections of a search space."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def _first(names: Collection[str]) -> str:
 
 
 def scheduler_faults(scheduler: SchedulerConfig, objectives: Sequence[str], epochs: int) -> Iterator[Issue]:
-    """What keeps a rule of early stopping from judging.
+    """Faults of the rule of early stopping.
 
     Args:
         scheduler: the section.
@@ -70,7 +70,7 @@ def scheduler_faults(scheduler: SchedulerConfig, objectives: Sequence[str], epoc
     if scheduler.min_epochs > epochs and scheduler.type != "none":
         yield Issue(("min_epochs",), f"must be <= optim.epochs = {epochs}, got {scheduler.min_epochs}")
     elif scheduler.min_epochs == epochs and scheduler.type == "pbt":
-        yield Issue(("min_epochs",), f"must be < optim.epochs = {epochs} for pbt, or nobody is ever replaced")
+        yield Issue(("min_epochs",), f"must be < optim.epochs = {epochs} for pbt, or no trial is ever replaced")
 
 
 def _metric_fault(scheduler: SchedulerConfig, objectives: Sequence[str]) -> str:
@@ -86,33 +86,32 @@ def _metric_fault(scheduler: SchedulerConfig, objectives: Sequence[str]) -> str:
     if scheduler.type == "median":
         return "must be delta_m or an objective where scheduler.type is median: a front has no median, got 'front'"
     if scheduler.type == "pbt":
-        return (
-            "must be delta_m or an objective where scheduler.type is pbt: it tells best and worst by one, got 'front'"
-        )
+        return "must be delta_m or an objective where scheduler.type is pbt: it ranks trials by one metric, got 'front'"
     return ""
 
 
 def population_faults(
     scheduler: SchedulerConfig, search: SearchConfig, budget: Budget, parameters: Mapping[str, Parameter], points: int
 ) -> Iterator[Issue]:
-    """What keeps a search from being population based training.
+    """What prevents population based training.
 
     Args:
         scheduler: of type pbt.
-        search: who proposes.
-        budget: for the population and its copies.
+        search: the sampler.
+        budget: of trials, copies included.
         parameters: of the space.
-        points: how many are tried first.
+        points: number of priors and warm-start points.
     """
     at = ("scheduler", "type")
     if search.sampler != "random":
         text = (
-            f"cannot be pbt for sampler {search.sampler}: only the first trials are drawn, the others are copies; give"
+            f"cannot be pbt for sampler {search.sampler}: only the first trials are sampled, the others are copies; set"
         )
         yield Issue(at, f"{text} search.sampler: random")
     if search.replicates is not None:
         yield Issue(
-            at, "cannot be pbt with search.replicates: a copy's past is another trial's, and no seed repeats it"
+            at,
+            "cannot be pbt with search.replicates: no other seed can repeat a copy's history, which is another trial's",
         )
     if fixed := [key for key in parameters if key not in CHANGEABLE]:
         text = f"cannot be pbt where {', '.join(fixed)} is searched: only {', '.join(CHANGEABLE)} may change"
@@ -120,7 +119,7 @@ def population_faults(
     if conditional := [key for key, parameter in parameters.items() if parameter.when]:
         yield Issue(at, f"cannot be pbt where parameters have `when` ({', '.join(conditional)}): a copy keeps its keys")
     if scheduler.population >= budget.trials:
-        text = f"must be < budget.trials = {budget.trials}, which counts copies too, or nobody is ever replaced"
+        text = f"must be < budget.trials = {budget.trials}, which counts copies too, or no trial is ever replaced"
         yield Issue(("scheduler", "population"), f"{text}, got {scheduler.population}")
     elif points > scheduler.population:
         text = f"priors and warm_start.points are {points} trials and must fit into scheduler.population"
@@ -128,7 +127,7 @@ def population_faults(
 
 
 def control_faults(index: int, control: Mapping[str, Any], base: Mapping[str, Any]) -> Iterator[Issue]:
-    """What is wrong with a control on top of a base, where it is written."""
+    """Faults of a control on top of a base, at the control's own keys."""
     for fault in trial_faults(base, control):
         path = _as_written(fault.path, control)
         unknown = fault.text.startswith("unknown key")
@@ -136,7 +135,7 @@ def control_faults(index: int, control: Mapping[str, Any], base: Mapping[str, An
 
 
 def _as_written(path: KeyPath, control: Iterable[str]) -> KeyPath:
-    """A path into the trial config as a control's dotted keys have it."""
+    """A path into the trial config in terms of a control's dotted keys."""
     for key in control:
         parts = tuple(key.split("."))
         if parts[: len(path)] == path[: len(parts)]:
@@ -145,7 +144,7 @@ def _as_written(path: KeyPath, control: Iterable[str]) -> KeyPath:
 
 
 def budget_faults(budget: Budget, resources: SearchResources) -> Iterator[Issue]:
-    """What keeps a budget from being counted."""
+    """What prevents a budget from being measured."""
     if budget.gpu_hours is not None and not resources.gpus_per_worker:
         text = "must be null where resources.gpus_per_worker is 0: no trial holds a GPU"
         yield Issue(("budget", "gpu_hours"), f"{text}, got {budget.gpu_hours:g}")

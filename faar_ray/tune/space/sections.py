@@ -19,35 +19,35 @@ WallTime = Annotated[str, Field(pattern=r"^[0-9]{1,6}(\.[0-9]{1,6})?[smh]$"), ru
 
 
 class Replicates(Section):
-    """Leading configurations are run again on common seeds before an answer is given."""
+    """Runs the leading configurations again on common seeds, so that the answer knows the seed noise."""
 
     top: Count = Field(3, description="Configurations that are run again.")
     seeds: Annotated[int, Field(ge=2)] = Field(2, description="Seeds of each of them, the first one included.")
 
 
 class SearchConfig(Section):
-    """Who proposes configurations."""
+    """How configurations are proposed."""
 
     sampler: str = Field(
         "tpe",
         json_schema_extra={"enum": [*SAMPLERS]},
-        description="Optuna sampler, or a list that is run as it is. `tpe` takes everything: lists, `when`, several "
-        "objectives, constraints. `nsga2` and `gp` take all but `when`; `cmaes` ranges only, one objective, no "
-        "constraints. `random` and `qmc` (Sobol's sequence, without `when`) learn from no result. Trials that were "
-        "stopped early teach `tpe` alone, points and priors all but `cmaes`. `grid` is every combination of values; "
-        "`points`, those of warm_start.points.",
+        description="Optuna sampler, or a list of configurations. `tpe` supports everything: lists, `when`, several "
+        "objectives, constraints. `nsga2` and `gp` support all but `when`; `cmaes` only ranges with one objective "
+        "and no constraints. `random` and `qmc` (Sobol sequence, no `when`) do not learn from results. Only `tpe` "
+        "learns from trials that were stopped early; all but `cmaes` learn from points and priors. `grid` runs every "
+        "combination of values, `points` those of warm_start.points.",
     )
     seeds: Count = Field(1, description="`grid` and `points`: seeds of every configuration.")
     seed: Annotated[int, Field(ge=0, lt=2**32), rule("satisfy 0 <= seed < 2^32")] = Field(
         0, description="Seed of the sampler."
     )
     startup_trials: Annotated[int, Field(ge=0)] = Field(
-        4, description="Random configurations before tpe, gp or cmaes sets in."
+        4, description="Random configurations before tpe, gp or cmaes proposes any."
     )
     population: Annotated[int, Field(ge=4)] | None = Field(
         None,
-        description="`nsga2` and `cmaes`: finished trials of a generation; the first is random. null is 50 for nsga2, "
-        "4 + 3 ln(parameters) for cmaes.",
+        description="`nsga2` and `cmaes`: finished trials per generation; the first generation is random. null is 50 "
+        "for nsga2, 4 + 3 ln(parameters) for cmaes.",
     )
     lag: Count | None = Field(
         None,
@@ -68,59 +68,61 @@ class SearchConfig(Section):
 
     @property
     def listed(self) -> bool:
-        """Whether the configurations are known beforehand."""
+        """Whether the configurations are a list that is known beforehand."""
         return SAMPLERS[self.sampler].listed
 
 
 class SchedulerConfig(Section):
-    """Who stops trials early; replicates, controls and references are never stopped by it."""
+    """When trials are stopped early; never applied to replicates, controls and references."""
 
     type: Literal["asha", "hyperband", "median", "none", "pbt"] = Field(
         "asha",
-        description="Rule of early stopping. asha: at each rung one in `reduction` goes on; hyperband: several ashas "
-        "whose first rungs come later and later, a trial's drawn by its number; median: stopped where its best so far "
-        "is below the median of the other trials' means so far. These three compare a trial with those that came as "
-        "far before it, so which trials are stopped depends on timing. pbt (population based training): at each "
-        "boundary all trials wait for each other, and copies of the best, with their checkpoints and other values, "
-        "take the places of the worst. It needs sampler `random` and keys that may change while training.",
+        description="Rule of early stopping. asha: at each rung one in `reduction` continues. hyperband: several "
+        "asha brackets with later first rungs; a trial's number decides its bracket. median: a trial stops if its "
+        "best value is below the median of the other trials' mean values. These three compare a trial with those "
+        "that reached the same epoch before it, so timing decides which trials are stopped. pbt (population based "
+        "training): every `interval` epochs the worst trials are replaced by copies of the best (checkpoint plus "
+        "perturbed values). It needs sampler `random` and keys that may change while training.",
     )
     metric: str = Field(
         "delta_m",
-        description="Metric the rule looks at: delta_m or an objective; asha and hyperband also take `front`, "
-        "non-domination over all objectives at that rung, so that small trials are not stopped for being small. "
-        "Parameter counts are those at the rung: FAAR's only fall from there.",
+        description="Metric that the rule compares: delta_m or an objective. With `front`, asha and hyperband rank "
+        "trials by Pareto dominance, so small models are not stopped for lower delta_m. Parameter counts are those "
+        "at the rung; with FAAR they can only fall later.",
     )
-    min_epochs: Count = Field(2, description="Epochs that every trial gets; pbt: the first boundary.")
-    reduction: Annotated[int, Field(ge=2)] = Field(3, description="asha, hyperband: one in so many goes on at a rung.")
-    min_trials: Count = Field(3, description="median: other trials that must have come as far.")
+    min_epochs: Count = Field(2, description="Epochs that every trial trains at least; pbt: the first boundary.")
+    reduction: Annotated[int, Field(ge=2)] = Field(
+        3, description="asha, hyperband: one in so many continues at a rung."
+    )
+    min_trials: Count = Field(3, description="median: number of other trials that must have reached the same epoch.")
     population: Annotated[int, Field(ge=2)] = Field(
         8,
-        description="pbt: trials that train side by side; the rest of budget.trials are the copies. All finish at the "
-        "end, so a budget of time, GPU-hours or USD that ends it early leaves no complete trial.",
+        description="pbt: trials that train in parallel; the rest of budget.trials are copies. All finish together "
+        "at the end, so a budget of time, GPU-hours or USD that ends the search early leaves no complete trial.",
     )
     interval: Count = Field(1, description="pbt: epochs from one boundary to the next.")
     quantile: Annotated[float, Field(gt=0, le=0.5), rule("satisfy 0 < quantile <= 0.5")] = Field(
         0.25,
-        description="pbt: share of the population, rounded up, whose places are taken at a boundary, and share whose "
-        "copies take them.",
+        description="pbt: share of the population, rounded up, that is replaced at a boundary, and share that is "
+        "copied.",
     )
 
 
 class Budget(Section):
-    """When the search ends; references and controls are no `trials`, but time, GPU-hours and USD are theirs too.
+    """When the search ends. References and controls do not count as `trials`, but use time, GPU-hours and USD.
 
-    At a limit whatever runs, references and controls too, is stopped at the end of its epoch.
+    At a limit everything that runs, references and controls too, is stopped at the end of its epoch.
     """
 
-    trials: Count = Field(8, description="Trials; a trial is one config and seed.")
+    trials: Count = Field(8, description="Number of trials; a trial is one config and seed.")
     time: WallTime | None = Field(None, description="Wall time, e.g. 90s, 10m, 2h.")
     gpu_hours: Positive | None = Field(
-        None, description="Hours in which trials hold their GPUs x GPUs of a trial, summed over trials."
+        None, description="GPU-hours: time that a trial holds its GPUs x their number, summed over trials."
     )
     usd: Positive | None = Field(
         None,
-        description="Hours in which trials hold their machine x resources.usd_per_hour, or the price that "
-        "resources.cluster makes of a trial, summed over trials.",
+        description="US dollars: hours that a trial holds its machine x resources.usd_per_hour (or the price from "
+        "resources.cluster), summed over trials.",
     )
 
     @field_validator("time")
@@ -141,39 +143,41 @@ class SearchResources(Resources):
 
     usd_per_hour: Positive | None = Field(
         None,
-        description="Price of one trial's resources per hour, for budget.usd; null takes it from resources.cluster, if "
-        "that is given: the trial's share of the dearest node that can take it.",
+        description="Price of one trial's resources per hour, for budget.usd; null: taken from resources.cluster, if "
+        "given, as the trial's share of the most expensive node that fits it.",
     )
     cluster: Annotated[str, Field(min_length=1)] | None = Field(
         None,
-        description="File of the cluster that the search is to run on, e.g. clusters/aws.yaml: its node types say how "
-        "many trials fit once it has grown, and, by their labels usd-per-hour, what a trial costs.",
+        description="Cluster file that the search runs on, e.g. clusters/aws.yaml. Its node types give the number of "
+        "trials that fit after scaling up and, by their labels usd-per-hour, the price of a trial.",
     )
 
 
 class WarmStart(Section):
-    """What the search knows at its beginning."""
+    """What the search starts from."""
 
     model_config = ConfigDict(serialize_by_alias=True)
 
     points: Annotated[tuple[dict[str, Scalar], ...], Field(strict=False)] = Field(
-        (), description="Values of parameters, tried first; what a point leaves out is sampled."
+        (), description="Parameter values to try first; parameters that a point leaves out are sampled."
     )
     from_: Annotated[str, Field(min_length=1)] | None = Field(
         None,
         alias="from",
         description="An older run: its name below storage.path, its folder or its s3:// URI. The sampler learns from "
-        "its finished trials that fit this space; they are none of this search's results, and cost nothing of its "
-        "budget. Refused where anything that is not searched differs.",
+        "its finished trials that fit this space. They are not results of this search and use none of its budget. An "
+        "error if anything that is not searched differs.",
     )
 
 
 class Failure(Section):
-    """How many failures are borne."""
+    """How many failures are tolerated."""
 
     max_retries: Annotated[int, Field(ge=0)] = Field(
         2,
-        description="Times that one trial is tried again after its process died, raised or ran out of memory; a fault "
-        "of its config or data and a loss that is not finite are not tried again.",
+        description="Retries of a trial after its process died, raised or ran out of memory. Errors of its config or "
+        "data and a loss that is not finite are not retried.",
     )
-    max_failures: Annotated[int, Field(ge=0)] = Field(5, description="Failed trials that end the search (exit 3).")
+    max_failures: Annotated[int, Field(ge=0)] = Field(
+        5, description="The search ends (exit 3) after more failed trials than this."
+    )

@@ -1,4 +1,4 @@
-"""A search space: what a search-space YAML (version 1) holds, frozen and validated at birth."""
+"""A search space: the contents of a search-space YAML (version 1), frozen and validated on creation."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ from faar_ray.tune.space.sections import (
 )
 
 MOST_LISTED = 10_000
-"""Trials of a list: far more than a search of this kind can train, and few enough to be written out."""
+"""Largest number of trials of a list."""
 Handler = ValidatorFunctionWrapHandler
 Controls = tuple[dict[str, Any], ...]
 
@@ -80,10 +80,11 @@ class SearchSpace(Section):
         "auto", description="Single-task metric of each task; `auto` trains them once and caches them."
     )
     controls: Annotated[tuple[dict[str, Any], ...], Field(strict=False)] = Field(
-        (), description="Trial configs (dotted keys over base) run beside the search, e.g. {method: dora}."
+        (),
+        description="Trial configs (dotted keys over base) to compare the search with, e.g. {method: dora}.",
     )
     constraints: Annotated[tuple[str, ...], Field(strict=False)] = Field(
-        (), description="`metric <= number` or `metric >= number`; the best is never outside them."
+        (), description="`metric <= number` or `metric >= number`; a trial that breaks one is never the best."
     )
     search: SearchConfig = SearchConfig()
     budget: Annotated[Budget, Field(validate_default=True)] = Budget()
@@ -184,7 +185,7 @@ class SearchSpace(Section):
 
     @model_validator(mode="after")
     def _samples_resolve(self) -> Self:
-        """Every parameter alone fits the base; here their priors together, and each two of them at their extremes."""
+        """Checks priors together, and pairs of parameters at their extremes; each alone was checked before."""
         faults = trial_faults(self.base, priors(self.parameters, self.base))
         raise_issues(Issue(("parameters",), f"{fault.name}: {fault.text}") for fault in faults)
         if self.search.sampler != "points":
@@ -223,12 +224,12 @@ class SearchSpace(Section):
         return tuple(constraint for text in self.constraints if (constraint := parse_constraint(text)) is not None)
 
     def goal(self, metric: str) -> Goal:
-        """Which way is better: as the objectives say, else by the metric's nature."""
+        """Direction of a metric: that of the objective, else the usual one."""
         return next((objective.goal for objective in self.objectives if objective.name == metric), goal_of(metric))
 
 
 def _base(info: ValidationInfo) -> dict[str, Any]:
-    """The base where it is valid; else the defaults, so that other faults are found too."""
+    """The base if it is valid, else the defaults, so that further faults are reported too."""
     base: dict[str, Any] = info.data.get("base", {})
     return base
 
@@ -269,26 +270,27 @@ def _constraint_fault(text: str, info: ValidationInfo) -> str:
 
 
 def _list_faults(space: SearchSpace) -> Iterator[Issue]:
-    """What keeps a list of configurations from being run as it is."""
-    what = space.search.sampler
-    if what == "grid":
+    """What prevents a list of configurations from running."""
+    sampler = space.search.sampler
+    if sampler == "grid":
         for key, parameter in space.parameters.items():
             if parameter.values is None:
                 yield Issue(("parameters", key), "must be a list of values for sampler grid")
     elif not space.warm_start.points:
         yield Issue(("warm_start", "points"), "must have at least one point for sampler points")
-    for index, point in enumerate(space.warm_start.points if what == "points" else ()):
+    for index, point in enumerate(space.warm_start.points if sampler == "points" else ()):
         if not point:
             yield Issue(("warm_start", "points", index), "must set at least one parameter")
     if space.search.replicates is not None:
-        yield Issue(("search", "replicates"), f"must be null for sampler {what}: search.seeds says how many")
+        yield Issue(("search", "replicates"), f"must be null for sampler {sampler}: search.seeds sets the seeds")
     if space.scheduler.type != "none":
-        yield Issue(("scheduler", "type"), f"must be none for sampler {what}: a list runs to its end")
-    many = list_length(space.search, space.parameters, space.base, space.warm_start.points, MOST_LISTED)
-    if many is None:
+        yield Issue(("scheduler", "type"), f"must be none for sampler {sampler}: a list is never stopped early")
+
+    trials = list_length(space.search, space.parameters, space.base, space.warm_start.points, MOST_LISTED)
+    if trials is None:
         yield Issue(("search", "sampler"), f"must list at most {MOST_LISTED} trials (configurations x seeds)")
-    elif many > space.budget.trials:
-        yield Issue(("budget", "trials"), f"must be >= configurations x seeds = {many}, got {space.budget.trials}")
+    elif trials > space.budget.trials:
+        yield Issue(("budget", "trials"), f"must be >= configurations x seeds = {trials}, got {space.budget.trials}")
 
 
 def _fewest_epochs(info: ValidationInfo) -> int:
@@ -324,7 +326,7 @@ def space_of(document: Document) -> SearchSpace:
 
 
 def space_path(key: str, data: dict[str, Any]) -> KeyPath:
-    """Where a dotted key of the command line points to."""
+    """The path in the file that a dotted key of the command line means."""
     first, _, rest = key.partition(".")
     if first in TrialConfig.model_fields and first not in data:
         return ("base", *key.split("."))
@@ -337,7 +339,7 @@ def space_path(key: str, data: dict[str, Any]) -> KeyPath:
 
 
 def _named(dotted: str, names: Iterable[str]) -> list[str]:
-    """A dotted name, the longest of those known, and what follows it part by part."""
+    """The longest known name that a dotted key begins with, then the rest part by part."""
     known = [name for name in names if dotted == name or dotted.startswith(f"{name}.")]
     if known:
         name = max(known, key=len)

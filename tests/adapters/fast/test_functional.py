@@ -56,7 +56,7 @@ def on_common_plainly(linear: nn.Linear, adapters: Sequence[LoRA | None], x: Ten
         x_k = x[0] if len(x) == 1 or k < ahead else x[1 + k - ahead]
         frozen = x[0] @ linear.weight.t()
         if a is not None:
-            A, B = a.A_RI[: a.active], a.B_RO[: a.active]
+            A, B = a.A_RI[: a.prefix_length], a.B_RO[: a.prefix_length]
             frozen = frozen + a.scale * (x_k @ A.t()) @ B
             if isinstance(a, DoRA):
                 norm = (linear.weight + a.scale * B.t() @ A).norm(dim=1)
@@ -74,7 +74,7 @@ def test_products_with_merged_weights_equal_plain_autograd(
 ) -> None:
     linear = base(bias)
     adapters = [moved(kind, linear, seed=t) for t in range(T)]
-    adapters[1].active = b
+    adapters[1].mask_prefix(b)
     x = torch.randn(streams, 2, N, I, dtype=torch.float64, requires_grad=True)
     ours, plain = (gradients(f(linear, adapters, x), x, adapters) for f in (adapted, adapted_plainly))
     torch.testing.assert_close(ours, plain, rtol=1e-10, atol=1e-10)
@@ -86,7 +86,7 @@ def test_products_with_merged_weights_equal_plain_autograd(
 def test_products_on_a_common_stream_equal_plain_autograd(kind: str, streams: int, ahead: int, b: int) -> None:
     linear = base()
     adapters = [moved(kind, linear, seed=t) for t in range(T + ahead)]
-    adapters[-1].active = b
+    adapters[-1].mask_prefix(b)
     x = torch.randn(streams, 2, N, I, dtype=torch.float64, requires_grad=True)
     ours, plain = (
         gradients(f(linear, adapters, x, ahead), x, adapters) for f in (adapted_on_common, on_common_plainly)
@@ -142,7 +142,7 @@ def test_the_magnitudes_gradient_is_right_where_a_magnitude_is_zero_or_tiny(form
 def test_gradients_are_whole_with_zeros_beyond_the_prefix_and_right_after_a_shrink(form: str) -> None:
     linear = base()
     adapter = moved("detached", linear)
-    adapter.active = 2
+    adapter.mask_prefix(2)
     x = torch.randn(1, N, I, dtype=torch.float64)
     adapted(linear, [adapter], x).square().sum().backward()
     for factor in adapter.factors:
@@ -152,7 +152,7 @@ def test_gradients_are_whole_with_zeros_beyond_the_prefix_and_right_after_a_shri
         assert factor.grad[:2].ne(0).all()
 
     adapter.keep(torch.tensor([3, 0]))
-    assert adapter.active == 2
+    assert adapter.prefix_length == 2
     x = x.requires_grad_()
     ours, plain = (gradients(f(linear, [adapter], x), x, [adapter]) for f in (adapted, adapted_plainly))
     torch.testing.assert_close(ours, plain, rtol=1e-10, atol=1e-10)
@@ -195,7 +195,7 @@ def test_a_compiled_linear_follows_its_prefix_without_compiling_again(kind: str)
     compiled = torch.compile(lambda x: adapted(linear, list(holder), x), backend=backend, fullgraph=True)
     for b in (R, 2, 1, 3):
         for adapter in adapters:
-            adapter.active = b
+            adapter.mask_prefix(b)
         torch.testing.assert_close(
             gradients(compiled(x), x, adapters),
             gradients(adapted(linear, adapters, x), x, adapters),

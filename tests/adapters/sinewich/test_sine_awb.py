@@ -55,7 +55,7 @@ def written_out(found: SineBase, row_mask: Tensor, column_mask: Tensor) -> Tenso
 @pytest.mark.parametrize("active", [1, 2, R])
 def test_the_base_is_the_fused_product(conv_size: int, active: int) -> None:
     found = base(conv_size)
-    found.active = active
+    found.mask_prefix(active)
     mask = (torch.arange(R) < active).double()
     torch.testing.assert_close(found.matrix(), written_out(found, mask, mask))
 
@@ -120,7 +120,7 @@ def test_importance_is_the_derivative_along_explicit_masks(conv_size: int, activ
     weights = layer(config(conv_size=conv_size))
     found = weights.bases["shared"]
     assert isinstance(found, SineBase)
-    found.active = active
+    found.mask_prefix(active)
     target = torch.randn_like(weights.kernels())
     ((weights.kernels() - target) ** 2).sum().backward()
     scores = found.importance()

@@ -13,16 +13,13 @@ from faar_ray.bench.__main__ import main
 from faar_ray.bench.replay.replay import WRITE_MS, ReplayActor, replay_space
 from faar_ray.bench.replay.scale import PacedActor, at_pace, facts
 from faar_ray.bench.replay.stopwatch import Clock
-from faar_ray.config.run_sections import Resources
 from faar_ray.storage.run_location import RunLocation
-from faar_ray.train.spec import spec_of
+from faar_ray.train.trial_spec import TrialSpec
 
 
 def spec(folder: Path) -> dict[str, Any]:
     config = replay_space(folder, 4).trial_config({})
-    return spec_of(
-        "t000-s0", config, RunLocation(folder / "run"), Resources(), keep_checkpoints=1, references={}, test=True
-    )
+    return TrialSpec("t000-s0", config, RunLocation(folder / "run"), test=True, keep_checkpoints=1).to_dict()
 
 
 def answers(actor: Any) -> list[dict[str, Any]]:

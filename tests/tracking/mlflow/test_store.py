@@ -5,10 +5,12 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import INTERNAL_ERROR, INVALID_PARAMETER_VALUE, TEMPORARILY_UNAVAILABLE
 from mlflow.utils.validation import _validate_metric_name
 
 from faar_ray.errors import ConfigError
-from faar_ray.tracking.mlflow.store import absolute_uri, artifact_location, metric_name
+from faar_ray.tracking.mlflow.store import absolute_uri, artifact_location, is_unavailable, metric_name
 
 
 def test_a_relative_database_becomes_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -47,8 +49,22 @@ def test_our_own_names_stay(name: str) -> None:
     assert metric_name(name) == name
 
 
+@pytest.mark.parametrize(
+    ("error", "unavailable"),
+    [
+        (MlflowException("locked", error_code=TEMPORARILY_UNAVAILABLE), True),
+        (MlflowException("no connection", error_code=INTERNAL_ERROR), True),
+        (MlflowException("bad name", error_code=INVALID_PARAMETER_VALUE), False),
+        (ConnectionResetError(), True),
+        (KeyError("run"), False),
+    ],
+)
+def test_unavailable_and_rejected_are_distinguished(error: Exception, unavailable: bool) -> None:
+    assert is_unavailable(error) is unavailable
+
+
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
 
-    with pytest.raises(ConfigError, match=r"tracking\.uri: .*file/deeper cannot be made"):
+    with pytest.raises(ConfigError, match=r"tracking\.uri: .*file/deeper cannot be created"):
         absolute_uri(f"sqlite:///{tmp_path}/file/deeper/mlflow.db")

@@ -17,11 +17,7 @@ from mlflow import MlflowClient
 
 from faar_ray.config.trial import TrialConfig, config_id
 from faar_ray.errors import ConfigError
-from faar_ray.records import RankRecord, SineRecord, State
-from faar_ray.storage.run_location import TrialPaths
-from faar_ray.tracking.files.rank_trace import write_rank_trace
-from faar_ray.tracking.files.sine_trace import write_sine_trace
-from faar_ray.tracking.mlflow.trial_run import Ending, endings
+from faar_ray.records import State
 from faar_ray.tracking.mlflow.writer import Tracker
 from tests.commands import environment
 
@@ -97,7 +93,7 @@ def test_an_epoch_is_one_batch_with_step_epoch(
     monkeypatch.setattr(tracker._client, "log_batch", counted)
 
     for epoch in range(2):
-        tracker.log_epoch(run, epoch, {f"val/m{i}": float(epoch) for i in range(200)})
+        tracker.log_epochs(run, {epoch: {f"val/m{i}": float(epoch) for i in range(200)}})
 
     assert len(batches) == 2
     assert history(client, run, "val/m7") == [(0, 0.0), (1, 1.0)]
@@ -106,7 +102,7 @@ def test_an_epoch_is_one_batch_with_step_epoch(
 def test_values_that_are_not_finite_are_left_out(tracker: Tracker, client: MlflowClient) -> None:
     run = start(tracker)
 
-    tracker.log_epoch(run, 0, {"good": 1.0, "nan": float("nan"), "inf": float("inf")})
+    tracker.log_epochs(run, {0: {"good": 1.0, "nan": float("nan"), "inf": float("inf")}})
 
     assert client.get_run(run).data.metrics == {"good": 1.0}
 
@@ -114,7 +110,7 @@ def test_values_that_are_not_finite_are_left_out(tracker: Tracker, client: Mlflo
 def test_more_metrics_than_a_batch_holds_arrive_all(tracker: Tracker, client: MlflowClient) -> None:
     run = start(tracker)
 
-    tracker.log_epoch(run, 0, {f"m{i}": 1.0 for i in range(1001)})
+    tracker.log_epochs(run, {0: {f"m{i}": 1.0 for i in range(1001)}})
 
     assert len(client.get_run(run).data.metrics) == 1001
 
@@ -130,30 +126,24 @@ def test_replayed_epochs_are_logged_once_also_by_the_next_driver(
 ) -> None:
     run = start(tracker)
     for epoch in range(3):
-        tracker.log_epoch(run, epoch, {"delta_m": float(epoch)})
-    tracker.log_epoch(run, 1, {"delta_m": 99.0})
+        tracker.log_epochs(run, {epoch: {"delta_m": float(epoch)}})
+    tracker.log_epochs(run, {1: {"delta_m": 99.0}})
 
     successor = Tracker(uri, request.node.name)
     successor.resume_search(tracker.parent)
     assert successor.start_trial("t000-s3", CONFIG, {"pdrs.rho_shared": 0.8}, "trial", run) == run
     for epoch in range(4):
-        successor.log_epoch(run, epoch, {"delta_m": float(epoch)})
+        successor.log_epochs(run, {epoch: {"delta_m": float(epoch)}})
 
     assert history(client, run, "delta_m") == [(0, 0.0), (1, 1.0), (2, 2.0), (3, 3.0)]
 
 
 @pytest.mark.parametrize(("state", "status"), [("COMPLETE", "FINISHED"), ("PRUNED", "KILLED"), ("FAIL", "FAILED")])
-def test_a_trial_ends_with_the_truth(
-    tracker: Tracker, client: MlflowClient, tmp_path: Path, state: State, status: str
-) -> None:
+def test_a_trial_ends_with_the_truth(tracker: Tracker, client: MlflowClient, state: State, status: str) -> None:
     run = start(tracker)
-    tracker.log_epoch(run, 4, {"delta_m": 1.0})
-    (tmp_path / "adapter.safetensors").write_bytes(b"x")
+    tracker.log_epochs(run, {4: {"delta_m": 1.0}})
 
-    tracker.end_trial(
-        run, state, metrics={"test/delta_m": 0.5}, reason="because",
-        artifacts=[tmp_path / "adapter.safetensors", tmp_path / "absent"],
-    )  # fmt: skip
+    tracker.end_trial(run, state, metrics={"test/delta_m": 0.5}, reason="because", tags={"faar_ray.epochs": "5"})
 
     found = client.get_run(run)
     assert found.info.status == status
@@ -161,7 +151,7 @@ def test_a_trial_ends_with_the_truth(
     assert found.data.tags["faar_ray.state"] == state
     assert found.data.tags["faar_ray.reason"] == "because"
     assert history(client, run, "test/delta_m") == [(4, 0.5)]
-    assert {f.path for f in client.list_artifacts(run)} == {"adapter.safetensors", "config.yaml"}
+    assert found.data.tags["faar_ray.epochs"] == "5"
 
 
 def test_a_trial_cannot_end_running(tracker: Tracker) -> None:
@@ -184,54 +174,10 @@ def test_children_are_found_by_trial_id_and_those_left_running_are_closed(
     done, left = start(tracker, "t000-s0"), start(tracker, "t001-s0")
     tracker.end_trial(done, "COMPLETE")
 
-    assert tracker.runs_of(tracker.parent) == {"t000-s0": done, "t001-s0": left}
-    assert tracker.close_running(tracker.parent, "FAIL", "the driver was killed") == ["t001-s0"]
+    assert {name: child.run_id for name, child in tracker.children().items()} == {"t000-s0": done, "t001-s0": left}
+    assert tracker.close_running("FAIL", "the driver was killed") == ["t001-s0"]
     assert client.get_run(done).info.status == "FINISHED"
     assert client.get_run(left).info.status == "FAILED"
-
-
-def test_the_rank_trace_is_logged_as_file_and_picture(tracker: Tracker, client: MlflowClient, tmp_path: Path) -> None:
-    run, trace = start(tracker), tmp_path / "t000-s3.parquet"
-    write_rank_trace(trace, "t", [RankRecord(0, 0, 0, "qkv", "shared", 4, 4, "adapter", 1.0, 1.0, (1.0,) * 4, 0, 9)])
-
-    tracker.log_rank_trace(run, trace, "ranks")
-
-    assert {"rank_trace.parquet", "rank_trace.png"} <= {f.path for f in client.list_artifacts(run)}
-
-
-SINES = [
-    SineRecord(e, 3, 1, "fc1", task, 9.0, 0.01, 0.05, 0.1, 0.45, 64, 40.0, 90.0, 0.2, None)
-    for e in range(2)
-    for task in ("depth", "edge")
-]
-
-
-def test_the_sine_trace_is_logged_as_file_and_picture(tracker: Tracker, client: MlflowClient, tmp_path: Path) -> None:
-    run, trace = start(tracker), tmp_path / "any name.parquet"
-    write_sine_trace(trace, "t", SINES)
-
-    tracker.log_sine_trace(run, trace, "sines")
-
-    assert {"sinewich_trace.parquet", "sinewich_trace.png"} <= {f.path for f in client.list_artifacts(run)}
-    logged = Path(client.download_artifacts(run, "sinewich_trace.parquet", str(tmp_path)))
-    assert logged.read_bytes() == trace.read_bytes()
-
-
-@pytest.mark.parametrize("records", [[], SINES])
-def test_a_trials_ending_bears_being_repeated_and_has_a_sine_trace_where_there_is_one(
-    tracker: Tracker, client: MlflowClient, tmp_path: Path, records: list[SineRecord]
-) -> None:
-    run, files = start(tracker), TrialPaths(tmp_path, "t000-s3")
-    write_rank_trace(files.trace, "t", [])
-    write_sine_trace(files.sines, "t", records)
-
-    for write in 2 * endings(tracker, run, files, "title", Ending("COMPLETE", 1, {"delta_m": 1.0})):
-        write()
-
-    assert client.get_run(run).info.status == "FINISHED"
-    names = {f.path for f in client.list_artifacts(run)}
-    assert names >= {"config.yaml", "rank_trace.parquet"}
-    assert ({"sinewich_trace.parquet", "sinewich_trace.png"} & names != set()) == bool(records)
 
 
 def test_a_search_ends_with_its_report(tracker: Tracker, client: MlflowClient, tmp_path: Path) -> None:

@@ -15,9 +15,11 @@ from torch.multiprocessing.spawn import spawn
 from faar_ray.config.trial import TrialConfig
 from faar_ray.errors import StorageError
 from faar_ray.records import MEASURED, EpochRecord, RankRecord
+from faar_ray.storage.run_location import RunLocation
 from faar_ray.train.checkpoint import checkpoint_path
 from faar_ray.train.fit import fit
 from faar_ray.train.runtimes.distributed import Disagreement, Distributed
+from faar_ray.train.trial_spec import TrialSpec
 
 RAW: dict[str, Any] = {
     # 46 images in batches of 12: the last one holds 10; human parts are missing from some images
@@ -43,7 +45,7 @@ def worker(rank: int, workers: int, folder: Path, dotted: dict[str, Any], epochs
 def train(folder: Path, dotted: dict[str, Any], epochs: int | None, runtime: Any = None) -> list[EpochRecord]:
     config = TrialConfig.resolve(RAW, **dotted)
     records = []
-    for record in fit(config, folder, trial_id="t", trace=folder / "t.parquet", references=REFERENCES, runtime=runtime):
+    for record in fit(TrialSpec("t", config, RunLocation(folder), references=REFERENCES), runtime):
         records.append(record)
         if len(records) == epochs:
             break
@@ -57,7 +59,7 @@ def run(folder: Path, workers: int, dotted: dict[str, Any], epochs: int | None =
     else:
         spawn(worker, (workers, folder, dotted, epochs), nprocs=workers)
         records = pickle.loads((folder / "records.pkl").read_bytes())
-    last = torch.load(checkpoint_path(folder, records[-1].epoch), weights_only=True)
+    last = torch.load(checkpoint_path(folder / "trials" / "t", records[-1].epoch), weights_only=True)
     return records, last["model"]
 
 
@@ -131,14 +133,15 @@ def failing(rank: int, workers: int, folder: Path) -> None:
     dist.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=workers)
     runtime = Distributed(torch.device("cpu"))
     try:
-        list(fit(TrialConfig.resolve(RAW), folder, trial_id="t", trace=folder / "file" / "t.parquet", runtime=runtime))
+        list(fit(TrialSpec("t", TrialConfig.resolve(RAW), RunLocation(folder)), runtime))
     except StorageError as fault:
         (folder / f"told-{rank}").write_text(str(fault))
     dist.destroy_process_group()
 
 
 def test_a_storage_that_the_first_worker_cannot_write_is_told_by_all(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("in the way")
+    (tmp_path / "trials").mkdir()
+    (tmp_path / "trials" / "t").write_text("in the way")
     spawn(failing, (2, tmp_path), nprocs=2)
     told = {(tmp_path / f"told-{rank}").read_text() for rank in (0, 1)}
-    assert told == {f"storage.path: {tmp_path}/file/t.parquet cannot be written (File exists)"}
+    assert told == {f"storage.path: {tmp_path}/trials/t/config.yaml cannot be written (File exists)"}

@@ -19,9 +19,10 @@ from faar_ray.cluster.capacity import Node
 from faar_ray.cluster.ray_cluster import connected
 from faar_ray.config.trial import TrialConfig
 from faar_ray.records import MEASURED, EpochRecord
-from faar_ray.storage.run_location import trial_paths
-from faar_ray.train.fit import Epochs, fit_spec
+from faar_ray.storage.run_location import RunLocation
+from faar_ray.train.fit import Epochs, fit
 from faar_ray.train.runtimes.ray_train import TrainRun, TrialFault, WorkerLost
+from faar_ray.train.trial_spec import TrialSpec
 
 pytestmark = pytest.mark.timeout(600)
 RAW: dict[str, Any] = {
@@ -37,7 +38,7 @@ RAW: dict[str, Any] = {
     "pdrs": {"rho_shared": 0.7},
     "optim": {"epochs": 3, "batch_size": 8, "warmup_steps": 2, "precision": "fp64"},
 }
-Spec = Callable[..., dict[str, Any]]
+Spec = Callable[..., TrialSpec]
 
 
 @pytest.fixture(scope="module")
@@ -51,19 +52,16 @@ def four_cpus() -> Iterator[None]:
 
 @pytest.fixture
 def spec(tmp_path: Path) -> Spec:
-    def made(workers: int, name: str = "t", **dotted: Any) -> dict[str, Any]:
-        return {
-            "trial_id": name,
-            "config": TrialConfig.resolve(RAW, **dotted).model_dump(mode="json"),
-            "run": {"path": str(tmp_path / str(workers)), "uri": ""},
-            "references": {"semseg": 40.0, "normals": 20.0},
-            "test_references": {"semseg": 40.0, "normals": 20.0},
-            "test": True,
-            "workers": workers,
-            "threads": 1,
-            "gpus_per_worker": 0,
-            "keep_checkpoints": 2,
-        }
+    def made(workers: int, name: str = "t", **dotted: Any) -> TrialSpec:
+        return TrialSpec(
+            name,
+            TrialConfig.resolve(RAW, **dotted),
+            RunLocation(tmp_path / str(workers)),
+            references={"semseg": 40.0, "normals": 20.0},
+            test_references={"semseg": 40.0, "normals": 20.0},
+            test=True,
+            workers=workers,
+        )
 
     return made
 
@@ -113,7 +111,7 @@ def nothing_is_left() -> None:
 
 @pytest.mark.usefixtures("four_cpus")
 def test_two_workers_give_the_epochs_and_the_test_metrics_of_one_process(spec: Spec) -> None:
-    theirs, their_test = finished(fit_spec(spec(1)))
+    theirs, their_test = finished(fit(spec(1)))
     ours, our_test = finished(TrainRun(spec(2)).epochs())
     assert [[row.rank for row in record.ranks] for record in ours] == [[r.rank for r in e.ranks] for e in theirs]
     for one, two in zip(theirs, ours, strict=True):
@@ -130,8 +128,8 @@ def test_a_stop_after_an_epoch_frees_everything_and_trained_no_epoch_more(spec: 
     time.sleep(1)  # long enough to train an epoch that nobody asked for
     epochs.close()
     nothing_is_left()
-    assert [p.name for p in sorted((trial_paths(given).folder / "checkpoints").iterdir())] == ["epoch_0000.pt"]
-    assert not (trial_paths(given).folder / ".ray").exists()
+    assert [p.name for p in sorted((given.paths.folder / "checkpoints").iterdir())] == ["epoch_0000.pt"]
+    assert not (given.paths.folder / ".ray").exists()
 
 
 @pytest.mark.usefixtures("four_cpus")
@@ -155,7 +153,7 @@ def test_a_fault_of_the_config_is_told_and_nothing_tried_again(spec: Spec) -> No
 @pytest.mark.faults
 @pytest.mark.usefixtures("four_cpus")
 def test_a_killed_worker_is_told_and_the_next_try_goes_on_from_the_checkpoint(spec: Spec) -> None:
-    undisturbed, _ = finished(fit_spec(spec(1)))
+    undisturbed, _ = finished(fit(spec(1)))
     given = spec(2)
     epochs = TrainRun(given).epochs()
     first = next(epochs)

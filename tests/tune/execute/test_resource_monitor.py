@@ -13,7 +13,7 @@ from rich.console import Console
 from faar_ray.cluster.capacity import Node
 from faar_ray.cluster.ray_cluster import Machine
 from faar_ray.config.run_sections import Resources
-from faar_ray.tune.execute.resource_monitor import PATIENCE_S, ResourceMonitor
+from faar_ray.tune.execute.resource_monitor import START_TIMEOUT_S, ResourceMonitor
 from faar_ray.tune.show.json_lines import JsonLines
 from faar_ray.tune.show.progress import Progress
 from faar_ray.tune.space.space import SearchSpace
@@ -61,25 +61,25 @@ def test_a_search_that_waits_says_so_once_and_again_when_machines_come(
 ) -> None:
     for second in range(100):
         clock.s = float(second)
-        watch.look(well=False)
+        watch.update(has_machines=False)
     assert said == [("waiting for machines: a trial needs 1 CPU and 1 GPU, the cluster has 0 CPUs now", True)]
     nodes.append(Machine("worker", Node(8, 1), False, {}))
     clock.s = 100.0
-    watch.look(well=True)
-    watch.look(well=True)
+    watch.update(has_machines=True)
+    watch.update(has_machines=True)
     assert said[1:] == [("machines are there after 1:40: 8 CPUs and 1 GPU", False)]
     clock.s = 101.0
-    watch.look(well=False)
-    clock.s = 101.0 + PATIENCE_S
-    watch.look(well=False)
+    watch.update(has_machines=False)
+    clock.s = 101.0 + START_TIMEOUT_S
+    watch.update(has_machines=False)
     assert [waiting for _, waiting in said] == [True, False, True]  # lost again
 
 
 def test_the_start_of_a_trial_is_no_wait(watch: ResourceMonitor, clock: Clock, said: list[tuple[str, bool]]) -> None:
-    for second in (0.0, PATIENCE_S - 1):
+    for second in (0.0, START_TIMEOUT_S - 1):
         clock.s = second
-        watch.look(well=False)
-    watch.look(well=True)
+        watch.update(has_machines=False)
+    watch.update(has_machines=True)
     assert said == []
 
 

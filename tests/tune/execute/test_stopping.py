@@ -1,4 +1,4 @@
-"""Every rule of early stopping, through the search's state: whom it spares, and that a kill changes nothing."""
+"""Every rule of early stopping, through the search state: what it never stops, and that a kill changes no decision."""
 
 from __future__ import annotations
 

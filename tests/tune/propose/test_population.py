@@ -338,8 +338,8 @@ def test_copies_of_a_configuration_on_two_seeds_keep_their_parents_seed(pbt: Spa
         ({"scheduler": {"population": 12}}, "must be < budget.trials = 12, which counts copies too"),
         ({"scheduler": {"population": 2}, "warm_start": {"points": [{"pdrs.rho_shared": x} for x in (0.6, 0.7)]}}, "3"),
         ({"scheduler": {"min_epochs": 6}}, "must be < optim.epochs = 6 for pbt"),
-        ({"scheduler": {"metric": "front"}}, "it tells best and worst by one, got 'front'"),
-        ({"scheduler": {"quantile": 0.6}}, "less than or equal to 0.5"),
+        ({"scheduler": {"metric": "front"}}, "it ranks trials by one metric, got 'front'"),
+        ({"scheduler": {"quantile": 0.6}}, "satisfy 0 < quantile <= 0.5"),
         ({"scheduler": {"population": 1}}, "greater than or equal to 2"),
     ],
 )

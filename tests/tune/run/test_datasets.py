@@ -13,7 +13,8 @@ from faar_ray.errors import ConfigError
 from faar_ray.records import EpochRecord
 from faar_ray.storage.object_store import Remote
 from faar_ray.storage.run_location import location_of
-from faar_ray.train.fit import fit_spec
+from faar_ray.train.fit import fit
+from faar_ray.train.trial_spec import TrialSpec
 from faar_ray.tune.run.datasets import make_data
 from faar_ray.tune.run.jobs import RunContext, reference_job, shards_uri
 from faar_ray.tune.run.remote_run import check_remote
@@ -44,10 +45,10 @@ def test_a_trial_elsewhere_trains_on_what_the_driver_put_there(s3: str, machine:
     assert said[-1] == f"putting data in {s3}/runs/data: 3 of 3 shards"
     assert len(Remote(f"{s3}/runs/data").files()) == 3
     job = reference_job(space, "semseg")
-    spec = RunContext(place, space.resources, 1).spec(job, {}, {})
+    spec = RunContext(place, space.resources, 1).spec(job, {}, {}).to_dict()
 
     machine("worker", idle=True)
-    assert isinstance(next(fit_spec(spec)), EpochRecord)
+    assert isinstance(next(fit(TrialSpec.from_dict(spec))), EpochRecord)
     said.clear()
     make_data(space, said.append, shards_uri(place))  # nothing is left to do
     assert said == []

@@ -15,7 +15,7 @@ import pytest
 from faar_ray.config.run_sections import Resources
 from faar_ray.errors import StorageError
 from faar_ray.storage.run_location import RunLocation
-from faar_ray.train.spec import check_folder
+from faar_ray.train.trial_spec import TrialSpec
 from faar_ray.tune.execute.trainable import TrialActor
 from faar_ray.tune.run.jobs import Job, RunContext
 from faar_ray.tune.space.space import SearchSpace
@@ -23,13 +23,13 @@ from faar_ray.tune.space.space import SearchSpace
 Space = Callable[..., SearchSpace]
 
 
-def spec(space: Space, run: Path) -> dict[str, Any]:
+def spec(space: Space, run: Path) -> TrialSpec:
     job = Job("t000-s0", "trial", space(base={"optim": {"epochs": 1}}).trial_config({}), {}, 0)
     return RunContext(RunLocation(run), Resources(), 1).spec(job, {}, {})
 
 
-def first_result(spec: dict[str, Any]) -> dict[str, Any]:
-    result: dict[str, Any] = TrialActor(spec).train()  # type: ignore[no-untyped-call]
+def first_result(spec: TrialSpec) -> dict[str, Any]:
+    result: dict[str, Any] = TrialActor(spec.to_dict()).train()  # type: ignore[no-untyped-call]
     return result
 
 
@@ -57,6 +57,6 @@ def test_a_trial_that_finds_its_run_trains(space: Space, tmp_path: Path) -> None
 
 def test_a_run_in_a_bucket_needs_no_folder_on_the_machine(space: Space, tmp_path: Path) -> None:
     job = Job("t000-s0", "trial", space().trial_config({}), {}, 0)
-    check_folder(RunContext(RunLocation(tmp_path / "copy", "s3://bucket/runs/tiny"), Resources(), 1).spec(job, {}, {}))
+    RunContext(RunLocation(tmp_path / "copy", "s3://bucket/runs/tiny"), Resources(), 1).spec(job, {}, {}).check_folder()
     with pytest.raises(StorageError):
-        check_folder(RunContext(RunLocation(tmp_path / "copy"), Resources(), 1).spec(job, {}, {}))
+        RunContext(RunLocation(tmp_path / "copy"), Resources(), 1).spec(job, {}, {}).check_folder()

@@ -237,7 +237,7 @@ def test_a_parameter_that_cannot_be_sampled_is_refused(tmp_path: Path, key: str,
         ("scheduler: {min_epochs: 7}", "must be <= optim.epochs = 6, got 7"),
         (
             "scheduler: {type: pbt, population: 4}",
-            "scheduler.type: cannot be pbt for sampler tpe: only the first trials are drawn",
+            "scheduler.type: cannot be pbt for sampler tpe: only the first trials are sampled",
         ),
         (
             "scheduler: {type: ash}",

@@ -1,0 +1,83 @@
+"""What a backbone family is: how its names are recognised, how one is built and adapted, and what it can take."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import nn
+
+from faar_ray.config.trial import BackboneConfig, TrialConfig
+from faar_ray.errors import ConfigError
+from faar_ray.models.multitask import MultiTaskModel
+
+STRIDES = {"merged": (8, 16, 32, 32), "stages": (4, 8, 16, 32)}
+"""Of the four maps that decoders see, by `backbone.pyramid`."""
+
+
+def is_light(name: str) -> bool:
+    """What `backbone.trainable: light` trains: patch embedding, norms and position tables (MTLoRA's recipe)."""
+    return "norm" in name or "patch_embed" in name or name.endswith(("relative_position_bias_table", "pos_embed"))
+
+
+def swin_pyramid(widths: Sequence[int], pyramid: str) -> list[int]:
+    """Channels of the four maps of a backbone whose stages have these widths."""
+    return [*widths[1:], widths[-1]] if pyramid == "merged" else list(widths)
+
+
+@dataclass(frozen=True, slots=True)
+class BackboneFamily:
+    """One entry of `BACKBONES`."""
+
+    wanted: str
+    """As messages name it: `a timm Swin (swin_*)`."""
+    recognises: Callable[[str], bool]
+    """Whether `backbone.name` is one of the family."""
+    build: Callable[[BackboneConfig, int], nn.Module]
+    """(config, image size) -> a module with `layers`, each a stage with `blocks`; its weights loaded."""
+    model: type[MultiTaskModel]
+    """Computes the maps: `levels`."""
+    task_block: Callable[..., nn.Module]
+    """(block, task linears, continues, common=...) -> the last block of a stage, with a stream for each task."""
+    linears: Mapping[str, str]
+    """Layer of `placement` -> where it is in a block: `{"qkv": "attn.qkv"}`; layers it lacks are passed over."""
+    widths: Callable[[Any], Sequence[int]]
+    """Channels of the four stages of a backbone."""
+    embed_dim: Callable[[Sequence[int]], int] = lambda widths: widths[0]
+    """From the stages' widths, what `decoder.width` is in proportion to by default."""
+    strides: Mapping[str, tuple[int, ...]] = field(default_factory=lambda: STRIDES)
+    """Of the four maps, by `backbone.pyramid`."""
+    channels: Callable[[Sequence[int], str], list[int]] = swin_pyramid
+    """(widths, pyramid) -> channels of the four maps."""
+    check: Callable[[str], None] = lambda name: None
+    """Raises ConfigError for a name of the family that cannot be adapted."""
+    is_light: Callable[[str], bool] = is_light
+    """Whether a parameter of this name trains under `backbone.trainable: light`."""
+    ensemble: type[MultiTaskModel] | None = None
+    """The model for `placement.task_blocks: all`, if it can."""
+    shared_input: bool = False
+    """Takes `placement.task_path: shared`."""
+    convolutions: bool = False
+    """Takes `sinewich.conv_size: 3`."""
+    merges: bool = True
+    """Its adapters can be folded into plain weights."""
+    peft_stage: str = ""
+    """Where a block is in timm's model, `layers.{stage}.blocks.{block}`; empty: no rank pattern can be exported."""
+
+
+def check_placement(family: BackboneFamily, config: TrialConfig) -> None:
+    """Refuse what a family cannot take.
+
+    Raises:
+        ConfigError: naming the key.
+    """
+    name, placement = config.backbone.name, config.placement
+    if not config.adapter.adapts:
+        return
+    if placement.task_blocks == "all" and family.ensemble is None:
+        raise ConfigError(f"placement.task_blocks: must be last on {name}, got 'all'")
+    if placement.task_path == "shared" and not family.shared_input:
+        raise ConfigError(f"placement.task_path: must be own on {name}, got 'shared'")
+    if config.adapter.entry.task_bases and config.sinewich.conv_size > 1 and not family.convolutions:
+        raise ConfigError(f"sinewich.conv_size: must be 1 on {name}, whose tokens lie in no grid, got 3")

@@ -1,0 +1,75 @@
+"""Swin transformers (v1): any of timm's, and the package's own `swin_micro`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from timm.models.swin_transformer import SwinTransformer, checkpoint_filter_fn
+from timm.models.swin_transformer_v2 import SwinTransformerV2
+from torch import nn
+
+from faar_ray.config.trial import BackboneConfig
+from faar_ray.errors import ConfigError
+from faar_ray.models import micro
+from faar_ray.models.ensemble import TaskEnsemble
+from faar_ray.models.family import BackboneFamily
+from faar_ray.models.multitask import MultiTaskModel
+from faar_ray.models.swin.task_block import TaskBlock
+from faar_ray.models.timm_weights import build_timm, check_patches, load_checkpoint, load_weights, outline
+
+MICRO_PATCH = 4
+
+
+def stage_widths(backbone: Any) -> Sequence[int]:
+    """Channels of each stage."""
+    return [int(level["num_chs"]) for level in backbone.feature_info]
+
+
+def _is_swin(name: str) -> bool:
+    return isinstance(outline(name), SwinTransformer | SwinTransformerV2)
+
+
+def _check(name: str) -> None:
+    if isinstance(outline(name), SwinTransformerV2):
+        raise ConfigError(
+            f"backbone.name: {name} cannot be adapted: a Swin v2 block multiplies by qkv.weight itself and normalises "
+            "after the residual, so an adapter around qkv would be passed by; must be a Swin v1"
+        )
+
+
+def _build(config: BackboneConfig, image_size: int) -> nn.Module:
+    return _without_norm(build_timm(config, image_size, checkpoint_filter_fn))
+
+
+def _build_micro(config: BackboneConfig, image_size: int) -> nn.Module:
+    check_patches(config.name, image_size, MICRO_PATCH)
+    backbone = micro.architecture(image_size, config.drop_path)
+    load_checkpoint(backbone, config, checkpoint_filter_fn)
+    if config.pretrained and config.checkpoint is None:
+        load_weights(backbone, micro.weights(), micro.NAME, checkpoint_filter_fn)
+    return _without_norm(backbone)
+
+
+def _without_norm(backbone: Any) -> nn.Module:
+    backbone.norm = nn.Identity()  # features are taken before the final norm (METHODS, shared ground)
+    module: nn.Module = backbone
+    return module
+
+
+SWIN = BackboneFamily(
+    "a timm Swin (swin_*)",
+    _is_swin,
+    _build,
+    MultiTaskModel,
+    TaskBlock,
+    linears={"qkv": "attn.qkv", "proj": "attn.proj", "fc1": "mlp.fc1", "fc2": "mlp.fc2"},
+    widths=stage_widths,
+    check=_check,
+    ensemble=TaskEnsemble,
+    shared_input=True,
+    convolutions=True,
+    peft_stage="layers.{stage}.blocks.{block}",
+)
+MICRO = replace(SWIN, wanted=micro.NAME, recognises=lambda name: name == micro.NAME, build=_build_micro)
