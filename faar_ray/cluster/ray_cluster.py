@@ -18,6 +18,7 @@ from ray.util.placement_group import PlacementGroup, remove_placement_group
 import faar_ray
 from faar_ray.cluster.capacity import Node, this_machine
 from faar_ray.errors import ConfigError
+from faar_ray.storage.credentials import SHARED_VARIABLES
 
 QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",
@@ -37,9 +38,6 @@ QUIET = {
 
 HEAD = "node:__internal_head__"
 """The resource by which Ray marks a cluster's head."""
-
-CARRIED = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION")
-"""Of the driver's environment, what a cluster's trials get too: where the bucket is, and no key to it."""
 
 log = logging.getLogger(__name__)
 OBJECT_STORE = 200_000_000  # bytes; only small dicts travel
@@ -81,7 +79,7 @@ def connected(address: str | None, *, code: bool = True) -> Iterator[list[Machin
         options |= {"object_store_memory": OBJECT_STORE}
     else:
         options |= {"address": address}
-        carried = {name: os.environ[name] for name in CARRIED if name in os.environ}
+        carried = {name: os.environ[name] for name in SHARED_VARIABLES if name in os.environ}
         # the driver's code, on every node
         options |= {"runtime_env": {"py_modules": [faar_ray], "env_vars": carried}} if code else {}
     driver.print_to_stdstream = _told_by_a_raylet

@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("run", metavar="NAME_OR_PATH", help="a run's name under ./runs, its folder, or its s3:// URI")
+    parser.add_argument("run", metavar="NAME_OR_PATH", help="a run's name under ./runs, its folder, or its URI")
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder for the report (default: the run's report/)")
     given = parser.parse_args(arguments)
     try:
@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         out = build_report(folder, given.out)
         if place.uri and given.out is None:
-            place.mirror().push("report")
+            place.remote_copy().push("report")
         print(place.display_path("report", "index.html") if place.uri and given.out is None else out / "index.html")
         _log(search.tracking_uri, search.parent_run_id, out)
     except FaarRayError as fault:

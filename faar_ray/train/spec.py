@@ -62,4 +62,4 @@ def check_folder(spec: Mapping[str, Any]) -> None:
     if (witness := spec.get("witness")) and not Path(witness).is_file():
         folder = Path(witness).parent
         told = f"storage.path: {folder} is not on machine {socket.gethostname()}"
-        raise StorageError(f"{told}: use s3:// or a folder that all machines share")
+        raise StorageError(f"{told}: use a bucket or a folder that all machines share")

@@ -35,7 +35,7 @@ from faar_ray.tune.run import run_folder
 from faar_ray.tune.run.datasets import make_data
 from faar_ray.tune.run.jobs import Job, RunContext, control_jobs, job_of, shards_uri
 from faar_ray.tune.run.references import References
-from faar_ray.tune.run.remote_run import mirrored
+from faar_ray.tune.run.remote_run import open_remote_run
 from faar_ray.tune.run.run_folder import RunFolder, repair_traces
 from faar_ray.tune.search_state import SearchState, Watcher
 from faar_ray.tune.show.mlflow_watcher import HASTE, Pen
@@ -88,7 +88,8 @@ def run_search(
         KeyboardInterrupt: after all runs were closed.
     """
     place = run_folder.run_location_of(space, name)
-    with locked_run(place, space, fresh=not resume) as folder, mirrored(place, fresh=not resume) as twin:
+    fresh = not resume
+    with locked_run(place, space, fresh=fresh) as folder, open_remote_run(place, fresh=fresh) as remote:
         study = open_journal(folder.study_log, space.name, space.objectives)
         warm_start(study, space, progress.note)
         proposer = Proposer(space, study)
@@ -99,7 +100,7 @@ def run_search(
                 repair_traces(place, proposer.results(), progress.note)
             references = References(space, proposer.results())
             pen.reconcile([(job_of(space, result), result) for result in proposer.results()])
-            watchers: list[Watcher] = [*([twin] if twin else []), pen, progress]
+            watchers: list[Watcher] = [*([remote] if remote else []), pen, progress]
             search_state = parts.search_state(
                 space,
                 proposer,
@@ -112,11 +113,11 @@ def run_search(
             if not search_state.finished():
                 train(space, search_state, folder, place, pen, progress, address, parts.actor)
             progress.phase("writing the report")
-            if twin:
-                twin.gather()
+            if remote:
+                remote.gather()
             found = conclude(space, folder, place, proposer, search_state, pen)
-            if twin:
-                twin.push()
+            if remote:
+                remote.push()
             return found
 
 

@@ -152,7 +152,7 @@ class WarmStart(Section):
     from_: Annotated[str, Field(min_length=1)] | None = Field(
         None,
         alias="from",
-        description="An older run: its name below storage.path, its folder or its s3:// URI. The sampler learns from "
+        description="An older run: its name below storage.path, its folder or its URI. The sampler learns from "
         "its finished trials that fit this space; they are none of this search's results, and cost nothing of its "
         "budget. Refused where anything that is not searched differs.",
     )
