@@ -16,6 +16,7 @@ import faar_ray
 from faar_ray.cluster import ray_internals
 from faar_ray.cluster.capacity import Node, this_machine
 from faar_ray.errors import ConfigError
+from faar_ray.storage.credentials import SHARED_VARIABLES
 
 QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",
@@ -35,9 +36,6 @@ QUIET = {
 
 HEAD = "node:__internal_head__"
 """The resource by which Ray marks a cluster's head."""
-
-CARRIED = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION")
-"""Of the driver's environment, what a cluster's trials get too: where the bucket is, and no key to it."""
 
 log = logging.getLogger(__name__)
 OBJECT_STORE = 200_000_000  # bytes; only small dicts travel
@@ -79,7 +77,7 @@ def connected(address: str | None, *, code: bool = True) -> Iterator[list[Machin
         options |= {"object_store_memory": OBJECT_STORE}
     else:
         options |= {"address": address}
-        carried = {name: os.environ[name] for name in CARRIED if name in os.environ}
+        carried = {name: os.environ[name] for name in SHARED_VARIABLES if name in os.environ}
         # the driver's code, on every node
         options |= {"runtime_env": {"py_modules": [faar_ray], "env_vars": carried}} if code else {}
     ray_internals.redirect_raylet_messages(_log_raylet_message)

@@ -1,4 +1,4 @@
-"""Places: the cache of this machine, and what a config may name outside it."""
+"""The cache of this machine, and the kinds of storage paths that a config may name."""
 
 from __future__ import annotations
 
@@ -6,7 +6,16 @@ import os
 import re
 from pathlib import Path
 
-STORAGE = "s3://BUCKET/PREFIX"
+STORAGE = "s3://BUCKET/PREFIX (or gs://, az://CONTAINER/PREFIX)"
+BUCKETS = {
+    "s3": ("a bucket's name as S3 takes it (3 to 63 of a-z, 0-9, '.', '-')", "[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]"),
+    "gs": ("a bucket's name as Google takes it (3 to 63 of a-z, 0-9, '.-_')", "[a-z0-9][a-z0-9._-]{1,61}[a-z0-9]"),
+    "az": (
+        "a container's name as Azure takes it (3 to 63 of a-z, 0-9, '-')",
+        "(?![^/]*--)[a-z0-9][a-z0-9-]{1,61}[a-z0-9]",
+    ),
+}
+"""Schemes of object storage: what a bucket's name must be, in words and as a pattern."""
 
 
 def default_cache_dir() -> Path:
@@ -15,24 +24,26 @@ def default_cache_dir() -> Path:
 
 
 def is_remote(path: str) -> bool:
-    """Whether a path is a URI and no folder."""
+    """Whether a path is a URI, not a folder."""
     return "://" in path
 
 
-def folder_of(place: str | None) -> Path | None:
-    """The folder that a place names; None where there is no place, or it is a URI."""
-    return None if place is None or is_remote(place) else Path(place).expanduser().absolute()
+def folder_of(path: str | None) -> Path | None:
+    """The folder that a path names; None for None or a URI."""
+    return None if path is None or is_remote(path) else Path(path).expanduser().absolute()
 
 
 def storage_fault(path: str) -> str:
-    """What is wrong with a storage path as text, "" for nothing; never quotes what may be a secret."""
+    """What is wrong with a storage path, "" for nothing; never quotes what may be a secret."""
     scheme, mark, rest = path.partition("://")
-    if not mark and not path.startswith("s3:"):
+    if not mark and not path.startswith(tuple(f"{name}:" for name in BUCKETS)):
         return ""
     if "@" in rest.partition("/")[0] or "?" in rest:
         return f"must be {STORAGE} without user, key or options: credentials come from the environment"
-    if not mark or scheme != "s3":
+    if not mark or scheme not in BUCKETS:
         return f"must be a folder or {STORAGE}, got {path!r}"
-    if not re.fullmatch(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[^/#]+)*/?", rest):
-        return f"must be {STORAGE} with a bucket's name as S3 takes it (3 to 63 of a-z, 0-9, '.', '-'), got {path!r}"
+
+    words, pattern = BUCKETS[scheme]
+    if not re.fullmatch(rf"{pattern}(/[^/#]+)*/?", rest):
+        return f"must be {STORAGE} with {words}, got {path!r}"
     return ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from torch import Tensor
 from faar_ray.data.dense import DenseDataset, unnormalise
 from faar_ray.data.scenes.object_table import CLASSES, PARTS
 from faar_ray.errors import DataError
+from faar_ray.storage.atomic import atomic_write
 
 Picture = np.ndarray[Any, Any]
 
@@ -44,11 +44,9 @@ def write_contact_sheet(datasets: Mapping[str, DenseDataset], path: Path, images
     Raises:
         DataError: the picture cannot be written.
     """
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        contact_sheet(datasets, images).savefig(part, format="png", dpi=130)
-        os.replace(part, path)
+        with atomic_write(path) as scratch:
+            contact_sheet(datasets, images).savefig(scratch, format="png", dpi=130)
     except OSError as error:
         raise DataError(f"{path}: cannot be written ({error})") from error
 

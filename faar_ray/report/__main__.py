@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("run", metavar="NAME_OR_PATH", help="a run's name under ./runs, its folder, or its s3:// URI")
+    parser.add_argument("run", metavar="NAME_OR_PATH", help="a run's name under ./runs, its folder, or its URI")
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder for the report (default: the run's report/)")
     args = parser.parse_args(arguments)
     return run_command(lambda: _report(args.run, args.out))
@@ -42,7 +42,7 @@ def _report(run: str, out: Path | None) -> None:
         folder = build_report(place.path, out)
     remote = bool(place.uri) and out is None
     if remote:
-        place.mirror().push("report")
+        place.remote_copy().push("report")
     print(place.display_path("report", "index.html") if remote else folder / "index.html")
 
     if reason := log_report(search.tracking_uri, search.parent_run_id, folder):

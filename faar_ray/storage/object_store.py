@@ -1,188 +1,210 @@
-"""Object storage through pyarrow.fs: files below one URI. An object appears whole or not at all (a PUT is atomic).
-
-Credentials come from where the AWS libraries look for them (environment, profile, instance role) and are written
-nowhere; `AWS_ENDPOINT_URL_S3` or `AWS_ENDPOINT_URL` leads to another server than Amazon's, such as MinIO.
-"""
+"""Objects below one URI (s3://, gs:// or az://), through obstore. An object appears whole or not at all."""
 
 from __future__ import annotations
 
-import mmap
 import os
-import shutil
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import IO, Any
+from uuid import uuid4
 
-import pyarrow as pa
-from pyarrow import fs
+import obstore
+from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
 
 from faar_ray.errors import ConfigError, StorageError
-from faar_ray.storage.atomic import atomic_write_or_storage_error, reason_of
+from faar_ray.storage.atomic import atomic_write_or_storage_error
+from faar_ray.storage.credentials import CREDENTIAL_SOURCES, server, store_class, store_options
+from faar_ray.storage.store_errors import is_credential_error, is_missing_bucket, reason
 
 ATTEMPTS = 6
-"""Of a request while a run goes on, about 15 s; an outage that is longer ends the run."""
+"""Of a request while a run goes on, about 15 s; a longer outage ends the run."""
 ATTEMPTS_AT_START = 2
 CONNECT_S, REQUEST_S = 5, 15
-"""A request is given up after so long without a byte."""
+"""A request is given up after so long without an answer."""
+RETRY_S = 60
+"""No retry begins later: a lease must not expire while its driver still retries."""
+PARALLEL_PARTS = 2
+"""Of an upload, 5 MiB each; every part must arrive within REQUEST_S, so more would need a faster line."""
 
 
-def endpoint() -> str:
-    """The server that the environment names, "" for Amazon's."""
-    return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
+@dataclass(frozen=True)
+class ObjectInfo:
+    """Size in bytes and time in ns, to the second: listings and single requests round it differently."""
+
+    size: int
+    mtime_ns: int
 
 
-class Remote:
-    """What is below one URI, by names relative to it.
+@dataclass(frozen=True)
+class VersionedObject:
+    """A small object as it was read, and what names this version of it."""
+
+    data: bytes
+    mtime_ns: int
+    version: dict[str, str]
+
+
+class ObjectStore:
+    """The objects below one URI, by names relative to it.
 
     Args:
-        uri: `s3://bucket/prefix`, checked by the config.
+        uri: `s3://bucket/prefix`, `gs://bucket/prefix` or `az://container/prefix`, checked by the config.
         attempts: of every request.
         key: of the config that names the URI, for messages.
     """
 
     def __init__(self, uri: str, attempts: int = ATTEMPTS, key: str = "storage.path") -> None:
         self.uri, self.key = uri.rstrip("/"), key
-        self._base = self.uri.partition("://")[2]
-        with self._telling("cannot be used"):
-            self._files = fs.S3FileSystem(
-                endpoint_override=endpoint() or None,
-                connect_timeout=CONNECT_S,
-                request_timeout=REQUEST_S,
-                retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=attempts),
-                allow_delayed_open=True,  # a small file is one request
+        self.scheme, _, rest = self.uri.partition("://")
+        self.bucket, _, prefix = rest.partition("/")
+        with self._translate_errors("cannot be used"):
+            self._store = store_class(self.scheme)(
+                self.bucket,
+                prefix=prefix or None,
+                client_options={
+                    "allow_http": server(self.uri).startswith("http://"),
+                    "connect_timeout": timedelta(seconds=CONNECT_S),
+                    "read_timeout": timedelta(seconds=REQUEST_S),
+                    "timeout": timedelta(hours=1),  # of a whole download
+                },
+                retry_config={
+                    "max_retries": attempts - 1,
+                    "retry_timeout": timedelta(seconds=RETRY_S),
+                    "backoff": {"init_backoff": timedelta(seconds=1), "base": 2.5},
+                },
+                **store_options(self.scheme),
             )
 
     def check(self) -> None:
-        """Refuse, in bounded time, a bucket that is not there or cannot be written.
+        """Refuse, in bounded time, a bucket that does not exist or cannot be written.
 
         Raises:
             ConfigError: naming the key and the reason.
         """
-        bucket = self._base.partition("/")[0]
         try:
-            with self._telling("cannot be used"):
-                if self._files.get_file_info(bucket).type == fs.FileType.NotFound:
-                    raise StorageError(f"{self.key}: {self.uri}: there is no bucket {bucket}{self._where()}")
+            with self._translate_errors("cannot be used"):
+                next(iter(obstore.list(self._store, chunk_size=1)), None)
             self.now_ns()
-        except StorageError as fault:
-            raise ConfigError(str(fault)) from None
+        except StorageError as error:
+            raise ConfigError(str(error)) from None
 
     def now_ns(self) -> int:
-        """The storage's own clock, in ns: no two machines need to agree on the time."""
-        name = f".probe-{uuid.uuid4().hex}"
+        """The store's own clock, in ns: the machines need not agree on the time."""
+        name = f".probe-{uuid4().hex}"
         self.write(name, b"")
         try:
-            return int(self.info(name).mtime_ns)
+            return self._info(name).mtime_ns
         finally:
             self.delete(name)
 
-    def info(self, name: str) -> fs.FileInfo:
-        """Type, size and time of one name."""
-        with self._telling("cannot be read"):
-            return self._files.get_file_info(f"{self._base}/{name}")
-
-    def files(self, part: str = "") -> dict[str, fs.FileInfo]:
-        """The files at or below a part, by name; names that begin with a dot are nobody's business."""
-        with self._telling("cannot be read"):
-            path = f"{self._base}/{part}".rstrip("/")
-            if part and (info := self._files.get_file_info(path)).type == fs.FileType.File:
-                return {part: info}
-            found = self._files.get_file_info(fs.FileSelector(path, recursive=True, allow_not_found=True))
-        names = {info.path.removeprefix(f"{self._base}/"): info for info in found if info.type == fs.FileType.File}
-        return {name: info for name, info in names.items() if not hidden(name)}
+    def files(self, part: str = "") -> dict[str, ObjectInfo]:
+        """The objects at or below a part, by name, without hidden ones."""
+        with self._translate_errors("cannot be read"):
+            listing = [meta for page in obstore.list(self._store, part or None) for meta in page]
+        if part and not listing:
+            with self._translate_errors("cannot be read"), suppress(FileNotFoundError):
+                return {part: _info_of(obstore.head(self._store, part))}
+        return {meta["path"]: _info_of(meta) for meta in listing if not is_hidden(meta["path"])}
 
     def read(self, name: str) -> bytes | None:
-        """A small file; None where there is none."""
-        with (
-            self._telling("cannot be read"),
-            suppress(FileNotFoundError),
-            self._files.open_input_stream(f"{self._base}/{name}") as stream,
-        ):
-            return bytes(stream.read())
+        """A small object; None where there is none."""
+        current = self.read_version(name)
+        return None if current is None else current.data
+
+    def read_version(self, name: str) -> VersionedObject | None:
+        """A small object with its version; None where there is none."""
+        with self._translate_errors("cannot be read"), suppress(FileNotFoundError):
+            result = obstore.get(self._store, name)
+            mtime_ns = _info_of(result.meta).mtime_ns
+            return VersionedObject(bytes(result.bytes()), mtime_ns, _version_of(result.meta))
         return None
 
     def write(self, name: str, data: bytes) -> None:
-        """Put a small file."""
-        self._put(name, data)
+        """Put a small object."""
+        with self._translate_errors("cannot be written"):
+            obstore.put(self._store, name, data)
 
-    def upload(self, name: str, file: IO[bytes]) -> fs.FileInfo:
-        """Put an open file; gives what is there then."""
-        size = os.fstat(file.fileno()).st_size
-        if not size:
-            self._put(name, b"")
-            return self.info(name)
-        mapped = mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ)
-        self._put(name, mapped)  # a fault holds on to the map, and closing it then would be a fault of its own
-        mapped.close()
-        return self.info(name)
+    def write_if(self, name: str, data: bytes, version: dict[str, str] | None) -> dict[str, str] | None:
+        """Put a small object only where the store still has this version of it, or none where `version` is None.
 
-    def download(self, name: str, path: Path, info: fs.FileInfo) -> None:
-        """Get a file, whole, with the time that it has there."""
+        Returns:
+            the new version, or None where the store has another one.
+        """
+        with self._translate_errors("cannot be written"):
+            try:
+                mode: Any = "create" if version is None else version
+                return _version_of(obstore.put(self._store, name, data, mode=mode))
+            except (AlreadyExistsError, PreconditionError):
+                return None
+            except FileNotFoundError:  # S3's answer to a version of an object that was deleted
+                if version is None:
+                    raise
+                return None
+
+    def upload(self, name: str, file: IO[bytes]) -> ObjectInfo:
+        """Put an open file; gives what the store has then."""
+        with self._translate_errors("cannot be written"):
+            obstore.put(self._store, name, file, max_concurrency=PARALLEL_PARTS)
+        return self._info(name)
+
+    def download(self, name: str, path: Path, info: ObjectInfo) -> None:
+        """Get a whole object, with the time that it has in the store."""
         with atomic_write_or_storage_error(path) as scratch:
-            with scratch.open("wb") as file, self._reading(name) as stream:
-                shutil.copyfileobj(stream, file, 1 << 20)
+            with scratch.open("wb") as file:
+                for chunk in self._chunks(name):
+                    file.write(chunk)
             if scratch.stat().st_size != info.size:
                 raise StorageError(f"{self.key}: {self.uri}/{name} cannot be read (it changed meanwhile)")
             os.utime(scratch, ns=(info.mtime_ns, info.mtime_ns))
 
     def delete(self, name: str) -> None:
-        """Take a file away, if it is there."""
-        with self._telling("cannot be written"), suppress(FileNotFoundError):
-            self._files.delete_file(f"{self._base}/{name}")
+        """Remove an object, if it exists."""
+        with self._translate_errors("cannot be written"), suppress(FileNotFoundError):
+            obstore.delete(self._store, name)
 
     def clear(self) -> None:
-        """Take everything below the URI away."""
-        with self._telling("cannot be written"), suppress(FileNotFoundError):
-            self._files.delete_dir(self._base)
+        """Remove every object below the URI."""
+        with self._translate_errors("cannot be written"):
+            names = [meta["path"] for page in obstore.list(self._store) for meta in page]
+            obstore.delete(self._store, names)
 
-    def _put(self, name: str, data: bytes | mmap.mmap) -> None:
-        with self._telling("cannot be written"):
-            stream = self._files.open_output_stream(f"{self._base}/{name}", metadata=None)
-            buffer = pa.py_buffer(data)
-            stream.write(buffer)  # not in a `with`: that would complete the object after a fault as well
-            stream.close()
-            del buffer
+    def _info(self, name: str) -> ObjectInfo:
+        with self._translate_errors("cannot be read"):
+            return _info_of(obstore.head(self._store, name))
 
-    @contextmanager
-    def _reading(self, name: str) -> Iterator[Any]:
-        with self._telling("cannot be read"):
-            stream = self._files.open_input_stream(f"{self._base}/{name}")
-        with stream:
-            yield _Telling(stream, self)
+    def _chunks(self, name: str) -> Iterator[Any]:
+        with self._translate_errors("cannot be read"):
+            yield from obstore.get(self._store, name).stream(min_chunk_size=1 << 20)
 
     @contextmanager
-    def _telling(self, what: str) -> Iterator[None]:
+    def _translate_errors(self, what: str) -> Iterator[None]:
+        """Raise StorageError for an error of obstore: what failed, why and where, without a URL or a secret."""
         try:
             yield
-        except FileNotFoundError:
-            raise
-        except (OSError, pa.ArrowException) as fault:
-            raise StorageError(f"{self.key}: {self.uri} {what} ({self._reason(fault)})") from None
+        except (BaseError, OSError, ValueError) as error:
+            address = server(self.uri)
+            where = f" at {address}" if address else ""
+            if is_missing_bucket(error):
+                raise StorageError(f"{self.key}: {self.uri}: there is no bucket {self.bucket}{where}") from None
 
-    def _reason(self, fault: Exception) -> str:
-        text = reason_of(fault) if isinstance(fault, OSError) else str(fault).splitlines()[0]
-        if "ACCESS_DENIED" in text or "INVALID_ACCESS_KEY" in text or "SIGNATURE" in text:
-            text += "; credentials come from the environment, the AWS profile or the machine's role"
-        return f"{text}{self._where()}"
-
-    def _where(self) -> str:
-        return f" at {endpoint()}" if endpoint() else ""
+            text = f"{reason(error)}{where}"
+            if is_credential_error(error):
+                text += f"; credentials come from {CREDENTIAL_SOURCES[self.scheme]}"
+            raise StorageError(f"{self.key}: {self.uri} {what} ({text})") from None
 
 
-class _Telling:
-    """A stream whose faults are the storage's, not the local disk's."""
-
-    def __init__(self, stream: Any, remote: Remote) -> None:
-        self._stream, self._remote = stream, remote
-
-    def read(self, size: int) -> bytes:
-        """Up to `size` bytes."""
-        with self._remote._telling("cannot be read"):
-            return bytes(self._stream.read(size))
-
-
-def hidden(name: str) -> bool:
-    """Whether a relative name is temporary or a lock: nothing that the other side needs."""
+def is_hidden(name: str) -> bool:
+    """Whether a relative name is a lock, a lease or a temporary file, which are not copied."""
     return any(part.startswith(".") for part in name.split("/"))
+
+
+def _info_of(meta: Any) -> ObjectInfo:
+    modified: datetime = meta["last_modified"]
+    return ObjectInfo(meta["size"], int(modified.timestamp()) * 1_000_000_000)
+
+
+def _version_of(meta: Any) -> dict[str, str]:
+    return {name: meta[name] for name in ("e_tag", "version") if meta.get(name) is not None}

@@ -1,7 +1,7 @@
-"""Where a run is: a folder, or a place in object storage with a working copy in the cache of this machine.
+"""Where a run is: a folder, or object storage with a working copy in the cache of this machine.
 
-`<cache>/remote/<hash>/<name>` belongs to whoever trains, `<cache>/remote/<hash>-read/<name>` to whoever only looks, so
-that a report of a running search takes nothing away from it. Both may be deleted at any time when nothing runs.
+Training uses `<cache>/remote/<hash>/<name>`, commands that only read use `<cache>/remote/<hash>-read/<name>`, so a
+report never changes the files of a running search. Both may be deleted when nothing runs.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from pathlib import Path
 
 from faar_ray.config.paths import default_cache_dir, is_remote, storage_fault
 from faar_ray.errors import ConfigError, FaarRayError
-from faar_ray.storage.object_store import ATTEMPTS_AT_START, Remote, endpoint
-from faar_ray.storage.remote_copy import NO_REMOTE, Mirror, RemoteCopy
+from faar_ray.storage.credentials import server
+from faar_ray.storage.object_store import ATTEMPTS_AT_START, ObjectStore
+from faar_ray.storage.remote_copy import NO_REMOTE, RemoteCopy
 
 SINE_TRACE = "sinewich_trace.parquet"
 
@@ -25,31 +26,30 @@ class RunLocation:
     path: Path
     """The folder, or the working copy."""
     uri: str = ""
-    """Of the twin; "" for none."""
+    """Of the run in object storage; "" for a run in a folder."""
 
     def __str__(self) -> str:
         return self.uri or str(self.path)
 
     def display_path(self, *parts: str) -> str:
-        """A file of the run, as a person is told of it."""
+        """A file of the run, for messages."""
         return "/".join((str(self), *parts))
 
-    def mirror(self) -> Mirror:
-        """The working copy and its twin."""
-        return Mirror(self.uri, self.path)
+    def remote_copy(self) -> RemoteCopy:
+        """The working copy and its copy in object storage."""
+        return RemoteCopy(self.uri, self.path)
 
     def trial(self, trial_id: str) -> TrialPaths:
         """Where a trial of the run is."""
-        here = TrialPaths(self.path, trial_id)
+        trial = TrialPaths(self.path, trial_id)
         if not self.uri:
-            return here
-        parts = (path.relative_to(self.path).as_posix() for path in (here.folder, here.trace))
-        return replace(here, remote_copy=RemoteCopy(self.mirror(), tuple(parts)))
+            return trial
+        return replace(trial, remote_copy=RemoteCopy(self.uri, self.path, (trial.folder, trial.trace)))
 
 
 @dataclass(frozen=True)
 class TrialPaths:
-    """Where a trial's files are on this machine (DESIGN.md, On disk), and their twin."""
+    """Where a trial's files are on this machine (DESIGN.md, On disk), and their copy in object storage."""
 
     run: Path
     trial_id: str
@@ -57,7 +57,7 @@ class TrialPaths:
 
     @property
     def folder(self) -> Path:
-        """The trial's own."""
+        """Folder of the trial."""
         return self.run / "trials" / self.trial_id
 
     @property
@@ -72,7 +72,7 @@ class TrialPaths:
 
     @property
     def adapter(self) -> Path:
-        """What was trained."""
+        """The trained adapter."""
         return self.folder / "adapter.safetensors"
 
     @property
@@ -82,7 +82,7 @@ class TrialPaths:
 
     @property
     def sines(self) -> Path:
-        """The sine trace; only Free Sinewich leaves one."""
+        """The sine trace; only Free Sinewich writes one."""
         return self.folder / SINE_TRACE
 
     @property
@@ -97,35 +97,35 @@ class TrialPaths:
 
 
 def location_of(storage_path: str, name: str) -> RunLocation:
-    """The place of a run below `storage.path`."""
+    """Location of a run below `storage.path`."""
     if not is_remote(storage_path):
         return RunLocation((Path(storage_path).expanduser() / name).absolute())
     return location_of_uri(f"{storage_path.rstrip('/')}/{name}")
 
 
 def location_of_uri(uri: str, *, reading: bool = False) -> RunLocation:
-    """The place of a run by its URI; on every machine the path is its own."""
+    """Location of a run in object storage; each machine has its own working copy."""
     above, _, name = uri.rstrip("/").rpartition("/")
-    key = hashlib.sha256(f"{endpoint()} {above}".encode()).hexdigest()[:16]
+    key = hashlib.sha256(f"{server(uri)} {above}".encode()).hexdigest()[:16]
     return RunLocation(default_cache_dir() / "remote" / f"{key}{'-read' * reading}" / name, uri.rstrip("/"))
 
 
 def download_run(uri: str, *parts: str) -> RunLocation:
-    """Parts of a run that a command line names by its URI, read to this machine.
+    """Parts of a run that a command line names by its URI, downloaded to this machine.
 
     Raises:
         ConfigError: no URI of that kind, no such run, or a storage that cannot be used.
     """
-    if fault := storage_fault(uri):
-        raise ConfigError(fault)
-    place = location_of_uri(uri, reading=True)
+    if message := storage_fault(uri):
+        raise ConfigError(message)
+    location = location_of_uri(uri, reading=True)
     try:
-        remote = Remote(place.uri, ATTEMPTS_AT_START)
-        if not any(remote.files(part) for part in parts):
-            raise ConfigError(f"{place.uri}: has no {' or '.join(parts)}")
-        place.mirror().pull(*parts)
+        store = ObjectStore(location.uri, ATTEMPTS_AT_START)
+        if not any(store.files(part) for part in parts):
+            raise ConfigError(f"{location.uri}: has no {' or '.join(parts)}")
+        location.remote_copy().pull(*parts)
     except ConfigError:
         raise
-    except FaarRayError as fault_of_storage:
-        raise ConfigError(str(fault_of_storage).removeprefix("storage.path: ")) from None
-    return place
+    except FaarRayError as error:
+        raise ConfigError(str(error).removeprefix("storage.path: ")) from None
+    return location

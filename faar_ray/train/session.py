@@ -14,7 +14,7 @@ from faar_ray.config.trial_file import TrialFile
 from faar_ray.errors import ConfigError, StorageError
 from faar_ray.records import EpochRecord
 from faar_ray.storage.atomic import atomic_write_or_storage_error, check_writable
-from faar_ray.storage.object_store import ATTEMPTS_AT_START, Remote
+from faar_ray.storage.object_store import ATTEMPTS_AT_START, ObjectStore
 from faar_ray.storage.run_location import location_of
 from faar_ray.tracking.files.finish import finish_trial_files
 from faar_ray.tracking.mlflow.store import config_error_on_failure
@@ -71,9 +71,9 @@ class Session:
     def _exists(self) -> bool:
         if not self.place.uri:
             return self.folder.exists()
-        remote = Remote(self.place.uri, ATTEMPTS_AT_START)
-        remote.check()
-        return bool(remote.files(f"trials/{self.trial_id}"))
+        store = ObjectStore(self.place.uri, ATTEMPTS_AT_START)
+        store.check()
+        return bool(store.files(f"trials/{self.trial_id}"))
 
     def _known_run(self) -> str:
         path = self.folder / "run.json"

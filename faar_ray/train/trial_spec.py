@@ -71,4 +71,4 @@ class TrialSpec:
         """
         if self.sentinel_file and not (sentinel := Path(self.sentinel_file)).is_file():
             missing = f"storage.path: {sentinel.parent} is not on machine {socket.gethostname()}"
-            raise StorageError(f"{missing}: use s3:// or a folder that all machines share")
+            raise StorageError(f"{missing}: use a bucket or a folder that all machines share")

@@ -37,7 +37,7 @@ from faar_ray.tune.run import run_folder
 from faar_ray.tune.run.datasets import make_data
 from faar_ray.tune.run.jobs import Job, RunContext, control_jobs, job_of, shards_uri
 from faar_ray.tune.run.references import References
-from faar_ray.tune.run.remote_run import mirrored
+from faar_ray.tune.run.remote_run import open_remote_run
 from faar_ray.tune.run.resolved_search import ResolvedSearch
 from faar_ray.tune.run.run_folder import RunFolder, repair_traces
 from faar_ray.tune.search_state import SearchState, Watcher
@@ -82,8 +82,8 @@ def run_search(search: ResolvedSearch, progress: Reporter, *, resume: bool, part
         ConfigError: before anything is started.
         KeyboardInterrupt: after all runs were closed.
     """
-    space, place = search.space, search.location
-    with locked_run(place, space, fresh=not resume) as folder, mirrored(place, fresh=not resume) as twin:
+    space, place, fresh = search.space, search.location, not resume
+    with locked_run(place, space, fresh=fresh) as folder, open_remote_run(place, fresh=fresh) as remote:
         study = open_journal(folder.study_log, space.name, space.objectives)
         warm_start(study, space, progress.note)
         proposer = Proposer(space, study)
@@ -94,7 +94,7 @@ def run_search(search: ResolvedSearch, progress: Reporter, *, resume: bool, part
                 repair_traces(place, proposer.results(), progress.note)
             references = References(space, proposer.results())
             mlflow.reconcile([(job_of(space, result), result) for result in proposer.results()])
-            watchers: list[Watcher] = [*([twin] if twin else []), mlflow, progress]
+            watchers: list[Watcher] = [*([remote] if remote else []), mlflow, progress]
             search_state = parts.search_state(
                 space,
                 proposer,
@@ -108,11 +108,11 @@ def run_search(search: ResolvedSearch, progress: Reporter, *, resume: bool, part
                 train(search, search_state, folder, mlflow, progress, parts.actor)
             progress.phase("writing the report")
             repair_traces(place, proposer.results(), progress.note)
-            if twin:
-                twin.gather()
+            if remote:
+                remote.gather()
             outcome = conclude(space, folder, place, proposer, search_state, mlflow)
-            if twin:
-                twin.push()
+            if remote:
+                remote.push()
             return outcome
 
 

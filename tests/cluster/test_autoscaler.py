@@ -201,7 +201,7 @@ def test_a_machine_without_the_folder_ends_the_search_and_gets_none(cluster: Clu
     assert code == 1
     said = err.splitlines()
     assert f"storage.path: {runs}/tiny is not on machine " in said[-3]
-    assert said[-3].endswith(": use s3:// or a folder that all machines share")
+    assert said[-3].endswith(": use a bucket or a folder that all machines share")
     assert said[-1].endswith("--resume")
     assert (runs / "tiny" / "space.yaml").is_file()  # or --resume would find nothing
     assert list((runs / "tiny" / "trials").iterdir()) == []

@@ -129,7 +129,7 @@ def test_the_headers_search_is_the_main_job(path: Path) -> None:
     assert options.address == "auto"
     keys = dict(one.split("=", 1) for one in options.overrides)
     assert (keys["resources.workers"], keys["resources.gpus_per_worker"]) == ("4", "1")
-    assert keys["storage.path"].startswith(("s3://", "/", "RUNS"))
+    assert keys["storage.path"].startswith(("s3://", "gs://", "az://", "/", "RUNS"))
     assert "--resume" in text
 
 

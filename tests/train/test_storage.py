@@ -17,8 +17,8 @@ from faar_ray.errors import StorageError
 from faar_ray.export.read import read_adapter_file
 from faar_ray.export.trials import adapter_of
 from faar_ray.records import MEASURED
-from faar_ray.storage.object_store import Remote
-from faar_ray.storage.remote_copy import Mirror
+from faar_ray.storage.object_store import ObjectStore
+from faar_ray.storage.remote_copy import RemoteCopy
 from faar_ray.tracking.files.epoch_file import add_epoch
 from faar_ray.tracking.files.rank_trace import read_rank_trace
 from faar_ray.train.__main__ import main
@@ -51,7 +51,7 @@ def test_a_run_in_a_bucket_goes_on_where_its_machine_was_lost(
     assert main([str(config), "--json"]) == 0
     undisturbed = json.loads(capsys.readouterr().out.splitlines()[-1])["metrics"]
 
-    storage, twin = f"storage.path={s3}/runs", Remote(f"{s3}/runs/mine")
+    storage, twin = f"storage.path={s3}/runs", ObjectStore(f"{s3}/runs/mine")
     session = Session(read_trial(config, [storage]), "mine", resume=False)
     epochs = session.epochs()
     assert [record.epoch for record in islice(epochs, 2)] == [0, 1]
@@ -74,7 +74,7 @@ def test_a_run_in_a_bucket_goes_on_where_its_machine_was_lost(
     kept = {name for name in twin.files("trials/t000-s0/checkpoints")}
     assert kept == {f"trials/t000-s0/checkpoints/epoch_000{epoch}.pt" for epoch in (1, 2)}
 
-    there = Mirror(twin.uri, config.parent / "there")
+    there = RemoteCopy(twin.uri, config.parent / "there")
     there.pull("")
     here = config.parent / "runs" / "mine"
     name = "rank_trace/t000-s0.parquet"
@@ -90,7 +90,15 @@ def test_a_run_in_a_bucket_goes_on_where_its_machine_was_lost(
     ("path", "told"),
     [
         ("s3://nobody-s-bucket/runs", "there is no bucket nobody-s-bucket"),
-        ("gs://bucket/runs", "must be a folder or s3://BUCKET/PREFIX, got 'gs://bucket/runs'"),
+        (
+            "ftp://bucket/runs",
+            "must be a folder or s3://BUCKET/PREFIX (or gs://, az://CONTAINER/PREFIX), got 'ftp://bucket/runs'",
+        ),
+        ("az:/bucket/runs", "must be a folder or s3://BUCKET/PREFIX"),
+        ("az://two--hyphens/runs", "a container's name as Azure takes it"),
+        ("az://container@account/runs", "credentials come from the environment"),
+        ("az://container/runs?sig=secret", "credentials come from the environment"),
+        ("gs://No_Bucket", "a bucket's name as Google takes it"),
         ("s3:/bucket/runs", "must be a folder or s3://BUCKET/PREFIX"),
         ("s3://No_Bucket", "a bucket's name as S3 takes it"),
         ("s3://key:secret@bucket/runs", "credentials come from the environment"),

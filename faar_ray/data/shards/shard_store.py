@@ -14,7 +14,7 @@ from faar_ray.config.paths import default_cache_dir
 from faar_ray.config.trial import DataConfig
 from faar_ray.data.shards.scene_cache import shard_paths
 from faar_ray.errors import DataError
-from faar_ray.storage.object_store import ATTEMPTS_AT_START, Remote
+from faar_ray.storage.object_store import ATTEMPTS_AT_START, ObjectStore
 
 SPLITS = ("train", "val", "test")
 
@@ -26,8 +26,8 @@ def missing_shards(config: DataConfig, uri: str, key: str) -> list[str]:
         StorageError: it cannot be read; the message begins with `key`.
     """
     names = [name for name, _ in _shards(config)]
-    there = Remote(uri, ATTEMPTS_AT_START, key).files(names[0].rpartition("/")[0])
-    return [name for name in names if name not in there]
+    stored = ObjectStore(uri, ATTEMPTS_AT_START, key).files(names[0].rpartition("/")[0])
+    return [name for name in names if name not in stored]
 
 
 def upload_shards(config: DataConfig, uri: str, key: str, on_shard: Callable[[int, int], None] | None = None) -> None:
@@ -44,10 +44,10 @@ def upload_shards(config: DataConfig, uri: str, key: str, on_shard: Callable[[in
     """
     wanted = set(missing_shards(config, uri, key))
     paths = [(name, path) for name, path in _shards(config) if name in wanted]
-    remote = Remote(uri, key=key)
+    store = ObjectStore(uri, key=key)
     for number, (name, path) in enumerate(paths, start=1):
         with path.open("rb") as file:
-            remote.upload(name, file)
+            store.upload(name, file)
         if on_shard:
             on_shard(number, len(paths))
 
@@ -68,14 +68,14 @@ def download_shards(config: DataConfig, uri: str, key: str, cache_dir: Path | No
     shards = _shards(config, cache_dir)
     if all(path.exists() for _, path in shards):
         return
-    remote, folder = Remote(uri, key=key), shards[0][1].parent
+    store, folder = ObjectStore(uri, key=key), shards[0][1].parent
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / ".lock"):
-            there = remote.files(shards[0][0].rpartition("/")[0])
+            stored = store.files(shards[0][0].rpartition("/")[0])
             for name, path in shards:
-                if name in there and not path.exists():
-                    remote.download(name, path, there[name])
+                if name in stored and not path.exists():
+                    store.download(name, path, stored[name])
     except OSError as error:
         raise DataError(f"{folder}: cannot be written ({error}); set FAAR_RAY_CACHE to a folder that can be") from error
 

@@ -6,9 +6,7 @@ verifies itself, without pickles. Written to a temporary file and moved in place
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ import torch
 from torch import Tensor
 
 from faar_ray.errors import DataError
+from faar_ray.storage.atomic import atomic_write
 
 DTYPES = ("uint8", "int8", "float16")
 
@@ -36,16 +35,11 @@ def write_shard(path: Path, columns: Mapping[str, Tensor], description: Mapping[
         [_binary(array, field.type) for array, field in zip(arrays.values(), fields, strict=True)],
         schema=pa.schema(fields, metadata=dict(description)),
     )
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        pq.write_table(table, part, compression="zstd", write_page_checksum=True)
-        os.replace(part, path)
+        with atomic_write(path) as scratch:
+            pq.write_table(table, scratch, compression="zstd", write_page_checksum=True)
     except OSError as error:
         raise DataError(f"{path}: cannot be written ({error}); set FAAR_RAY_CACHE to a folder that can be") from error
-    finally:
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
 
 
 def _field(name: str, array: np.ndarray[Any, Any]) -> pa.Field:

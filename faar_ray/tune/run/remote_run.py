@@ -1,7 +1,7 @@
-"""A run in object storage, as its driver keeps it: its own files go up after every event, in a thread of their own.
+"""A run in object storage: the driver uploads its own files after every event, in a thread.
 
-The trials push what is theirs (see `train.fit`) before an epoch is told, so the storage never knows of an epoch whose
-checkpoint it has not; a journal that lags behind by an event is the journal of a driver that was killed a moment ago.
+The trials upload theirs (see `train.fit`) before an epoch is reported, so the store never knows an epoch without its
+checkpoint. A journal that is an event behind is the journal of a driver that was killed a moment ago.
 """
 
 from __future__ import annotations
@@ -14,55 +14,55 @@ from collections.abc import Iterator, Mapping
 from faar_ray.errors import ConfigError, FaarRayError, StorageError
 from faar_ray.records import TrialResult
 from faar_ray.storage.lease import REFRESH_S, Lease
-from faar_ray.storage.object_store import ATTEMPTS_AT_START, Remote
-from faar_ray.storage.remote_copy import Mirror
-from faar_ray.storage.run_location import RunLocation, TrialPaths, download_run
+from faar_ray.storage.object_store import ATTEMPTS_AT_START, ObjectStore
+from faar_ray.storage.remote_copy import RemoteCopy
+from faar_ray.storage.run_location import RunLocation, download_run
 from faar_ray.tune.run.jobs import SHARDS, Job
 
-OWN = ("space.yaml", "run.json", "study.log", "results.parquet", "report")
-"""What the driver writes."""
+DRIVER_FILES = ("space.yaml", "run.json", "study.log", "results.parquet", "report")
 
 
 class RemoteRun:
-    """A watcher of the search_state that keeps the twin of the driver's files.
+    """A watcher of the search that keeps the remote copy of the driver's files.
 
     Args:
-        mirror: of the run.
+        location: of the run.
+        copy: of the run.
         lease: taken.
     """
 
-    def __init__(self, mirror: Mirror, lease: Lease) -> None:
-        self.mirror, self.lease = mirror, lease
+    def __init__(self, location: RunLocation, copy: RemoteCopy, lease: Lease) -> None:
+        self.location, self.copy, self.lease = location, copy, lease
         self.fault: StorageError | None = None
         self._changed, self._over = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._work, name="storage", daemon=True)
         self._thread.start()
 
     def started(self, job: Job) -> None:
-        """A job was handed out."""
+        """Upload: a job was started."""
         self._note()
 
     def epoch(self, job: Job, epoch: int, metrics: Mapping[str, float]) -> None:
-        """The journal has another epoch."""
+        """Upload: the journal has another epoch."""
         self._note()
 
     def ended(self, job: Job, result: TrialResult) -> None:
-        """The journal has another result; what MLflow is to get of the trial may be another machine's."""
-        trial = TrialPaths(self.mirror.folder, job.trial_id)
+        """Download what MLflow gets of the trial, which another machine may have written, and upload the journal."""
+        trial = self.location.trial(job.trial_id)
         files = (trial.trace, trial.epochs, trial.adapter, trial.sines, trial.rank_picture, trial.sine_picture)
-        self.mirror.pull(*(path.relative_to(trial.run).as_posix() for path in files))
+        self.copy.pull(*files)
         self._note()
 
     def gather(self) -> None:
-        """All traces, for the report."""
-        self.mirror.pull("rank_trace")
+        """Download all traces, for the report."""
+        self.copy.pull("rank_trace")
 
     def push(self) -> None:
-        """What the driver wrote, now."""
-        self.mirror.push(*OWN)
+        """Upload the driver's files now."""
+        self.copy.push(*DRIVER_FILES)
 
     def close(self) -> None:
-        """Push the rest and let go of the run; a storage that gave out is not asked again."""
+        """Upload the rest and release the run, unless the storage failed before."""
         self._over.set()
         self._changed.set()
         self._thread.join()
@@ -89,55 +89,59 @@ class RemoteRun:
                     refreshed = time.monotonic()
                 if changed:
                     self.push()
-            except StorageError as fault:
-                self.fault = fault
+            except StorageError as error:
+                self.fault = error
                 return
-            except Exception as fault:  # whatever it is, the search must hear of it
-                self.fault = StorageError(f"storage.path: {self.mirror.uri} ({type(fault).__name__}: {fault})")
+            except Exception as error:  # of any kind: the search must not go on without its storage
+                self.fault = StorageError(f"storage.path: {self.copy.uri} ({type(error).__name__}: {error})")
                 return
 
 
-def check_remote(place: RunLocation, *, resume: bool) -> RunLocation:
-    """Refuse a storage that cannot be used, or a name in use, before anything starts; gives the place to look at.
+def check_remote(location: RunLocation, *, resume: bool) -> RunLocation:
+    """Refuse a storage that cannot be used, or a name in use, before anything starts; gives where to look.
 
     Raises:
         ConfigError: saying which.
     """
-    if place.path.name == SHARDS:
-        raise ConfigError(f"name: {place} is where searches put their data; choose another")
-    remote = Remote(place.uri, ATTEMPTS_AT_START)
-    remote.check()
+    if location.path.name == SHARDS:
+        raise ConfigError(f"name: {location} is where searches put their data; choose another")
+    store = ObjectStore(location.uri, ATTEMPTS_AT_START)
+    store.check()
+
     if resume:
-        if not remote.files("space.yaml"):
-            raise ConfigError(f"--resume: there is no run in {place}; without --resume it is started")
-        return download_run(place.uri, "space.yaml")
-    if remote.files():
-        raise ConfigError(f"name: {place} exists already: --resume goes on with it, --name NEW starts another")
-    return place
+        if not store.files("space.yaml"):
+            raise ConfigError(f"--resume: there is no run in {location}; without --resume it is started")
+        return download_run(location.uri, "space.yaml")
+    if store.files():
+        raise ConfigError(f"name: {location} exists already: --resume goes on with it, --name NEW starts another")
+    return location
 
 
 @contextlib.contextmanager
-def mirrored(place: RunLocation, *, fresh: bool) -> Iterator[RemoteRun | None]:
-    """Keep the twin of a held run; the working copy becomes what the storage has. None where there is no twin.
+def open_remote_run(location: RunLocation, *, fresh: bool) -> Iterator[RemoteRun | None]:
+    """Take a run in object storage and keep its remote copy; None for a run in a folder.
+
+    The working copy of a resumed run becomes what the store has.
 
     Raises:
         ConfigError: another driver holds the run.
     """
-    if not place.uri:
+    if not location.uri:
         yield None
         return
-    mirror = place.mirror()
-    lease = Lease(mirror.remote)
+    copy = location.remote_copy()
+    lease = Lease(copy.store)
     lease.take()
+
     run: RemoteRun | None = None
     try:
         if not fresh:
-            mirror.pull("rank_trace", *(part for part in OWN if part != "space.yaml"))
-        run = RemoteRun(mirror, lease)
+            copy.pull("rank_trace", *(part for part in DRIVER_FILES if part != "space.yaml"))
+        run = RemoteRun(location, copy, lease)
         run.push()
         yield run
     except FaarRayError:
-        if fresh and (run is None or run.fault is None) and _forgotten(mirror, run):
+        if fresh and (run is None or run.fault is None) and _removed(copy, run):
             run = None
         raise
     finally:
@@ -145,12 +149,12 @@ def mirrored(place: RunLocation, *, fresh: bool) -> Iterator[RemoteRun | None]:
             run.close()
 
 
-def _forgotten(mirror: Mirror, run: RemoteRun | None) -> bool:
-    """Whether the run had not started any trial; then it is taken away again."""
+def _removed(copy: RemoteCopy, run: RemoteRun | None) -> bool:
+    """Remove a run that has not started any trial; whether it was one."""
     with contextlib.suppress(StorageError):
-        if not mirror.remote.files("trials"):
+        if not copy.store.files("trials"):
             if run is not None:
                 run.close()
-            mirror.remote.clear()
+            copy.store.clear()
             return True
     return False

@@ -5,16 +5,15 @@ One driver at a time uses it, by a lock that the operating system releases when 
 
 from __future__ import annotations
 
-import fcntl
 import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
 
 import yaml
+from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
 from faar_ray.errors import ConfigError, DataError
@@ -30,10 +29,10 @@ MAY_CHANGE = ("budget", "resources", "failure")
 
 @dataclass(frozen=True)
 class RunFolder:
-    """Paths of one run; `lock` stays open while this driver uses the run."""
+    """Paths of one run; `lock` is held until `close`."""
 
     path: Path
-    lock: TextIOWrapper
+    lock: FileLock
 
     @property
     def space_file(self) -> Path:
@@ -58,7 +57,7 @@ class RunFolder:
     def close(self) -> None:
         """Release the run."""
         shutil.rmtree(self.ray, ignore_errors=True)
-        self.lock.close()
+        self.lock.release()
 
 
 def run_location_of(space: SearchSpace, name: str) -> RunLocation:
@@ -95,9 +94,9 @@ def lock_run(path: Path, space: SearchSpace, *, emptied: bool = False) -> RunFol
     try:
         check_writable(path)
         path.mkdir(parents=True, exist_ok=True)
-        lock = (path / ".lock").open("a+")
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+        lock = FileLock(path / ".lock", blocking=False, thread_local=False)
+        lock.acquire()
+    except Timeout:
         raise ConfigError(f"name: a search is running in {path} at this moment") from None
     except OSError as fault:
         raise ConfigError(f"storage.path: {path} cannot be written ({fault.strerror})") from None

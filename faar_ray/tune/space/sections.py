@@ -164,9 +164,9 @@ class WarmStart(Section):
     from_: Annotated[str, Field(min_length=1)] | None = Field(
         None,
         alias="from",
-        description="An older run: its name below storage.path, its folder or its s3:// URI. The sampler learns from "
-        "its finished trials that fit this space. They are not results of this search and use none of its budget. An "
-        "error if anything that is not searched differs.",
+        description="An older run: its name below storage.path, its folder or its URI. The sampler learns from its "
+        "finished trials that fit this space. They are not results of this search and use none of its budget. An error "
+        "if anything that is not searched differs.",
     )
 
 

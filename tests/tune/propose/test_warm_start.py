@@ -230,7 +230,7 @@ def test_a_run_is_found_by_name_path_and_uri(
     monkeypatch.setenv("FAAR_RAY_CACHE", str(tmp_path / "cache"))
     place = location_of(f"{s3}/runs", "old")
     shutil.copytree(folder, place.path)
-    place.mirror().push("space.yaml", "study.log")
+    place.remote_copy().push("space.yaml", "study.log")
     monkeypatch.chdir(folder.parent)
     for run in ("old", str(folder), "./old", f"{s3}/runs/old"):
         assert len(read_older(learning(), run).fitting) == 3

@@ -11,7 +11,7 @@ import pytest
 from faar_ray.data.shards import scene_cache
 from faar_ray.errors import ConfigError
 from faar_ray.records import EpochRecord
-from faar_ray.storage.object_store import Remote
+from faar_ray.storage.object_store import ObjectStore
 from faar_ray.storage.run_location import location_of
 from faar_ray.train.fit import fit
 from faar_ray.train.trial_spec import TrialSpec
@@ -43,7 +43,7 @@ def test_a_trial_elsewhere_trains_on_what_the_driver_put_there(s3: str, machine:
     said: list[str] = []
     make_data(space, said.append, shards_uri(place))
     assert said[-1] == f"putting data in {s3}/runs/data: 3 of 3 shards"
-    assert len(Remote(f"{s3}/runs/data").files()) == 3
+    assert len(ObjectStore(f"{s3}/runs/data").files()) == 3
     job = reference_job(space, "semseg")
     spec = RunContext(place, space.resources, 1).spec(job, {}, {}).to_dict()
 

@@ -37,7 +37,7 @@ def test_a_trial_that_does_not_find_its_run_ends_the_search_and_makes_no_folder(
     run = tmp_path / "runs" / "tiny"
     result = first_result(spec(space, run))
     folder = f"storage.path: {run} is not on machine {socket.gethostname()}"
-    assert result["storage"] == f"{folder}: use s3:// or a folder that all machines share"
+    assert result["storage"] == f"{folder}: use a bucket or a folder that all machines share"
     assert result["done"]
     assert "error" not in result  # which would count against the trial
     assert not run.exists()

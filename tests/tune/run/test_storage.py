@@ -18,8 +18,8 @@ import pytest
 
 from faar_ray.records import MEASURED
 from faar_ray.report.results import read_results
-from faar_ray.storage.object_store import Remote
-from faar_ray.storage.remote_copy import Mirror
+from faar_ray.storage.object_store import ObjectStore
+from faar_ray.storage.remote_copy import RemoteCopy
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
 SEARCH: dict[str, Any] = {
@@ -69,7 +69,7 @@ def facts(run: Path) -> dict[str, Any]:
 def test_a_search_in_a_bucket_goes_on_where_its_machine_was_lost(
     folder: Path, undisturbed: dict[str, Any], s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    storage, twin = f"storage.path={s3}/runs", Remote(f"{s3}/runs/tiny")
+    storage, twin = f"storage.path={s3}/runs", ObjectStore(f"{s3}/runs/tiny")
     process = started(folder, storage)
     deadline = time.monotonic() + 240
     while (twin.read("study.log") or b"").count(b'"epoch/') < 2 and process.poll() is None:
@@ -87,7 +87,7 @@ def test_a_search_in_a_bucket_goes_on_where_its_machine_was_lost(
     assert resumed.returncode == 0, resumed.stderr
     assert json.loads(resumed.stdout)["path"] == twin.uri
     assert f"the report   {twin.uri}/report/index.html" in resumed.stderr
-    Mirror(twin.uri, tmp_path / "seen").pull("")
+    RemoteCopy(twin.uri, tmp_path / "seen").pull("")
     assert facts(tmp_path / "seen") == undisturbed
     names = set(twin.files())
     assert {"space.yaml", "run.json", "study.log", "results.parquet", "report/index.html"} <= names
