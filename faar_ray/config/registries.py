@@ -1,6 +1,6 @@
-"""ADAPTERS and RANK_POLICIES: what `adapter.kind` and `ranks.kind` may name, and what each of them can do.
+"""ADAPTERS, RANK_POLICIES, DATASETS: what `adapter.kind`, `ranks.kind`, `data.name` may name, and what each can do.
 
-They stand below the rooms that build adapters and policies, because a config is checked without torch. So a shipped
+They stand below the rooms that build them, because a config is checked without torch. So a shipped
 entry names its builder as `module:function`, which is imported on first use; an entry of other code holds the function.
 """
 
@@ -43,6 +43,18 @@ class PolicyEntry:
     """Has nothing to decide where `adapter.kind` is `none`."""
 
 
+@dataclass(frozen=True, slots=True)
+class DatasetEntry:
+    """One value of `data.name`."""
+
+    channels: Mapping[str, int]
+    """Output channels of each task that it has labels for."""
+    open: Builder | None = None
+    """(DataConfig, split) -> Reader (data/datasets.py); None: its tasks are known, it cannot be read yet."""
+    sharded: bool = False
+    """Its shards are made, uploaded and downloaded (data/shards)."""
+
+
 ADAPTERS: dict[str, AdapterEntry] = {
     "none": AdapterEntry(None),
     "lora": AdapterEntry("faar_ray.adapters.build:build_lora", peft="lora"),
@@ -55,6 +67,17 @@ ADAPTERS: dict[str, AdapterEntry] = {
 RANK_POLICIES: dict[str, PolicyEntry] = {
     "fixed": PolicyEntry("faar_ray.ranks.policy:build_fixed", needs_adapters=False),
     "pdrs": PolicyEntry("faar_ray.ranks.pdrs:build_pdrs"),
+}
+
+DATASETS: dict[str, DatasetEntry] = {
+    "scenes": DatasetEntry(
+        {"semseg": 9, "human_parts": 7, "saliency": 1, "normals": 3, "depth": 1, "edge": 1},
+        open="faar_ray.data.scenes.reader:SceneReader",
+        sharded=True,
+    ),
+    "pascal_context": DatasetEntry({"semseg": 21, "human_parts": 7, "saliency": 1, "normals": 3, "edge": 1}),
+    "nyud": DatasetEntry({"semseg": 40, "normals": 3, "depth": 1, "edge": 1}),
+    "cityscapes": DatasetEntry({"semseg": 19, "depth": 1}),
 }
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from faar_ray.config.paths import STORAGE, storage_fault
-from faar_ray.config.registries import ADAPTERS, RANK_POLICIES, AdapterEntry, PolicyEntry, name_in
+from faar_ray.config.registries import ADAPTERS, DATASETS, RANK_POLICIES, AdapterEntry, PolicyEntry, name_in
 from faar_ray.config.validation_messages import rule
 
 TaskName = Literal["semseg", "human_parts", "saliency", "normals", "depth", "edge"]
@@ -55,7 +55,7 @@ class Section(BaseModel):
 class DataConfig(Section):
     """Which data set, which tasks, how many images."""
 
-    name: Literal["scenes", "pascal_context", "nyud", "cityscapes"] = Field("scenes", description="Data set.")
+    name: Annotated[str, *name_in(DATASETS)] = Field("scenes", description="Data set.")
     tasks: Annotated[tuple[TaskName, ...], Field(min_length=1, strict=False)] = Field(
         ("semseg", "human_parts", "normals"), description="Tasks trained together, in this order."
     )

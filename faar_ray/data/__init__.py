@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from faar_ray.data.datasets import Reader, check_labels, open_split
 from faar_ray.data.dense import DenseDataset, batches, unnormalise
-from faar_ray.data.loading import check_labels, check_root, dataset_channels, load_dataset
+from faar_ray.data.loading import check_root, load_dataset
 
 __all__ = [
     "DenseDataset",
+    "Reader",
     "batches",
     "check_labels",
     "check_root",
-    "dataset_channels",
     "load_dataset",
+    "open_split",
     "unnormalise",
 ]

@@ -15,12 +15,14 @@ from rich.table import Table
 
 from faar_ray.command_line import run_command
 from faar_ray.config.paths import STORAGE, default_cache_dir, is_remote, storage_fault
+from faar_ray.config.registries import DATASETS
 from faar_ray.config.trial import DataConfig
 from faar_ray.data.contact_sheet import write_contact_sheet
-from faar_ray.data.loading import dataset_channels, load_dataset
+from faar_ray.data.datasets import SPLITS
+from faar_ray.data.loading import load_dataset
 from faar_ray.data.scenes.domains import DOMAINS
 from faar_ray.data.shards.scene_cache import make_shards, shard_paths
-from faar_ray.data.shards.shard_store import SPLITS, download_shards, missing_shards, upload_shards
+from faar_ray.data.shards.shard_store import download_shards, missing_shards, upload_shards
 from faar_ray.data.shards.verify import verify_split
 from faar_ray.errors import ConfigError, DataError
 
@@ -35,7 +37,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(command: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> None:
-    dataset_channels(args.dataset)  # raises for an unknown data set
+    sharded = [name for name, entry in DATASETS.items() if entry.sharded]
+    if args.dataset not in sharded:
+        raise DataError(f"data.name: must be one of {', '.join(sharded)}, got {args.dataset!r}")
     command(args)
 
 
@@ -73,7 +77,7 @@ def _command(
 
 def _config(args: argparse.Namespace, domain: str, images: int | None) -> DataConfig:
     counts = {} if images is None else {f"{split}_images": images for split in SPLITS}
-    tasks = tuple(dataset_channels(args.dataset))
+    tasks = tuple(DATASETS[args.dataset].channels)
     values = {"name": args.dataset, "tasks": tasks, "domain": domain, "image_size": args.size, "seed": args.seed}
     try:
         return DataConfig.model_validate(values | counts)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,6 @@ from matplotlib.patches import Patch
 from torch import Tensor
 
 from faar_ray.data.dense import DenseDataset, unnormalise
-from faar_ray.data.scenes.object_table import CLASSES, PARTS
 from faar_ray.errors import DataError
 from faar_ray.storage.atomic import atomic_write
 
@@ -64,7 +63,13 @@ def contact_sheet(datasets: Mapping[str, DenseDataset], images: int) -> Figure:
         axes_row[0].set_ylabel(f"{domain} {index}", fontsize=8, color="0.25")
     for axes, column in zip(grid[0], columns, strict=True):
         axes.set_title(TITLES[column], fontsize=9)
-    figure.legend(handles=_legend(columns), loc="outside lower center", ncols=8, fontsize=7, frameon=False)
+    figure.legend(
+        handles=_legend(columns, next(iter(datasets.values())).classes),
+        loc="outside lower center",
+        ncols=8,
+        fontsize=7,
+        frameon=False,
+    )
     return figure
 
 
@@ -93,12 +98,15 @@ def _indexed(labels_HW: Picture, colours: Picture) -> Picture:
     return np.where(known[..., None], colours[np.where(known, labels_HW, 0)], IGNORED_COLOUR)
 
 
-def _legend(columns: list[str]) -> list[Patch]:
+def _legend(columns: list[str], classes: Mapping[str, Sequence[str]]) -> list[Patch]:
     entries: list[tuple[str, Picture]] = []
     if "semseg" in columns:
-        entries += zip(CLASSES, CLASS_COLOURS, strict=True)
+        entries += zip(classes["semseg"], CLASS_COLOURS, strict=True)
     if "human_parts" in columns:
-        entries += [*zip(PARTS[1:], PART_COLOURS[1:], strict=True), ("ignored (no person)", IGNORED_COLOUR)]
+        entries += [
+            *zip(classes["human_parts"][1:], PART_COLOURS[1:], strict=True),
+            ("ignored (no person)", IGNORED_COLOUR),
+        ]
     if "depth" in columns:
         shades = np.asarray(matplotlib.colormaps["magma_r"](np.array([1, 4, 8]) / DEEPEST))
         entries += zip(("1 m deep", "4 m", "8 m"), shades, strict=True)

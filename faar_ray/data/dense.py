@@ -8,7 +8,7 @@ z forward), zeros = ignore; depth (1, H, W) float32, metres, 255 = ignore.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -24,10 +24,13 @@ STD_3 = (0.229, 0.224, 0.225)
 class DenseDataset(Dataset[dict[str, Tensor]]):
     """Compact tensors (uint8, int8, half), all with the same number of rows; decoded when read."""
 
-    def __init__(self, stored: Mapping[str, Tensor], tasks: tuple[str, ...]) -> None:
-        """Take columns as `shards` stores them, (rows, ...) each: `image` and one per task."""
+    def __init__(
+        self, stored: Mapping[str, Tensor], tasks: tuple[str, ...], classes: Mapping[str, Sequence[str]] | None = None
+    ) -> None:
+        """Take columns as `shards` stores them, (rows, ...) each: `image` and one per task; and names of classes."""
         self.stored = dict(stored)
         self.tasks = tasks
+        self.classes = dict(classes or {})
 
     def __len__(self) -> int:
         """Number of images."""

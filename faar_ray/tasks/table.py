@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from faar_ray.config.registries import DATASETS
 from faar_ray.errors import ConfigError
 from faar_ray.tasks.losses import (
     Loss,
@@ -42,13 +43,6 @@ TASKS: dict[str, Task] = {
     )
 }
 
-CHANNELS: dict[str, dict[str, int]] = {
-    "scenes": {"semseg": 9, "human_parts": 7, "saliency": 1, "normals": 3, "depth": 1, "edge": 1},
-    "pascal_context": {"semseg": 21, "human_parts": 7, "saliency": 1, "normals": 3, "edge": 1},
-    "nyud": {"semseg": 40, "normals": 3, "depth": 1, "edge": 1},
-    "cityscapes": {"semseg": 19, "depth": 1},
-}
-
 
 def output_channels(dataset: str, tasks: tuple[str, ...]) -> dict[str, int]:
     """Channels that each task's head puts out on a data set, in the order of `tasks`.
@@ -56,7 +50,7 @@ def output_channels(dataset: str, tasks: tuple[str, ...]) -> dict[str, int]:
     Raises:
         ConfigError: the data set has no labels for a task.
     """
-    have = CHANNELS[dataset]
+    have = DATASETS[dataset].channels
     if missing := [task for task in tasks if task not in have]:
         raise ConfigError(f"data.tasks: {dataset} has labels for {', '.join(have)}, got {', '.join(missing)}")
     return {task: have[task] for task in tasks}

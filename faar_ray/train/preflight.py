@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from faar_ray.config.trial import TrialConfig
-from faar_ray.data import check_labels, check_root, load_dataset
+from faar_ray.data import check_labels, check_root, open_split
 from faar_ray.errors import ConfigError
 
 
@@ -20,10 +20,7 @@ def preflight(config: TrialConfig, workers: int = 1) -> None:
     check_labels(config.data)
     check_root(config.data)
     if workers > 1:
-        data = config.data
-        check_last_batch(
-            config, data.train_images if data.name == "scenes" else len(load_dataset(data, "train")), workers
-        )
+        check_last_batch(config, len(open_split(config.data, "train")), workers)
     if config.optim.compile and not torch.cuda.is_available():
         check_compiler()
     if config.backbone.name != "swin_micro" or config.backbone.checkpoint is not None:

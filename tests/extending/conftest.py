@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from faar_ray.config.registries import ADAPTERS, RANK_POLICIES
+from faar_ray.config.registries import ADAPTERS, DATASETS, RANK_POLICIES
 from faar_ray.config.trial import TrialConfig
 from faar_ray.models.backbone import BACKBONES
 from faar_ray.records import EpochRecord
@@ -30,7 +30,7 @@ SMALL: dict[str, Any] = {
 @pytest.fixture
 def guide() -> Iterator[Callable[[str], dict[str, Any]]]:
     """Runs the code of a section as it stands there; gives the names that it defines."""
-    registries: tuple[dict[str, Any], ...] = (ADAPTERS, RANK_POLICIES, BACKBONES)
+    registries: tuple[dict[str, Any], ...] = (ADAPTERS, RANK_POLICIES, DATASETS, BACKBONES)
     shipped = [dict(registry) for registry in registries]
 
     def run_section(title: str) -> dict[str, Any]:

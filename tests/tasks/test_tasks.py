@@ -7,9 +7,10 @@ import math
 import pytest
 import torch
 
+from faar_ray.config.registries import DATASETS
 from faar_ray.data.scenes.object_table import CLASSES, PARTS
 from faar_ray.errors import ConfigError
-from faar_ray.tasks import CHANNELS, TASKS, delta_m, metric_for, output_channels
+from faar_ray.tasks import TASKS, delta_m, metric_for, output_channels
 
 SEED_PASCAL = {"semseg": 67.21, "human_parts": 61.93, "saliency": 62.35, "normals": 17.97}
 
@@ -120,4 +121,5 @@ def test_tasks_that_a_data_set_lacks_are_refused_by_name() -> None:
 
 
 def test_scenes_have_an_output_for_each_of_their_classes_and_parts() -> None:
-    assert (CHANNELS["scenes"]["semseg"], CHANNELS["scenes"]["human_parts"]) == (len(CLASSES), len(PARTS))
+    channels = DATASETS["scenes"].channels
+    assert (channels["semseg"], channels["human_parts"]) == (len(CLASSES), len(PARTS))

@@ -12,11 +12,10 @@ from filelock import FileLock
 
 from faar_ray.config.paths import default_cache_dir
 from faar_ray.config.trial import DataConfig
+from faar_ray.data.datasets import SPLITS
 from faar_ray.data.shards.scene_cache import shard_paths
 from faar_ray.errors import DataError
 from faar_ray.storage.object_store import ATTEMPTS_AT_START, ObjectStore
-
-SPLITS = ("train", "val", "test")
 
 
 def missing_shards(config: DataConfig, uri: str, key: str) -> list[str]:

@@ -9,9 +9,11 @@ import torch
 
 from faar_ray.cluster.capacity import this_machine
 from faar_ray.config.paths import folder_of, is_remote
+from faar_ray.config.registries import DATASETS
 from faar_ray.config.trial import DataConfig
+from faar_ray.data.datasets import SPLITS
 from faar_ray.data.shards.scene_cache import make_shards, shard_paths
-from faar_ray.data.shards.shard_store import SPLITS, download_shards, upload_shards
+from faar_ray.data.shards.shard_store import download_shards, upload_shards
 from faar_ray.tune.space.space import SearchSpace
 
 
@@ -28,7 +30,7 @@ def make_data(space: SearchSpace, say: Callable[[str], None], uri: str = "") -> 
         StorageError: the URI cannot be written.
     """
     wanted = {space.trial_config(over).data for over in ({}, *space.controls)}
-    for config in sorted((data for data in wanted if data.name == "scenes"), key=repr):
+    for config in sorted((data for data in wanted if DATASETS[data.name].sharded), key=repr):
         if config.root and is_remote(config.root):
             continue
         if uri and not config.root:

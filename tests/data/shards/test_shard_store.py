@@ -13,9 +13,10 @@ import torch
 from faar_ray.config.trial import DataConfig
 from faar_ray.data import check_root, load_dataset
 from faar_ray.data.__main__ import main
+from faar_ray.data.datasets import SPLITS
 from faar_ray.data.shards import scene_cache
 from faar_ray.data.shards.scene_cache import make_shards, shard_paths
-from faar_ray.data.shards.shard_store import SPLITS, download_shards, missing_shards, upload_shards
+from faar_ray.data.shards.shard_store import download_shards, missing_shards, upload_shards
 from faar_ray.errors import ConfigError, DataError, StorageError
 from faar_ray.storage.object_store import ObjectStore
 
