@@ -11,7 +11,6 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -20,7 +19,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as transforms
 
 from faar_ray.command_line import run_command
-from faar_ray.data.contact_sheet import CLASS_COLOURS, Picture, picture
+from faar_ray.data.contact_sheet import Picture, picture
 from faar_ray.data.dense import MEAN_3, STD_3
 from faar_ray.errors import ConfigError, DataError
 from faar_ray.export.read import load_model, read_adapter_file
@@ -105,10 +104,7 @@ def outputs(model: MultiTaskModel, image_3HW: Tensor, side: int) -> dict[str, Te
 def coloured(task: str, output_NHW: Tensor) -> Picture:
     """A task's raw output as (H, W, 3) colours in 0..1."""
     if task in ("semseg", "human_parts"):
-        labels_HW = output_NHW.argmax(0)
-        if task == "semseg" and len(output_NHW) > len(CLASS_COLOURS):
-            return np.asarray(matplotlib.colormaps["tab20"](labels_HW.numpy() % 20)[..., :3])
-        return picture(task, labels_HW)
+        return picture(task, output_NHW.argmax(0))
     if task == "normals":
         return picture(task, F.normalize(output_NHW, dim=0))
     return picture(task, output_NHW.clamp_min(0) if task == "depth" else output_NHW.sigmoid())

@@ -44,8 +44,9 @@ def test_outputs_are_coloured_by_what_they_say() -> None:
     logits = torch.nn.functional.one_hot(labels, 9).movedim(-1, 0).float()
     by_label = coloured("semseg", logits)
     assert not np.allclose(by_label[:, 0], by_label[:, 1])
-    many = coloured("semseg", torch.nn.functional.one_hot(labels, 40).movedim(-1, 0).float())
-    assert many.shape == (4, 2, 3)
+    all_labels = torch.arange(40)[None]
+    many = coloured("semseg", torch.nn.functional.one_hot(all_labels, 40).movedim(-1, 0).float())
+    assert many.shape == (1, 40, 3) and len(np.unique(many[0], axis=0)) == 40
     assert np.allclose(coloured("saliency", torch.tensor([[[-50.0, 50.0]]])), [[[0] * 3, [1] * 3]])
 
 

@@ -51,8 +51,12 @@ class DatasetEntry:
     """Output channels of each task that it has labels for."""
     open: Builder | None = None
     """(DataConfig, split) -> Reader (data/datasets.py); None: its tasks are known, it cannot be read yet."""
-    sharded: bool = False
-    """Its shards are made, uploaded and downloaded (data/shards)."""
+    shards: Builder | None = None
+    """() -> ShardSet (data/shards/shard_set.py); None: every machine reads it from `data.root` or makes it itself."""
+    needs_root: bool = False
+    """Cannot be read without `data.root`."""
+    domains: tuple[str, ...] = ()
+    """Values of `data.domain` that it distinguishes."""
 
 
 ADAPTERS: dict[str, AdapterEntry] = {
@@ -73,7 +77,8 @@ DATASETS: dict[str, DatasetEntry] = {
     "scenes": DatasetEntry(
         {"semseg": 9, "human_parts": 7, "saliency": 1, "normals": 3, "depth": 1, "edge": 1},
         open="faar_ray.data.scenes.reader:SceneReader",
-        sharded=True,
+        shards="faar_ray.data.scenes.scene_shards:scene_shards",
+        domains=("source", "target"),
     ),
     "pascal_context": DatasetEntry({"semseg": 21, "human_parts": 7, "saliency": 1, "normals": 3, "edge": 1}),
     "nyud": DatasetEntry({"semseg": 40, "normals": 3, "depth": 1, "edge": 1}),

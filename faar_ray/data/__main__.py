@@ -14,14 +14,13 @@ from rich.progress import Progress
 from rich.table import Table
 
 from faar_ray.command_line import run_command
-from faar_ray.config.paths import STORAGE, default_cache_dir, is_remote, storage_fault
+from faar_ray.config.paths import STORAGE, is_remote, storage_fault
 from faar_ray.config.registries import DATASETS
 from faar_ray.config.trial import DataConfig
 from faar_ray.data.contact_sheet import write_contact_sheet
 from faar_ray.data.datasets import SPLITS
 from faar_ray.data.loading import load_dataset
-from faar_ray.data.scenes.domains import DOMAINS
-from faar_ray.data.shards.scene_cache import make_shards, shard_paths
+from faar_ray.data.shards.shard_set import shards_of
 from faar_ray.data.shards.shard_store import download_shards, missing_shards, upload_shards
 from faar_ray.data.shards.verify import verify_split
 from faar_ray.errors import ConfigError, DataError
@@ -37,9 +36,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(command: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> None:
-    sharded = [name for name, entry in DATASETS.items() if entry.sharded]
-    if args.dataset not in sharded:
-        raise DataError(f"data.name: must be one of {', '.join(sharded)}, got {args.dataset!r}")
+    names = [name for name, entry in DATASETS.items() if (entry.open if command is show else entry.shards)]
+    if args.dataset not in names:
+        raise DataError(f"data.name: must be one of {', '.join(names)}, got {args.dataset!r}")
     command(args)
 
 
@@ -60,15 +59,17 @@ def _parser() -> argparse.ArgumentParser:
 def _command(
     commands: argparse._SubParsersAction[argparse.ArgumentParser],
     name: str,
-    does: str,
+    purpose: str,
     images: str,
     out: str,
     example: str,
 ) -> None:
     epilog = f"example: python -m faar_ray.data {example}"
-    parser = commands.add_parser(name, help=does, description=f"{does[0].upper()}{does[1:]}.", epilog=epilog)
-    parser.add_argument("dataset", metavar="DATASET", help="scenes")
-    parser.add_argument("--domain", choices=sorted(DOMAINS), help="default: target (show: both)")
+    parser = commands.add_parser(name, help=purpose, description=f"{purpose[0].upper()}{purpose[1:]}.", epilog=epilog)
+    readable = ", ".join(name for name, entry in DATASETS.items() if entry.open)
+    domains = sorted({domain for entry in DATASETS.values() for domain in entry.domains})
+    parser.add_argument("dataset", metavar="DATASET", help=readable)
+    parser.add_argument("--domain", choices=domains, help="default: target (show: both)")
     parser.add_argument("--images", type=int, metavar="N", help=images)
     parser.add_argument("--out", metavar="PATH", help=out)
     parser.add_argument("--size", type=int, default=64, metavar="PIXELS", help="side of the images (default 64)")
@@ -82,35 +83,38 @@ def _config(args: argparse.Namespace, domain: str, images: int | None) -> DataCo
     try:
         return DataConfig.model_validate(values | counts)
     except ValidationError as error:
-        faults = [(str(fault["loc"][0]), fault) for fault in error.errors()]
-        lines = [f"{FLAGS[key]}: {fault['msg']}, got {fault['input']}" for key, fault in faults if key in FLAGS]
+        issues = [(str(issue["loc"][0]), issue) for issue in error.errors()]
+        lines = [f"{FLAGS[key]}: {issue['msg']}, got {issue['input']}" for key, issue in issues if key in FLAGS]
         raise ConfigError(lines or str(error)) from error
 
 
 def _cache(args: argparse.Namespace) -> tuple[Path | None, str]:
-    """The folder, None for the cache, and the URI, "" for none, that `--out` means."""
-    if args.out and (fault := storage_fault(args.out)):
-        raise ConfigError(f"--out: {fault}")
-    return (None, args.out) if args.out and is_remote(args.out) else (args.out and Path(args.out), "")
+    """`--out` as a folder (None: this machine's cache) and a URI ("": none)."""
+    if not args.out:
+        return None, ""
+    if problem := storage_fault(args.out):
+        raise ConfigError(f"--out: {problem}")
+    return (None, args.out) if is_remote(args.out) else (Path(args.out), "")
 
 
 def pack(args: argparse.Namespace) -> None:
-    """Make what is missing of all splits, put it into object storage where asked to, and say where it is."""
+    """Make the missing shards of all splits, upload them where `--out` is a URI, and print where they are."""
     config = _config(args, args.domain or "target", args.images)
     folder, uri = _cache(args)
+    shards = shards_of(args.dataset)
     with Progress(console=Console(stderr=True), transient=True) as progress:
         for split in SPLITS:
-            paths = shard_paths(config, split, folder)
+            paths = shards.paths(config, split, folder)
             bar = progress.add_task(f"{config.domain} {split}", total=sum(not path.exists() for path in paths))
-            make_shards(config, split, folder, lambda _, bar=bar: progress.advance(bar))  # type: ignore[misc]
+            shards.make(config, split, folder, lambda _, bar=bar: progress.advance(bar))  # type: ignore[misc]
         if uri:
-            sent = progress.add_task(uri)
-            upload_shards(config, uri, "--out", lambda done, of: progress.update(sent, completed=done, total=of))
+            bar = progress.add_task(uri)
+            upload_shards(config, uri, "--out", lambda done, total: progress.update(bar, completed=done, total=total))
     print(uri or paths[0].parent)
 
 
 def check(args: argparse.Namespace) -> None:
-    """Print a table of the shards; a fault in any of them is an error. Those of a URI are read here first."""
+    """Print a table of the shards, those of a URI after a download; a damaged or missing one is an error."""
     config = _config(args, args.domain or "target", args.images)
     folder, uri = _cache(args)
     if uri and (missing := missing_shards(config, uri, "--out")):
@@ -121,30 +125,32 @@ def check(args: argparse.Namespace) -> None:
         _check(args, config, folder)
 
 
-def _check(args: argparse.Namespace, config: DataConfig, folder: Path | None) -> None:
-    reports = [report for split in SPLITS for report in verify_split(config, split, folder)]
-    where = reports[0].path.parent
+def _check(args: argparse.Namespace, config: DataConfig, cache: Path | None) -> None:
+    reports = [report for split in SPLITS for report in verify_split(config, split, cache)]
+    folder = reports[0].path.parent
     if not any(report.path.exists() for report in reports):
-        raise DataError(f"{where}: no shards; make them with `python -m faar_ray.data pack {args.dataset}`")
-    table = Table("shard", "rows", "sha256", "result", title=str(args.out or where), title_justify="left")
+        raise DataError(f"{folder}: no shards; make them with `python -m faar_ray.data pack {args.dataset}`")
+    table = Table("shard", "rows", "sha256", "result", title=str(args.out or folder), title_justify="left")
     for report in reports:
         table.add_row(report.path.name, str(report.rows), report.digest[:12], report.fault or "ok")
     Console().print(table)
-    bad = [report.path for report in reports if report.fault]
-    if bad:
-        count = f"{len(bad)} of {len(reports)} shards are missing or damaged"
-        raise DataError(f"{count}, first {bad[0]}: delete it if it is there, then run `pack`")
+
+    unusable = [report.path for report in reports if report.fault]
+    if unusable:
+        count = f"{len(unusable)} of {len(reports)} shards are missing or damaged"
+        raise DataError(f"{count}, first {unusable[0]}: delete it if it is there, then run `pack`")
 
 
 def show(args: argparse.Namespace) -> None:
-    """Write the contact sheet of validation images and say where it is."""
+    """Write the contact sheet of validation images, and print where it is."""
     images = 4 if args.images is None else args.images
-    domains = [args.domain] if args.domain else list(DOMAINS)
+    domains = [args.domain] if args.domain else DATASETS[args.dataset].domains
     configs = {domain: _config(args, domain, images) for domain in domains}
+    if not configs:
+        configs = {args.dataset: _config(args, "target", images)}
+
     path = Path(args.out or Path("out") / f"{args.dataset}.png").absolute()
-    cache = default_cache_dir()
-    sets = {domain: load_dataset(config, "val", cache_dir=cache) for domain, config in configs.items()}
-    write_contact_sheet(sets, path, images)
+    write_contact_sheet({label: load_dataset(config, "val") for label, config in configs.items()}, path, images)
     print(path)
 
 

@@ -1,8 +1,9 @@
-"""One picture of a data set: a row per image, a column per quantity, a legend of the classes."""
+"""A contact sheet of a data set: a row per image, a column per task, a legend of the classes."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,18 @@ from torch import Tensor
 from faar_ray.data.dense import DenseDataset, unnormalise
 from faar_ray.errors import DataError
 from faar_ray.storage.atomic import atomic_write
+from faar_ray.tasks import IGNORE
 
 Picture = np.ndarray[Any, Any]
 
 IGNORED_COLOUR = np.array([0.88, 0.88, 0.88])
-CLASS_COLOURS = matplotlib.colormaps["Set1"]([6, 8, 7, 4, 0, 2, 3, 5, 1])[:, :3]  # floor brown, wall grey, person blue
+# The first nine suit the classes of `scenes`: floor brown, wall grey, person blue.
+CLASS_COLOURS = np.vstack(
+    [
+        matplotlib.colormaps["Set1"]([6, 8, 7, 4, 0, 2, 3, 5, 1])[:, :3],
+        *(matplotlib.colormaps[name](range(20))[:, :3] for name in ("tab20b", "tab20c")),
+    ]
+)
 PART_COLOURS = np.vstack([[1.0, 1.0, 1.0], matplotlib.colormaps["Dark2"](range(6))[:, :3]])
 DEEPEST = 9.0  # metres, the farthest corner of a usual room
 CELL = 1.25  # inches
@@ -51,18 +59,25 @@ def write_contact_sheet(datasets: Mapping[str, DenseDataset], path: Path, images
 
 
 def contact_sheet(datasets: Mapping[str, DenseDataset], images: int) -> Figure:
-    """The sheet as a figure; all data sets have the same tasks."""
+    """The sheet as a figure.
+
+    Args:
+        datasets: all have the same tasks; the names label the rows.
+        images: rows per data set.
+    """
     rows = [(name, index, data[index]) for name, data in datasets.items() for index in range(min(images, len(data)))]
     columns = [name for name in TITLES if name in rows[0][2]]
     tight = ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02, wspace=0.02, hspace=0.02)
     figure = Figure(figsize=(CELL * len(columns) + 0.5, CELL * len(rows) + 1.1), layout=tight)
+
     grid = figure.subplots(len(rows), len(columns), squeeze=False)
-    for axes_row, (domain, index, sample) in zip(grid, rows, strict=True):
+    for axes_row, (name, index, sample) in zip(grid, rows, strict=True):
         for axes, column in zip(axes_row, columns, strict=True):
             _show(axes, picture(column, sample[column]))
-        axes_row[0].set_ylabel(f"{domain} {index}", fontsize=8, color="0.25")
+        axes_row[0].set_ylabel(f"{name} {index}", fontsize=8, color="0.25")
     for axes, column in zip(grid[0], columns, strict=True):
         axes.set_title(TITLES[column], fontsize=9)
+
     figure.legend(
         handles=_legend(columns, next(iter(datasets.values())).classes),
         loc="outside lower center",
@@ -80,7 +95,7 @@ def _show(axes: Axes, pixels: Picture) -> None:
 
 
 def picture(name: str, value: Tensor) -> Picture:
-    """A quantity of one sample as (H, W, 3) colours in 0..1."""
+    """The image, a label or a prediction of one sample as (H, W, 3) colours in 0..1."""
     if name == "image":
         return unnormalise(value).permute(1, 2, 0).numpy()
     if name in ("semseg", "human_parts"):
@@ -94,14 +109,13 @@ def picture(name: str, value: Tensor) -> Picture:
 
 
 def _indexed(labels_HW: Picture, colours: Picture) -> Picture:
-    known = labels_HW < len(colours)
-    return np.where(known[..., None], colours[np.where(known, labels_HW, 0)], IGNORED_COLOUR)
+    return np.where((labels_HW == IGNORE)[..., None], IGNORED_COLOUR, colours[labels_HW % len(colours)])
 
 
 def _legend(columns: list[str], classes: Mapping[str, Sequence[str]]) -> list[Patch]:
     entries: list[tuple[str, Picture]] = []
     if "semseg" in columns:
-        entries += zip(classes["semseg"], CLASS_COLOURS, strict=True)
+        entries += zip(classes["semseg"], cycle(CLASS_COLOURS), strict=False)
     if "human_parts" in columns:
         entries += [
             *zip(classes["human_parts"][1:], PART_COLOURS[1:], strict=True),

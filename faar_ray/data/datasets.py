@@ -1,4 +1,4 @@
-"""What a data set is: splits of samples with dense labels. `DATASETS` (config/registries.py) lists those there are."""
+"""Data sets: splits of samples with dense labels. `DATASETS` (config/registries.py) lists them."""
 
 from __future__ import annotations
 
@@ -20,16 +20,17 @@ class Reader(Protocol):
     """One split of a data set."""
 
     classes: Mapping[str, Sequence[str]]
-    """Names of the classes, for the tasks that have classes."""
+    """Names of the classes, by task (semseg, human_parts); the number of names is the number of output channels."""
 
     def __len__(self) -> int:
         """Number of samples."""
 
-    def sample(self, index: int, names: Sequence[str]) -> Mapping[str, Tensor]:
+    def sample(self, index: int, names: Sequence[str]) -> Mapping[str, Tensor | None]:
         """The image and the labels of a sample at its own size, stored compactly.
 
-        Shapes: image (3, H, W) uint8; semseg and human_parts (H, W) uint8, 255 = ignore; saliency and edge (1, H, W)
-        uint8, 0 or 1; normals (3, H, W) int8, 127ths of unit vectors, zeros = ignore; depth (1, H, W) float16, metres.
+        image (3, H, W) uint8; semseg and human_parts (H, W) uint8, 255 = ignore; saliency and edge (1, H, W) uint8,
+        0 or 1; normals (3, H, W) int8, 127ths of unit vectors, zeros = ignore; depth (1, H, W) float16, metres.
+        A label that the sample lacks is None.
 
         Args:
             index: of the sample, from 0.
@@ -39,42 +40,43 @@ class Reader(Protocol):
 
 @runtime_checkable
 class ColumnReader(Protocol):
-    """A reader that holds whole columns, so that no sample has to be copied on its own."""
+    """A reader that can give a whole split at once, which is quicker than sample by sample."""
 
     def columns(self, names: Sequence[str]) -> Mapping[str, Tensor]:
         """Each quantity of all samples, stacked: (samples, ...)."""
 
 
 def open_split(config: DataConfig, split: Split) -> Reader:
-    """The reader of a split; nothing is loaded yet.
+    """The reader of a split; it loads nothing before it is asked for samples.
 
     Raises:
-        DataError: a data set that cannot be read here, or a task that it has no labels for.
+        DataError: a data set without a reader, or a task that it has no labels for.
     """
     check_labels(config)
-    entry = DATASETS[config.name]
-    assert entry.open is not None
-    reader: Reader = load_builder(entry.open)(config, split)
+    build = DATASETS[config.name].open
+    assert build is not None
+    reader: Reader = load_builder(build)(config, split)
     return reader
 
 
 def check_labels(config: DataConfig) -> None:
-    """Refuse a data set that cannot be read, or a task that it has no labels for.
+    """Check that a data set has a reader, and labels for the tasks.
 
     Raises:
-        DataError: naming it.
+        DataError: naming the key, what may stand there, and the value.
     """
-    if DATASETS[config.name].open is None:
-        readable = ", ".join(name for name, entry in DATASETS.items() if entry.open is not None)
+    entry = DATASETS[config.name]
+    if entry.open is None:
+        readable = ", ".join(name for name, other in DATASETS.items() if other.open is not None)
         raise DataError(f"data.name: must be one of {readable}, got {config.name!r}")
-    tasks = DATASETS[config.name].channels
-    unknown = [task for task in config.tasks if task not in tasks]
+
+    unknown = [task for task in config.tasks if task not in entry.channels]
     if unknown:
-        raise DataError(f"data.tasks: {config.name} has {', '.join(tasks)}, got {', '.join(unknown)}")
+        raise DataError(f"data.tasks: {config.name} has {', '.join(entry.channels)}, got {', '.join(unknown)}")
 
 
 def read_columns(reader: Reader, names: Sequence[str], size: int) -> dict[str, Tensor]:
-    """Every quantity of a split in memory, (samples, ...) each.
+    """The image and labels of a whole split, (samples, ...) each.
 
     Raises:
         DataError: a sample lacks a label, or is not `size` x `size`.
@@ -82,10 +84,15 @@ def read_columns(reader: Reader, names: Sequence[str], size: int) -> dict[str, T
     if isinstance(reader, ColumnReader):
         return dict(reader.columns(names))
 
-    samples = [reader.sample(index, names) for index in range(len(reader))]
-    for index, sample in enumerate(samples):
-        if lacking := [name for name in names if name not in sample]:
-            raise DataError(f"sample {index} has no {', '.join(lacking)}")
-        if odd := [name for name in names if sample[name].shape[-2:] != (size, size)]:
-            raise DataError(f"{odd[0]} of sample {index} must be {size}x{size}, got {tuple(sample[odd[0]].shape[-2:])}")
+    samples = [_whole_sample(reader, index, names, size) for index in range(len(reader))]
     return {name: torch.stack([sample[name] for sample in samples]) for name in names}
+
+
+def _whole_sample(reader: Reader, index: int, names: Sequence[str], size: int) -> dict[str, Tensor]:
+    sample = {name: value for name, value in reader.sample(index, names).items() if value is not None}
+    if missing := [name for name in names if name not in sample]:
+        raise DataError(f"sample {index} has no {', '.join(missing)}")
+    for name in names:
+        if sample[name].shape[-2:] != (size, size):
+            raise DataError(f"{name} of sample {index} must be {size}x{size}, got {tuple(sample[name].shape[-2:])}")
+    return sample

@@ -2,58 +2,53 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from faar_ray.config.paths import is_remote
 from faar_ray.config.registries import DATASETS
 from faar_ray.config.trial import DataConfig
-from faar_ray.data.datasets import SPLITS, Split, check_labels, open_split, read_columns
+from faar_ray.data.datasets import Split, open_split, read_columns
 from faar_ray.data.dense import DenseDataset
-from faar_ray.data.scenes.reader import ROOT, SceneReader
-from faar_ray.data.shards.scene_cache import split_images
+from faar_ray.data.shards.shard_set import shards_of
 from faar_ray.data.shards.shard_store import missing_shards
 from faar_ray.errors import ConfigError, StorageError
 
+ROOT = "data.root"
+
 
 def check_root(config: DataConfig) -> None:
-    """Refuse a URI that lacks shards: every machine of a cluster would make them for itself.
+    """Check that `data.root` is given where it is needed, and that a URI has all shards.
+
+    Without this check every machine of a cluster would make the missing shards for itself.
 
     Raises:
-        ConfigError: naming `data.root`, and the command that puts them there.
+        ConfigError: naming `data.root`, and the command that uploads the shards.
     """
-    if not config.root or not is_remote(config.root) or not DATASETS[config.name].sharded:
+    entry = DATASETS[config.name]
+    if entry.needs_root and config.root is None:
+        raise ConfigError(f"{ROOT}: must name the folder of {config.name}, got null")
+    if not config.root or not is_remote(config.root) or entry.shards is None:
         return
+
     try:
         missing = missing_shards(config, config.root, ROOT)
     except StorageError as error:
         raise ConfigError(str(error)) from None
+
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        options = shards_of(config.name).pack_options(config)
         raise ConfigError(
-            f"{ROOT}: {config.root} has no {missing[0]}{more}; this puts them there: python -m faar_ray.data pack "
-            f"{config.name} {pack_options(config)} --out {config.root}"
+            f"{ROOT}: {config.root} has no {missing[0]}{more}; upload them with: "
+            f"python -m faar_ray.data pack {config.name} {options} --out {config.root}"
         )
 
 
-def pack_options(config: DataConfig) -> str:
-    """What `python -m faar_ray.data pack` needs to make at least the shards of a config."""
-    images = max(split_images(config, split) for split in SPLITS)
-    return f"--domain {config.domain} --size {config.image_size} --seed {config.seed} --images {images}"
-
-
-def load_dataset(config: DataConfig, split: Split, *, cache_dir: Path | None = None) -> DenseDataset:
-    """The images of a split with the labels of `config.tasks`; scenes are made on first use and where damaged.
-
-    Args:
-        config: says which.
-        split: train, val or test.
-        cache_dir: of `scenes`, instead of `config.root` and the cache of this machine.
+def load_dataset(config: DataConfig, split: Split) -> DenseDataset:
+    """The images of a split with the labels of `config.tasks`.
 
     Raises:
         DataError: unknown data set or task, samples that do not fit, or a cache that cannot be written.
         StorageError: a URI that cannot be read.
     """
-    check_labels(config)
-    reader = open_split(config, split) if cache_dir is None else SceneReader(config, split, cache_dir)
+    reader = open_split(config, split)
     stored = read_columns(reader, ("image", *config.tasks), config.image_size)
     return DenseDataset(stored, tuple(config.tasks), reader.classes)

@@ -15,6 +15,10 @@ ALL_TASKS = ("semseg", "human_parts", "saliency", "normals", "depth", "edge")
 MakeConfig = Callable[..., DataConfig]
 
 
+def rooted(config: DataConfig, root: str | Path) -> DataConfig:
+    return config.model_copy(update={"root": str(root)})
+
+
 @pytest.fixture(scope="session")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("cache")
@@ -31,4 +35,4 @@ def make_config() -> MakeConfig:
 
 @pytest.fixture(scope="session")
 def dataset(make_config: MakeConfig, cache: Path) -> DenseDataset:
-    return load_dataset(make_config(image_size=64), "train", cache_dir=cache)
+    return load_dataset(make_config(image_size=64, root=str(cache)), "train")

@@ -46,7 +46,7 @@ def test_human_parts_of_an_image_without_a_person_are_ignored(dataset: DenseData
 
 
 def test_only_the_tasks_asked_for_are_held(make_config: MakeConfig, cache: Path) -> None:
-    held = load_dataset(make_config(tasks=("depth",), image_size=64), "train", cache_dir=cache)
+    held = load_dataset(make_config(tasks=("depth",), image_size=64, root=str(cache)), "train")
     assert set(held[0]) == {"image", "depth"} and held.tasks == ("depth",)
 
 

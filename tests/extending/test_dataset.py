@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import matplotlib.image
 import pytest
 import torch
 from torch import Tensor
 
 from faar_ray.config.registries import DATASETS, DatasetEntry
-from faar_ray.config.trial import DataConfig
+from faar_ray.config.trial import DataConfig, TrialConfig
 from faar_ray.data import load_dataset
-from faar_ray.errors import DataError
+from faar_ray.data.__main__ import main
+from faar_ray.errors import ConfigError, DataError
+from faar_ray.train.preflight import preflight
 
 Guide = Callable[[str], dict[str, Any]]
 DISCS: dict[str, Any] = {"data.name": "discs", "data.tasks": ("semseg", "depth")}
@@ -39,6 +44,27 @@ def test_its_labels_are_decoded_like_those_of_any_other(guide: Guide) -> None:
     assert torch.equal(sample["depth"][0] < 5, sample["semseg"] == 1)
 
 
+def test_its_contact_sheet_has_a_row_for_each_image(guide: Guide, tmp_path: Path) -> None:
+    guide("A data set")
+    assert main(["show", "discs", "--images", "2", "--size", "32", "--out", str(tmp_path / "sheet.png")]) == 0
+    height, width, _ = matplotlib.image.imread(tmp_path / "sheet.png").shape
+    assert height > width / 2
+
+
+def test_a_data_set_without_shards_cannot_be_packed(guide: Guide, capsys: pytest.CaptureFixture[str]) -> None:
+    guide("A data set")
+    assert main(["pack", "discs"]) == 2
+    assert "must be one of scenes, got 'discs'" in capsys.readouterr().err
+
+
+def test_a_data_set_that_needs_a_root_is_refused_without_one(guide: Guide) -> None:
+    guide("A data set")
+    DATASETS["discs"] = replace(DATASETS["discs"], needs_root=True)
+    with pytest.raises(ConfigError, match=r"data\.root: must name the folder of discs, got null"):
+        preflight(TrialConfig.resolve(**DISCS))
+    preflight(TrialConfig.resolve(**DISCS, **{"data.root": "discs"}))
+
+
 def test_a_name_that_nobody_added_and_a_task_without_labels_are_refused(guide: Guide) -> None:
     with pytest.raises(ValueError, match="pascal_context"):
         DataConfig(name="discs", tasks=("semseg",))
@@ -51,14 +77,15 @@ def test_a_name_that_nobody_added_and_a_task_without_labels_are_refused(guide: G
     ("sample", "reason"),
     [
         ({"image": torch.zeros(3, 32, 32)}, "sample 0 has no semseg"),
+        ({"image": torch.zeros(3, 32, 32), "semseg": None}, "sample 0 has no semseg"),
         ({"image": torch.zeros(3, 32, 32), "semseg": torch.zeros(16, 32)}, r"must be 32x32, got \(16, 32\)"),
     ],
 )
-def test_a_sample_that_does_not_fit_is_named(guide: Guide, sample: dict[str, Tensor], reason: str) -> None:
+def test_a_sample_that_does_not_fit_is_named(guide: Guide, sample: dict[str, Tensor | None], reason: str) -> None:
     discs = guide("A data set")["Discs"]
 
     class Odd(discs):  # type: ignore[misc, valid-type]
-        def sample(self, index: int, names: object) -> dict[str, Tensor]:
+        def sample(self, index: int, names: object) -> dict[str, Tensor | None]:
             return sample
 
     DATASETS["odd"] = DatasetEntry({"semseg": 2}, open=Odd)

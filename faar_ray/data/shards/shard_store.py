@@ -1,6 +1,7 @@
-"""Shards in object storage: put there once, taken by every machine that trains, whose cache is a copy.
+"""Shards in object storage: uploaded once, downloaded into the cache of every machine that trains.
 
-`<uri>/scenes/<key>/<split>-00000.parquet`, the layout of the cache. What was taken is verified as it is read.
+The layout is that of the cache, e.g. `<uri>/scenes/<key>/<split>-00000.parquet`. Checksums are compared when a shard
+is read.
 """
 
 from __future__ import annotations
@@ -13,13 +14,13 @@ from filelock import FileLock
 from faar_ray.config.paths import default_cache_dir
 from faar_ray.config.trial import DataConfig
 from faar_ray.data.datasets import SPLITS
-from faar_ray.data.shards.scene_cache import shard_paths
+from faar_ray.data.shards.shard_set import shards_of
 from faar_ray.errors import DataError
 from faar_ray.storage.object_store import ATTEMPTS_AT_START, ObjectStore
 
 
 def missing_shards(config: DataConfig, uri: str, key: str) -> list[str]:
-    """Shards of all splits that are not below the URI, by name.
+    """Names of the shards of all splits that are missing below the URI.
 
     Raises:
         StorageError: it cannot be read; the message begins with `key`.
@@ -30,35 +31,35 @@ def missing_shards(config: DataConfig, uri: str, key: str) -> list[str]:
 
 
 def upload_shards(config: DataConfig, uri: str, key: str, on_shard: Callable[[int, int], None] | None = None) -> None:
-    """Put the cache's shards of all splits where they are missing.
+    """Upload the shards of all splits that are missing below the URI.
 
     Args:
-        config: whose shards the cache holds.
-        uri: where to.
-        key: of the config that names the URI, or the option, for messages.
-        on_shard: hears of each one: its number from 1, and how many there are to put.
+        config: the data set; the cache has its shards.
+        uri: object storage.
+        key: name of the config key or option that gives the URI, for messages.
+        on_shard: called after each shard with its number, from 1, and the number of shards to upload.
 
     Raises:
         StorageError: it cannot be written.
     """
-    wanted = set(missing_shards(config, uri, key))
-    paths = [(name, path) for name, path in _shards(config) if name in wanted]
+    missing = set(missing_shards(config, uri, key))
+    uploads = [(name, path) for name, path in _shards(config) if name in missing]
     store = ObjectStore(uri, key=key)
-    for number, (name, path) in enumerate(paths, start=1):
+    for number, (name, path) in enumerate(uploads, start=1):
         with path.open("rb") as file:
             store.upload(name, file)
         if on_shard:
-            on_shard(number, len(paths))
+            on_shard(number, len(uploads))
 
 
 def download_shards(config: DataConfig, uri: str, key: str, cache_dir: Path | None = None) -> None:
-    """Copy what the cache lacks, as far as it is there; processes at once do it once.
+    """Download the shards that the cache lacks and the URI has; a lock keeps other processes waiting.
 
     Args:
-        config: says which shards.
-        uri: where from.
-        key: of the config that names the URI, or the option, for messages.
-        cache_dir: instead of the cache.
+        config: the data set.
+        uri: object storage.
+        key: name of the config key or option that gives the URI, for messages.
+        cache_dir: a folder instead of this machine's cache.
 
     Raises:
         StorageError: it cannot be read.
@@ -67,6 +68,7 @@ def download_shards(config: DataConfig, uri: str, key: str, cache_dir: Path | No
     shards = _shards(config, cache_dir)
     if all(path.exists() for _, path in shards):
         return
+
     store, folder = ObjectStore(uri, key=key), shards[0][1].parent
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -81,5 +83,5 @@ def download_shards(config: DataConfig, uri: str, key: str, cache_dir: Path | No
 
 def _shards(config: DataConfig, cache_dir: Path | None = None) -> list[tuple[str, Path]]:
     cache = cache_dir or default_cache_dir()
-    paths = [path for split in SPLITS for path in shard_paths(config, split, cache)]
+    paths = [path for split in SPLITS for path in shards_of(config.name).paths(config, split, cache)]
     return [(path.relative_to(cache).as_posix(), path) for path in paths]

@@ -1,7 +1,7 @@
 """Dense images and labels as Parquet: one row per image, one fixed-size binary column per quantity.
 
-A column's field metadata holds its dtype, the shape of a row and the sha256 of all its bytes, so a shard explains and
-verifies itself, without pickles. Written to a temporary file and moved in place: a reader sees a whole shard or none.
+A column's field metadata holds its dtype, the shape of a row and the sha256 of all its bytes, so a shard can be decoded
+and verified on its own, without pickles.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ def write_shard(path: Path, columns: Mapping[str, Tensor], description: Mapping[
 
 def _field(name: str, array: np.ndarray[Any, Any]) -> pa.Field:
     shape = ",".join(str(side) for side in array.shape[1:])
-    facts = {"dtype": array.dtype.name, "shape": shape, "sha256": hashlib.sha256(array.data).hexdigest()}
-    return pa.field(name, pa.binary(array[0].nbytes), nullable=False, metadata=facts)
+    metadata = {"dtype": array.dtype.name, "shape": shape, "sha256": hashlib.sha256(array.data).hexdigest()}
+    return pa.field(name, pa.binary(array[0].nbytes), nullable=False, metadata=metadata)
 
 
 def _binary(array: np.ndarray[Any, Any], kind: pa.DataType) -> pa.Array:
@@ -56,7 +56,7 @@ def read_shard(path: Path, names: Iterable[str]) -> dict[str, Tensor]:
     """The named columns, each (rows, ...), verified.
 
     Raises:
-        DataError: the file is missing, truncated or altered; the message names it and says what to do.
+        DataError: the file is missing, truncated or altered.
     """
     try:
         table = pq.read_table(path, columns=list(names), page_checksum_verification=True, memory_map=False)
@@ -69,19 +69,22 @@ def read_shard(path: Path, names: Iterable[str]) -> dict[str, Tensor]:
 
 
 def _tensor(table: pa.Table, name: str) -> Tensor:
-    facts = {key.decode(): value.decode() for key, value in (table.schema.field(name).metadata or {}).items()}
-    if facts["dtype"] not in DTYPES:
-        raise ValueError(f"column {name}: dtype must be one of {', '.join(DTYPES)}, got {facts['dtype']}")
+    stored = table.schema.field(name).metadata or {}
+    metadata = {key.decode(): value.decode() for key, value in stored.items()}
+    if metadata["dtype"] not in DTYPES:
+        raise ValueError(f"column {name}: dtype must be one of {', '.join(DTYPES)}, got {metadata['dtype']}")
+
     column = table.column(name).combine_chunks()
     data, width = column.buffers()[1], column.type.byte_width
     raw = np.frombuffer(data, np.uint8)[column.offset * width : (column.offset + len(column)) * width].copy()
-    if hashlib.sha256(raw.data).hexdigest() != facts["sha256"]:
+    if hashlib.sha256(raw.data).hexdigest() != metadata["sha256"]:
         raise ValueError(f"column {name}: sha256 differs from the one written with it")
-    shape = [int(side) for side in facts["shape"].split(",")]
-    return torch.from_numpy(raw.view(facts["dtype"]).reshape(len(column), *shape))
+
+    shape = [int(side) for side in metadata["shape"].split(",")]
+    return torch.from_numpy(raw.view(metadata["dtype"]).reshape(len(column), *shape))
 
 
 def shard_digest(path: Path) -> str:
-    """One sha256 over the column digests of a shard: equal files of different writers share it."""
+    """One sha256 over the checksums of a shard's columns: equal for equal content, whatever wrote the file."""
     schema = pq.read_schema(path)
     return hashlib.sha256(b"".join(field.name.encode() + field.metadata[b"sha256"] for field in schema)).hexdigest()

@@ -14,13 +14,13 @@ from faar_ray.config.trial import DataConfig
 from faar_ray.data import check_root, load_dataset
 from faar_ray.data.__main__ import main
 from faar_ray.data.datasets import SPLITS
-from faar_ray.data.shards import scene_cache
-from faar_ray.data.shards.scene_cache import make_shards, shard_paths
+from faar_ray.data.scenes import scene_shards
+from faar_ray.data.scenes.scene_shards import make_shards, shard_paths
 from faar_ray.data.shards.shard_store import download_shards, missing_shards, upload_shards
 from faar_ray.errors import ConfigError, DataError, StorageError
 from faar_ray.storage.object_store import ObjectStore
 
-from ..conftest import MakeConfig
+from ..conftest import MakeConfig, rooted
 
 KEY = "data.root"
 
@@ -42,7 +42,7 @@ def elsewhere(tmp_path: Path, config: DataConfig, monkeypatch: pytest.MonkeyPatc
     def render(*_: Any) -> None:
         raise AssertionError("rendered, not taken")
 
-    monkeypatch.setattr(scene_cache, "render_shard", render)
+    monkeypatch.setattr(scene_shards, "render_shard", render)
     monkeypatch.setenv("FAAR_RAY_CACHE", str(tmp_path / "elsewhere"))
     return monkeypatch
 
@@ -52,10 +52,6 @@ def store(s3: str, config: DataConfig) -> str:
     """Where the shards of `config` are."""
     upload_shards(config, s3, KEY)
     return s3
-
-
-def rooted(config: DataConfig, root: str) -> DataConfig:
-    return config.model_copy(update={"root": root})
 
 
 def test_every_shard_is_put_once(config: DataConfig, s3: str) -> None:
@@ -72,7 +68,7 @@ def test_another_machine_takes_what_it_lacks(
 ) -> None:
     for split in SPLITS:
         there = load_dataset(rooted(config, store), split)
-        here = load_dataset(config, split, cache_dir=cache)
+        here = load_dataset(rooted(config, cache), split)
         assert all(torch.equal(here.stored[name], there.stored[name]) for name in here.stored)
 
 
@@ -104,7 +100,7 @@ def test_a_damaged_object_is_seen_and_made_anew(
     ObjectStore(store).write(name, whole[: len(whole) // 2])
     monkeypatch.setenv("FAAR_RAY_CACHE", str(tmp_path / "elsewhere"))
     there = load_dataset(rooted(config, store), "val")
-    assert torch.equal(there.stored["image"], load_dataset(config, "val", cache_dir=cache).stored["image"])
+    assert torch.equal(there.stored["image"], load_dataset(rooted(config, cache), "val").stored["image"])
 
 
 def test_missing_shards_are_refused_with_the_command_that_puts_them_there(
@@ -153,4 +149,4 @@ def test_a_cache_that_cannot_be_written(config: DataConfig, store: str, elsewher
 
 
 def test_a_folder_as_root_holds_the_shards(config: DataConfig, cache: Path, elsewhere: pytest.MonkeyPatch) -> None:
-    assert len(load_dataset(rooted(config, str(cache)), "train")) == 61
+    assert len(load_dataset(rooted(config, cache), "train")) == 61

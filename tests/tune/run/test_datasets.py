@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from faar_ray.data.shards import scene_cache
+from faar_ray.data.scenes import scene_shards
 from faar_ray.errors import ConfigError
 from faar_ray.records import EpochRecord
 from faar_ray.storage.object_store import ObjectStore
@@ -32,7 +32,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., No
 
         monkeypatch.setenv("FAAR_RAY_CACHE", str(tmp_path / name))
         if idle:
-            monkeypatch.setattr(scene_cache, "render_shard", render)
+            monkeypatch.setattr(scene_shards, "render_shard", render)
 
     return become
 

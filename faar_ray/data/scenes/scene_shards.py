@@ -1,7 +1,8 @@
-"""Scenes on disk: made on first use, shared by every run with the same generator.
+"""Shards of `scenes`: rendered on first use, shared by every run with the same generator.
 
-`<cache>/scenes/<key>/<split>-00000.parquet`, SHARD_IMAGES rows each. The key covers what the generator depends on
-(version, domain, size, seed) and not how many images are asked for: a larger split has a smaller one as its prefix.
+`<cache>/scenes/<key>/<split>-00000.parquet`, SHARD_IMAGES rows each. The key is a hash of what the
+generator depends on (version, domain, size, seed). It does not depend on the number of images: the first images of a
+larger split are those of a smaller one.
 """
 
 from __future__ import annotations
@@ -20,8 +21,11 @@ from torch import Tensor
 
 from faar_ray.config.paths import default_cache_dir
 from faar_ray.config.trial import DataConfig
+from faar_ray.data.datasets import SPLITS
 from faar_ray.data.scenes.domains import DOMAINS
+from faar_ray.data.scenes.scene_checks import value_problems
 from faar_ray.data.scenes.scenes import GENERATOR_VERSION, Rendered, concatenate, render
+from faar_ray.data.shards.shard_set import ShardSet
 from faar_ray.data.shards.shards import read_shard, write_shard
 from faar_ray.errors import DataError
 from faar_ray.seeding import private
@@ -29,16 +33,28 @@ from faar_ray.tasks import IGNORE
 
 CHUNK_IMAGES = 6  # rendered together: what fits a core's cache at 64x64
 SHARD_IMAGES = 60
+COLUMNS = ("image", "semseg", "human_parts", "saliency", "normals", "depth", "edge")
 
 log = logging.getLogger(__name__)
 
 
+def scene_shards() -> ShardSet:
+    """How the shards of `scenes` are named, made and checked."""
+    return ShardSet(shard_paths, make_shards, SHARD_IMAGES, COLUMNS, value_problems, pack_options)
+
+
 def split_images(config: DataConfig, split: str) -> int:
-    """How many images of a split the config asks for."""
+    """Number of images of a split."""
     return {"train": config.train_images, "val": config.val_images, "test": config.test_images}[split]
 
 
-def generator_facts(config: DataConfig) -> dict[str, str]:
+def pack_options(config: DataConfig) -> str:
+    """Options of `python -m faar_ray.data pack` that make at least the shards of a config."""
+    images = max(split_images(config, split) for split in SPLITS)
+    return f"--domain {config.domain} --size {config.image_size} --seed {config.seed} --images {images}"
+
+
+def generator_parameters(config: DataConfig) -> dict[str, str]:
     """Everything that the bytes of the scenes depend on, as text."""
     domain = json.dumps(asdict(DOMAINS[config.domain]), sort_keys=True)
     return {
@@ -51,8 +67,8 @@ def generator_facts(config: DataConfig) -> dict[str, str]:
 
 
 def shard_paths(config: DataConfig, split: str, cache_dir: Path | None = None) -> list[Path]:
-    """Where the shards of a split are, whether or not they exist yet."""
-    key = hashlib.sha256(json.dumps(generator_facts(config), sort_keys=True).encode()).hexdigest()[:16]
+    """Paths of a split's shards in a cache (default: this machine's), whether or not they exist."""
+    key = hashlib.sha256(json.dumps(generator_parameters(config), sort_keys=True).encode()).hexdigest()[:16]
     folder = (cache_dir or default_cache_dir()) / "scenes" / key
     count = -(-split_images(config, split) // SHARD_IMAGES)
     return [folder / f"{split}-{number:05d}.parquet" for number in range(count)]
@@ -61,7 +77,7 @@ def shard_paths(config: DataConfig, split: str, cache_dir: Path | None = None) -
 def make_shards(
     config: DataConfig, split: str, cache_dir: Path | None = None, on_shard: Callable[[Path], None] | None = None
 ) -> list[Path]:
-    """Render the shards of a split that are missing; two processes at once do the work once.
+    """Render the missing shards of a split, calling `on_shard` after each; a lock keeps other processes waiting.
 
     Raises:
         DataError: the cache cannot be written.
@@ -81,9 +97,10 @@ def make_shards(
 
 def _make_missing(config: DataConfig, split: str, paths: list[Path], on_shard: Callable[[Path], None] | None) -> None:
     missing = [(number, path) for number, path in enumerate(paths) if not path.exists()]
-    log.info("making %d %s images of scenes in %s", len(missing) * SHARD_IMAGES, split, paths[0].parent)
+    log.info("rendering %d %s images of scenes in %s", len(missing) * SHARD_IMAGES, split, paths[0].parent)
+
     for number, path in missing:
-        write_shard(path, compact(render_shard(config, split, number)), generator_facts(config))
+        write_shard(path, compact(render_shard(config, split, number)), generator_parameters(config))
         if on_shard:
             on_shard(path)
 
@@ -91,7 +108,7 @@ def _make_missing(config: DataConfig, split: str, paths: list[Path], on_shard: C
 def read_scenes(
     config: DataConfig, split: str, names: Sequence[str], cache_dir: Path | None = None
 ) -> list[dict[str, Tensor]]:
-    """The named columns of each shard of a split; what is missing is made, what is damaged is made again.
+    """The named columns of each shard of a split; missing and damaged shards are rendered.
 
     Raises:
         DataError: the cache cannot be written.
@@ -105,16 +122,16 @@ def _read_or_remake(config: DataConfig, split: str, number: int, path: Path, nam
         return read_shard(path, names)
     except DataError:
         with FileLock(path.parent / ".lock"):
-            try:  # another process may have mended it meanwhile
+            try:  # another process may have repaired it meanwhile
                 return read_shard(path, names)
-            except DataError as fault:
-                log.warning("%s: this is done now", fault)
-                write_shard(path, compact(render_shard(config, split, number)), generator_facts(config))
+            except DataError as error:
+                log.warning("%s: this is done now", error)
+                write_shard(path, compact(render_shard(config, split, number)), generator_parameters(config))
     return read_shard(path, names)
 
 
 def render_shard(config: DataConfig, split: str, number: int) -> Rendered:
-    """SHARD_IMAGES scenes, a chunk per thread; every chunk has its own seed, so threads cannot change the bytes."""
+    """SHARD_IMAGES scenes, a chunk per thread; each chunk has its own seed, so the bytes do not depend on threads."""
     domain, first = DOMAINS[config.domain], number * SHARD_IMAGES // CHUNK_IMAGES
 
     def chunk(index: int) -> Rendered:
