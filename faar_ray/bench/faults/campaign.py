@@ -6,20 +6,23 @@ may train one epoch again, the one that was cut off; nothing may be left behind.
 
 from __future__ import annotations
 
+import argparse
 import random
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import psutil
+from rich.table import Table
 
 from faar_ray.bench.faults.search_harness import SPACE, Facts, Lost, SearchHarness, Target, inject_fault
 from faar_ray.bench.faults.watch import MOMENTS, Moment, Trigger, Watch, draw_trigger
 from faar_ray.bench.local_cluster import LocalCluster, local_cluster
+from faar_ray.bench.output import Notify, notifier, print_result, working_folder
 
 TARGETS: dict[int, tuple[Target, ...]] = {
     1: ("driver", "trial", "node", "raylet"),
@@ -27,7 +30,6 @@ TARGETS: dict[int, tuple[Target, ...]] = {
 }
 ON_CLUSTER = ("node", "raylet")
 LIMIT_S = 400.0
-Say = Callable[[str], None]
 
 
 @dataclass
@@ -63,9 +65,9 @@ class Undisturbed:
     """By trial, the epochs whose end changed a rank."""
 
 
-def measure(folder: Path, workers: int, say: Say = lambda text: None) -> Undisturbed:
+def measure(folder: Path, workers: int, notify: Notify = lambda text: None) -> Undisturbed:
     """Run the search once, undisturbed."""
-    say("the undisturbed search")
+    notify("the undisturbed search")
     arena = SearchHarness(folder, workers)
     watch = Watch(arena.run("whole"))
     try:
@@ -148,7 +150,20 @@ def draws(kills: int, seed: int, workers: int) -> Iterator[tuple[random.Random, 
             yield draw, target, moment
 
 
-def campaign(folder: Path, kills: int, seed: int, workers: int, say: Say) -> list[FaultResult]:
+def run(args: argparse.Namespace) -> int:
+    """`bench faults`: run the campaign and print it; 1 if anything was lost."""
+    started = time.monotonic()
+    with working_folder(args) as folder:
+        kills = campaign(folder, args.kills, args.seed, args.workers, notifier())
+
+    passed = all(kill.passed(exactly=args.workers == 1) for kill in kills)
+    seconds = round(time.monotonic() - started)
+    result = {"seed": args.seed, "workers": args.workers, "seconds": seconds, "passed": passed, "rows": rows(kills)}
+    print_result(args, result, table_of(result))
+    return 0 if passed else 1
+
+
+def campaign(folder: Path, kills: int, seed: int, workers: int, notify: Notify) -> list[FaultResult]:
     """Measure, then strike one search after the other.
 
     Args:
@@ -156,9 +171,9 @@ def campaign(folder: Path, kills: int, seed: int, workers: int, say: Say) -> lis
         kills: how many.
         seed: of targets and moments.
         workers: of a trial.
-        say: is told what happens.
+        notify: called after each kill.
     """
-    whole = measure(folder, workers, say)
+    whole = measure(folder, workers, notify)
     done: list[FaultResult] = []
     with ExitStack() as stack:
         cluster: LocalCluster | None = None
@@ -172,7 +187,7 @@ def campaign(folder: Path, kills: int, seed: int, workers: int, say: Say) -> lis
             if cluster is not None:
                 cluster.replace_dead()
             done.append(kill)
-            say(f"{number + 1:3d}/{kills} {in_words(kill)}")
+            notify(f"{number + 1:3d}/{kills} {in_words(kill)}")
     return done
 
 
@@ -206,3 +221,16 @@ def rows(kills: list[FaultResult]) -> list[dict[str, Any]]:
             }
         )
     return out
+
+
+def table_of(result: dict[str, Any]) -> Table:
+    """The campaign for a terminal."""
+    title = f"seed {result['seed']}, {result['workers']} worker(s) a trial, {result['seconds']} s"
+    names = ("target", "moment", "kills", "recovered", "epochs retrained", "median s", "worst s", "leaked", "equal")
+    table = Table(*names, title=title)
+    for row in result["rows"]:
+        seconds = ["-" if row[key] is None else f"{row[key]:.1f}" for key in ("median_s", "worst_s")]
+        counts = [str(row[key]) for key in ("kills", "recovered", "retrained")]
+        leaked = "; ".join([*row["leaked"], *row["faults"]]) or "nothing"
+        table.add_row(row["target"], row["moment"], *counts, *seconds, leaked, str(row["equal"]))
+    return table

@@ -6,6 +6,7 @@ computes nothing and imports no torch; a machine is a CPU in name of one of a fe
 
 from __future__ import annotations
 
+import argparse
 import functools
 import threading
 import time
@@ -16,11 +17,14 @@ from typing import Any
 import numpy as np
 import psutil
 from ray import tune
+from rich.table import Table
 
 from faar_ray.bench.local_cluster import local_cluster
+from faar_ray.bench.output import Notify, notifier, print_result, working_folder
 from faar_ray.bench.replay.replay import replay_space, replayed
-from faar_ray.bench.replay.stopwatch import Clock, Stopwatch, TimedBook
+from faar_ray.bench.replay.stopwatch import Clock, Stopwatch, TimedSearchState
 from faar_ray.cluster.ray_cluster import set_defaults
+from faar_ray.errors import ConfigError
 from faar_ray.train.trial_spec import TrialSpec
 from faar_ray.tune.run.resolved_search import resolve
 from faar_ray.tune.search import Parts, run_search
@@ -28,12 +32,42 @@ from faar_ray.tune.search import Parts, run_search
 RAYLETS = 4
 """Ray nodes that the machines are spread over: a raylet and its agents take 0.3 GB."""
 SAMPLE_S = 1.0
+LABELS = {
+    "all_handed_out_s": "all machines have a trial, s",
+    "all_busy_s": "all trials have begun their first epoch, s",
+    "results_per_s": "results per second, at full load",
+    "trials_per_min": "trials that end per minute",
+    "driver_cpu_percent": "driver, % of a core",
+    "gcs_cpu_percent": "GCS, % of a core",
+    "gcs_mb": "GCS, MB at the beginning and at most",
+    "driver_mb": "driver, MB at the beginning and at most",
+    "asked_per_s": "updates for MLflow per second",
+    "made_per_s": "written to MLflow per second",
+    "most_waiting": "updates that wait for MLflow, at most",
+    "late_s": "from the last trial's end to the search's, s",
+}
+"""Figures by their names in `--json`, and what a person reads."""
 CROWDED = {"RAY_health_check_failure_threshold": "60", "RAY_memory_monitor_refresh_ms": "0"}
 """All machines' processes start on this one: a raylet that gets no core for a minute, and a memory that is nearly full,
 are its own trouble and nobody else's."""
 
 
-def measure(folder: Path, machines: int, rounds: int, pace_s: float, say: Callable[[str], None]) -> dict[str, Any]:
+def run(args: argparse.Namespace) -> None:
+    """`bench scale`: measure, and print.
+
+    Raises:
+        ConfigError: machines that cannot be spread, or no pace.
+    """
+    if args.machines % RAYLETS:
+        raise ConfigError(f"--machines: must be a multiple of {RAYLETS}, got {args.machines}")
+    if not args.pace >= 0:
+        raise ConfigError(f"--pace: must be 0 or more seconds, got {args.pace:g}")
+    with working_folder(args) as folder:
+        result = measure(folder, args.machines, args.rounds, args.pace, notifier())
+    print_result(args, result, table_of(result))
+
+
+def measure(folder: Path, machines: int, rounds: int, pace_s: float, notify: Notify) -> dict[str, Any]:
     """Run a search of `machines * rounds` paced replays, as many at once as there are machines.
 
     Args:
@@ -41,16 +75,16 @@ def measure(folder: Path, machines: int, rounds: int, pace_s: float, say: Callab
         machines: one trial each; a multiple of RAYLETS.
         rounds: trials per machine.
         pace_s: seconds of an epoch.
-        say: is told how far it is.
+        notify: called with the progress.
     """
     set_defaults(CROWDED)
     space, clock = replay_space(folder, machines * rounds), Clock()
-    with local_cluster(RAYLETS, machines // RAYLETS) as cluster, Stopwatch(space, clock, say) as progress:
+    with local_cluster(RAYLETS, machines // RAYLETS) as cluster, Stopwatch(space, clock, notify) as progress:
         with Sampler(clock, lambda: progress.waiting()) as sampler:
-            parts = Parts(search_state=functools.partial(TimedBook, clock=clock), actor=at_pace(pace_s))
-            found = run_search(resolve(space, cluster.address), progress, resume=False, parts=parts)
-        clock.settled()
-    return facts(clock, sampler.rows, machines, pace_s) | {"ended": found.counts}
+            parts = Parts(search_state=functools.partial(TimedSearchState, clock=clock), actor=at_pace(pace_s))
+            outcome = run_search(resolve(space, cluster.address), progress, resume=False, parts=parts)
+        clock.finish()
+    return figures(clock, sampler.rows, machines, pace_s) | {"ended": outcome.counts}
 
 
 class Sampler:
@@ -96,7 +130,7 @@ def gcs_server() -> psutil.Process:
     return next(child for child in children if "gcs_server" in child.name())
 
 
-def facts(clock: Clock, rows: list[dict[str, float]], machines: int, pace_s: float) -> dict[str, Any]:
+def figures(clock: Clock, rows: list[dict[str, float]], machines: int, pace_s: float) -> dict[str, Any]:
     """The measurements as plain values; rates are means from the first moment of full load to the last hand-over."""
     begun = min(clock.handed.values())
     handed = sorted(clock.handed.values())
@@ -131,6 +165,16 @@ def facts(clock: Clock, rows: list[dict[str, float]], machines: int, pace_s: flo
             "late_s": round(rows[-1]["s"] - ended[0]["s"], 1),
         },
     }
+
+
+def table_of(result: dict[str, Any]) -> Table:
+    """What was measured."""
+    title = f"REPLAY of {result['trials']} trials on {result['machines']} machines in name"
+    table = Table("", "measured", title=f"{title}, {result['pace_s']:g} s an epoch")
+    for name, text in LABELS.items():
+        value = result["mlflow"][name] if name in result["mlflow"] else result[name]
+        table.add_row(text, " to ".join(map(str, value)) if isinstance(value, list) else str(value))
+    return table
 
 
 class PacedActor(tune.Trainable):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import functools
 import time
 from collections.abc import Callable, Sequence
@@ -9,17 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.table import Table
 
 from faar_ray.bench.local_cluster import local_cluster
+from faar_ray.bench.output import Notify, notifier, print_result, working_folder
 from faar_ray.bench.replay.recorded import recorded
 from faar_ray.bench.replay.replay import ReplayActor, replay_space
-from faar_ray.bench.replay.stopwatch import Clock, Stopwatch, TimedBook
+from faar_ray.bench.replay.stopwatch import Clock, Stopwatch, TimedSearchState
 from faar_ray.report import build_report
 from faar_ray.tune.propose.journal import open_journal
 from faar_ray.tune.propose.proposer import Proposer
 from faar_ray.tune.run.resolved_search import resolve
 from faar_ray.tune.search import Parts, run_search
-from faar_ray.tune.space.space import SearchSpace
 
 LAST = 100
 GOALS = {
@@ -31,57 +33,54 @@ GOALS = {
 }
 
 
-def measure(folder: Path, trials: int, nodes: int, say: Callable[[str], None]) -> dict[str, Any]:
+def run(args: argparse.Namespace) -> None:
+    """`bench search`: measure, and print."""
+    with working_folder(args) as folder:
+        result = measure(folder, args.trials, args.nodes, notifier())
+    print_result(args, result, table_of(result))
+
+
+def measure(folder: Path, trials: int, nodes: int, notify: Notify) -> dict[str, Any]:
     """Run a search of replayed trials on a local cluster and measure all that is not training.
 
     Args:
         folder: empty; the run, its MLflow database and a second report are left in it.
         trials: of the budget.
         nodes: of one CPU each, in name.
-        say: is told how far it is.
+        notify: called with the progress.
     """
     space, clock = replay_space(folder, trials), Clock()
-    with local_cluster(nodes) as cluster, Stopwatch(space, clock, say) as progress:
-        parts = Parts(search_state=functools.partial(TimedBook, clock=clock), actor=ReplayActor)
-        found = run_search(resolve(space, cluster.address), progress, resume=False, parts=parts)
-        clock.settled()
-        clock.weigh()
-    run = found.place.path
-    report_s = seconds_of(lambda: build_report(run, folder / "report"))
-    journal = {
-        "mb": round((run / "study.log").stat().st_size / 1e6, 2),
-        "read_s": round(seconds_of(lambda: taken_up(run / "study.log", space)), 2),
-    }
-    return facts(clock, nodes, report_s) | {"ended": found.counts, "journal": journal}
+    with local_cluster(nodes) as cluster, Stopwatch(space, clock, notify) as progress:
+        parts = Parts(search_state=functools.partial(TimedSearchState, clock=clock), actor=ReplayActor)
+        outcome = run_search(resolve(space, cluster.address), progress, resume=False, parts=parts)
+        clock.finish()
+
+    run_folder, journal = outcome.place.path, outcome.place.path / "study.log"
+    report_s = seconds_of(lambda: build_report(run_folder, folder / "report"))
+    read_s = seconds_of(lambda: Proposer(space, open_journal(journal, space.name, space.objectives)).history())
+    size = {"mb": round(journal.stat().st_size / 1e6, 2), "read_s": round(read_s, 2)}
+    return figures(clock, nodes, report_s) | {"ended": outcome.counts, "journal": size}
 
 
 def seconds_of(work: Callable[[], object]) -> float:
     """Wall time."""
-    started = time.monotonic()
+    start = time.monotonic()
     work()
-    return time.monotonic() - started
+    return time.monotonic() - start
 
 
-def taken_up(journal: Path, space: SearchSpace) -> int:
-    """Read a journal as `--resume` does; how many results are in it."""
-    proposer = Proposer(space, open_journal(journal, space.name, space.objectives))
-    proposer.history()
-    return len(proposer.results())
-
-
-def facts(clock: Clock, nodes: int, report_s: float) -> dict[str, Any]:
+def figures(clock: Clock, nodes: int, report_s: float) -> dict[str, Any]:
     """The measurements as plain values."""
     results = len(clock.written)
-    asked, computed = ([1000 * value for value in values.values()] for values in (clock.asked, clock.computed))
+    asked = [1000 * seconds for seconds in clock.asked.values()]
     later = [clock.waited[trial] for trial in list(clock.handed)[nodes:] if trial in clock.waited]
-    epoch_s = recorded().seconds()
-    beside_ms = (1000 * clock.process + sum(clock.written)) / results
-    values = (
+    cpu_ms, written_ms = 1000 * clock.process / results, sum(clock.written) / results
+    measured = (
         quantile(asked[-LAST:], 95),
         1000 * clock.thread / results,
         quantile(later, 95),
         report_s,
-        beside_ms / epoch_s / 10,
+        (cpu_ms + written_ms) / recorded().seconds() / 10,
     )
     return {
         "replay": True,
@@ -91,18 +90,12 @@ def facts(clock: Clock, nodes: int, report_s: float) -> dict[str, Any]:
         "seconds": round(clock.wall, 1),
         "goals": [
             {"name": name, "goal": goal, "measured": round(value, 2), "met": value <= goal}
-            for (name, goal), value in zip(GOALS.items(), values, strict=True)
+            for (name, goal), value in zip(GOALS.items(), measured, strict=True)
         ],
-        "ask_tell_ms": spread(asked) | {"last": spread(asked[-LAST:]), "last_cpu": spread(computed[-LAST:])},
-        "driver": {
-            "wall_ms_per_result": round(1000 * clock.wall / results, 1),
-            "thread_cpu_ms_per_result": round(1000 * clock.thread / results, 1),
-            "journal_and_verdict_ms_per_result": round(1000 * clock.judged / results, 1),
-            "process_cpu_ms_per_result": round(1000 * clock.process / results, 1),
-            "written_ms_per_result": round(sum(clock.written) / results, 1),
-        },
-        "next_trial_s": spread(later),
-        "epoch_s": round(epoch_s, 2),
+        "ask_tell_ms": {"p50": round(quantile(asked, 50), 2), "p95": round(quantile(asked, 95), 2)},
+        "ask_tell_cpu_p95_ms": round(1000 * quantile(list(clock.computed.values())[-LAST:], 95), 2),
+        "process_cpu_ms_per_result": round(cpu_ms, 1),
+        "written_ms_per_result": round(written_ms, 1),
         "memory_mb": clock.memory,
         "memory_mb_per_100_trials": growth(clock.memory),
     }
@@ -114,11 +107,23 @@ def growth(memory: Sequence[tuple[int, float]]) -> float:
     return round(float(100 * np.polyfit(trials, mb, 1)[0]), 1)
 
 
-def spread(values: Sequence[float]) -> dict[str, float]:
-    """Median and 95th percentile."""
-    return {"p50": round(quantile(values, 50), 2), "p95": round(quantile(values, 95), 2)}
-
-
 def quantile(values: Sequence[float], percent: float) -> float:
     """A percentile; nan of nothing."""
     return float(np.percentile(values, percent)) if len(values) else float("nan")
+
+
+def table_of(result: dict[str, Any]) -> Table:
+    """Goals, and what was measured beside them."""
+    title = f"REPLAY of {result['trials']} trials ({result['results']} epochs) on {result['nodes']} nodes"
+    table = Table("", "measured", "goal", "", title=title)
+    for row in result["goals"]:
+        table.add_row(row["name"], f"{row['measured']:.2f}", f"{row['goal']:g}", "" if row["met"] else "missed")
+    for name, value in (
+        ("ask + tell, CPU alone, p95, ms", result["ask_tell_cpu_p95_ms"]),
+        ("driver's process, ms of CPU per result", result["process_cpu_ms_per_result"]),
+        ("writing in the trial, ms per result", result["written_ms_per_result"]),
+        ("driver's memory, MB per 100 trials", result["memory_mb_per_100_trials"]),
+        ("journal, MB; seconds to read it", f"{result['journal']['mb']}; {result['journal']['read_s']}"),
+    ):
+        table.add_row(name, str(value), "", "")
+    return table

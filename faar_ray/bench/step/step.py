@@ -6,19 +6,27 @@ and its ratio is the median over these pairs.
 
 from __future__ import annotations
 
+import argparse
 import multiprocessing
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
+import yaml
+from pydantic import ValidationError
+from rich.table import Table
 from torch.optim import AdamW, Optimizer
 from torch.utils.flop_counter import FlopCounterMode
 
 from faar_ray.adapters import adapters_of
+from faar_ray.bench.output import print_result
 from faar_ray.bench.step.variants import PEFT, VARIANTS, Setting, build, peft_is_there
+from faar_ray.config.trial import TrialConfig
+from faar_ray.config.validation_messages import issues_of
+from faar_ray.errors import ConfigError
 from faar_ray.ranks import shrink
 from faar_ray.train.memory import own_peak_mb
 from faar_ray.train.runtimes.runtime import InProcess
@@ -89,6 +97,44 @@ class Stepper:
     def _wait(self) -> None:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
+
+
+def run(args: argparse.Namespace) -> None:
+    """`bench step`: measure what the arguments ask for, and print it.
+
+    Raises:
+        ConfigError: a device that is not there, a backbone that is no Swin, or keys that do not fit.
+    """
+    if not args.backbone.startswith("swin_"):
+        raise ConfigError(f"--backbone: must be swin_micro or a timm Swin (swin_*), got {args.backbone!r}")
+    if args.device != "cpu" and not torch.cuda.is_available():
+        raise ConfigError(f"--device: must be cpu where torch sees no accelerator, got {args.device!r}")
+    if args.threads:
+        torch.set_num_threads(args.threads)
+
+    variants = VARIANTS if args.method is None else {args.method: {"method": args.method, **keys_of(args.set)}}
+    try:
+        for keys in variants.values():
+            TrialConfig.resolve({}, **keys)
+    except ValidationError as error:
+        issues = issues_of(error, TrialConfig, {})
+        raise ConfigError("; ".join(f"{issue.name}: {issue.text}" for issue in issues)) from None
+
+    base = Setting("", args.rank, args.backbone, args.image_size, args.batch, args.precision, args.compile)
+    options = {"shrunk": args.shrunk, "pairs": args.pairs, "memory": not args.no_memory}
+    result = measure(base, variants, device=torch.device(args.device), **options)
+    print_result(args, result, table_of(result))
+
+
+def keys_of(pairs: Sequence[str]) -> dict[str, Any]:
+    """`key=value` pairs, values read as YAML.
+
+    Raises:
+        ConfigError: something that is no pair.
+    """
+    if odd := next((pair for pair in pairs if not pair.partition("=")[1]), None):
+        raise ConfigError(f"--set: must be KEY=VALUE, got {odd!r}")
+    return {key: yaml.safe_load(value) for key, _, value in (pair.partition("=") for pair in pairs)}
 
 
 def measure(
@@ -185,3 +231,27 @@ def _peak_here(setting: Setting, rank: int, device: str, threads: int) -> float:
     if stepper.device.type == "cuda":
         return torch.cuda.max_memory_allocated() / 2**20
     return own_peak_mb()
+
+
+def table_of(result: dict[str, Any]) -> Table:
+    """Medians, ratios and peaks for a terminal."""
+    title = (
+        f"step on {result['device']}, {result['threads']} threads, {result['image_size']} px, batch {result['batch']}, "
+        f"{result.get('precision', 'fp32')}{', compiled' if 'compiled' in result else ''}: "
+        f"floor {result['floor_ms']:.0f} ms"
+    )
+    table = Table("variant", "rank", "ms", "ratio to floor", "by MACs", "peak MB", "trainable", title=title)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for row in result["rows"]:
+        peak = "-" if row["peak_mb"] is None else f"{row['peak_mb']:.0f}"
+        table.add_row(
+            row["variant"],
+            str(row["rank"] or "-"),
+            f"{row['ms']:.0f}",
+            f"{row['ratio']:.2f}",
+            "-" if row["macs_ratio"] is None else f"{row['macs_ratio']:.2f}",
+            peak,
+            f"{row['trainable_params']:,}",
+        )
+    return table

@@ -6,8 +6,7 @@ import random
 from collections import Counter
 from pathlib import Path
 
-from faar_ray.bench.faults.campaign import TARGETS, FaultResult, draws, rows
-from faar_ray.bench.faults.command import table_of
+from faar_ray.bench.faults.campaign import TARGETS, FaultResult, draws, rows, table_of
 from faar_ray.bench.faults.watch import MOMENTS, Trigger, Watch, draw_trigger
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from faar_ray.bench.__main__ import main
 from faar_ray.bench.replay.replay import WRITE_MS, ReplayActor, replay_space
-from faar_ray.bench.replay.scale import PacedActor, at_pace, facts
+from faar_ray.bench.replay.scale import PacedActor, at_pace, figures
 from faar_ray.bench.replay.stopwatch import Clock
 from faar_ray.storage.run_location import RunLocation
 from faar_ray.train.trial_spec import TrialSpec
@@ -65,7 +65,7 @@ def test_the_facts_are_those_of_full_load() -> None:
         }
         for s in range(0, 30)
     ]  # fmt: skip
-    found = facts(clock, [{name: float(value) for name, value in row.items()} for row in rows], 2, pace_s=4.0)
+    found = figures(clock, [{name: float(value) for name, value in row.items()} for row in rows], 2, pace_s=4.0)
     assert found["all_handed_out_s"] == 1.0
     assert found["all_busy_s"] == 2.0  # the second machine's first result came at 6 s, of an epoch of 4 s
     assert found["loaded_s"] == 11.0  # from 6 s on both report; at 18 s all are handed out

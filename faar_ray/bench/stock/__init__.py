@@ -1,1 +1,0 @@
-"""The same space searched by this package and by plain Ray Tune."""
