@@ -10,7 +10,7 @@ from torch import Tensor
 
 from faar_ray.config.registries import DATASETS, load_builder
 from faar_ray.config.trial import DataConfig
-from faar_ray.errors import DataError
+from faar_ray.errors import ConfigError, DataError
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
@@ -50,7 +50,7 @@ def open_split(config: DataConfig, split: Split) -> Reader:
     """The reader of a split; it loads nothing before it is asked for samples.
 
     Raises:
-        DataError: a data set without a reader, or a task that it has no labels for.
+        ConfigError: a data set without a reader, or a task that it has no labels for.
     """
     check_labels(config)
     build = DATASETS[config.name].open
@@ -63,16 +63,16 @@ def check_labels(config: DataConfig) -> None:
     """Check that a data set has a reader, and labels for the tasks.
 
     Raises:
-        DataError: naming the key, what may stand there, and the value.
+        ConfigError: naming the key, its possible values, and the value.
     """
     entry = DATASETS[config.name]
     if entry.open is None:
         readable = ", ".join(name for name, other in DATASETS.items() if other.open is not None)
-        raise DataError(f"data.name: must be one of {readable}, got {config.name!r}")
+        raise ConfigError(f"data.name: must be one of {readable}, got {config.name!r}")
 
     unknown = [task for task in config.tasks if task not in entry.channels]
     if unknown:
-        raise DataError(f"data.tasks: {config.name} has {', '.join(entry.channels)}, got {', '.join(unknown)}")
+        raise ConfigError(f"data.tasks: {config.name} has {', '.join(entry.channels)}, got {', '.join(unknown)}")
 
 
 def read_columns(reader: Reader, names: Sequence[str], size: int) -> dict[str, Tensor]:

@@ -46,7 +46,8 @@ def load_dataset(config: DataConfig, split: Split) -> DenseDataset:
     """The images of a split with the labels of `config.tasks`.
 
     Raises:
-        DataError: unknown data set or task, samples that do not fit, or a cache that cannot be written.
+        ConfigError: the data set has no reader, or no labels for a task.
+        DataError: samples that do not fit, or a cache that cannot be written.
         StorageError: a URI that cannot be read.
     """
     reader = open_split(config, split)

@@ -13,9 +13,9 @@ def preflight(config: TrialConfig, workers: int = 1) -> None:
     """Check that data set, tasks and backbone exist; builds and loads nothing.
 
     Raises:
-        ConfigError: backbone or shards are missing, `optim.compile` lacks a C++ compiler, or the last batch has fewer
-            images than workers.
-        DataError: the data set, a task's labels or a checkpoint is missing.
+        ConfigError: the data set cannot be read, labels, shards or the backbone are missing, `optim.compile` lacks a
+            C++ compiler, or the last batch has fewer images than workers.
+        DataError: a checkpoint is missing.
     """
     check_labels(config.data)
     check_root(config.data)

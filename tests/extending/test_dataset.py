@@ -69,7 +69,7 @@ def test_a_name_that_nobody_added_and_a_task_without_labels_are_refused(guide: G
     with pytest.raises(ValueError, match="pascal_context"):
         DataConfig(name="discs", tasks=("semseg",))
     guide("A data set")
-    with pytest.raises(DataError, match=r"data\.tasks: discs has semseg, depth, got normals"):
+    with pytest.raises(ConfigError, match=r"data\.tasks: discs has semseg, depth, got normals"):
         load_dataset(DataConfig(name="discs", tasks=("normals",)), "val")
 
 

@@ -17,7 +17,7 @@ from faar_ray.data import load_dataset
 from faar_ray.data.scenes import scene_shards
 from faar_ray.data.scenes.scene_shards import compact, make_shards, render_shard, shard_paths
 from faar_ray.data.shards.shards import read_shard
-from faar_ray.errors import DataError
+from faar_ray.errors import ConfigError, DataError
 
 from ..conftest import MakeConfig, rooted
 
@@ -113,5 +113,5 @@ def test_two_processes_at_once_make_one_good_cache(make_config: MakeConfig, tmp_
 
 
 def test_an_unknown_data_set_or_task_says_what_there_is(make_config: MakeConfig, cache: Path) -> None:
-    with pytest.raises(DataError, match="must be one of scenes, got 'nyud'"):
+    with pytest.raises(ConfigError, match=r"data\.name: must be one of scenes, got 'nyud'"):
         load_dataset(make_config(name="nyud", root=str(cache)), "val")
