@@ -45,7 +45,7 @@ def _verify(path: Path, size: int) -> ShardReport:
 
 def faults(columns: dict[str, Tensor], size: int) -> list[str]:
     """Rules that the columns of a shard break, each with the value that came."""
-    found = [
+    broken = [
         f"{name}: must be {SHARD_IMAGES} rows of {size}x{size}, got {len(values)} of {tuple(values.shape[-2:])}"
         for name, values in columns.items()
         if len(values) != SHARD_IMAGES or values.shape[-2:] != (size, size)
@@ -53,11 +53,11 @@ def faults(columns: dict[str, Tensor], size: int) -> list[str]:
     for name, highest in HIGHEST.items():
         known = columns[name][columns[name] != IGNORE]
         if known.numel() and known.max() > highest:
-            found.append(f"{name}: must be 0..{highest} or {IGNORE}, got {int(known.max())}")
+            broken.append(f"{name}: must be 0..{highest} or {IGNORE}, got {int(known.max())}")
     lengths = columns["normals"].float().square().sum(1).sqrt() / 127
     if not bool(((lengths - 1).abs() < 0.02).all()):
-        found.append(f"normals: must have length 1, got {lengths.min():.2f}..{lengths.max():.2f}")
+        broken.append(f"normals: must have length 1, got {lengths.min():.2f}..{lengths.max():.2f}")
     depth = columns["depth"].float()
     if not bool((torch.isfinite(depth) & (depth > 0) & (depth < FARTHEST)).all()):
-        found.append(f"depth: must be 0..{FARTHEST:g} m, got {depth.min():.2f}..{depth.max():.2f}")
-    return found
+        broken.append(f"depth: must be 0..{FARTHEST:g} m, got {depth.min():.2f}..{depth.max():.2f}")
+    return broken
