@@ -43,11 +43,11 @@ MOST_FILES = 20
 @cache
 def imports() -> dict[str, list[str]]:
     """Each file, relative to the package, with the dotted names of the modules it imports, wherever in the file."""
-    found = {}
+    result = {}
     for path in sorted(ROOT.rglob("*.py")):
         name = path.relative_to(ROOT).as_posix()
-        found[name] = list(imported(ast.parse(path.read_text(), str(path)), name))
-    return found
+        result[name] = list(imported(ast.parse(path.read_text(), str(path)), name))
+    return result
 
 
 def imported(tree: ast.AST, file: str) -> Iterator[str]:

@@ -46,19 +46,19 @@ class LocalCluster:
 
     def raylets(self) -> list[psutil.Process]:
         """Of the nodes that may die, not of the head."""
-        found = []
+        raylets = []
         for node in self._nodes:
             with contextlib.suppress(psutil.NoSuchProcess):
-                found.append(psutil.Process(node.all_processes["raylet"][0].process.pid))
-        return [raylet for raylet in found if raylet.status() != psutil.STATUS_ZOMBIE]
+                raylets.append(psutil.Process(node.all_processes["raylet"][0].process.pid))
+        return [raylet for raylet in raylets if raylet.status() != psutil.STATUS_ZOMBIE]
 
     def workers(self) -> list[psutil.Process]:
         """Everything under the raylets."""
-        found: list[psutil.Process] = []
+        processes: list[psutil.Process] = []
         for raylet in self.raylets():
             with contextlib.suppress(psutil.NoSuchProcess):
-                found += raylet.children(recursive=True)
-        return found
+                processes += raylet.children(recursive=True)
+        return processes
 
     def replace_dead(self) -> None:
         """Put a new node in the place of each dead one."""

@@ -47,8 +47,8 @@ def cluster_from_ray(machines: Sequence[Machine]) -> ClusterFile | None:
     if (config := cluster_config()) is not None:
         return _reported(config)
     path = Path(BOOTSTRAP).expanduser()
-    here = ray.util.get_node_ip_address()
-    if path.is_file() and any(machine.head and machine.address == here for machine in machines):
+    own_address = ray.util.get_node_ip_address()
+    if path.is_file() and any(machine.head and machine.address == own_address for machine in machines):
         try:
             return read_cluster(path)
         except ConfigError:  # Ray's own words in it, nobody's fault here

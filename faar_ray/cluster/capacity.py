@@ -81,11 +81,11 @@ def format_supply(nodes: Sequence[Node]) -> str:
 
 def _supply(nodes: Sequence[Node], coming: Sequence[Node]) -> str:
     have = format_supply(nodes)
-    said = f"there {'is' if have == '1 CPU' else 'are'} {have}"
+    text = f"there {'is' if have == '1 CPU' else 'are'} {have}"
     if not coming:
-        return said
+        return text
     more = f"{len(coming)} machine{'s' if len(coming) > 1 else ''} may come: {format_supply([*nodes, *coming])}"
-    return f"{said} now, {more} in all" if nodes else f"{more} in all"
+    return f"{text} now, {more} in all" if nodes else f"{more} in all"
 
 
 def workers_on(need: Resources, node: Node) -> int:

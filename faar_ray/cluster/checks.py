@@ -48,8 +48,8 @@ def count(data: Mapping[str, Any], key: str, path: KeyPath, faults: list[Issue],
     value = data.get(key)
     if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
         return value
-    said = f"must be written: {why}" if key not in data else f"must be a whole number from 0, got {quote_value(value)}"
-    faults.append(Issue((*path, key), said))
+    rule = f"must be written: {why}" if key not in data else f"must be a whole number from 0, got {quote_value(value)}"
+    faults.append(Issue((*path, key), rule))
     return 0
 
 

@@ -59,7 +59,7 @@ def read_yaml_stream(path: Path) -> list[Document]:
         ConfigError: as `read_yaml`, of the first part that has faults.
     """
     text = read_text(path).replace("\r\n", "\n").replace("\r", "\n")
-    starts = [0, *(found.start() for found in START.finditer(text)), len(text)]
+    starts = [0, *(match.start() for match in START.finditer(text)), len(text)]
     parts = [text[start:end] for start, end in pairwise(starts)]
     above = accumulate((part.count("\n") for part in parts), initial=0)
     written = [(part, lines) for part, lines in zip(parts, above, strict=False) if CONTENT.search(part)]

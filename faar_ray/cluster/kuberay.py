@@ -62,17 +62,17 @@ def _head(group: dict[str, Any], path: KeyPath, faults: list[Issue]) -> NodeType
 def _workers(groups: list[Any], path: KeyPath, faults: list[Issue]) -> Iterator[NodeType]:
     why = "the operator refuses a group without it"
     for index, data in enumerate(groups):
-        group, here = mapping(data), (*path, index)
+        group, group_path = mapping(data), (*path, index)
         called = group.get("groupName")
         if not isinstance(called, str):
-            faults.append(Issue((*here, "groupName"), f"must be text, got {quote_value(called)}"))
-        most = count(group, "maxReplicas", here, faults, why)
+            faults.append(Issue((*group_path, "groupName"), f"must be text, got {quote_value(called)}"))
+        most = count(group, "maxReplicas", group_path, faults, why)
         least = group.get("minReplicas", 0)
         if isinstance(least, int) and "maxReplicas" in group and least > most:
-            faults.append(Issue((*here, "minReplicas"), f"must be at most maxReplicas {most}, got {least}"))
+            faults.append(Issue((*group_path, "minReplicas"), f"must be at most maxReplicas {most}, got {least}"))
         most *= group["numOfHosts"] if isinstance(group.get("numOfHosts"), int) else 1
-        usd = _price(group, here, faults)
-        yield NodeType(str(called), _node(group, here, faults), most, usd, spot=_by_spot(group), head=False)
+        usd = _price(group, group_path, faults)
+        yield NodeType(str(called), _node(group, group_path, faults), most, usd, spot=_by_spot(group), head=False)
 
 
 def _node(group: dict[str, Any], path: KeyPath, faults: list[Issue]) -> Node:
@@ -99,11 +99,11 @@ def _quantity(value: Any, path: KeyPath, faults: list[Issue]) -> float:
     text = str(value)
     number, unit = (text[:-1], text[-1]) if text[-1:] in ("m", "k") else (text, "")
     try:
-        found = float(number) * UNITS[unit]
+        quantity = float(number) * UNITS[unit]
     except ValueError:
-        found = math.nan
-    if 0 <= found < math.inf:
-        return found
+        quantity = math.nan
+    if 0 <= quantity < math.inf:
+        return quantity
     faults.append(Issue(path, f"CPUs and GPUs must be numbers such as 4 or 500m, got {quote_value(value)}"))
     return 0.0
 

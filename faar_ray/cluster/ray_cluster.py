@@ -72,8 +72,8 @@ def connected(address: str | None, *, code: bool = True) -> Iterator[list[Machin
     set_defaults(QUIET)
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "include_dashboard": None}
     if address is None:
-        here = this_machine()
-        options |= {"address": "local", "num_cpus": int(here.cpus), "include_dashboard": False}
+        node = this_machine()
+        options |= {"address": "local", "num_cpus": int(node.cpus), "include_dashboard": False}
         options |= {"object_store_memory": OBJECT_STORE}
     else:
         options |= {"address": address}

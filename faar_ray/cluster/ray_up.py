@@ -78,10 +78,10 @@ def _types(data: dict[str, Any], faults: list[Issue]) -> Iterator[NodeType]:
         faults.append(Issue((TYPES,), "must name the node types, the head's and the workers'"))
     elif not isinstance(head, str) or head not in types:
         hint = did_you_mean(str(head), types)
-        said = (
+        message = (
             "must be written" if head is None else f"must be one of {', '.join(types)}, got {quote_value(head)}{hint}"
         )
-        faults.append(Issue(("head_node_type",), said))
+        faults.append(Issue(("head_node_type",), message))
     for called, kind in types.items():
         yield _type(called, mapping(kind), called == head, faults)
 
@@ -107,8 +107,8 @@ def _type(called: str, kind: dict[str, Any], head: bool, faults: list[Issue]) ->
 def _node(resources: dict[str, Any], path: KeyPath, faults: list[Issue]) -> Node:
     if "CPU" not in resources:
         faults.append(Issue((*path, "resources", "CPU"), "must be written: only a cloud could tell it otherwise"))
-    found = [resources.get(key, 0) for key in ("CPU", "GPU")]
-    cpus, gpus = (float(value) if isinstance(value, int | float) else 0.0 for value in found)
+    amounts = [resources.get(key, 0) for key in ("CPU", "GPU")]
+    cpus, gpus = (float(value) if isinstance(value, int | float) else 0.0 for value in amounts)
     return Node(cpus, gpus)
 
 

@@ -42,24 +42,24 @@ def _set(data: dict[str, Any], places: dict[KeyPath, Position], path: KeyPath, v
 
     What a mapping takes the place of is no longer the file's, so it leaves `places`.
     """
-    here: Any = data
+    section: Any = data
     done: KeyPath = ()
     for part in path[:-1]:
-        step = _step(here, part, done, text)
-        below = here.get(step) if isinstance(here, dict) else here[step]
+        step = _step(section, part, done, text)
+        below = section.get(step) if isinstance(section, dict) else section[step]
         if not isinstance(below, dict | list):
-            here[step] = {}
+            section[step] = {}
             places.pop((*done, step), None)
-        here, done = here[step], (*done, step)
-    step = _step(here, path[-1], done, text)
-    here[step] = value
+        section, done = section[step], (*done, step)
+    step = _step(section, path[-1], done, text)
+    section[step] = value
     return (*done, step)
 
 
-def _step(here: Any, part: str | int, above: KeyPath, text: str) -> Any:
-    if not isinstance(here, list):
+def _step(section: Any, part: str | int, above: KeyPath, text: str) -> Any:
+    if not isinstance(section, list):
         return part
-    if isinstance(part, str) and part.isascii() and part.isdecimal() and len(part) < 7 and int(part) < len(here):
+    if isinstance(part, str) and part.isascii() and part.isdecimal() and len(part) < 7 and int(part) < len(section):
         return int(part)
-    what = f"{format_path(above)} is a list of {len(here)}, and {quote_value(part)} is none of its numbers"
+    what = f"{format_path(above)} is a list of {len(section)}, and {quote_value(part)} is none of its numbers"
     raise ConfigError(f"{format_override(text)}: {what}")

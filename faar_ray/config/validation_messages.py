@@ -83,10 +83,10 @@ def rule(words: str) -> WrapValidator:
 
 def raise_issues(faults: Iterable[Issue]) -> None:
     """Raise the faults out of a pydantic validator, if there are any; their paths count from that validator's field."""
-    found = tuple(faults)
-    if found:
-        text = "; ".join(f"{fault.name}: {fault.text}" if fault.name else fault.text for fault in found)
-        raise PydanticCustomError("faults", "{text}", {"text": text, "faults": found})
+    issues = tuple(faults)
+    if issues:
+        text = "; ".join(f"{fault.name}: {fault.text}" if fault.name else fault.text for fault in issues)
+        raise PydanticCustomError("faults", "{text}", {"text": text, "faults": issues})
 
 
 def with_more(error: ValidationError, faults: Iterable[Issue]) -> ValidationError:
@@ -105,19 +105,19 @@ def with_more(error: ValidationError, faults: Iterable[Issue]) -> ValidationErro
 
 def issues_of(error: ValidationError, model: type[BaseModel], raw: Any) -> list[Issue]:
     """Every fault of a validation, one per key, in the order of pydantic's report."""
-    found: list[Issue] = []
+    issues: list[Issue] = []
     groups: dict[KeyPath, list[ErrorDetails]] = {}
     for detail in error.errors(include_url=False):
         path = _data_path(detail, raw)
         if detail["type"] == "faults":
-            found += [Issue((*path, *fault.path), fault.text, fault.key) for fault in detail["ctx"]["faults"]]
+            issues += [Issue((*path, *fault.path), fault.text, fault.key) for fault in detail["ctx"]["faults"]]
         else:
             groups.setdefault(path, []).append(detail)
-    above = {path[:end] for path in (*groups, *(fault.path for fault in found)) for end in range(len(path))}
+    above = {path[:end] for path in (*groups, *(fault.path for fault in issues)) for end in range(len(path))}
     for path, details in groups.items():
         if path not in above:
-            found.append(_fault(path, details, model))
-    return found
+            issues.append(_fault(path, details, model))
+    return issues
 
 
 def format_issues(faults: Iterable[Issue], document: Document) -> list[str]:
@@ -139,10 +139,10 @@ def locate(error: ConfigError, document: Document, path_of: PathOf) -> ConfigErr
     """The error of a later check with the place of each key that begins one of its lines."""
     lines: list[str] = []
     for text in error.faults:
-        found = KEYED.fullmatch(text)
-        parts = path_of(found[1], document.data) if found else ()
+        match = KEYED.fullmatch(text)
+        parts = path_of(match[1], document.data) if match else ()
         path = tuple(int(part) if str(part).isdecimal() else part for part in parts)
-        lines += format_issues([Issue(path, found[2])], document) if found else [text]
+        lines += format_issues([Issue(path, match[2])], document) if match else [text]
     return ConfigError(lines)
 
 
@@ -185,10 +185,10 @@ def reference_faults(given: Iterable[str], tasks: Sequence[str], above: KeyPath 
 def _data_path(detail: ErrorDetails, raw: Any) -> KeyPath:
     """The error's place in the data: pydantic's own labels of union branches are left out."""
     path: list[str | int] = []
-    here = raw
+    value = raw
     for part in detail["loc"]:
-        if part in _keys(here):
-            here = here[part]
+        if part in _keys(value):
+            value = value[part]
         elif detail["type"] != "missing" or part is not detail["loc"][-1]:
             continue
         path.append(part)
@@ -227,19 +227,19 @@ def _own_fault(path: KeyPath, detail: ErrorDetails) -> Issue:
 def _rule(path: KeyPath, details: Sequence[ErrorDetails], choices: Sequence[str], model: type[BaseModel]) -> str:
     """What the value must do or be; a number out of bounds is of the right type, so its bound is the whole rule."""
     key = next((part for part in reversed(path) if isinstance(part, str)), "value")
-    own = [detail["ctx"]["text"] for detail in details if detail["type"] == "rule"]
-    own += [
+    texts = [detail["ctx"]["text"] for detail in details if detail["type"] == "rule"]
+    texts += [
         BOUNDS[detail["type"]].format(key=key, **detail.get("ctx", {}))
         for detail in details
         if detail["type"] in BOUNDS
     ]
-    if bound := next((words for words in own if words.startswith(("satisfy", "be finite"))), ""):
+    if bound := next((words for words in texts if words.startswith(("satisfy", "be finite"))), ""):
         return bound
 
     types = [detail["type"] for detail in details]
     words = [f"one of {', '.join(choices)}"] if len(choices) > 1 else list(choices)
     words += [TYPES[kind] for kind in types if kind in TYPES and not (kind == "int_type" and "float_type" in types)]
-    words += own
+    words += texts
     text = " or ".join(dict.fromkeys(words)) or "valid"
     return f"be {text} or null" if " or " not in text and _takes_null(model, path) else f"be {text}"
 

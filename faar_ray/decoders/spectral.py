@@ -56,10 +56,10 @@ def hermitian(filter_HX: Tensor, size: Size) -> Tensor:
     """The filter with W(-f) = W(f) on the columns that hold both f and -f, so that real maps stay real."""
     height, width = size
     mirror = -torch.arange(height, device=filter_HX.device) % height
-    own = torch.zeros(width // 2 + 1, dtype=torch.bool, device=filter_HX.device)
-    own[0] = True
-    own[-1] = own[-1] | (width % 2 == 0)
-    return torch.where(own, (filter_HX + filter_HX[mirror]) / 2, filter_HX)
+    self_conjugate = torch.zeros(width // 2 + 1, dtype=torch.bool, device=filter_HX.device)
+    self_conjugate[0] = True
+    self_conjugate[-1] = self_conjugate[-1] | (width % 2 == 0)
+    return torch.where(self_conjugate, (filter_HX + filter_HX[mirror]) / 2, filter_HX)
 
 
 class GridFilter(nn.Module):

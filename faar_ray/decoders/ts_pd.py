@@ -67,9 +67,9 @@ class SpectralLevel(nn.Module):
         spectra = torch.fft.rfft2(x_TBCHW)
         added, constant = torch.zeros_like(spectra), x_TBCHW.new_zeros(())
         if self.filters:
-            found = [self.filters[task](size) for task in tasks]
-            added = torch.stack([deviation_CHX for deviation_CHX, _ in found])[:, None] * spectra
-            constant = torch.stack([shift_C for _, shift_C in found])[:, None, :, None, None]
+            filters = [self.filters[task](size) for task in tasks]
+            added = torch.stack([deviation_CHX for deviation_CHX, _ in filters])[:, None] * spectra
+            constant = torch.stack([shift_C for _, shift_C in filters])[:, None, :, None, None]
         if self.consensus:
             filtered = spectra + added + constant * _dc(size, x_TBCHW)
             average = (filtered.sum(0) - filtered) / (len(tasks) - 1)

@@ -42,11 +42,11 @@ def write_adapter(path: Path, model: MultiTaskModel, config: TrialConfig) -> Non
 
 def digest(tensors: Mapping[str, Tensor]) -> str:
     """One sha256 over names and values, which the format itself does not protect."""
-    found = hashlib.sha256()
+    sha256 = hashlib.sha256()
     for name in sorted(tensors):
-        found.update(name.encode())
-        found.update(tensors[name].contiguous().flatten().view(torch.uint8).numpy().data)
-    return found.hexdigest()
+        sha256.update(name.encode())
+        sha256.update(tensors[name].contiguous().flatten().view(torch.uint8).numpy().data)
+    return sha256.hexdigest()
 
 
 def versions() -> str:

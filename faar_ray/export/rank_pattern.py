@@ -36,21 +36,21 @@ def rank_pattern(ranks: dict[str, int], config: TrialConfig, task: str | None = 
     family = family_of(config.backbone.name)
     if not family.peft_stage:
         raise ConfigError(f"--rank-pattern: needs a Swin, got backbone.name {config.backbone.name}")
-    found: dict[str, int] = {}
+    module_ranks: dict[str, int] = {}
     for whose in (SHARED, task):
         for site, rank in ranks.items():
             stage, block, layer, owner = site.split("/")
             if owner == whose:
-                found[f"{family.peft_stage.format(stage=stage, block=block)}.{family.linears[layer]}"] = rank
+                module_ranks[f"{family.peft_stage.format(stage=stage, block=block)}.{family.linears[layer]}"] = rank
     scale = config.adapter.scale
-    usual = max(set(found.values()), key=list(found.values()).count)
+    usual = max(set(module_ranks.values()), key=list(module_ranks.values()).count)
     return {
         "r": usual,
         "lora_alpha": _alpha(scale, usual),
         "use_dora": config.adapter.entry.peft == "dora",
-        "target_modules": list(found),
-        "rank_pattern": found,
-        "alpha_pattern": {name: _alpha(scale, rank) for name, rank in found.items()},
+        "target_modules": list(module_ranks),
+        "rank_pattern": module_ranks,
+        "alpha_pattern": {name: _alpha(scale, rank) for name, rank in module_ranks.items()},
     }
 
 

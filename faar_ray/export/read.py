@@ -83,9 +83,9 @@ def fill(model: MultiTaskModel, tensors: dict[str, Tensor], needed: set[str], so
     Raises:
         DataError: names or shapes differ.
     """
-    own = model.state_dict()
-    odd = sorted((needed - tensors.keys()) | (tensors.keys() - own.keys()))
-    odd += sorted(name for name in own.keys() & tensors.keys() if own[name].shape != tensors[name].shape)
+    state = model.state_dict()
+    odd = sorted((needed - tensors.keys()) | (tensors.keys() - state.keys()))
+    odd += sorted(name for name in state.keys() & tensors.keys() if state[name].shape != tensors[name].shape)
     if odd:
         raise DataError(f"{source}: does not fit the model of its config: {', '.join(odd[:5])} ({len(odd)} differ)")
     model.load_state_dict(tensors, strict=False)

@@ -83,8 +83,8 @@ def _warn_clipped_ranks(model: MultiTaskModel, config: TrialConfig) -> None:
     clipped = [adapter for adapter in adapter_list(model) if adapter.rank < wanted(adapter)]
     if clipped:
         ranks = sorted({(a.site.stage, a.rank) for a in clipped})
-        told = ", ".join(f"{rank} in stage {stage}" for stage, rank in ranks)
+        listed = ", ".join(f"{rank} in stage {stage}" for stage, rank in ranks)
         keys = "ranks.init_rank" if config.sinewich.rank is None else "ranks.init_rank or sinewich.rank"
         log.warning(
-            "%s: above the smaller side of its layer for %d adapters, which start at %s", keys, len(clipped), told
+            "%s: above the smaller side of its layer for %d adapters, which start at %s", keys, len(clipped), listed
         )

@@ -53,8 +53,8 @@ class PlainConvolutions(nn.Module):
     def forward(self, x: Tensor, grid: Grid) -> Tensor:
         """(S, B, L, I) -> (T, B, L, O); S is 1 or T."""
         images = grid.image(x)
-        found = [conv(images[t if len(x) > 1 else 0]) for t, conv in enumerate(self.convolutions.values())]
-        return grid.tokens(torch.stack(found))
+        outputs = [conv(images[t if len(x) > 1 else 0]) for t, conv in enumerate(self.convolutions.values())]
+        return grid.tokens(torch.stack(outputs))
 
     def with_shared(self, shared: nn.Module, x: Tensor, grid: Grid) -> Tensor:
         """The shared linear's stream first, (S, ..., I) -> (1 + T, ..., O); S is 1 or 1 + T."""
@@ -99,8 +99,8 @@ def _fold(module: nn.Module, tasks: list[str]) -> None:
         if isinstance(child, AdaptedLinear):
             setattr(module, name, folded(child.base, child.adapter))
         elif isinstance(child, TaskLinears):
-            own = {task: folded(child.base, adapter) for task, adapter in child.of_tasks() if task in tasks}
-            _replace(module, name, PlainLinears(own))
+            linears = {task: folded(child.base, adapter) for task, adapter in child.of_tasks() if task in tasks}
+            _replace(module, name, PlainLinears(linears))
         else:
             _fold(child, tasks)
 

@@ -50,6 +50,6 @@ def weights() -> dict[str, Tensor]:
     if not path.is_file():
         raise DataError(f"{path}: the pretrained weights are missing; install the package again")
     content = path.read_bytes()
-    if (found := hashlib.sha256(content).hexdigest()) != (expected := card()["sha256"]):
-        raise DataError(f"{path}: sha256 must be {expected}, got {found}; install the package again")
+    if (digest := hashlib.sha256(content).hexdigest()) != (expected := card()["sha256"]):
+        raise DataError(f"{path}: sha256 must be {expected}, got {digest}; install the package again")
     return load(content)

@@ -116,8 +116,8 @@ def task_independent_parameters(model: MultiTaskModel) -> list[tuple[str, nn.Par
 
 def sine_layers(model: MultiTaskModel) -> list[SineWeights]:
     """Every layer whose task weights come from a base, by site."""
-    found = (module for module in model.modules() if isinstance(module, SineWeights))
-    return sorted(found, key=lambda layer: layer.site)
+    layers = (module for module in model.modules() if isinstance(module, SineWeights))
+    return sorted(layers, key=lambda layer: layer.site)
 
 
 def adapter_list(model: MultiTaskModel) -> list[LowRankFactors]:

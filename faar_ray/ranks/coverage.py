@@ -60,8 +60,8 @@ def keep_by_coverage(
     for a, c in zip(adapter[: max(reached, first)].tolist(), component.tolist(), strict=False):
         kept[a][c] = True
     kept = [_with_margin(mask, evidence, margin) for mask, evidence in zip(kept, scope, strict=True)]
-    held = sum(float(e.scores_R[k & e.observed_R].double().sum()) for k, e in zip(kept, scope, strict=True))
-    share = min(held / float(cumulative[-1]), 1.0)
+    covered = sum(float(e.scores_R[k & e.observed_R].double().sum()) for k, e in zip(kept, scope, strict=True))
+    share = min(covered / float(cumulative[-1]), 1.0)
     return [
         CoverageDecision(order[mask[order]], share)
         for mask, order in zip(kept, (e.order() for e in scope), strict=True)

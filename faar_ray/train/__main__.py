@@ -96,11 +96,11 @@ def train(file: TrialFile, name: str, *, resume: bool, as_json: bool) -> None:
     metrics: dict[str, float] = {}
     for record in session.epochs():
         metrics = record.metrics
-        told = [f"{task} {metrics[f'val/{task}/{TASKS[task].metric}']:.2f}" for task in file.data.tasks]
+        scores = [f"{task} {metrics[f'val/{task}/{TASKS[task].metric}']:.2f}" for task in file.data.tasks]
         ranks = [f"rank {metrics['rank/mean']:.1f}"] if "rank/mean" in metrics else []
         console.print(
             f"epoch {record.epoch + 1}/{file.optim.epochs}  loss {metrics['train/loss']:.3f}  "
-            + "  ".join([*told, *ranks, f"{metrics['time/epoch_s']:.1f} s"]),
+            + "  ".join([*scores, *ranks, f"{metrics['time/epoch_s']:.1f} s"]),
             highlight=False,
         )
     _tell_end(session, metrics, console)

@@ -34,8 +34,8 @@ def build_optimizer(model: MultiTaskModel, config: OptimConfig) -> AdamW:
 def _decayed_and_not(part: Iterable[tuple[str, nn.Parameter]], lr: float, decay: float) -> list[dict[str, object]]:
     trained = [(name, p) for name, p in part if p.requires_grad]
     free = [p for name, p in trained if p.ndim < 2 or name.endswith(("relative_position_bias_table", "pos_embed"))]
-    held = {id(p) for p in free}
-    decayed = [p for _, p in trained if id(p) not in held]
+    undecayed = {id(p) for p in free}
+    decayed = [p for _, p in trained if id(p) not in undecayed]
     groups = ((decayed, decay), (free, 0.0))
     return [{"params": params, "lr": lr, "weight_decay": wd} for params, wd in groups if params]
 

@@ -35,12 +35,12 @@ def train_step(trial: Trial, batch: Batch, step: int) -> dict[str, Tensor]:
     counts = counts_of(trial, batch)
     trial.optimizer.zero_grad(set_to_none=True)
     losses = trial.runtime.all_reduce_sum(accumulated(trial, batch, counts, trial.micro_batches(step)))
-    found = dict(zip(counts, losses, strict=True))
-    for task, value in found.items():
+    losses_by_task = dict(zip(counts, losses, strict=True))
+    for task, value in losses_by_task.items():
         if not value.isfinite():
             raise NonFiniteLoss(f"step {step}: the loss of {task} is {value.item()}")
     update(trial)
-    return found
+    return losses_by_task
 
 
 def update(trial: Trial) -> None:

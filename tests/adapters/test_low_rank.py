@@ -112,8 +112,8 @@ def test_task_linears_are_one_adapted_linear_per_task() -> None:
     adapters = {task: trained(DoRA(base.weight, rank, 2.0)) for task, rank in (("a", 2), ("b", 4))}
     tasks = TaskLinears(base, adapters)
     shared = torch.randn(1, 3, N, I, dtype=torch.float64)
-    own = torch.randn(2, 3, N, I, dtype=torch.float64)
-    for x, of_task in ((shared, (0, 0)), (own, (0, 1))):
+    task_own = torch.randn(2, 3, N, I, dtype=torch.float64)
+    for x, of_task in ((shared, (0, 0)), (task_own, (0, 1))):
         y = tasks(x)
         for t, adapter in enumerate(adapters.values()):
             torch.testing.assert_close(y[t], AdaptedLinear(base, adapter)(x[of_task[t]]))

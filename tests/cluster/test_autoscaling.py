@@ -42,8 +42,8 @@ def machine(kind: NodeType, *, labelled: bool = True) -> Machine:
 
 
 def test_before_anything_is_up_all_may_come_within_the_bound_of_the_whole_cluster() -> None:
-    found = autoscalable_nodes(cluster(HEAD, SMALL, SPOT, most=6), [], GPU)
-    assert [kind.name for kind in found] == ["head", *["spot"] * 4, *["small"] * 2]  # those that help a trial first
+    result = autoscalable_nodes(cluster(HEAD, SMALL, SPOT, most=6), [], GPU)
+    assert [kind.name for kind in result] == ["head", *["spot"] * 4, *["small"] * 2]  # those that help a trial first
     assert cluster_capacity(GPU, [], cluster(HEAD, SPOT)).concurrent == 8
     assert cluster_capacity(GPU, [], cluster(HEAD, SPOT, most=3)).concurrent == 6
 
@@ -51,15 +51,15 @@ def test_before_anything_is_up_all_may_come_within_the_bound_of_the_whole_cluste
 @pytest.mark.parametrize("labelled", [True, False])
 def test_live_machines_and_those_that_may_come_are_not_counted_twice(labelled: bool) -> None:
     alive = [machine(HEAD), machine(SPOT, labelled=labelled), machine(SPOT, labelled=labelled)]
-    found = cluster_capacity(GPU, alive, cluster(HEAD, SPOT))
-    assert (found.concurrent, found.now) == (8, 4)
+    result = cluster_capacity(GPU, alive, cluster(HEAD, SPOT))
+    assert (result.concurrent, result.now) == (8, 4)
     assert cluster_capacity(GPU, alive, cluster(HEAD, SPOT, most=3)).concurrent == 6
     assert cluster_capacity(GPU, [*alive, *[machine(SPOT)] * 2], cluster(HEAD, SPOT)).concurrent == 8
 
 
 def test_a_label_tells_types_of_the_same_size_apart() -> None:
-    found = autoscalable_nodes(cluster(HEAD, SPOT, SURE), [machine(HEAD), *[machine(SURE)] * 3], GPU)
-    assert sorted(kind.name for kind in found) == ["spot"] * 4 + ["sure"]
+    result = autoscalable_nodes(cluster(HEAD, SPOT, SURE), [machine(HEAD), *[machine(SURE)] * 3], GPU)
+    assert sorted(kind.name for kind in result) == ["spot"] * 4 + ["sure"]
 
 
 def test_a_machine_of_no_known_type_counts_as_it_is() -> None:
@@ -90,13 +90,13 @@ def test_what_an_autoscaler_reported_to_ray_counts(monkeypatch: pytest.MonkeyPat
     for name, cpus, most in (("a", 4, 3), ("endless", 2, -1)):
         config.node_group_configs.add(name=name, resources={"CPU": cpus}, max_count=most)
     monkeypatch.setattr(state, "get_cluster_config", lambda: config)
-    told = cluster_from_ray([machine(HEAD)])
-    assert told is not None
-    assert [(kind.name, kind.node, kind.most) for kind in told.types] == [
+    message = cluster_from_ray([machine(HEAD)])
+    assert message is not None
+    assert [(kind.name, kind.node, kind.most) for kind in message.types] == [
         ("a", Node(4, 0), 3),
         ("endless", Node(2, 0), UNBOUNDED_COUNT),
     ]
-    assert cluster_capacity(Resources(cpus_per_worker=4), [machine(HEAD)], told).concurrent == 3
+    assert cluster_capacity(Resources(cpus_per_worker=4), [machine(HEAD)], message).concurrent == 3
 
 
 def test_on_the_head_the_file_of_ray_up_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,9 +105,9 @@ def test_on_the_head_the_file_of_ray_up_counts(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(ray.util, "get_node_ip_address", lambda: "10.0.0.1")
     assert cluster_from_ray([machine(HEAD)]) is None
     (tmp_path / "ray_bootstrap_config.yaml").write_text(yaml.safe_dump(VM))
-    told = cluster_from_ray([machine(HEAD)])
-    assert told is not None
-    assert cluster_capacity(Resources(), [machine(HEAD)], told).concurrent == 2 * 4
+    message = cluster_from_ray([machine(HEAD)])
+    assert message is not None
+    assert cluster_capacity(Resources(), [machine(HEAD)], message).concurrent == 2 * 4
     assert cluster_from_ray([Machine("10.0.0.2", Node(0, 0), True, {})]) is None  # another cluster's head
 
 

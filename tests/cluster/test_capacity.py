@@ -44,9 +44,9 @@ def test_this_machine_has_a_cpu() -> None:
 
 
 def test_machines_that_may_come_count_and_are_told_apart_from_those_there() -> None:
-    found = capacity(Resources(gpus_per_worker=0.5), [Node(0, 0), Node(4, 1)], [Node(4, 1)] * 3)
-    assert (found.concurrent, found.now) == (8, 2)
-    assert found.why == (
+    result = capacity(Resources(gpus_per_worker=0.5), [Node(0, 0), Node(4, 1)], [Node(4, 1)] * 3)
+    assert (result.concurrent, result.now) == (8, 2)
+    assert result.why == (
         "a trial needs 1 CPU and 0.5 GPUs, there are 4 CPUs and 1 GPU now, "
         "3 machines may come: 16 CPUs and 4 GPUs in all"
     )

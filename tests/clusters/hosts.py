@@ -131,9 +131,14 @@ def _host(home: Path, name: str, address: str, kept: list[Path]) -> Host:
 def _plug(host: Host, laptop: Host) -> None:
     """A cable from the host to the laptop's bridge; the default route ends there."""
     end = f"to-{host.name}"[:15]
-    there = ["nsenter", "-t", str(laptop.init), "-n"]  # its network, but the process ids of outside, to name the host's
+    remote = [
+        "nsenter",
+        "-t",
+        str(laptop.init),
+        "-n",
+    ]  # its network, but the process ids of outside, to name the host's
     link = ["ip", "link", "add", end, "type", "veth", "peer", "name", "eth0", "netns", str(host.init)]
-    subprocess.run([*there, *link], check=True)
+    subprocess.run([*remote, *link], check=True)
     laptop.run("ip", "link", "set", end, "master", "bridge0", "up")
     host.run("ip", "addr", "add", f"{host.address}/24", "dev", "eth0")
     host.run("ip", "link", "set", "eth0", "up")

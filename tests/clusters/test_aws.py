@@ -114,8 +114,8 @@ def instances(laptop: Laptop) -> Instances:
     def look() -> list[dict[str, Any]]:
         alive = [{"Name": "instance-state-name", "Values": ["running"]}]
         reservations = boto3.client("ec2").describe_instances(Filters=alive)["Reservations"]
-        found = [instance for one in reservations for instance in one["Instances"]]
-        return sorted(found, key=lambda instance: tags(instance)["ray-node-type"] != "head")
+        result = [instance for one in reservations for instance in one["Instances"]]
+        return sorted(result, key=lambda instance: tags(instance)["ray-node-type"] != "head")
 
     return look
 
@@ -129,9 +129,9 @@ def as_the_file_says(instance: dict[str, Any], kind: str) -> None:
     assert (instance["ImageId"], instance["InstanceType"]) == (config["ImageId"], config["InstanceType"])
     assert instance["IamInstanceProfile"]["Arn"].endswith(f":instance-profile/{config['IamInstanceProfile']['Name']}")
     assert instance["MetadataOptions"]["HttpTokens"] == "required"
-    found = tags(instance)
-    assert (found["project"], found["cost-center"]) == ("faar-ray", "research")
-    assert (found["ray-cluster-name"], found["ray-user-node-type"]) == ("faar-ray", kind)
+    result = tags(instance)
+    assert (result["project"], result["cost-center"]) == ("faar-ray", "research")
+    assert (result["ray-cluster-name"], result["ray-user-node-type"]) == ("faar-ray", kind)
     assert [group["GroupName"] for group in instance["SecurityGroups"]] == ["faar-ray"]
 
 
@@ -206,8 +206,8 @@ def autoscalers_provider(file: Path) -> NodeProviderAdapter:
 def eventually(look: Callable[[], list[Any]]) -> list[Any]:
     """The first answer that is not empty, within 20 s."""
     for _ in range(100):
-        if found := look():
-            return found
+        if result := look():
+            return result
         time.sleep(0.2)
     pytest.fail("nothing within 20 s")
 

@@ -195,5 +195,5 @@ def alive(ray: Callable[..., list[str]]) -> list[str]:
     done = subprocess.run(
         ray("exec", FILE, f'python -c "{code}"'), capture_output=True, text=True, check=False, timeout=120
     )
-    found = [line for line in done.stdout.splitlines() if line.startswith("[")]
-    return list(json.loads(found[-1].replace("'", '"'))) if found else []
+    result = [line for line in done.stdout.splitlines() if line.startswith("[")]
+    return list(json.loads(result[-1].replace("'", '"'))) if result else []

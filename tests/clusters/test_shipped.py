@@ -123,8 +123,8 @@ def test_the_header_has_ten_lines_that_say_it_all(path: Path) -> None:
 @pytest.mark.parametrize("path", FILES, ids=named)
 def test_the_headers_search_is_the_main_job(path: Path) -> None:
     text = " ".join(header(path))
-    (found,) = re.findall(r"python -m faar_ray\.tune (.+?)(?:'| #|$)", text)
-    options = parser().parse_intermixed_args(shlex.split(found))
+    (result,) = re.findall(r"python -m faar_ray\.tune (.+?)(?:'| #|$)", text)
+    options = parser().parse_intermixed_args(shlex.split(result))
     assert (CLUSTERS.parent / options.space).is_file()
     assert options.address == "auto"
     keys = dict(one.split("=", 1) for one in options.overrides)

@@ -43,13 +43,13 @@ def environment(tmp_path: Path) -> dict[str, str]:
         "SLURM_CPUS_PER_TASK": "8",
         "SLURM_GPUS_ON_NODE": "1",
     }
-    own = {
+    task_own = {
         "HOME": str(tmp_path),
         "VENV": str(tmp_path / "venv"),
         "LOG": str(tmp_path / "log"),
         "SEARCH": "until grep -q '^ray start --address' $LOG; do sleep 0.05; done",
     }
-    return {"PATH": os.environ["PATH"], **slurm, **own}
+    return {"PATH": os.environ["PATH"], **slurm, **task_own}
 
 
 def run(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -160,13 +160,13 @@ def left(environment: dict[str, str]) -> list[str]:
     """Processes of the job that still run, by their environment; those that are just ending get a second."""
     mark = f"VENV={environment['VENV']}".encode()
     for _ in range(50):
-        found = [
+        result = [
             path.parent.name for path in Path("/proc").glob("[0-9]*/environ") if mark in content(path).split(b"\0")
         ]
-        if not found:
+        if not result:
             return []
         time.sleep(0.1)
-    return found
+    return result
 
 
 def content(path: Path) -> bytes:

@@ -129,11 +129,11 @@ def told(read: Read, path: Path, raw: str | bytes, overrides: Sequence[str] = ()
     """The faults without the file's name; none where what was read can be run."""
     path.write_bytes(raw.encode() if isinstance(raw, str) else raw)
     try:
-        found = read(path, overrides)
+        result = read(path, overrides)
     except ConfigError as error:
         faults = list(error.faults)
     else:
-        can_be_run(found)
+        can_be_run(result)
         return []
     assert faults
     assert len(set(faults)) == len(faults)
@@ -149,15 +149,15 @@ def for_people(fault: str, path: Path, lines: Sequence[str], overrides: Sequence
     assert len(fault) < 900
     if fault.startswith("command line: "):
         assert overrides
-        said = fault
+        output = fault
     else:
         place = re.fullmatch(re.escape(str(path)) + r":(\d+):(\d+): (.+)", fault)
         assert place, fault
         line, column = int(place[1]), int(place[2])
         assert 1 <= line <= len(lines), fault
         assert 1 <= column <= len(lines[line - 1]) + 2, fault
-        said = place[3]
-    assert not JARGON.search(re.sub(r"'[^']*'|got .*|__class__|model_config|^command line: [^=]*=", "", said)), fault
+        output = place[3]
+    assert not JARGON.search(re.sub(r"'[^']*'|got .*|__class__|model_config|^command line: [^=]*=", "", output)), fault
 
 
 def can_be_run(found: SearchSpace | TrialFile) -> None:
@@ -199,16 +199,16 @@ def test_every_key_that_is_dropped_doubled_misspelt_or_of_a_wrong_type_is_told_a
     told(read, path, dropped(text, spot))
     key = str(spot.path[-1])
     before = text[: spot.start].split("\n")
-    here = f"{len(before)}:{len(before[-1]) + 1}: "
+    local = f"{len(before)}:{len(before[-1]) + 1}: "
     if spot.written and not key.isdecimal():
         twice = told(read, path, doubled(text, spot))
         assert any(f"{key}: duplicate key, first on line" in fault for fault in twice)
         wrong = told(read, path, renamed(text, spot, "zz" + key))
         assert any(
-            fault.startswith(here) and re.search(rf"zz{key}: (unknown key|must be)", fault) for fault in wrong
+            fault.startswith(local) and re.search(rf"zz{key}: (unknown key|must be)", fault) for fault in wrong
         ), wrong
     wrong = told(read, path, retyped(text, spot, "{zz: [[1]]}"))
-    lines = (here.partition(":")[0], str(text[: spot.value[0]].count("\n") + 1))
+    lines = (local.partition(":")[0], str(text[: spot.value[0]].count("\n") + 1))
     assert any(fault.partition(":")[0] in lines and (key in fault or "zz" in fault) for fault in wrong), wrong
 
 
@@ -249,7 +249,7 @@ def nibbled(draw: st.DrawFn) -> tuple[str, bytes]:
 
 def override_keys() -> list[str]:
     """Keys that exist, from their groups' too, and such that do not."""
-    own = [".".join(map(str, spot.path)) for text in SPACES.values() for spot in spots(text)]
+    task_own = [".".join(map(str, spot.path)) for text in SPACES.values() for spot in spots(text)]
     searched = [
         f"parameters.{key}{end}" for key in DEFAULTS for end in ("", ".min", ".when", ".when.method", ".values.0")
     ]
@@ -268,7 +268,7 @@ def override_keys() -> list[str]:
         "objectives.2",
         "x" * 500,
     ]
-    return list(dict.fromkeys([*DEFAULTS, *own, *searched, *SearchSpace.model_fields, *odd]))
+    return list(dict.fromkeys([*DEFAULTS, *task_own, *searched, *SearchSpace.model_fields, *odd]))
 
 
 OVERRIDES = st.tuples(

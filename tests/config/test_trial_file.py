@@ -48,8 +48,8 @@ def test_the_config_that_a_trial_leaves_behind_can_be_trained_again(tmp_path: Pa
 def test_a_fault_is_one_line_with_its_place(tmp_path: Path, text: str, fault: str) -> None:
     with pytest.raises(ConfigError) as error:
         read_trial(written(tmp_path, text))
-    (told,) = error.value.faults
-    assert told.startswith(f"{tmp_path}/a.yaml:{fault}")
+    (message,) = error.value.faults
+    assert message.startswith(f"{tmp_path}/a.yaml:{fault}")
 
 
 def test_a_bad_override_is_named_as_one(tmp_path: Path) -> None:

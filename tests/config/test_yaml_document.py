@@ -125,8 +125,8 @@ def test_what_is_not_a_mapping_in_yaml_is_refused_with_a_place(tmp_path: Path, t
 
 
 def test_all_faults_of_a_file_are_told_at_once_in_its_order(tmp_path: Path) -> None:
-    told = faults(tmp_path, "a: 1\na: 2\nb: !x 1\n3: 4\n")
-    assert [fault.split(":")[1] for fault in told] == ["2", "3", "4"]
+    message = faults(tmp_path, "a: 1\na: 2\nb: !x 1\n3: 4\n")
+    assert [fault.split(":")[1] for fault in message] == ["2", "3", "4"]
 
 
 def test_deep_nesting_and_alias_bombs_end_in_a_message(tmp_path: Path) -> None:

@@ -45,9 +45,9 @@ def test_human_parts_of_an_image_without_a_person_are_ignored(dataset: DenseData
     assert not any((sample["human_parts"] == 255).any() for sample in samples if (sample["semseg"] == PERSON).any())
 
 
-def test_only_the_tasks_asked_for_are_held(make_config: MakeConfig, cache: Path) -> None:
-    held = load_dataset(make_config(tasks=("depth",), image_size=64, root=str(cache)), "train")
-    assert set(held[0]) == {"image", "depth"} and held.tasks == ("depth",)
+def test_only_the_tasks_asked_for_are_stored(make_config: MakeConfig, cache: Path) -> None:
+    stored = load_dataset(make_config(tasks=("depth",), image_size=64, root=str(cache)), "train")
+    assert set(stored[0]) == {"image", "depth"} and stored.tasks == ("depth",)
 
 
 def test_indices_are_those_of_a_sequence(dataset: DenseDataset) -> None:

@@ -37,11 +37,11 @@ def test_outputs_and_gradients_equal_those_of_plain_convolutions(size: tuple[int
     head = HRNetHead((8, 16), 3, width=2).double().train(training)
     maps = [torch.randn(2, 8, -(-size[0] // 8), -(-size[1] // 8)), torch.randn(2, 16, 3, 3)]
     of = [x.double().requires_grad_() for x in maps]
-    found = []
+    result = []
     for forward in (head, partial(plain_head, head)):
         y = forward(of, size)
-        found.append([y, *torch.autograd.grad(y.square().sum(), [*of, *head.parameters()])])
-    torch.testing.assert_close(*found, rtol=1e-9, atol=1e-9)
+        result.append([y, *torch.autograd.grad(y.square().sum(), [*of, *head.parameters()])])
+    torch.testing.assert_close(*result, rtol=1e-9, atol=1e-9)
 
 
 @given(st.integers(1, 9), st.integers(1, 9), st.integers(1, 30), st.integers(1, 30))

@@ -122,8 +122,8 @@ def test_under_autocast_the_transforms_run_in_float32() -> None:
     x = maps((7, 9))
     expected = of({task: value.bfloat16().float() for task, value in x.items()})
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        found = of({task: value.bfloat16() for task, value in x.items()})
-    for task, y in found.items():
+        result = of({task: value.bfloat16() for task, value in x.items()})
+    for task, y in result.items():
         assert y.dtype == torch.bfloat16
         torch.testing.assert_close(y, expected[task].bfloat16(), rtol=1e-2, atol=1e-2)
 
@@ -159,7 +159,7 @@ def test_alphas_of_a_consensus_are_free_of_weight_decay_by_their_shape() -> None
 def test_switching_the_decoder_changes_no_output_before_the_first_step(size: tuple[int, int]) -> None:
     sides = [[-(-s // d) for s in size] for d in (8, 16)]
     pyramids = {task: [torch.randn(2, c, *side) for c, side in zip((8, 16), sides, strict=True)] for task in TASKS}
-    found = []
+    result = []
     for options in ({"kind": "hrnet"}, {"kind": "ts_pd"}, {"kind": "ts_pd", "filter": "radial"}):
         decoder = build_decoder(
             DecoderConfig(**options),
@@ -169,15 +169,15 @@ def test_switching_the_decoder_changes_no_output_before_the_first_step(size: tup
             embed_dim=24,
             seed=0,
         ).eval()
-        found.append(decoder(pyramids, size))
+        result.append(decoder(pyramids, size))
     for task in TASKS:
-        assert found[0][task].shape == (2, 3, *size)
-        assert torch.equal(found[0][task], found[1][task])
-        assert torch.equal(found[0][task], found[2][task])
+        assert result[0][task].shape == (2, 3, *size)
+        assert torch.equal(result[0][task], result[1][task])
+        assert torch.equal(result[0][task], result[2][task])
 
 
 def test_a_pyramid_keeps_shapes_and_order() -> None:
     pyramid = SpectralPyramid(TASKS, (2, 4), [(8, 8), (4, 4)], DecoderConfig(kind="ts_pd"))
     x = {task: [torch.randn(1, 2, 8, 8), torch.randn(1, 4, 4, 4)] for task in TASKS}
-    for task, found in pyramid(x).items():
-        assert [y.shape for y in found] == [value.shape for value in x[task]]
+    for task, result in pyramid(x).items():
+        assert [y.shape for y in result] == [value.shape for value in x[task]]

@@ -77,13 +77,13 @@ def test_peft_builds_adapters_of_the_exported_ranks_and_scale(trial: Trial, tmp_
     out = tmp_path / "ranks.yaml"
     assert main([str(trial[0]), "--rank-pattern", "--out", str(out), *(["--task", task] if task else [])]) == 0
     bare = build_model(TrialConfig.resolve({"method": "decoder_only", "backbone": {"pretrained": False}})).backbone
-    found = inject_adapter_in_model(LoraConfig(**yaml.safe_load(out.read_text())), bare)
+    result = inject_adapter_in_model(LoraConfig(**yaml.safe_load(out.read_text())), bare)
     checked = 0
     for adapter in adapter_list(trial[1]):
         site = adapter.site
         if site.task == task or (task is None and site.shared):
             parent = "attn" if site.layer in ("qkv", "proj") else "mlp"
-            linear = getattr(getattr(found.layers[site.stage].blocks[site.block], parent), site.layer)
+            linear = getattr(getattr(result.layers[site.stage].blocks[site.block], parent), site.layer)
             assert linear.lora_A["default"].weight.shape == adapter.A_RI.shape
             assert linear.scaling["default"] == adapter.scale
             assert linear.use_dora["default"] == isinstance(adapter, DoRA)

@@ -26,9 +26,9 @@ def test_a_stop_closes_everything_and_names_the_command_that_resumes(
     assert len(arena.processes()) > 1
     driver.send_signal(stop)
     assert driver.wait(120) == 130, arena.said(name)
-    said = arena.said(name)
-    assert f"python -m faar_ray.tune space.yaml --name {name} --resume" in said
-    assert "Traceback" not in said
+    output = arena.said(name)
+    assert f"python -m faar_ray.tune space.yaml --name {name} --resume" in output
+    assert "Traceback" not in output
     assert arena.leaks(name) == []
     arena.finish(arena.start(name, "--resume"), name)
     assert arena.facts(name).equal(whole.facts)

@@ -73,8 +73,8 @@ def test_the_maps_of_a_vit_are_those_of_timm_after_each_quarter() -> None:
 @pytest.mark.parametrize(("pyramid", "sides"), [("merged", [8, 4, 2, 2]), ("stages", [16, 8, 4, 2])])
 @torch.no_grad()
 def test_the_maps_of_a_vit_have_the_strides_of_a_swin(pyramid: str, sides: list[int]) -> None:
-    found = model(VIT, **{"backbone.pyramid": pyramid}).features(image())
-    assert [tuple(level.shape[2:4]) for level in found] == [(side, side) for side in sides]
+    result = model(VIT, **{"backbone.pyramid": pyramid}).features(image())
+    assert [tuple(level.shape[2:4]) for level in result] == [(side, side) for side in sides]
 
 
 @torch.no_grad()

@@ -38,7 +38,7 @@ def test_a_changed_byte_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_pretraining_is_used_random_weights_lose_tens_of_points(tmp_path: Path) -> None:
     """Decoder-only on the target domain; delta_m against the pretrained one."""
-    found: dict[bool, dict[str, float]] = {}
+    result: dict[bool, dict[str, float]] = {}
     for pretrained in (True, False):
         config = TrialConfig.resolve(
             {
@@ -48,9 +48,9 @@ def test_pretraining_is_used_random_weights_lose_tens_of_points(tmp_path: Path) 
                 "optim": {"epochs": 4, "batch_size": 10, "lr": 6e-3, "clip": 1.0, "weight_decay": 1e-4},
             }
         )
-        references = None if pretrained else {"semseg": found[True]["miou"], "normals": found[True]["angle"]}
+        references = None if pretrained else {"semseg": result[True]["miou"], "normals": result[True]["angle"]}
         folder = tmp_path / str(pretrained)
         *_, last = fit(TrialSpec("t", config, RunLocation(folder), references=references))
         metrics = last.metrics
-        found[pretrained] = {"miou": metrics["val/semseg/miou"], "angle": metrics["val/normals/mean_angle"]}
+        result[pretrained] = {"miou": metrics["val/semseg/miou"], "angle": metrics["val/normals/mean_angle"]}
     assert metrics["delta_m"] < -20

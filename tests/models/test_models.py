@@ -90,8 +90,8 @@ def test_only_adapters_that_reach_an_output_exist_and_all_of_them_get_gradients(
 def test_a_task_adapter_changes_its_own_task_only() -> None:
     model = micro()
     before = model(image())
-    own = next(a for a in adapter_list(model) if a.site == Site(1, 1, "fc1", "human_parts"))
-    torch.nn.init.normal_(own.B_RO)
+    task_own = next(a for a in adapter_list(model) if a.site == Site(1, 1, "fc1", "human_parts"))
+    torch.nn.init.normal_(task_own.B_RO)
     after = model(image())
     changed = {task for task in before if not torch.equal(before[task], after[task])}
     assert changed == {"human_parts"}

@@ -105,7 +105,7 @@ def test_what_faar_holds_on_swin_tiny_is_its_sum_term_by_term(
         "backbone: {name: swin_tiny_patch4_window7_224}\nranks: {kind: fixed}\n"
     )
     assert main([str(tmp_path / "faar.yaml"), f"ranks.init_rank={ranks}", "--dry-run", "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
+    result = json.loads(capsys.readouterr().out)
     factors = magnitudes = 0
     for stage, (dim, depth, rank) in enumerate(zip((96, 192, 384, 768), (2, 2, 6, 2), stages, strict=True)):
         sides = {"qkv": (dim, 3 * dim), "proj": (dim, dim), "fc1": (dim, 4 * dim), "fc2": (4 * dim, dim)}
@@ -117,13 +117,13 @@ def test_what_faar_holds_on_swin_tiny_is_its_sum_term_by_term(
     heads = 4 * (192 * 18 + 384 * 36 + 768 * 72 + 768 * 144 + 270 * 1080 + 1080 + 2 * 1080) + 1080 * 32 + 32
     grids = 4 * (56 * 29 + 28 * 15 + 2 * 14 * 8 + 2 * 270)
     alphas = 4 * 4 * 2
-    parts = found["by_part"]
+    parts = result["by_part"]
     assert parts["adapters"] == factors
     assert parts["magnitudes"] == magnitudes
     assert parts["decoder"] == heads + grids + alphas
     assert parts["norms"] + parts["other"] == 23_040 + 23_322 + 4_896
-    assert found["trainable_params"] == sum(parts.values())
-    assert 0.8 * PUBLISHED < found["trainable_params"] < PUBLISHED
+    assert result["trainable_params"] == sum(parts.values())
+    assert 0.8 * PUBLISHED < result["trainable_params"] < PUBLISHED
 
 
 def test_parts_of_a_model_sum_to_what_trains() -> None:

@@ -112,8 +112,8 @@ def test_a_task_sees_phi_plus_its_kernel(conv_size: int, phi: str) -> None:
     """f' = phi(f) + M_t * f, tokens laid out on their grid, by plain convolutions in float64."""
     model = moved(micro(**{"sinewich.conv_size": conv_size, "sinewich.phi": phi})).double()
     block = next(m for m in model.modules() if isinstance(m, TaskBlock))
-    own = block.task_linears["fc1"]
-    assert isinstance(own, SineLinears)
+    task_own = block.task_linears["fc1"]
+    assert isinstance(task_own, SineLinears)
     x = torch.randn(3, 2, 16, 16, 24, dtype=torch.float64)  # tasks, images, grid, channels
 
     class Raster:
@@ -129,12 +129,12 @@ def test_a_task_sees_phi_plus_its_kernel(conv_size: int, phi: str) -> None:
     if isinstance(linear, AdaptedLinear):
         W = W + linear.adapter.scale * linear.adapter.B_RO.t() @ linear.adapter.A_RI
     assert isinstance(linear, AdaptedLinear) is (phi == "adapted")
-    found = own(x.flatten(2, 3), Raster()).unflatten(-2, (16, 16))
-    for t, kernel_POI in enumerate(own.kernels()):
+    result = task_own(x.flatten(2, 3), Raster()).unflatten(-2, (16, 16))
+    for t, kernel_POI in enumerate(task_own.kernels()):
         of_phi = F.linear(x[t], W, b)
         kernel = kernel_POI.movedim(0, -1).unflatten(-1, (conv_size, conv_size))
         added = F.conv2d(x[t].movedim(-1, 1), kernel, padding=conv_size // 2).movedim(1, -1)
-        torch.testing.assert_close(found[t], of_phi + added)
+        torch.testing.assert_close(result[t], of_phi + added)
 
 
 @pytest.mark.parametrize("layout", [Layout(6, 8), Layout(8, 8, (4, 4)), Layout(8, 4, (4, 2), (2, 1))])
@@ -204,8 +204,8 @@ def test_the_clock_is_not_decayed() -> None:
 
 def test_a_state_holds_every_tensor_once() -> None:
     state = micro().state_dict()
-    own = [tensor.data_ptr() for name, tensor in state.items() if "clock" in name or "bases" in name]
-    assert len(own) == len(set(own)) == 4 + 12 * 3 + 1
+    task_own = [tensor.data_ptr() for name, tensor in state.items() if "clock" in name or "bases" in name]
+    assert len(task_own) == len(set(task_own)) == 4 + 12 * 3 + 1
 
 
 @pytest.mark.parametrize(

@@ -33,11 +33,11 @@ def test_layers_are_those_of_brute_force_and_of_optuna(points: list[Row]) -> Non
         expected.append(layer)
         left -= layer
     losses = np.array(points, dtype=float)
-    found = list(nondominated_layers(losses))
-    assert [set(layer) for layer in found] == expected
-    assert all(layer == sorted(layer, key=lambda i: points[i][0]) for layer in found)
+    result = list(nondominated_layers(losses))
+    assert [set(layer) for layer in result] == expected
+    assert all(layer == sorted(layer, key=lambda i: points[i][0]) for layer in result)
     ranks = _fast_non_domination_rank(losses)
-    assert all(ranks[index] == number for number, layer in enumerate(found) for index in layer)
+    assert all(ranks[index] == number for number, layer in enumerate(result) for index in layer)
 
 
 def test_room_is_the_width_between_neighbours_and_endless_at_the_ends() -> None:

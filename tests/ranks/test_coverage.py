@@ -81,12 +81,12 @@ def test_pooled_coverage_is_coverage_of_all_components_together(adapters: list[l
     pooled = keep_by_coverage([evidence(a) for a in adapters], rho)
     if total == 0:
         return
-    held = sum(sum(a[i] for i in k.index_K.tolist()) for a, k in zip(adapters, pooled, strict=True))
-    assert held / total >= rho
-    assert all(abs(k.coverage - held / total) < 1e-12 for k in pooled)
+    stored = sum(sum(a[i] for i in k.index_K.tolist()) for a, k in zip(adapters, pooled, strict=True))
+    assert stored / total >= rho
+    assert all(abs(k.coverage - stored / total) < 1e-12 for k in pooled)
     # minimal: without the smallest one that is not an adapter's floor, rho is missed
     beyond = [a[i] for a, k in zip(adapters, pooled, strict=True) for i in k.index_K.tolist()[1:]]
-    assert not beyond or (held - min(beyond)) / total < rho
+    assert not beyond or (stored - min(beyond)) / total < rho
 
 
 def test_pooling_gives_rank_to_the_adapter_that_matters() -> None:

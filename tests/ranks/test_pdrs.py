@@ -70,9 +70,9 @@ def test_ema_moves_active_components_only_and_corrects_the_start() -> None:
     importance = Importance(3, beta=0.9)
     for scores in ([2.0, 4.0], [2.0], [2.0, 4.0]):
         importance.observe(torch.tensor(scores))
-    found = importance.evidence()
-    torch.testing.assert_close(found.scores_R, torch.tensor([2.0, 4.0, 0.0]))
-    assert found.observed_R.tolist() == [True, True, False]
+    result = importance.evidence()
+    torch.testing.assert_close(result.scores_R, torch.tensor([2.0, 4.0, 0.0]))
+    assert result.observed_R.tolist() == [True, True, False]
     torch.testing.assert_close(importance.ema_R[0].item(), 2 * (1 - 0.9**3))
 
 

@@ -19,9 +19,9 @@ def test_values_are_means_over_layers_and_tasks() -> None:
     other = replace(ONE, task="edge", omega=20.0, omega_std=1.0, effective_rank_task=200.0, cosine=0.4)
     deeper = replace(ONE, layer="fc2", omega=11.0, omega_std=0.95, effective_rank=49.0, mean=-0.02, skew=-0.5)
 
-    found = sine_metrics([ONE, other, deeper])
+    result = sine_metrics([ONE, other, deeper])
 
-    assert found == pytest.approx(
+    assert result == pytest.approx(
         {
             "clock/omega/depth": 10.0,
             "clock/omega/edge": 20.0,
@@ -41,10 +41,10 @@ def test_what_was_not_measured_or_is_undefined_does_not_count() -> None:
     measured = replace(ONE, gradient_cosine=-0.3)
     undefined = replace(ONE, skew=nan, cosine=nan, effective_rank=nan, effective_rank_task=nan)
 
-    found = sine_metrics([measured, undefined])
+    result = sine_metrics([measured, undefined])
 
-    assert found["sine/gradient_cosine"] == -0.3
-    assert (found["sine/cosine"], found["sine/skew"], found["sine/effective_rank"]) == (0.2, 0.1, 90.0)
+    assert result["sine/gradient_cosine"] == -0.3
+    assert (result["sine/cosine"], result["sine/skew"], result["sine/effective_rank"]) == (0.2, 0.1, 90.0)
     assert sine_metrics([undefined]).keys() == {
         "clock/omega/depth",
         "sine/mean",

@@ -91,15 +91,15 @@ def test_it_shows_front_curves_ranks_and_heat_maps(page: Page, out: Path) -> Non
 
 
 def test_every_trial_is_in_the_table_with_its_state_and_reason(page: Page) -> None:
-    for said in ("t000-s1", "t005-s0", "pruned", "asha: delta_m among the lowest third", "t007-s0", "fail",
+    for output in ("t000-s1", "t005-s0", "pruned", "asha: delta_m among the lowest third", "t007-s0", "fail",
                  "not finite", "c02-s0", "ref-normals", "mean_angle", "17.30"):  # fmt: skip
-        assert said in page.text
+        assert output in page.text
 
 
 def test_protocol_command_and_environment_are_there(page: Page) -> None:
-    for said in ("compared at 64 x 64 pixels", "the test split was read once", "last epoch",
+    for output in ("compared at 64 x 64 pixels", "the test split was read once", "last epoch",
                  "python -m faar_ray.tune runs/rho/space.yaml --name rho-again", "torch", "search seed"):  # fmt: skip
-        assert said in page.text
+        assert output in page.text
 
 
 def test_without_mlflow_it_says_so_and_makes_no_database(copy: Path, tmp_path: Path) -> None:

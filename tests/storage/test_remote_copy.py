@@ -41,9 +41,9 @@ def test_what_is_pushed_is_pulled_elsewhere(copy: RemoteCopy, tmp_path: Path) ->
     for name, data in FILES.items():
         put(copy, name, data)
     copy.push("trials/a", "empty")
-    there = RemoteCopy(copy.uri, tmp_path / "there")
-    there.pull("")
-    assert {name: (there.folder / name).read_bytes() for name in FILES} == FILES
+    remote = RemoteCopy(copy.uri, tmp_path / "there")
+    remote.pull("")
+    assert {name: (remote.folder / name).read_bytes() for name in FILES} == FILES
     assert names(copy) == set(FILES)
 
 
@@ -116,23 +116,23 @@ def test_a_local_path_has_no_twin_and_a_uri_has_a_working_copy(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert location_of("./runs", "rho") == RunLocation(tmp_path / "runs" / "rho")
-    there = location_of(f"{s3}/runs/", "rho")
-    assert str(there) == f"{s3}/runs/rho"
-    assert there.path.name == "rho"
-    assert there.path != location_of_uri(there.uri, reading=True).path
+    remote = location_of(f"{s3}/runs/", "rho")
+    assert str(remote) == f"{s3}/runs/rho"
+    assert remote.path.name == "rho"
+    assert remote.path != location_of_uri(remote.uri, reading=True).path
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
-    assert location_of_uri(there.uri).path != there.path  # the same bucket's name at another server is another bucket
+    assert location_of_uri(remote.uri).path != remote.path  # the same bucket's name at another server is another bucket
 
 
 def test_a_trials_twin_holds_all_its_files(s3: str, tmp_path: Path) -> None:
     uri = f"{s3}/runs/rho"
-    here, there = (RunLocation(tmp_path / name, uri).trial("t000-s0") for name in ("here", "there"))
-    for path in (here.adapter, here.epochs, here.trace, here.sines):
+    local, remote = (RunLocation(tmp_path / name, uri).trial("t000-s0") for name in ("here", "there"))
+    for path in (local.adapter, local.epochs, local.trace, local.sines):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(path.name)
-    here.remote_copy.push()
-    there.remote_copy.pull()
-    for path in (there.adapter, there.epochs, there.trace, there.sines):
+    local.remote_copy.push()
+    remote.remote_copy.pull()
+    for path in (remote.adapter, remote.epochs, remote.trace, remote.sines):
         assert path.read_text() == path.name
 
 

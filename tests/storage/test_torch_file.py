@@ -98,11 +98,11 @@ def test_a_pickle_is_refused_and_not_executed(file: Path, tmp_path: Path, form: 
         file.write_bytes(pickle.dumps(bomb))
     else:
         torch.save(bomb, file, _use_new_zipfile_serialization=form == "zip")
-    with pytest.raises(DataError) as told:
+    with pytest.raises(DataError) as message:
         read_torch_file(file, legacy=legacy)
     assert not (tmp_path / "ran").exists()
-    assert str(file) in str(told.value)
-    assert "weights_only" not in str(told.value)  # torch's own advice is to switch it off
+    assert str(file) in str(message.value)
+    assert "weights_only" not in str(message.value)  # torch's own advice is to switch it off
     with contextlib.suppress(RuntimeError):  # a bare pickle runs first and is found wanting then
         torch.load(file, weights_only=False)
     assert (tmp_path / "ran").exists()  # it would have run
@@ -126,19 +126,19 @@ def calls(tree: ast.AST) -> list[tuple[str, dict[str, Any]]]:
 
 def unsafe(source: str) -> list[str]:
     """What of a source would execute a file that it reads."""
-    tree, found = ast.parse(source), []
+    tree, result = ast.parse(source), []
     for node in ast.walk(tree):
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
         names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-        found += [name for name in names if name.split(".")[0] in UNPICKLERS]
+        result += [name for name in names if name.split(".")[0] in UNPICKLERS]
     for name, options in calls(tree):
         if name in ("torch.load", "load_state_dict_from_url") and options.get("weights_only") is not True:
-            found.append(name)
+            result.append(name)
         if name.startswith(("torch.jit.load", "torch.hub.load")) or options.get("allow_pickle"):
-            found.append(name)
+            result.append(name)
         if name in ("yaml.load", "yaml.unsafe_load", "yaml.full_load", "pd.read_pickle"):
-            found.append(name)
-    return found
+            result.append(name)
+    return result
 
 
 def test_nothing_in_the_package_unpickles_what_a_user_gives() -> None:

@@ -96,9 +96,9 @@ def test_normals_metric_is_the_mean_angle_and_the_true_rmse_is_beside_it() -> No
     prediction = torch.stack([angles.sin(), torch.zeros(3), angles.cos()])[None, :, None]
     metric = metric_for("normals", 3)
     metric.update(prediction, target)
-    found = metric.compute()
-    assert found["mean_angle"].item() == pytest.approx(20, rel=1e-4)
-    assert found["rmse_angle"].item() == pytest.approx(math.sqrt((100 + 900) / 2), rel=1e-4)
+    result = metric.compute()
+    assert result["mean_angle"].item() == pytest.approx(20, rel=1e-4)
+    assert result["rmse_angle"].item() == pytest.approx(math.sqrt((100 + 900) / 2), rel=1e-4)
 
 
 def test_depth_rmse_pools_valid_pixels() -> None:

@@ -46,9 +46,9 @@ def step(model: MultiTaskModel, forward: Any = None) -> dict[str, Tensor]:
     model.zero_grad(set_to_none=True)
     predictions = (forward or model)(image)
     torch.stack([p.float().square().mean() for p in predictions.values()]).sum().backward()
-    found = {task: p.detach() for task, p in predictions.items()}
-    found |= {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
-    return {name: tensor.float().cpu() for name, tensor in found.items()}
+    result = {task: p.detach() for task, p in predictions.items()}
+    result |= {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    return {name: tensor.float().cpu() for name, tensor in result.items()}
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -56,9 +56,9 @@ def test_fp32_is_near_the_cpu(path: str, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", False)
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     expected = step(moved(path))
-    found = step(moved(path).cuda())
+    result = step(moved(path).cuda())
     for name, value in expected.items():
-        torch.testing.assert_close(found[name], value, rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(result[name], value, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -66,8 +66,8 @@ def test_bf16_is_near_fp32(path: str) -> None:
     expected = step(moved(path))
     model = moved(path).cuda()
     with torch.autocast("cuda", dtype=torch.bfloat16):
-        found = step(model)
-    ours, theirs = (torch.cat([of[name].flatten() for name in expected]) for of in (found, expected))
+        result = step(model)
+    ours, theirs = (torch.cat([of[name].flatten() for name in expected]) for of in (result, expected))
     assert torch.cosine_similarity(ours, theirs, dim=0) > 0.98
 
 
@@ -75,9 +75,9 @@ def test_bf16_is_near_fp32(path: str) -> None:
 def test_compiled_is_near_plain(path: str) -> None:
     model = moved(path).cuda()
     torch.compiler.reset()
-    expected, found = step(model), step(model, torch.compile(model))
+    expected, result = step(model), step(model, torch.compile(model))
     for name, value in expected.items():
-        torch.testing.assert_close(found[name], value, rtol=1e-2, atol=1e-3)
+        torch.testing.assert_close(result[name], value, rtol=1e-2, atol=1e-3)
 
 
 def test_a_trial_shrinks_and_learns(tmp_path: Path) -> None:

@@ -109,9 +109,9 @@ def test_a_database_that_is_unavailable_for_a_while_stops_no_training(
     torch.set_num_threads(1)
     monkeypatch.setattr("faar_ray.train.session.fit", unplugged(config.parent, fit))
     assert main([str(config)]) == 0
-    said = capsys.readouterr().out
-    assert "MLflow is unavailable (No such file" in said
-    assert "MLflow is available again after" in said
+    output = capsys.readouterr().out
+    assert "MLflow is unavailable (No such file" in output
+    assert "MLflow is available again after" in output
     client = MlflowClient(f"sqlite:///{config.parent / 'mlflow.db'}")
     (run,) = client.search_runs([e.experiment_id for e in client.search_experiments() if e.name == "mine"])
     assert run.info.status == "FINISHED"

@@ -61,10 +61,10 @@ def parent(tmp_path_factory: pytest.TempPathFactory) -> TrialPaths:
 def test_a_copy_has_the_past_of_its_parent_and_a_future_under_its_own_rho(parent: TrialPaths, tmp_path: Path) -> None:
     copied = config(pdrs__rho_shared=0.5)
     fork_from_parent(parent, TrialPaths(tmp_path, "copy"), copied, 2)
-    found = trained(tmp_path, "copy", copied, 4)
+    result = trained(tmp_path, "copy", copied, 4)
     given, _ = read_trial_records(parent)
-    assert [record.metrics for record in found[:2]] == [given[epoch].metrics for epoch in (0, 1)]
-    assert [row.rank_before for row in found[2].ranks] == [row.rank for row in given[1].ranks]
+    assert [record.metrics for record in result[:2]] == [given[epoch].metrics for epoch in (0, 1)]
+    assert [row.rank_before for row in result[2].ranks] == [row.rank for row in given[1].ranks]
     trace = read_rank_trace(TrialPaths(tmp_path, "copy").trace).to_pylist()
     assert {row["trial_id"] for row in trace} == {"copy"}
     rhos = [{row["rho"] for row in trace if row["epoch"] == epoch} for epoch in range(4)]

@@ -31,8 +31,8 @@ def one_small_after_large() -> list[float]:
     for blocks in (1, 8, 1):
         meter = PeakMemory(CPU)
         for _ in range(2):  # what a step frees the next one takes
-            held = [torch.ones(BLOCK // 16) for _ in range(16 * blocks)]
-            del held
+            stored = [torch.ones(BLOCK // 16) for _ in range(16 * blocks)]
+            del stored
         peaks.append(meter.mb() - idle)
     return peaks
 
@@ -57,7 +57,7 @@ def test_on_an_accelerator_it_is_what_torch_allocated() -> None:
     del large
     meter = PeakMemory(device)
     before = torch.cuda.memory_allocated(device) / 2**20
-    held = torch.ones(BLOCK, device=device)
-    del held
+    stored = torch.ones(BLOCK, device=device)
+    del stored
 
     assert meter.mb() - before == pytest.approx(64, abs=3)

@@ -137,7 +137,7 @@ def trial(**dotted: Any) -> Trial:
 
 def test_a_step_in_parts_computes_each_base_once_and_gives_the_same_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
     """Batch statistics are those of a part, so normalisation is held still here."""
-    found: list[dict[str, Tensor]] = []
+    result: list[dict[str, Tensor]] = []
     calls: list[SineBase] = []
     was = SineBase.matrix
 
@@ -156,10 +156,10 @@ def test_a_step_in_parts_computes_each_base_once_and_gives_the_same_gradients(mo
         calls.clear()
         train_step(made, batch, 0)
         assert len(calls) == 4 * 3
-        found.append(gradients)
-    assert len(found[0]) > 50
-    for name, expected in found[0].items():
-        torch.testing.assert_close(found[1][name], expected, rtol=1e-9, atol=1e-12)
+        result.append(gradients)
+    assert len(result[0]) > 50
+    for name, expected in result[0].items():
+        torch.testing.assert_close(result[1][name], expected, rtol=1e-9, atol=1e-12)
 
 
 def grads_of(made: Trial) -> dict[str, Tensor]:
@@ -169,11 +169,11 @@ def grads_of(made: Trial) -> dict[str, Tensor]:
 def test_gradient_cosines_are_those_of_each_tasks_own_backward_pass() -> None:
     made = trial(**{"optim.precision": "fp64"})
     state, before = torch.get_rng_state(), {n: b.clone() for n, b in made.model.named_buffers()}
-    found = gradient_cosines(made)
+    result = gradient_cosines(made)
     assert torch.equal(torch.get_rng_state(), state) and made.model.training
     assert all(torch.equal(b, before[n]) for n, b in made.model.named_buffers())
     assert all(p.grad is None for p in made.model.parameters())
-    assert len(found) == 4 * 3 + 1
+    assert len(result) == 4 * 3 + 1
 
     made.model.eval()
     batch = dict(next(iter(batches(made.val_data, batch_size=IMAGES, seed=0, epoch=0, train=False))))
@@ -184,7 +184,7 @@ def test_gradient_cosines_are_those_of_each_tasks_own_backward_pass() -> None:
         label = batch[task].double() if batch[task].is_floating_point() else batch[task]
         TASKS[task].loss(made.model(batch["image"].double())[task], label).backward()
         vectors.append(torch.cat([p.grad.flatten() for p in layer.bases.parameters()]))
-    assert found[layer] == pytest.approx(mean_cosines(torch.stack(vectors)))
+    assert result[layer] == pytest.approx(mean_cosines(torch.stack(vectors)))
 
 
 def test_where_no_base_is_shared_there_is_no_gradient_cosine() -> None:

@@ -37,7 +37,7 @@ def first_batch(made: Trial) -> dict[str, Tensor]:
 
 def observed(made: Trial, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The order of what happens in a step, from here on."""
-    said: list[str] = []
+    output: list[str] = []
     for owner, name in (
         (made.scaler, "unscale_"),
         (made.policy, "observe"),
@@ -47,28 +47,28 @@ def observed(made: Trial, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         real = getattr(owner, name)
 
         def told(*args: Any, real: Any = real, name: str = name) -> Any:
-            said.append(name)
+            output.append(name)
             return real(*args)
 
         monkeypatch.setattr(owner, name, told)
     clip = torch.nn.utils.clip_grads_with_norm_
 
     def told_clip(*args: Any) -> None:
-        said.append("clip")
+        output.append("clip")
         clip(*args)
 
     monkeypatch.setattr("faar_ray.train.step.clip_grads_with_norm_", told_clip)
-    return said
+    return output
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 def test_gradients_are_unscaled_then_scored_then_clipped(precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
     made = trial(**{"optim.precision": precision})
     made.scaler = torch.amp.GradScaler("cpu", init_scale=8.0, enabled=precision == "fp16")
-    said = observed(made, monkeypatch)
+    output = observed(made, monkeypatch)
     made.policy.sample_mask(0, 0)
     losses = train_step(made, first_batch(made), 0)
-    assert said == ["unscale_", "observe", "clip", "step", "update"]
+    assert output == ["unscale_", "observe", "clip", "step", "update"]
     assert all(loss.isfinite() for loss in losses.values())
 
 
@@ -90,11 +90,11 @@ def test_scores_do_not_depend_on_the_loss_scale() -> None:
 def test_an_overflow_moves_neither_importance_nor_weights_and_halves_the_scale(monkeypatch: pytest.MonkeyPatch) -> None:
     made = trial(**{"optim.precision": "fp16"})
     made.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**40)
-    said = observed(made, monkeypatch)
+    output = observed(made, monkeypatch)
     before = {name: p.detach().clone() for name, p in made.model.named_parameters()}
     made.policy.sample_mask(0, 0)
     train_step(made, first_batch(made), 0)
-    assert said == ["unscale_", "clip", "step", "update"]
+    assert output == ["unscale_", "clip", "step", "update"]
     assert not made.policy.state_for_agreement().any()
     assert all(torch.equal(p, before[name]) for name, p in made.model.named_parameters())
     assert made.scaler.get_scale() == 2.0**39
@@ -102,7 +102,7 @@ def test_an_overflow_moves_neither_importance_nor_weights_and_halves_the_scale(m
 
 def test_a_step_in_parts_is_the_step_in_one_under_one_mask() -> None:
     """Batch statistics aside, which are those of each part."""
-    found = []
+    result = []
     for parts in (1, 3):
         made = trial(**{"optim.precision": "fp64", "optim.accumulate": parts})
         for module in made.model.modules():
@@ -111,8 +111,8 @@ def test_a_step_in_parts_is_the_step_in_one_under_one_mask() -> None:
         made.policy.sample_mask(0, 0)
         losses = train_step(made, first_batch(made), 0)
         weights = {name: p.detach() for name, p in made.model.named_parameters() if p.requires_grad}
-        found.append((losses, weights, made.policy.state_for_agreement()))
-    torch.testing.assert_close(found[1], found[0], rtol=1e-9, atol=1e-11)
+        result.append((losses, weights, made.policy.state_for_agreement()))
+    torch.testing.assert_close(result[1], result[0], rtol=1e-9, atol=1e-11)
 
 
 def test_parts_draw_one_mask_for_each_step(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -66,20 +66,20 @@ def test_a_run_in_a_bucket_goes_on_where_its_machine_was_lost(
     assert main([str(config), storage]) == 2
     assert f"name: {twin.uri}/trials/t000-s0 exists; go on with it by --resume" in capsys.readouterr().err
     assert main([str(config), storage, "--resume", "--json"]) == 0
-    said = capsys.readouterr()
-    outcome = json.loads(said.out.splitlines()[-1])
+    output = capsys.readouterr()
+    outcome = json.loads(output.out.splitlines()[-1])
     assert (outcome["path"], outcome["run_id"]) == (twin.uri, session.run_id)
     assert timeless(outcome["metrics"]) == timeless(undisturbed)
-    assert f"written: {twin.uri}/trials/t000-s0" in said.err
+    assert f"written: {twin.uri}/trials/t000-s0" in output.err
     kept = {name for name in twin.files("trials/t000-s0/checkpoints")}
     assert kept == {f"trials/t000-s0/checkpoints/epoch_000{epoch}.pt" for epoch in (1, 2)}
 
-    there = RemoteCopy(twin.uri, config.parent / "there")
-    there.pull("")
-    here = config.parent / "runs" / "mine"
+    remote = RemoteCopy(twin.uri, config.parent / "there")
+    remote.pull("")
+    local = config.parent / "runs" / "mine"
     name = "rank_trace/t000-s0.parquet"
-    assert (there.folder / name).read_bytes() == (here / name).read_bytes()
-    ours = read_adapter_file(here / "trials/t000-s0/adapter.safetensors")
+    assert (remote.folder / name).read_bytes() == (local / name).read_bytes()
+    ours = read_adapter_file(local / "trials/t000-s0/adapter.safetensors")
     for uri in (f"{twin.uri}/trials/t000-s0", f"{twin.uri}/trials/t000-s0/adapter.safetensors"):
         theirs = read_adapter_file(adapter_of(uri))
         assert (theirs.config, theirs.ranks, theirs.tensors.keys()) == (ours.config, ours.ranks, ours.tensors.keys())

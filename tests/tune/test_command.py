@@ -25,13 +25,13 @@ def test_a_dry_run_says_what_would_run_and_starts_nothing(
 ) -> None:
     path = space_file(tmp_path / "space.yaml", controls=[{"method": "dora"}], references="auto")
     assert main([str(path), "--dry-run", "budget.trials=7", "resources.max_concurrent=1"]) == 0
-    said = capsys.readouterr().out
-    assert "trials: 7" in said
-    assert said.count("{pdrs.rho_shared: ") == 3
-    assert "{pdrs.rho_shared: 0.95}" in said
-    assert "at once: 1 trial(s); " in said
-    assert "bound: 7 trials x 3 epochs = 21 epochs" in said
-    assert "beside: 1 controls and 2 single-task references" in said
+    output = capsys.readouterr().out
+    assert "trials: 7" in output
+    assert output.count("{pdrs.rho_shared: ") == 3
+    assert "{pdrs.rho_shared: 0.95}" in output
+    assert "at once: 1 trial(s); " in output
+    assert "bound: 7 trials x 3 epochs = 21 epochs" in output
+    assert "beside: 1 controls and 2 single-task references" in output
     assert [entry.name for entry in tmp_path.iterdir()] == ["space.yaml"]
     assert not ray.is_initialized()
 
@@ -70,10 +70,10 @@ def test_bad_usage_is_exit_2_with_one_message_and_no_folder(
 ) -> None:
     path = space_file(tmp_path / "space.yaml")
     assert main([str(path), *arguments]) == 2
-    said = capsys.readouterr()
-    assert expected in said.err
-    assert "Traceback" not in said.err
-    assert said.out == ""
+    output = capsys.readouterr()
+    assert expected in output.err
+    assert "Traceback" not in output.err
+    assert output.out == ""
     assert not (tmp_path / "runs").exists()
 
 
@@ -107,15 +107,15 @@ def test_a_dry_run_on_a_cluster_file_says_nodes_prices_and_what_they_make_of_the
     cluster.write_text(CLUSTER)
     budget = ["budget.trials=7", "budget.time=2h", "budget.usd=12"]
     assert main([str(path), "--dry-run", "resources.cluster=lab.yaml", "resources.cpus_per_worker=2", *budget]) == 0
-    said = capsys.readouterr().out.splitlines()
-    rows = [line.split() for line in said]
+    output = capsys.readouterr().out.splitlines()
+    rows = [line.split() for line in output]
     assert ["head", "0", "0", "1", "on-demand", "0.25"] in rows
     assert ["worker", "4", "0", "8", "on-demand", "2"] in rows
-    assert "cost: 0.25 USD/h with nothing but the head, at most 8.25 USD/h" in said
-    assert any(line.startswith("a trial: 1 USD/h, its share of a full worker, ") for line in said)
-    assert "at once: 8 trial(s); a trial needs 2 CPUs, 5 machines may come: 16 CPUs in all" in said
-    assert "all within 2h of wall time: at most 16.5 USD for the whole cluster" in said
-    assert "all within 12 USD: 12 h of trials, 1.5 h with all 8 slots busy" in said
+    assert "cost: 0.25 USD/h with nothing but the head, at most 8.25 USD/h" in output
+    assert any(line.startswith("a trial: 1 USD/h, its share of a full worker, ") for line in output)
+    assert "at once: 8 trial(s); a trial needs 2 CPUs, 5 machines may come: 16 CPUs in all" in output
+    assert "all within 2h of wall time: at most 16.5 USD for the whole cluster" in output
+    assert "all within 12 USD: 12 h of trials, 1.5 h with all 8 slots busy" in output
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["lab.yaml", "space.yaml"]
     assert not ray.is_initialized()
 
@@ -142,10 +142,10 @@ def test_faults_of_a_cluster_are_exit_2_before_anything_starts(
     if cluster is not None:
         (tmp_path / "lab.yaml").write_text(cluster)
     assert main([str(path), "resources.cluster=lab.yaml", *arguments]) == 2
-    said = capsys.readouterr()
-    assert expected in said.err
-    assert len(said.err.splitlines()) == 1
-    assert said.out == ""
+    output = capsys.readouterr()
+    assert expected in output.err
+    assert len(output.err.splitlines()) == 1
+    assert output.out == ""
     assert not (tmp_path / "runs").exists()
 
 
@@ -158,6 +158,6 @@ def test_help_has_examples_and_exit_codes(capsys: pytest.CaptureFixture[str]) ->
     with pytest.raises(SystemExit) as end:
         main(["--help"])
     assert end.value.code == 0
-    said = capsys.readouterr().out
-    assert "python -m faar_ray.tune search_spaces/rho.yaml --resume" in said
-    assert "exit codes: 0 ok" in said
+    output = capsys.readouterr().out
+    assert "python -m faar_ray.tune search_spaces/rho.yaml --resume" in output
+    assert "exit codes: 0 ok" in output

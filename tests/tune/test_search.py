@@ -77,8 +77,8 @@ def test_every_trial_is_accounted_for(finished: Finished) -> None:
 def test_the_journal_and_the_results_tell_the_same_states(finished: Finished) -> None:
     backend = JournalFileBackend(str(finished.run / "study.log"))
     study = optuna.load_study(study_name="tiny", storage=optuna.storages.JournalStorage(backend))
-    told = {trial.user_attrs["trial_id"]: trial for trial in study.get_trials()}
-    for name, trial in told.items():
+    message = {trial.user_attrs["trial_id"]: trial for trial in study.get_trials()}
+    for name, trial in message.items():
         result = finished.results[name]
         assert trial.state.name == result.state
         if result.state == "COMPLETE":

@@ -137,8 +137,8 @@ def test_a_storage_that_gives_out_ends_the_search_and_none_of_its_jobs(
     assert broken.search_state.aborted
     assert broken.proposer.counts() == {"complete": 1, "pruned": 0, "failed": 0}
     resumed = driver(four, tmp_path / "study.log").run()
-    told = [{r.trial_id: (r.state, r.metrics) for r in drive.proposer.results()} for drive in (resumed, undisturbed)]
-    assert told[0] == told[1]
+    message = [{r.trial_id: (r.state, r.metrics) for r in drive.proposer.results()} for drive in (resumed, undisturbed)]
+    assert message[0] == message[1]
 
 
 def test_what_cannot_be_written_is_no_fault_of_a_trial(space: Space, driver: Drive, tmp_path: Path) -> None:

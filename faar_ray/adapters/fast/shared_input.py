@@ -74,8 +74,8 @@ class SharedInputProduct(Function):
                     gx_SNI[0].addmm_(gh_NR, A_RI)
                 else:
                     torch.mm(gh_NR, A_RI, out=gx_SNI[stream])
-                found = _factor_gradients(change, h_NR, gh_NR, x_SNI[stream], g, P_NO, weight_OI, gain_O, norm_O)
-                gradients += [*found, None, None]
+                of_factors = _factor_gradients(change, h_NR, gh_NR, x_SNI[stream], g, P_NO, weight_OI, gain_O, norm_O)
+                gradients += [*of_factors, None, None]
         return (gx_SNI.to(ctx.x_dtype), None, None, None, *gradients)
 
 

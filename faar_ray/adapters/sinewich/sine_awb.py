@@ -191,12 +191,12 @@ def cached_kernels(layers: Sequence[SineWeights]) -> Iterator[None]:
     """
     assert all(layer._held is None for layer in layers)  # blocks do not nest: the inner one would end the outer
     computed = [layer.kernels() for layer in layers]
-    held = [kernels.detach().requires_grad_(kernels.requires_grad) for kernels in computed]
-    for layer, kernels in zip(layers, held, strict=True):
+    leaves = [kernels.detach().requires_grad_(kernels.requires_grad) for kernels in computed]
+    for layer, kernels in zip(layers, leaves, strict=True):
         layer._held = kernels
     try:
         yield
-        pairs = [(k, h.grad) for k, h in zip(computed, held, strict=True) if h.grad is not None]
+        pairs = [(k, h.grad) for k, h in zip(computed, leaves, strict=True) if h.grad is not None]
         if pairs:
             torch.autograd.backward([kernels for kernels, _ in pairs], [grad for _, grad in pairs])
     finally:

@@ -71,8 +71,8 @@ def mean_cosines(vectors_TN: Tensor) -> list[float | None]:
     if tasks == 1:
         return [None]
     gram_TT = cosine_matrix(vectors_TN)
-    found: Sequence[float] = ((gram_TT.sum(1) - 1) / (tasks - 1)).tolist()
-    return list(found)
+    cosines: Sequence[float] = ((gram_TT.sum(1) - 1) / (tasks - 1)).tolist()
+    return list(cosines)
 
 
 def cosine_matrix(vectors_TN: Tensor) -> Tensor:

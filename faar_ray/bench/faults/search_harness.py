@@ -138,11 +138,11 @@ class SearchHarness:
 
     def leaks(self, name: str, cluster: LocalCluster | None = None) -> list[str]:
         """What a search that is over left behind."""
-        found = [f"temporary file {path.name}" for path in self.run(name).rglob(".*.tmp")]
-        found += ["ray scratch"] if (self.run(name) / ".ray").exists() else []
-        found += [f"open MLflow run {run}" for run in open_runs(f"sqlite:///{self.folder / 'mlflow.db'}")]
-        found += [f"process {what}" for what in self._left(cluster)]
-        return found + (_held(cluster.address) if cluster else [])
+        leaks = [f"temporary file {path.name}" for path in self.run(name).rglob(".*.tmp")]
+        leaks += ["ray scratch"] if (self.run(name) / ".ray").exists() else []
+        leaks += [f"open MLflow run {run}" for run in open_runs(f"sqlite:///{self.folder / 'mlflow.db'}")]
+        leaks += [f"process {what}" for what in self._left(cluster)]
+        return leaks + (_resources_held(cluster.address) if cluster else [])
 
     def _left(self, cluster: LocalCluster | None) -> list[str]:
         deadline = time.monotonic() + GONE_S
@@ -197,11 +197,11 @@ print(len(groups), busy)
 """
 
 
-def _held(address: str) -> list[str]:
+def _resources_held(address: str) -> list[str]:
     """Placement groups and CPUs that a cluster still holds, seen by another driver."""
     out = subprocess.run([sys.executable, "-c", PROBE, address], capture_output=True, text=True, timeout=60)
     if out.returncode:
         return [f"the cluster does not answer ({out.stderr.strip().splitlines()[-1:]})"]
     groups, busy = out.stdout.split()[-2:]
-    held = [f"{groups} placement groups"] if int(groups) else []
-    return held + ([f"{busy} CPUs"] if float(busy) else [])
+    resources = [f"{groups} placement groups"] if int(groups) else []
+    return resources + ([f"{busy} CPUs"] if float(busy) else [])

@@ -86,12 +86,12 @@ def record(run: Path) -> None:
     for result in read_results(run / "results.parquet"):
         if result.role != "trial":
             continue
-        here, rho = place.trial(result.trial_id), result.params[RHO]
+        trial, rho = place.trial(result.trial_id), result.params[RHO]
         test = {name: value for name, value in result.metrics.items() if name.startswith("test/")}
-        for epoch, metrics in read_epochs(here).items():
+        for epoch, metrics in read_epochs(trial).items():
             rows.append({"rho": rho, "seed": result.seed, "epoch": epoch, **metrics, **test})
         if result.seed == SEEDS[0]:
-            trace = pq.read_table(here.trace, partitioning=None).drop_columns("trial_id")
+            trace = pq.read_table(trial.trace, partitioning=None).drop_columns("trial_id")
             traces.append(trace.add_column(0, "of_rho", pa.array([rho] * len(trace))))
     pq.write_table(pa.Table.from_pylist(rows), EPOCHS, compression="zstd")
     pq.write_table(pa.concat_tables(traces), RANKS, compression="zstd", compression_level=19)
@@ -108,13 +108,13 @@ def _val(row: dict[str, float]) -> dict[str, float]:
 
 
 def _rank_records(table: pa.Table) -> dict[float, list[tuple[RankRecord, ...]]]:
-    found: dict[float, list[list[RankRecord]]] = {}
+    epochs_by_rho: dict[float, list[list[RankRecord]]] = {}
     for row in table.to_pylist():
-        epochs = found.setdefault(row.pop("of_rho"), [])
+        epochs = epochs_by_rho.setdefault(row.pop("of_rho"), [])
         while len(epochs) <= row["epoch"]:
             epochs.append([])
         epochs[row["epoch"]].append(RankRecord(**row | {"importance": tuple(row["importance"])}))
-    return {rho: [tuple(rows) for rows in epochs] for rho, epochs in found.items()}
+    return {rho: [tuple(rows) for rows in epochs] for rho, epochs in epochs_by_rho.items()}
 
 
 def main(argv: Sequence[str]) -> None:

@@ -73,9 +73,9 @@ def _nearest(scene: Scene, kinds: tuple[Primitive, ...], origin_N3: Tensor, ray_
 def _normals(scene: Scene, point_NR3: Tensor, slot_NR: Tensor) -> Tensor:
     normal, first = torch.zeros_like(point_NR3), 0
     for kind, count in zip((*scene.solids, scene.room), slots.COUNTS, strict=True):
-        here = (slot_NR >= first) & (slot_NR < first + count)
+        of_primitive = (slot_NR >= first) & (slot_NR < first + count)
         of_kind = kind.normals(point_NR3, (slot_NR - first).clamp(0, count - 1))
-        normal = torch.where(here[..., None], of_kind, normal)
+        normal = torch.where(of_primitive[..., None], of_kind, normal)
         first += count
     return F.normalize(normal, dim=-1)
 

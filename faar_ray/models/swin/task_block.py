@@ -53,8 +53,8 @@ class TaskBlock(nn.Module):
         """(B, H, W, C) -> the shared stream (B, H, W, C) or None, and the task streams (T, B, H, W, C)."""
         plain = Layout(*x_BHWC.shape[1:3])
         layout = plain.windows(self.block)
-        found = self.run(reorder(x_BHWC.flatten(1, 2), plain, layout), layout)
-        shared, streams = (x if x is None else as_grid(x, layout) for x in found)
+        outputs = self.run(reorder(x_BHWC.flatten(1, 2), plain, layout), layout)
+        shared, streams = (x if x is None else as_grid(x, layout) for x in outputs)
         assert streams is not None
         return shared, streams
 
@@ -79,13 +79,13 @@ class TaskBlock(nn.Module):
         if layer not in self.task_linears:
             out = module(x)
             return out
-        own: Any = self.task_linears[layer]
+        task_linears: Any = self.task_linears[layer]
         carried = self.continues or (self.common and layer != self.last_layer)
         if self.common:
-            out = own.on_shared_input(module if carried else None, x)
+            out = task_linears.on_shared_input(module if carried else None, x)
             return out
-        grid = (layout,) if getattr(own, "needs_grid", False) else ()
-        out = own.with_shared(module, x, *grid) if carried else own(x, *grid)
+        grid = (layout,) if getattr(task_linears, "needs_grid", False) else ()
+        out = task_linears.with_shared(module, x, *grid) if carried else task_linears(x, *grid)
         return out
 
 

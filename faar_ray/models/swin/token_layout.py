@@ -67,10 +67,10 @@ def reorder(x: Tensor, source: Layout, target: Layout) -> Tensor:
     """(..., L, C) from one order to another."""
     if torch.compiler.is_compiling():
         return x.index_select(-2, _moves(source, target).to(x.device))
-    there, back = permutation(source, target, x.device)
-    if there is None:
+    forward_index, back = permutation(source, target, x.device)
+    if forward_index is None:
         return x
-    moved: Tensor = _Reorder.apply(x, there, back)
+    moved: Tensor = _Reorder.apply(x, forward_index, back)
     return moved
 
 
@@ -84,10 +84,10 @@ def as_grid(x: Tensor, layout: Layout) -> Tensor:
 def permutation(source: Layout, target: Layout, device: torch.device) -> tuple[Tensor | None, Tensor | None]:
     """Where each token of `target` lies in `source`, and the inverse; None for both where nothing moves."""
     with torch.inference_mode(False):
-        there = _moves(source, target)
-        if torch.equal(there, torch.arange(len(there))):
+        forward_index = _moves(source, target)
+        if torch.equal(forward_index, torch.arange(len(forward_index))):
             return None, None
-        return there.to(device), there.argsort().to(device)
+        return forward_index.to(device), forward_index.argsort().to(device)
 
 
 def _moves(source: Layout, target: Layout) -> Tensor:
@@ -98,9 +98,9 @@ class _Reorder(Function):
     """A gather whose gradient is a gather: autograd's own would be a scattered sum."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, there: Tensor, back: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, forward_index: Tensor, back: Tensor) -> Tensor:
         ctx.back = back
-        return _gather(x, there)
+        return _gather(x, forward_index)
 
     @staticmethod
     @once_differentiable

@@ -84,7 +84,7 @@ class _Attention(Function):
         windows = len(q) // heads
         with torch.autocast(g_Gn.device.type, enabled=False):
             g = g_Gn.view(windows, tokens, heads, -1).transpose(1, 2).reshape(len(q), tokens, -1)
-            gq, gk, gv = found = g.new_empty(3, *q.shape)
+            gq, gk, gv = gradients = g.new_empty(3, *q.shape)
             torch.bmm(weights.transpose(1, 2), g, out=gv)
             g_weights = torch.bmm(g, v.transpose(1, 2))
             g_scores = torch._softmax_backward_data(g_weights, weights, -1, weights.dtype)
@@ -94,5 +94,5 @@ class _Attention(Function):
             g_scores.mul_(q.shape[-1] ** -0.5)
             torch.bmm(g_scores, k, out=gq)
             torch.bmm(g_scores.transpose(1, 2), q, out=gk)
-        g_qkv = found.view(3, windows, heads, tokens, -1).permute(1, 3, 0, 2, 4).reshape(windows, tokens, -1)
+        g_qkv = gradients.view(3, windows, heads, tokens, -1).permute(1, 3, 0, 2, 4).reshape(windows, tokens, -1)
         return g_qkv, g_bias, None

@@ -54,8 +54,8 @@ class QuarteredViT(nn.Module):
     def grid(self, tokens: Tensor, size: tuple[int, int]) -> Tensor:
         """(T, B, N, C) without class and register tokens -> (T, B, C, H', W') at the patch's stride."""
         height, width = size[0] // self.patch, size[1] // self.patch
-        own = tokens[:, :, self.stem.num_prefix_tokens :]
-        maps: Tensor = own.unflatten(2, (height, width)).movedim(-1, 2)
+        patches = tokens[:, :, self.stem.num_prefix_tokens :]
+        maps: Tensor = patches.unflatten(2, (height, width)).movedim(-1, 2)
         return maps
 
 

@@ -49,7 +49,7 @@ def _steps(ax: Axes, traced: OverTime, places: Sequence[int], values: Mapping[st
     bare(ax)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     known = [(x, step.found) for x, step in zip(places, traced.steps, strict=True) if step.found is not None]
-    shown = [(x, found / traced.box) for x, found in known]
+    shown = [(x, volume / traced.box) for x, volume in known]
     if not traced.reference:
         _points(ax, traced, places, values)
     x, y = zip(*shown, strict=True)

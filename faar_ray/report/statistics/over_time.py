@@ -80,15 +80,15 @@ def over_time(
     width = np.where(high > low, high - low, np.maximum(np.abs(high), 1.0))
     reference = high + MARGIN * width
 
-    front, steps, spent, found = np.empty((0, len(signs))), list[Step](), 0, None
+    front, steps, spent, volume = np.empty((0, len(signs))), list[Step](), 0, None
     for trial in trials:
         spent += trial.epochs
         point = losses.get(trial.trial_id)
         if point is not None and not (front <= point).all(axis=1).any():
             front = non_dominated(np.vstack([front, point]))
-            found = _found(front, signs, reference)
+            volume = _found(front, signs, reference)
         inside = feasible(trial.metrics, limits)
-        steps.append(Step(trial.trial_id, trial.state, inside, spent, found))
+        steps.append(Step(trial.trial_id, trial.state, inside, spent, volume))
 
     several = len(signs) > 1
     return OverTime(tuple(objectives), tuple(signs * reference) if several else (), tuple(signs * low), tuple(steps))

@@ -14,14 +14,14 @@ import faar_ray
 
 def environment(seed: int | None = None) -> dict[str, Any]:
     """Packages and versions, Python, platform, CPUs, git commit (None outside a checkout), the search's seed."""
-    found = {str(dist.metadata["Name"]): dist.version for dist in metadata.distributions()}
+    packages = {str(dist.metadata["Name"]): dist.version for dist in metadata.distributions()}
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cpus": os.cpu_count(),
         "git_commit": git_commit(Path(faar_ray.__file__).parent),
         "seed": seed,
-        "packages": dict(sorted(found.items(), key=lambda item: item[0].lower())),
+        "packages": dict(sorted(packages.items(), key=lambda item: item[0].lower())),
     }
 
 

@@ -101,11 +101,11 @@ def test_one_stream_under_several_changes_is_the_same_by_either_form(
     linear = base()
     adapters = [None, *(moved(kind, linear, seed=t) for t in range(T))]
     x = torch.randn(1, N, I, dtype=torch.float64, requires_grad=True)
-    found = []
+    result = []
     for common in (True, False):
         monkeypatch.setattr(functional, "common_pays", partial(lambda pays, *_: pays, common))
-        found.append(gradients(adapted(linear, adapters, x), x, adapters))
-    torch.testing.assert_close(*found, rtol=1e-10, atol=1e-10)
+        result.append(gradients(adapted(linear, adapters, x), x, adapters))
+    torch.testing.assert_close(*result, rtol=1e-10, atol=1e-10)
 
 
 @pytest.mark.parametrize("detached", [False])

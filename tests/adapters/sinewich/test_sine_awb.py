@@ -26,11 +26,11 @@ def config(**keys: object) -> SinewichConfig:
 def base(conv_size: int = 1, seed: int = 0) -> SineBase:
     """One that has moved away from its start."""
     torch.manual_seed(seed)
-    found = SineBase(torch.zeros(O, I), R, conv_size).double()
+    result = SineBase(torch.zeros(O, I), R, conv_size).double()
     with torch.no_grad():
-        for parameter in found.parameters():
+        for parameter in result.parameters():
             parameter.add_(0.5 * torch.randn_like(parameter))
-    return found
+    return result
 
 
 def layer(settings: SinewichConfig) -> SineWeights:
@@ -54,20 +54,20 @@ def written_out(found: SineBase, row_mask: Tensor, column_mask: Tensor) -> Tenso
 @pytest.mark.parametrize("conv_size", [1, 3])
 @pytest.mark.parametrize("active", [1, 2, R])
 def test_the_base_is_the_fused_product(conv_size: int, active: int) -> None:
-    found = base(conv_size)
-    found.mask_prefix(active)
+    result = base(conv_size)
+    result.mask_prefix(active)
     mask = (torch.arange(R) < active).double()
-    torch.testing.assert_close(found.matrix(), written_out(found, mask, mask))
+    torch.testing.assert_close(result.matrix(), written_out(result, mask, mask))
 
 
 def test_starts_as_no_change_and_as_a_plain_product() -> None:
-    found = SineBase(torch.zeros(O, I), R, 3)
-    assert found.matrix().abs().max() == 0
+    result = SineBase(torch.zeros(O, I), R, 3)
+    assert result.matrix().abs().max() == 0
     with torch.no_grad():
-        found.B_RO.normal_()
-    middle = found.matrix()[4]
-    torch.testing.assert_close(middle, found.B_RO.t() @ found.A_RI)
-    assert all(found.matrix()[tap].abs().max() == 0 for tap in range(9) if tap != 4)
+        result.B_RO.normal_()
+    middle = result.matrix()[4]
+    torch.testing.assert_close(middle, result.B_RO.t() @ result.A_RI)
+    assert all(result.matrix()[tap].abs().max() == 0 for tap in range(9) if tap != 4)
 
 
 @pytest.mark.parametrize("kind", ["shared", "independent"])
@@ -118,38 +118,38 @@ def test_gradients_flow_to_factors_core_and_clock(kind: str, conv_size: int, clo
 def test_importance_is_the_derivative_along_explicit_masks(conv_size: int, active: int) -> None:
     """s_i = (|dL/da_i| + |dL/db_i|) / 2 for masks a, b on both sides of W, through sine, low-pass and all tasks."""
     weights = layer(config(conv_size=conv_size))
-    found = weights.bases["shared"]
-    assert isinstance(found, SineBase)
-    found.mask_prefix(active)
+    result = weights.bases["shared"]
+    assert isinstance(result, SineBase)
+    result.mask_prefix(active)
     target = torch.randn_like(weights.kernels())
     ((weights.kernels() - target) ** 2).sum().backward()
-    scores = found.importance()
+    scores = result.importance()
 
     prefix = (torch.arange(R) < active).double()
     row_mask, column_mask = prefix.clone().requires_grad_(), prefix.clone().requires_grad_()
-    M = written_out(found, row_mask, column_mask)[None]
+    M = written_out(result, row_mask, column_mask)[None]
     ((task_kernels(M, weights.clock(), weights.config) - target) ** 2).sum().backward()
     expected = (row_mask.grad.abs() + column_mask.grad.abs()) / 2
     torch.testing.assert_close(scores, expected[:active])
 
-    along = (found.core * found.core.grad).reshape(R, R, -1).sum(-1)
-    by_factor = [(p * p.grad).sum(1) for p in (found.B_RO, found.A_RI)]
+    along = (result.core * result.core.grad).reshape(R, R, -1).sum(-1)
+    by_factor = [(p * p.grad).sum(1) for p in (result.B_RO, result.A_RI)]
     torch.testing.assert_close(along.sum(1), by_factor[0])
     torch.testing.assert_close(along.sum(0), by_factor[1])
 
 
 def test_shrinking_keeps_rows_and_columns_of_the_core() -> None:
-    found, index = base(3), torch.tensor([2, 0])
-    expected = written_out(found, *(torch.isin(torch.arange(R), index).double(),) * 2)
-    core = found.core.detach().clone()
-    found.keep(index)
-    assert found.rank == 2 and found.core.shape == (2, 2, 3, 3)
-    assert torch.equal(found.core[0, 1], core[2, 0])
-    torch.testing.assert_close(found.matrix(), expected)
+    result, index = base(3), torch.tensor([2, 0])
+    expected = written_out(result, *(torch.isin(torch.arange(R), index).double(),) * 2)
+    core = result.core.detach().clone()
+    result.keep(index)
+    assert result.rank == 2 and result.core.shape == (2, 2, 3, 3)
+    assert torch.equal(result.core[0, 1], core[2, 0])
+    torch.testing.assert_close(result.matrix(), expected)
 
 
 def test_held_kernels_are_computed_once_and_pass_their_gradients_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    plain, held = layer(config()), layer(config())
+    plain, stored = layer(config()), layer(config())
     targets = torch.randn(3, *plain.kernels().shape, dtype=torch.float64)
     for target in targets:
         ((plain.kernels() - target) ** 2).sum().backward()
@@ -161,14 +161,14 @@ def test_held_kernels_are_computed_once_and_pass_their_gradients_on(monkeypatch:
         return was(base)
 
     monkeypatch.setattr(SineBase, "matrix", counted)
-    with cached_kernels([held]):
+    with cached_kernels([stored]):
         for target in targets:
-            ((held.kernels() - target) ** 2).sum().backward()
+            ((stored.kernels() - target) ** 2).sum().backward()
     assert len(calls) == 1
-    ours, theirs = ([*w.parameters(), *w.clock.parameters()] for w in (held, plain))
+    ours, theirs = ([*w.parameters(), *w.clock.parameters()] for w in (stored, plain))
     for a, b in zip(ours, theirs, strict=True):
         torch.testing.assert_close(a.grad, b.grad)
-    assert held._held is None
+    assert stored._held is None
 
 
 GAUSSIAN = [(1.0, 2.0), (1.0, 1.5), (2.0, 2.5), (5.0, 7.0), (10.0, 15.0)]
@@ -194,27 +194,27 @@ def test_proposition_1_frequencies_decorrelate_task_weights(a: float, b: float, 
     """METHODS: entries of std 1, 384 x 384; products of rank 8 have heavier tails than the closed form assumes."""
     independent = torch.randn(384, 384, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     M = product_of_rank_8() if kind == "rank 8" else independent
-    found = cosine_matrix(torch.stack([torch.sin(a * M).flatten(), torch.sin(b * M).flatten()]))[0, 1]
-    assert float(found) == pytest.approx(closed_form(a, b), abs=within)
+    result = cosine_matrix(torch.stack([torch.sin(a * M).flatten(), torch.sin(b * M).flatten()]))[0, 1]
+    assert float(result) == pytest.approx(closed_form(a, b), abs=within)
 
 
 def test_proposition_2_linear_scaling_leaves_one_direction() -> None:
-    found = [m.cosine for m in measure(layer(config(modulation="linear")))]
-    assert found == pytest.approx([1.0, 1.0, 1.0], abs=1e-6)
+    result = [m.cosine for m in measure(layer(config(modulation="linear")))]
+    assert result == pytest.approx([1.0, 1.0, 1.0], abs=1e-6)
 
 
 def test_only_omega_times_std_matters() -> None:
     """METHODS: at std 0.05 even omega = (10, 15) leaves the weights nearly equal."""
     M = 0.05 * product_of_rank_8()
-    found = cosine_matrix(torch.stack([torch.sin(w * M).flatten() for w in (10, 15)]))[0, 1]
-    assert float(found) == pytest.approx(0.987, abs=0.002)
+    result = cosine_matrix(torch.stack([torch.sin(w * M).flatten() for w in (10, 15)]))[0, 1]
+    assert float(result) == pytest.approx(0.987, abs=0.002)
 
 
 def test_the_sine_raises_the_effective_rank() -> None:
     """METHODS: 7.9 before, 86, 218 and 308 after omega = 1, 2, 5 (another draw: a few units of noise)."""
     M = product_of_rank_8()
-    found = [effective_rank(M), *(effective_rank(torch.sin(omega * M)) for omega in (1, 2, 5))]
-    assert found == pytest.approx([7.9, 86, 218, 308], abs=4)
+    result = [effective_rank(M), *(effective_rank(torch.sin(omega * M)) for omega in (1, 2, 5))]
+    assert result == pytest.approx([7.9, 86, 218, 308], abs=4)
 
 
 def test_effective_rank_counts_equal_directions() -> None:
@@ -226,14 +226,14 @@ def test_effective_rank_counts_equal_directions() -> None:
 def test_measures_are_those_of_the_entries() -> None:
     weights = layer(config(conv_size=3))
     M = weights.bases["shared"].matrix().detach()
-    found = list(measure(weights))
-    assert [m.task for m in found] == list(TASKS) and {m.rank for m in found} == {R}
-    assert found[0].omega == pytest.approx(weights.clock()[0].item())
+    result = list(measure(weights))
+    assert [m.task for m in result] == list(TASKS) and {m.rank for m in result} == {R}
+    assert result[0].omega == pytest.approx(weights.clock()[0].item())
     centred = M - M.mean()
-    assert (found[0].mean, found[0].std) == pytest.approx((M.mean().item(), M.std(correction=0).item()))
-    assert found[0].skew == pytest.approx((centred**3).mean().item() / M.std(correction=0).item() ** 3)
+    assert (result[0].mean, result[0].std) == pytest.approx((M.mean().item(), M.std(correction=0).item()))
+    assert result[0].skew == pytest.approx((centred**3).mean().item() / M.std(correction=0).item() ** 3)
     unit = torch.nn.functional.normalize(weights.kernels().detach().flatten(1), dim=1)
-    assert found[1].cosine == pytest.approx(((unit[1] @ unit[0] + unit[1] @ unit[2]) / 2).item())
+    assert result[1].cosine == pytest.approx(((unit[1] @ unit[0] + unit[1] @ unit[2]) / 2).item())
 
 
 def test_a_base_at_its_start_tells_no_task_apart() -> None:

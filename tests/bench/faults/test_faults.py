@@ -66,9 +66,9 @@ def test_the_table_has_a_row_for_each_target_and_moment() -> None:
     kills = [FaultResult("driver", "any", hit=True, back_s=s) for s in (1.0, 3.0)] + [
         FaultResult("node", "any", leaked=["x"])
     ]
-    found = rows(kills)
-    assert [(row["target"], row["kills"], row["median_s"], row["worst_s"]) for row in found] == [
+    result = rows(kills)
+    assert [(row["target"], row["kills"], row["median_s"], row["worst_s"]) for row in result] == [
         ("driver", 2, 2.0, 3.0),
         ("node", 0, None, None),
     ]
-    assert table_of({"seed": 0, "workers": 1, "seconds": 5, "rows": found}).row_count == 2
+    assert table_of({"seed": 0, "workers": 1, "seconds": 5, "rows": result}).row_count == 2

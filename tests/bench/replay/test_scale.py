@@ -65,13 +65,13 @@ def test_the_facts_are_those_of_full_load() -> None:
         }
         for s in range(0, 30)
     ]  # fmt: skip
-    found = figures(clock, [{name: float(value) for name, value in row.items()} for row in rows], 2, pace_s=4.0)
-    assert found["all_handed_out_s"] == 1.0
-    assert found["all_busy_s"] == 2.0  # the second machine's first result came at 6 s, of an epoch of 4 s
-    assert found["loaded_s"] == 11.0  # from 6 s on both report; at 18 s all are handed out
-    assert (found["results_per_s"], found["driver_cpu_percent"], found["gcs_cpu_percent"]) == (2.0, 25, 1)
-    assert found["driver_mb"] == [100, 129]
-    assert found["mlflow"] == {"asked_per_s": 2.0, "made_per_s": -1.0, "most_waiting": 87, "late_s": 9.0}
+    result = figures(clock, [{name: float(value) for name, value in row.items()} for row in rows], 2, pace_s=4.0)
+    assert result["all_handed_out_s"] == 1.0
+    assert result["all_busy_s"] == 2.0  # the second machine's first result came at 6 s, of an epoch of 4 s
+    assert result["loaded_s"] == 11.0  # from 6 s on both report; at 18 s all are handed out
+    assert (result["results_per_s"], result["driver_cpu_percent"], result["gcs_cpu_percent"]) == (2.0, 25, 1)
+    assert result["driver_mb"] == [100, 129]
+    assert result["mlflow"] == {"asked_per_s": 2.0, "made_per_s": -1.0, "most_waiting": 87, "late_s": 9.0}
 
 
 @pytest.mark.parametrize("words", [["--machines", "6"], ["--pace", "-1"], ["--pace", "nan"]])
@@ -83,7 +83,7 @@ def test_faults_are_told(words: list[str], capsys: pytest.CaptureFixture[str]) -
 @pytest.mark.cluster
 def test_a_small_cluster_is_measured(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["scale", "--machines", "4", "--rounds", "2", "--pace", "0.5", "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert found["replay"] is True
-    assert sum(found["ended"].values()) == found["trials"] == 8
-    assert found["all_busy_s"] > 0 and found["results_per_s"] > 0 and found["gcs_mb"][1] > 10
+    result = json.loads(capsys.readouterr().out)
+    assert result["replay"] is True
+    assert sum(result["ended"].values()) == result["trials"] == 8
+    assert result["all_busy_s"] > 0 and result["results_per_s"] > 0 and result["gcs_mb"][1] > 10

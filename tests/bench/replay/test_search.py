@@ -87,22 +87,22 @@ def clock_of(trials: int, nodes: int) -> Clock:
 
 
 def test_figures_are_of_what_their_names_say() -> None:
-    found = figures(clock_of(400, 4), 4, report_s=7.0)
-    goals = {row["name"]: row for row in found["goals"]}
+    result = figures(clock_of(400, 4), 4, report_s=7.0)
+    goals = {row["name"]: row for row in result["goals"]}
     asked, driver, following, report, beside = (goals[name]["measured"] for name in GOALS)
-    assert (asked, found["ask_tell_ms"]["p50"]) == (9.0, 1.0)
+    assert (asked, result["ask_tell_ms"]["p50"]) == (9.0, 1.0)
     assert driver == 1000 * 2.0 / 800
     assert following == 0.5  # without those that started a process
     assert report == 7.0
     assert beside == round((1000 * 4.0 / 800 + 20.0) / recorded().seconds() / 10, 2)
-    assert (found["process_cpu_ms_per_result"], found["written_ms_per_result"]) == (5.0, 20.0)
-    assert found["memory_mb_per_100_trials"] == 10.0
-    assert all(row["met"] == (row["measured"] <= row["goal"]) for row in found["goals"])
+    assert (result["process_cpu_ms_per_result"], result["written_ms_per_result"]) == (5.0, 20.0)
+    assert result["memory_mb_per_100_trials"] == 10.0
+    assert all(row["met"] == (row["measured"] <= row["goal"]) for row in result["goals"])
 
 
 def test_a_missed_goal_is_said_and_so_is_the_replay() -> None:
-    found = figures(clock_of(400, 4), 4, report_s=31.0) | {"journal": {"mb": 1.0, "read_s": 0.1}}
-    table = table_of(found)
+    result = figures(clock_of(400, 4), 4, report_s=31.0) | {"journal": {"mb": 1.0, "read_s": 0.1}}
+    table = table_of(result)
     assert str(table.title).startswith("REPLAY of 400 trials")
     assert [str(cell) for cell in table.columns[3].cells][:5] == ["", "", "", "missed", ""]
     assert "10.0" in [str(cell) for cell in table.columns[1].cells]
@@ -121,20 +121,20 @@ def test_a_replayed_search_leaves_all_that_a_search_leaves_within_ten_times_the_
 ) -> None:
     out = tmp_path / "kept"
     assert main(["search", "--trials", "24", "--nodes", "2", "--out", str(out), "--json"]) == 0
-    said = capsys.readouterr()
-    found = json.loads(said.out)
-    assert found["replay"] is True
-    assert "24 of 24 replayed trials" in said.err
-    assert found["ended"]["failed"] == 0
-    assert found["ended"]["complete"] + found["ended"]["pruned"] == 24
-    for row in found["goals"]:
+    output = capsys.readouterr()
+    outcome = json.loads(output.out)
+    assert outcome["replay"] is True
+    assert "24 of 24 replayed trials" in output.err
+    assert outcome["ended"]["failed"] == 0
+    assert outcome["ended"]["complete"] + outcome["ended"]["pruned"] == 24
+    for row in outcome["goals"]:
         assert 0 < row["measured"] < 10 * row["goal"], row["name"]
 
     run = out / "runs" / "replay"
     results = read_results(run / "results.parquet")
     trials = [result for result in results if result.role == "trial"]
     assert len(trials) == 24
-    assert found["results"] == sum(result.epochs for result in trials)
+    assert outcome["results"] == sum(result.epochs for result in trials)
     traces = {path.stem for path in (run / "rank_trace").glob("*.parquet")}
     assert traces == {result.trial_id for result in trials}
     assert read_rank_trace(run / "rank_trace" / f"{trials[0].trial_id}.parquet").num_rows > 0

@@ -28,15 +28,15 @@ TINY = [
 
 def test_json_has_the_contracts_shape(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["step", *TINY, "--no-memory", "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert list(found) == ["device", "threads", "image_size", "batch", "floor_ms", "rows"]
+    result = json.loads(capsys.readouterr().out)
+    assert list(result) == ["device", "threads", "image_size", "batch", "floor_ms", "rows"]
     names = ["variant", "rank", "ms", "ratio", "peak_mb", "trainable_params", "macs_ratio"]
-    assert all(list(row) == names for row in found["rows"])
-    rows = {(row["variant"], row["rank"]): row for row in found["rows"]}
+    assert all(list(row) == names for row in result["rows"])
+    rows = {(row["variant"], row["rank"]): row for row in result["rows"]}
     expected = [*VARIANTS, *([PEFT] if find_spec("peft") else [])]
     assert set(rows) == {("floor", 0), *((variant, rank) for variant in expected for rank in (4, 2))}
     assert rows["floor", 0]["ratio"] == 1
-    assert all(row["ratio"] > 0 for row in found["rows"])
+    assert all(row["ratio"] > 0 for row in result["rows"])
     for variant in VARIANTS:
         assert rows[variant, 2]["trainable_params"] < rows[variant, 4]["trainable_params"]
 

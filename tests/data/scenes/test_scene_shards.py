@@ -107,9 +107,9 @@ def test_two_processes_at_once_make_one_good_cache(make_config: MakeConfig, tmp_
     assert printed[0] == printed[1]
     names = sorted(path.name for path in Path(printed[0]).iterdir() if path.name != ".lock")
     assert names == ["test-00000.parquet", "train-00000.parquet", "val-00000.parquet"]
-    here = compact(render_shard(make_config(), "val", 0))
-    there = read_shard(Path(printed[0]) / "val-00000.parquet", here)
-    assert all(torch.equal(here[name], there[name]) for name in here)
+    local = compact(render_shard(make_config(), "val", 0))
+    remote = read_shard(Path(printed[0]) / "val-00000.parquet", local)
+    assert all(torch.equal(local[name], remote[name]) for name in local)
 
 
 def test_an_unknown_data_set_or_task_says_what_there_is(make_config: MakeConfig, cache: Path) -> None:

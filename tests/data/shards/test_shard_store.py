@@ -55,21 +55,21 @@ def store(s3: str, config: DataConfig) -> str:
 
 
 def test_every_shard_is_put_once(config: DataConfig, s3: str) -> None:
-    told: list[tuple[int, int]] = []
-    upload_shards(config, s3, KEY, lambda done, of: told.append((done, of)))
-    assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    progress: list[tuple[int, int]] = []
+    upload_shards(config, s3, KEY, lambda number, total: progress.append((number, total)))
+    assert progress == [(1, 4), (2, 4), (3, 4), (4, 4)]
     assert missing_shards(config, s3, KEY) == []
-    upload_shards(config, s3, KEY, lambda done, of: told.append((done, of)))
-    assert len(told) == 4
+    upload_shards(config, s3, KEY, lambda number, total: progress.append((number, total)))
+    assert len(progress) == 4
 
 
 def test_another_machine_takes_what_it_lacks(
     config: DataConfig, store: str, cache: Path, elsewhere: pytest.MonkeyPatch
 ) -> None:
     for split in SPLITS:
-        there = load_dataset(rooted(config, store), split)
-        here = load_dataset(rooted(config, cache), split)
-        assert all(torch.equal(here.stored[name], there.stored[name]) for name in here.stored)
+        remote = load_dataset(rooted(config, store), split)
+        local = load_dataset(rooted(config, cache), split)
+        assert all(torch.equal(local.stored[name], remote.stored[name]) for name in local.stored)
 
 
 def test_what_is_there_already_is_not_taken_again(
@@ -99,8 +99,8 @@ def test_a_damaged_object_is_seen_and_made_anew(
     assert whole is not None
     ObjectStore(store).write(name, whole[: len(whole) // 2])
     monkeypatch.setenv("FAAR_RAY_CACHE", str(tmp_path / "elsewhere"))
-    there = load_dataset(rooted(config, store), "val")
-    assert torch.equal(there.stored["image"], load_dataset(rooted(config, cache), "val").stored["image"])
+    remote = load_dataset(rooted(config, store), "val")
+    assert torch.equal(remote.stored["image"], load_dataset(rooted(config, cache), "val").stored["image"])
 
 
 def test_missing_shards_are_refused_with_the_command_that_puts_them_there(
@@ -108,9 +108,9 @@ def test_missing_shards_are_refused_with_the_command_that_puts_them_there(
 ) -> None:
     with pytest.raises(ConfigError) as refused:
         check_root(rooted(config, s3))
-    said = str(refused.value)
-    assert said.startswith(f"data.root: {s3} has no scenes/") and "and 3 more" in said
-    command = said.partition("python -m faar_ray.data ")[2]
+    output = str(refused.value)
+    assert output.startswith(f"data.root: {s3} has no scenes/") and "and 3 more" in output
+    command = output.partition("python -m faar_ray.data ")[2]
     assert main(shlex.split(command)) == 0
     assert capsys.readouterr().out.strip() == s3
     check_root(rooted(config, s3))

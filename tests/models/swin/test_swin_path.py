@@ -96,8 +96,8 @@ def written_out(block: TaskBlock, x: Tensor, task: str) -> tuple[Tensor, Tensor]
     def linear(layer: str, module: nn.Module, pair: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         if layer not in block.task_linears:
             return module(pair[0]), module(pair[1])
-        own = block.task_linears[layer]
-        return module(pair[0]), own_path(own.base, own.adapters[task], *pair)
+        task_own = block.task_linears[layer]
+        return module(pair[0]), own_path(task_own.base, task_own.adapters[task], *pair)
 
     normed = inner.norm1(x)
     mixed = []
@@ -121,8 +121,8 @@ class Pick(nn.Module):
         self.function = function
 
     def forward(self, x: Tensor) -> Tensor:
-        found: Tensor = self.function(x)
-        return found
+        result: Tensor = self.function(x)
+        return result
 
 
 def own_path(base: nn.Linear, adapter: LowRankFactors, common: Tensor, own: Tensor) -> Tensor:
@@ -165,7 +165,7 @@ def test_under_bf16_autocast_a_step_is_near_that_of_fp32(path: str) -> None:
     near = gradients(model, predicted)
     assert near.keys() == exact.keys()
     assert all(near[name].dtype == torch.float32 for name in near)
-    ours, theirs = (torch.cat([g.flatten() for g in found.values()]) for found in (near, exact))
+    ours, theirs = (torch.cat([g.flatten() for g in result.values()]) for result in (near, exact))
     assert torch.cosine_similarity(ours, theirs, dim=0) > 0.98
 
 
@@ -185,9 +185,9 @@ def test_a_compiled_model_gives_the_same_outputs_and_gradients_under_any_prefix(
             adapter.mask_prefix(prefix)
         ours, plain = compiled(image()), model(image())
         torch.testing.assert_close(ours, plain, rtol=1e-4, atol=1e-4)
-        found, expected = gradients(model, compiled(image())), gradients(model, model(image()))
+        result, expected = gradients(model, compiled(image())), gradients(model, model(image()))
         for name in expected:
-            torch.testing.assert_close(found[name], expected[name], rtol=1e-3, atol=1e-5)
+            torch.testing.assert_close(result[name], expected[name], rtol=1e-3, atol=1e-5)
         if prefix == 4:
             first = len(compilations)
     assert len(compilations) == first

@@ -28,31 +28,31 @@ def test_only_complete_trials_that_are_no_references_count() -> None:
         trial("a", 1),
     ]
 
-    found = complete_configs(rows)
+    result = complete_configs(rows)
 
-    assert [(c.config_id, c.seeds) for c in found] == [("a", (0, 1))]
+    assert [(c.config_id, c.seeds) for c in result] == [("a", (0, 1))]
 
 
 def test_of_a_seed_that_ran_twice_the_last_counts() -> None:
-    (found,) = complete_configs([trial("a", value=1.0), trial("a", value=2.0)])
+    (result,) = complete_configs([trial("a", value=1.0), trial("a", value=2.0)])
 
-    assert found.mean("delta_m") == 2.0
+    assert result.mean("delta_m") == 2.0
 
 
 def test_names_say_what_varies_with_as_many_digits_as_it_takes() -> None:
-    found = short_names(
+    result = short_names(
         {"a": {"pdrs.rho": 0.99501, "k": 8}, "b": {"pdrs.rho": 0.99502, "k": 8}, "c": {"pdrs.rho": 0.5, "k": 8}}
     )
 
-    assert found == {"a": "rho 0.99501", "b": "rho 0.99502", "c": "rho 0.5"}
+    assert result == {"a": "rho 0.99501", "b": "rho 0.99502", "c": "rho 0.5"}
 
 
 def test_names_leave_out_what_a_configuration_does_not_have() -> None:
-    found = short_names(
+    result = short_names(
         {"a": {"kind": "hrnet"}, "b": {"kind": "ts_pd", "cutoff": 0.5}, "c": {"kind": "ts_pd", "cutoff": 0.7}}
     )
 
-    assert found == {"a": "kind hrnet", "b": "kind ts_pd, cutoff 0.5", "c": "kind ts_pd, cutoff 0.7"}
+    assert result == {"a": "kind hrnet", "b": "kind ts_pd, cutoff 0.5", "c": "kind ts_pd, cutoff 0.7"}
 
 
 def test_keys_with_one_last_part_stay_dotted() -> None:
@@ -65,10 +65,10 @@ def test_keys_with_one_last_part_stay_dotted() -> None:
     )
 )
 def test_names_are_unique(params: dict[str, dict[str, Any]]) -> None:
-    found = short_names(params)
+    result = short_names(params)
 
-    assert len(set(found.values())) == len(params)
-    assert all(found.values())
+    assert len(set(result.values())) == len(params)
+    assert all(result.values())
 
 
 def test_controls_are_named_by_all_they_set() -> None:

@@ -72,16 +72,16 @@ def test_a_conditional_parameter_is_judged_where_it_is_active(tmp_path: Path) ->
 
 
 def test_large_noise_is_warned_of(tmp_path: Path) -> None:
-    (said, _) = importance_sentences(of(journal(tmp_path, 40), sd=50.0))
+    (output, _) = importance_sentences(of(journal(tmp_path, 40), sd=50.0))
 
-    assert said.startswith("WARNING: importance for delta_m is within the noise")
+    assert output.startswith("WARNING: importance for delta_m is within the noise")
 
 
 def test_unknown_noise_and_few_trials_are_warned_of(tmp_path: Path) -> None:
-    said = list(importance_sentences(of(journal(tmp_path, 6), sd=np.nan, dof=0)))
+    output = list(importance_sentences(of(journal(tmp_path, 6), sd=np.nan, dof=0)))
 
-    assert said[0].startswith("WARNING: 6 finished trials are too few")
-    assert "seed noise of delta_m is unknown" in said[1]
+    assert output[0].startswith("WARNING: 6 finished trials are too few")
+    assert "seed noise of delta_m is unknown" in output[1]
 
 
 @pytest.mark.parametrize(

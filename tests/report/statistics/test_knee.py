@@ -48,8 +48,8 @@ def test_a_straight_or_hollow_front_has_none() -> None:
     [(3.0, 2, "within the seed noise"), (0.0, 1, "the seed noise is unknown"), (0.01, 2, "")],
 )
 def test_it_says_where_noise_would_make_such_a_bend(noise: float, seeds: int, doubt: str) -> None:
-    told = [s for s in found(BENT, noise, seeds).sentences if s.startswith("The knee")]
+    message = [s for s in found(BENT, noise, seeds).sentences if s.startswith("The knee")]
 
-    assert told
-    assert doubt in told[0]
-    assert bool(doubt) == (";" in told[0])
+    assert message
+    assert doubt in message[0]
+    assert bool(doubt) == (";" in message[0])

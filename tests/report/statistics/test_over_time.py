@@ -27,8 +27,8 @@ def test_only_feasible_finished_trials_move_it_and_all_spend_epochs() -> None:
 
     assert traced is not None
     assert (traced.reference, traced.ideal) == ((-1.0, 110.0), (10.0, 0.0))
-    found = [step.found for step in traced.steps]
-    assert found == pytest.approx([10, 10, 11 * 20, 11 * 20, 11 * 20 + 6 * 90])
+    result = [step.found for step in traced.steps]
+    assert result == pytest.approx([10, 10, 11 * 20, 11 * 20, 11 * 20 + 6 * 90])
     assert [step.epochs for step in traced.steps] == [6, 8, 14, 20, 26]
     assert traced.box == pytest.approx(11 * 110)
     assert "Reference point: delta_m -1, trainable_params 110" in over_time_caption(traced)

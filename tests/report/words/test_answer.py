@@ -23,9 +23,9 @@ def trial(
     params: Mapping[str, Any] | None = None, **metrics: float,
 ) -> TrialResult:  # fmt: skip
     size = {} if adapters is None else {"params/adapters": adapters, "trainable_params": adapters + 1000}
-    found = {"delta_m": delta_m, **size, **{k.replace("__", "/"): v for k, v in metrics.items()}}
+    result = {"delta_m": delta_m, **size, **{k.replace("__", "/"): v for k, v in metrics.items()}}
     chosen = dict(params) if params is not None else {"pdrs.rho_shared": float(name)}
-    return TrialResult(f"{name}-s{seed}", name, seed, role, state, chosen, found, 1.0, 6)
+    return TrialResult(f"{name}-s{seed}", name, seed, role, state, chosen, result, 1.0, 6)
 
 
 def search(noise: float = 0.1, seeds: int = 2) -> list[TrialResult]:
@@ -48,62 +48,62 @@ def said(found: Answer) -> str:
 
 
 def test_a_difference_outside_the_noise_is_priced() -> None:
-    found = build_answer(search(), BOTH)
+    result = build_answer(search(), BOTH)
 
     assert re.search(
-        r"rho_shared 0\.8 costs 1\.\d+ ± 0\.\d+ delta_m against 0\.99 and saves 52% of the adapter", said(found)
+        r"rho_shared 0\.8 costs 1\.\d+ ± 0\.\d+ delta_m against 0\.99 and saves 52% of the adapter", said(result)
     )
 
 
 def test_a_difference_inside_the_noise_names_no_winner_but_the_cheaper() -> None:
-    found = build_answer(search(), BOTH)
+    result = build_answer(search(), BOTH)
 
-    assert "rho_shared 0.95 and 0.99 cannot be told apart" in said(found)
-    assert "the cheaper is rho_shared 0.95, with 19% fewer adapter parameters" in said(found)
-    assert found.sentences[0].startswith("Take rho_shared 0.95 (")
-    assert (found.best, found.recommended) == ("0.99", "0.95")
+    assert "rho_shared 0.95 and 0.99 cannot be told apart" in said(result)
+    assert "the cheaper is rho_shared 0.95, with 19% fewer adapter parameters" in said(result)
+    assert result.sentences[0].startswith("Take rho_shared 0.95 (")
+    assert (result.best, result.recommended) == ("0.99", "0.95")
 
 
 def test_without_repeats_it_says_that_noise_is_unknown_and_recommends_nothing() -> None:
-    found = build_answer(search(seeds=1), BOTH)
+    result = build_answer(search(seeds=1), BOTH)
 
-    assert "noise is unknown" in found.sentences[0]
-    assert "0 degrees of freedom" in said(found)
-    assert not re.search(r"\bTake\b|±|beats|wins", said(found))
-    assert "Without a noise estimate" in said(found)
+    assert "noise is unknown" in result.sentences[0]
+    assert "0 degrees of freedom" in said(result)
+    assert not re.search(r"\bTake\b|±|beats|wins", said(result))
+    assert "Without a noise estimate" in said(result)
 
 
 def test_noise_is_printed_with_its_degrees_of_freedom() -> None:
-    found = build_answer(search(), BOTH)
+    result = build_answer(search(), BOTH)
 
-    assert "(3 degrees of freedom)" in said(found)
-    assert found.noise == pooled_noise(search())
-    assert found.noise.dof == 3
+    assert "(3 degrees of freedom)" in said(result)
+    assert result.noise == pooled_noise(search())
+    assert result.noise.dof == 3
 
 
 def test_a_control_that_is_better_and_cheaper_wins_in_the_first_sentence() -> None:
-    found = build_answer([*search(), *control(3.0, 100_000)], BOTH)
+    result = build_answer([*search(), *control(3.0, 100_000)], BOTH)
 
-    assert found.sentences[0].startswith("Of the searched configurations take")
-    assert found.sentences[0].endswith("but a control wins over it: dora.")
+    assert result.sentences[0].startswith("Of the searched configurations take")
+    assert result.sentences[0].endswith("but a control wins over it: dora.")
     assert re.search(
-        r"Control dora wins over rho_shared 0\.95 by 3\.\d+ ± .* and saves 71% of the adapter", said(found)
+        r"Control dora wins over rho_shared 0\.95 by 3\.\d+ ± .* and saves 71% of the adapter", said(result)
     )
 
 
 def test_a_control_that_cannot_be_told_apart_and_is_cheaper_wins_on_cost_only() -> None:
-    found = build_answer([*search(), *control(-0.05, 100_000)], BOTH)
+    result = build_answer([*search(), *control(-0.05, 100_000)], BOTH)
 
     assert re.search(
-        r"Control dora cannot be told apart from rho_shared 0\.95 .*saves 71%.*it wins on cost", said(found)
+        r"Control dora cannot be told apart from rho_shared 0\.95 .*saves 71%.*it wins on cost", said(result)
     )
 
 
 def test_a_control_that_is_better_and_dearer_is_said_to_be_both() -> None:
-    found = build_answer([*search(), *control(3.0, 680_000)], BOTH)
+    result = build_answer([*search(), *control(3.0, 680_000)], BOTH)
 
-    assert re.search(r"Control dora beats rho_shared 0\.95 by .*, but needs 100% more adapter parameters", said(found))
-    assert "wins" not in said(found)
+    assert re.search(r"Control dora beats rho_shared 0\.95 by .*, but needs 100% more adapter parameters", said(result))
+    assert "wins" not in said(result)
 
 
 def test_a_control_that_is_worse_loses() -> None:
@@ -117,10 +117,10 @@ def test_full_fine_tuning_does_not_win_for_having_no_adapters() -> None:
     for row in rows:
         row.metrics["trainable_params"] = 3.4e6
 
-    found = said(build_answer([*search(), *rows], BOTH))
+    result = said(build_answer([*search(), *rows], BOTH))
 
-    assert re.search(r"Control full_ft .*needs \d+% more trainable parameters", found)
-    assert "wins" not in found
+    assert re.search(r"Control full_ft .*needs \d+% more trainable parameters", result)
+    assert "wins" not in result
 
 
 def test_a_searched_configuration_without_adapters_is_priced_by_all_that_trains() -> None:
@@ -128,10 +128,10 @@ def test_a_searched_configuration_without_adapters_is_priced_by_all_that_trains(
     for row in rows:
         row.metrics["trainable_params"] = 3.4e6
 
-    found = build_answer([*search(), *rows], BOTH)
+    result = build_answer([*search(), *rows], BOTH)
 
-    assert found.cost_name == "trainable_params"
-    assert found.recommended == "0.95"
+    assert result.cost_name == "trainable_params"
+    assert result.recommended == "0.95"
 
 
 def test_of_two_that_cost_the_same_but_for_a_trifle_the_better_is_recommended() -> None:
@@ -144,27 +144,27 @@ ALIKE = [("0.9", 0.0, 100_000.0), ("0.8", -0.02, 99_990.0)]
 
 
 def test_controls_are_beside_the_front_and_never_on_it() -> None:
-    found = build_answer([*search(), *control(30.0, 1.0)], BOTH)
+    result = build_answer([*search(), *control(30.0, 1.0)], BOTH)
 
-    assert [r.name for r in found.rows if r.on_front] == [
+    assert [r.name for r in result.rows if r.on_front] == [
         "rho_shared 0.99",
         "rho_shared 0.95",
         "rho_shared 0.8",
         "rho_shared 0.3",
     ]
-    assert found.rows[-1].role == "control"
-    assert found.best == "0.99"
+    assert result.rows[-1].role == "control"
+    assert result.best == "0.99"
 
 
 @pytest.mark.parametrize("state", ["PRUNED", "FAIL", "RUNNING"])
 def test_a_trial_that_did_not_finish_changes_nothing_but_the_last_sentence(state: State) -> None:
     extra = trial("0.5", 0, 99.0, 1.0, state=state)
 
-    plain, found = build_answer(search(), BOTH), build_answer([*search(), extra], BOTH)
+    plain, result = build_answer(search(), BOTH), build_answer([*search(), extra], BOTH)
 
-    assert found.rows == plain.rows
-    assert found.sentences[:-1] == plain.sentences
-    assert found.sentences[-1].startswith("Of 9 trials, 1 ")
+    assert result.rows == plain.rows
+    assert result.sentences[:-1] == plain.sentences
+    assert result.sentences[-1].startswith("Of 9 trials, 1 ")
 
 
 def test_a_table_row_shows_differences_that_the_means_have() -> None:
@@ -177,21 +177,21 @@ def test_a_table_row_shows_differences_that_the_means_have() -> None:
 
 
 def test_one_objective_is_enough() -> None:
-    found = build_answer([trial(str(r), s, r + 0.01 * s * r, None) for r in (0.3, 0.6, 0.9) for s in (0, 1)], [UP])
+    result = build_answer([trial(str(r), s, r + 0.01 * s * r, None) for r in (0.3, 0.6, 0.9) for s in (0, 1)], [UP])
 
-    assert found.recommended == found.best == "0.9"
-    assert found.cost_name == ""
-    assert [r.config_id for r in found.rows if r.on_front] == ["0.9"]
+    assert result.recommended == result.best == "0.9"
+    assert result.cost_name == ""
+    assert [r.config_id for r in result.rows if r.on_front] == ["0.9"]
 
 
 def test_a_metric_to_minimise_is_priced_with_the_right_sign() -> None:
     rows = [trial(n, s, 0.0, size, val__depth__rmse=v + 0.001 * s * size / 200)
             for n, v, size in [("0.5", 1.5, 100.0), ("0.9", 1.0, 200.0)] for s in (0, 1, 2)]  # fmt: skip
 
-    found = build_answer(rows, [Objective(name="val/depth/rmse", goal="minimize"), DOWN])
+    result = build_answer(rows, [Objective(name="val/depth/rmse", goal="minimize"), DOWN])
 
-    assert found.best == "0.9"
-    assert re.search(r"rho_shared 0\.5 costs 0\.\d+ ± \S+ val/depth/rmse against 0\.9 and saves 50%", said(found))
+    assert result.best == "0.9"
+    assert re.search(r"rho_shared 0\.5 costs 0\.\d+ ± \S+ val/depth/rmse against 0\.9 and saves 50%", said(result))
 
 
 def test_three_objectives_and_any_parameters() -> None:
@@ -201,25 +201,25 @@ def test_three_objectives_and_any_parameters() -> None:
         for i in range(3) for s in (0, 1)
     ]  # fmt: skip
 
-    found = build_answer(rows, [UP, DOWN, Objective(name="time/step_ms", goal="minimize")])
+    result = build_answer(rows, [UP, DOWN, Objective(name="time/step_ms", goal="minimize")])
 
-    assert len([r for r in found.rows if r.on_front]) == 3
-    assert "lr 0.1 costs" in said(found)
-    assert "(time/step_ms -5%)" in said(found)
+    assert len([r for r in result.rows if r.on_front]) == 3
+    assert "lr 0.1 costs" in said(result)
+    assert "(time/step_ms -5%)" in said(result)
 
 
 def test_nothing_finished_is_an_answer_too() -> None:
     for rows in ([], [trial("0.5", 0, 1.0, 1.0, state="FAIL")]):
-        found = build_answer(rows, BOTH)
-        assert found.recommended is None
-        assert found.sentences[0] == "No trial of the search finished: there is nothing to compare."
+        result = build_answer(rows, BOTH)
+        assert result.recommended is None
+        assert result.sentences[0] == "No trial of the search finished: there is nothing to compare."
 
 
 def test_only_controls_finished() -> None:
-    found = build_answer(control(1.0, 5.0), BOTH)
+    result = build_answer(control(1.0, 5.0), BOTH)
 
-    assert found.best is None
-    assert not math.isfinite(found.rows[0].versus_best.ci95)
+    assert result.best is None
+    assert not math.isfinite(result.rows[0].versus_best.ci95)
 
 
 def test_a_single_configuration_is_not_called_best() -> None:
@@ -249,14 +249,14 @@ def results(table: Mapping[str, tuple[dict[int, float], int]], role: Role = "tri
 def test_the_recommended_is_never_told_apart_from_the_best_and_none_of_those_is_cheaper(
     table: dict[str, tuple[dict[int, float], int]],
 ) -> None:
-    found = build_answer(results(table), BOTH)
-    pick = next(r for r in found.rows if r.recommended)
+    result = build_answer(results(table), BOTH)
+    pick = next(r for r in result.rows if r.recommended)
 
     assert not pick.versus_best.is_significant
-    if found.noise.dof:
-        assert all((r.cost or 0) >= (pick.cost or 0) for r in found.rows if not r.versus_best.is_significant)
+    if result.noise.dof:
+        assert all((r.cost or 0) >= (pick.cost or 0) for r in result.rows if not r.versus_best.is_significant)
     else:
-        assert pick.config_id == found.best
+        assert pick.config_id == result.best
 
 
 @settings(max_examples=80, deadline=None)

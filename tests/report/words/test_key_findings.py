@@ -53,10 +53,10 @@ def said(results: list[TrialResult], rows: list[dict[str, Any]] | None = None) -
 
 
 def test_an_interval_is_students_over_the_seeds() -> None:
-    found = mean_of([1.0, 2.0, 6.0])
+    result = mean_of([1.0, 2.0, 6.0])
     low, high = stats.t.interval(0.95, 2, loc=3.0, scale=stats.sem([1.0, 2.0, 6.0]))
-    assert found.value - found.ci95 == pytest.approx(low)
-    assert found.value + found.ci95 == pytest.approx(high)
+    assert result.value - result.ci95 == pytest.approx(low)
+    assert result.value + result.ci95 == pytest.approx(high)
 
 
 def test_one_seed_has_no_interval_and_none_has_no_mean() -> None:
@@ -85,10 +85,10 @@ def test_every_key_finding_holds_where_it_does() -> None:
         *trials("cw_sp", 3.0), *trials("ts_pd", 3.8), *trials("faar", 5.0), *trials("faar", 5.1, init_rank=8),
     ]  # fmt: skip
     faar = [r for r in results if r.params == {"method": "faar", "ranks.init_rank": 16}]
-    found = said(results, trace(faar, lambda stage, task: 2 + 3 * stage + (task != "shared")))
-    assert len(found) == 5
-    assert all(text.startswith("holds") for text in found.values()), found
-    assert "+9.0 ± 0.0 (95%, 5 seeds) rank" in found["Deeper layers keep larger ranks"]
+    result = said(results, trace(faar, lambda stage, task: 2 + 3 * stage + (task != "shared")))
+    assert len(result) == 5
+    assert all(text.startswith("holds") for text in result.values()), result
+    assert "+9.0 ± 0.0 (95%, 5 seeds) rank" in result["Deeper layers keep larger ranks"]
 
 
 def test_a_finding_that_does_not_hold_is_called_so() -> None:
@@ -97,9 +97,9 @@ def test_a_finding_that_does_not_hold_is_called_so() -> None:
         *trials("cw_sp", 3.0), *trials("ts_pd", 2.0), *trials("faar", 5.0), *trials("faar", 9.0, init_rank=8),
     ]  # fmt: skip
     faar = [r for r in results if r.params == {"method": "faar", "ranks.init_rank": 16}]
-    found = said(results, trace(faar, lambda stage, task: 9 - stage - (task != "shared")))
-    assert len(found) == 5
-    assert all(text.startswith("does not hold") for text in found.values()), found
+    result = said(results, trace(faar, lambda stage, task: 9 - stage - (task != "shared")))
+    assert len(result) == 5
+    assert all(text.startswith("does not hold") for text in result.values()), result
 
 
 def test_a_gap_within_the_noise_is_open() -> None:

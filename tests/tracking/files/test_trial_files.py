@@ -177,13 +177,13 @@ def test_a_trial_that_wrote_nothing_gets_no_files(trial: TrialPaths) -> None:
 
 
 def test_files_of_a_trial_on_another_machine_are_completed_in_the_bucket(s3: str, tmp_path: Path) -> None:
-    there, driver = (RunLocation(tmp_path / name, f"{s3}/runs/rho").trial("t0") for name in ("there", "driver"))
-    add_epoch(there, record(0))
-    (there.folder / "config.yaml").write_text("x: 1")
-    there.remote_copy.push()
+    remote, driver = (RunLocation(tmp_path / name, f"{s3}/runs/rho").trial("t0") for name in ("there", "driver"))
+    add_epoch(remote, record(0))
+    (remote.folder / "config.yaml").write_text("x: 1")
+    remote.remote_copy.push()
 
     finish_trial_files(driver, "rho/t0")
 
-    there.remote_copy.pull()
-    assert {"rank_trace/t0.parquet", "trials/t0/rank_trace.png", "trials/t0/config.yaml"} <= set(files_of(there))
-    assert parts_of(there) == []
+    remote.remote_copy.pull()
+    assert {"rank_trace/t0.parquet", "trials/t0/rank_trace.png", "trials/t0/config.yaml"} <= set(files_of(remote))
+    assert parts_of(remote) == []

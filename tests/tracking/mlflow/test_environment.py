@@ -13,11 +13,11 @@ def git(folder: Path, *arguments: str) -> None:
 
 
 def test_it_names_versions_and_seed() -> None:
-    found = environment(seed=7)
+    result = environment(seed=7)
 
-    assert found["seed"] == 7
-    assert found["packages"]["pyarrow"] == version("pyarrow")
-    assert list(found["packages"]) == sorted(found["packages"], key=str.lower)
+    assert result["seed"] == 7
+    assert result["packages"]["pyarrow"] == version("pyarrow")
+    assert list(result["packages"]) == sorted(result["packages"], key=str.lower)
 
 
 def test_a_change_to_a_tracked_file_makes_the_commit_dirty(tmp_path: Path) -> None:

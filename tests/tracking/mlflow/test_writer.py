@@ -37,9 +37,9 @@ def client(uri: str) -> MlflowClient:
 
 @pytest.fixture
 def tracker(uri: str, client: MlflowClient, request: pytest.FixtureRequest) -> Tracker:
-    found = Tracker(uri, request.node.name)
-    found.start_search("rho", "name: rho\n", {"faar_ray.sampler": "tpe"}, seed=5)
-    return found
+    result = Tracker(uri, request.node.name)
+    result.start_search("rho", "name: rho\n", {"faar_ray.sampler": "tpe"}, seed=5)
+    return result
 
 
 def start(tracker: Tracker, name: str = "t000-s3") -> str:
@@ -145,13 +145,13 @@ def test_a_trial_ends_with_the_truth(tracker: Tracker, client: MlflowClient, sta
 
     tracker.end_trial(run, state, metrics={"test/delta_m": 0.5}, reason="because", tags={"faar_ray.epochs": "5"})
 
-    found = client.get_run(run)
-    assert found.info.status == status
-    assert found.info.end_time is not None
-    assert found.data.tags["faar_ray.state"] == state
-    assert found.data.tags["faar_ray.reason"] == "because"
+    result = client.get_run(run)
+    assert result.info.status == status
+    assert result.info.end_time is not None
+    assert result.data.tags["faar_ray.state"] == state
+    assert result.data.tags["faar_ray.reason"] == "because"
     assert history(client, run, "test/delta_m") == [(4, 0.5)]
-    assert found.data.tags["faar_ray.epochs"] == "5"
+    assert result.data.tags["faar_ray.epochs"] == "5"
 
 
 def test_a_trial_cannot_end_running(tracker: Tracker) -> None:

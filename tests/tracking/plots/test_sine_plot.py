@@ -58,10 +58,10 @@ def test_a_layer_adds_a_row(tmp_path: Path) -> None:
 
 
 def test_layers_whose_tasks_are_all_but_alike_stand_out(tmp_path: Path) -> None:
-    told = share(draw(tmp_path, some(cosine=0.89)), WARM)  # the colour bar's end
+    message = share(draw(tmp_path, some(cosine=0.89)), WARM)  # the colour bar's end
 
-    assert 0 < told < 0.01
-    assert share(draw(tmp_path, some(cosine=0.91)), WARM) > 5 * told
+    assert 0 < message < 0.01
+    assert share(draw(tmp_path, some(cosine=0.91)), WARM) > 5 * message
 
 
 def test_one_task_has_nothing_to_be_compared_with(tmp_path: Path) -> None:

@@ -143,5 +143,5 @@ def test_a_storage_that_the_first_worker_cannot_write_is_told_by_all(tmp_path: P
     (tmp_path / "trials").mkdir()
     (tmp_path / "trials" / "t").write_text("in the way")
     spawn(failing, (2, tmp_path), nprocs=2)
-    told = {(tmp_path / f"told-{rank}").read_text() for rank in (0, 1)}
-    assert told == {f"storage.path: {tmp_path}/trials/t/config.yaml cannot be written (File exists)"}
+    message = {(tmp_path / f"told-{rank}").read_text() for rank in (0, 1)}
+    assert message == {f"storage.path: {tmp_path}/trials/t/config.yaml cannot be written (File exists)"}

@@ -89,11 +89,11 @@ def free_cpus(within: float) -> float:
 
 def children() -> dict[int, str]:
     """Processes under this one with their titles."""
-    found = {}
+    result = {}
     for child in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.Error):
-            found[child.pid] = " ".join(child.cmdline())
-    return found
+            result[child.pid] = " ".join(child.cmdline())
+    return result
 
 
 def workers_alive() -> list[str]:

@@ -35,7 +35,7 @@ def test_a_trial_whose_actor_died_before_it_began_is_tried_again(tmp_path: Path)
     space = replay_space(tmp_path, 4)
     console = Console(file=io.StringIO())
     with Progress(console, space.name, ["delta_m"], 4, -1) as progress:
-        found = run_search(resolve(space), progress, resume=False, parts=Parts(actor=Dying))
-    assert (found.place.path / "died").exists()
-    assert found.counts["failed"] == 0
-    assert sum(found.counts.values()) == 4
+        result = run_search(resolve(space), progress, resume=False, parts=Parts(actor=Dying))
+    assert (result.place.path / "died").exists()
+    assert result.counts["failed"] == 0
+    assert sum(result.counts.values()) == 4

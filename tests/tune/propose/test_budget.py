@@ -60,8 +60,8 @@ def test_a_search_ends_within_an_epoch_of_its_limit_and_says_which(
 ) -> None:
     clock = Clock()
     drive = driver(budgeted(budget={"trials": 50} | budget), train=clock.train, now=clock).run()
-    told = [(r.state, r.epochs, r.reason) for r in drive.proposer.results()]
-    assert told == [("COMPLETE", 3, ""), ("PRUNED", 1, limit)]
+    message = [(r.state, r.epochs, r.reason) for r in drive.proposer.results()]
+    assert message == [("COMPLETE", 3, ""), ("PRUNED", 1, limit)]
     assert drive.search_state.limit == limit
 
 

@@ -125,9 +125,9 @@ def watched(folder: Path, space_file: Callable[..., Path], chromium: Callable[..
                 return [trial for trial in trials if trial["state"] == "Complete"]
 
             seen.trial = until(finished)[0]
-            there = f"{address}/dashboard/studies/{number}/trials?numbers={seen.trial['number']}"
-            seen.pages.append(chromium(folder / "profile", *WINDOW, "--dump-dom", there))
-            chromium(folder / "profile", *WINDOW, f"--screenshot={folder / 'trials.png'}", there)
+            remote = f"{address}/dashboard/studies/{number}/trials?numbers={seen.trial['number']}"
+            seen.pages.append(chromium(folder / "profile", *WINDOW, "--dump-dom", remote))
+            chromium(folder / "profile", *WINDOW, f"--screenshot={folder / 'trials.png'}", remote)
 
     return searched(folder / "watched", space_file, watch)
 
@@ -137,8 +137,8 @@ def test_the_dashboard_shows_the_trials_of_a_search_that_runs(watched: Watched, 
     assert "tiny" in page
     assert {"Complete", "Running"} <= set(re.findall("Complete|Running", page))
     assert "1 - pdrs.rho_shared" in page
-    for told in ("trainable_params", "mlflow_run_id", watched.trial["params"][0]["param_external_value"][:8]):
-        assert told in page
+    for message in ("trainable_params", "mlflow_run_id", watched.trial["params"][0]["param_external_value"][:8]):
+        assert message in page
     pixels = image.imread(folder / "trials.png")[..., :3]
     assert len(np.unique((pixels * 15).astype(int).reshape(-1, 3), axis=0)) > 20
 

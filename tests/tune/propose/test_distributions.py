@@ -31,8 +31,8 @@ LOG1M = Parameter(min=0.5, max=0.995, scale="log1m")
 
 @given(st.floats(0.5, 0.995))
 def test_log1m_gives_back_x(x: float) -> None:
-    held = to_optuna({"rho": LOG1M}, {"rho": x})
-    assert from_optuna({"rho": LOG1M}, held)["rho"] == pytest.approx(x, abs=1e-12)
+    stored = to_optuna({"rho": LOG1M}, {"rho": x})
+    assert from_optuna({"rho": LOG1M}, stored)["rho"] == pytest.approx(x, abs=1e-12)
 
 
 def test_both_bounds_of_log1m_can_be_enqueued() -> None:
@@ -140,9 +140,9 @@ def fit(space: SearchSpace, drawn: dict[str, Any]) -> None:
         assert parameter.contains(value)
         assert not unmet_condition(parameter, space.base, drawn)
         name = optuna_name(key, parameter)
-        held = to_optuna(space.parameters, {key: value})[name]
+        stored = to_optuna(space.parameters, {key: value})[name]
         dist = distribution(parameter)
-        assert dist._contains(dist.to_internal_repr(held))
+        assert dist._contains(dist.to_internal_repr(stored))
     assert from_optuna(space.parameters, to_optuna(space.parameters, drawn)) == drawn
     config = space.trial_config(drawn).dotted()
     assert {key: config[key] for key in drawn} == drawn
@@ -170,9 +170,9 @@ def test_draws_of_the_gaussian_process_lie_within_bounds(parameters: dict[str, A
 def test_priors_bounds_and_choices_come_back_from_optuna(parameters: dict[str, Any]) -> None:
     searched = of(parameters)
     for key, parameter in searched.parameters.items():
-        said = [value for _, value in parameter.extremes()]
-        said += [] if parameter.prior is None else [parameter.prior]
-        for value in said:
+        output = [value for _, value in parameter.extremes()]
+        output += [] if parameter.prior is None else [parameter.prior]
+        for value in output:
             back = from_optuna(searched.parameters, to_optuna(searched.parameters, {key: value}))[key]
             assert parameter.contains(back)
             assert type(back) is type(value)

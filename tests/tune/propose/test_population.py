@@ -76,8 +76,8 @@ def _nothing_waits_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def rows(drive: Any) -> list[tuple[Any, ...]]:
-    found = drive.proposer.results()
-    return [(r.trial_id, r.state, r.epochs, r.reason, tuple(r.params.items()), r.metrics["delta_m"]) for r in found]
+    result = drive.proposer.results()
+    return [(r.trial_id, r.state, r.epochs, r.reason, tuple(r.params.items()), r.metrics["delta_m"]) for r in result]
 
 
 def test_the_places_of_the_worst_are_taken_by_copies_of_the_best(pbt: Space, driver: Drive) -> None:
@@ -344,9 +344,9 @@ def test_copies_of_a_configuration_on_two_seeds_keep_their_parents_seed(pbt: Spa
     ],
 )
 def test_what_cannot_be_a_population_is_refused(pbt: Space, over: dict[str, Any], rule: str) -> None:
-    with pytest.raises(ValueError, match=r".") as told:
+    with pytest.raises(ValueError, match=r".") as message:
         pbt(**over)
-    assert rule in str(told.value)
+    assert rule in str(message.value)
 
 
 def test_more_trials_on_resume_go_to_boundaries_that_nobody_has_passed(

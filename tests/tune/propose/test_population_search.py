@@ -83,12 +83,12 @@ def test_every_place_was_trained_to_its_end_and_every_loser_names_who_took_its_p
 def test_a_copy_holds_the_epochs_of_its_parent_and_shrinks_by_its_own_rho(finished: Finished) -> None:
     assert len(finished.copies) == 2
     for name, attrs in finished.copies.items():
-        own, parent = finished.place.trial(name), finished.place.trial(attrs["parent"])
+        task_own, parent = finished.place.trial(name), finished.place.trial(attrs["parent"])
         inherited = attrs["inherited_epochs"]
-        past, given = list(read_epochs(own).items()), list(read_epochs(parent).items())
+        past, given = list(read_epochs(task_own).items()), list(read_epochs(parent).items())
         assert past[:inherited] == given[:inherited]
         assert [epoch for epoch, _ in past] == list(range(finished.results[name].epochs))
-        rows, theirs = (read_rank_trace(place.trace).to_pylist() for place in (own, parent))
+        rows, theirs = (read_rank_trace(place.trace).to_pylist() for place in (task_own, parent))
         ranks = [[row["rank"] for row in some if row["epoch"] < inherited] for some in (rows, theirs)]
         assert ranks[0] == ranks[1]
         value = float(finished.results[name].params[RHO])

@@ -95,12 +95,12 @@ def test_another_process_sees_the_truth_while_it_is_written(space: Space, driver
     ) as reader:
         assert reader.stdin is not None
         assert reader.stdout is not None
-        told: list[int] = []
+        message: list[int] = []
 
         def train(job: Any, epoch: int) -> dict[str, float]:
             """Lets the other process look between any two epochs."""
             print(file=reader.stdin, flush=True)
-            told.append(int(reader.stdout.readline()))
+            message.append(int(reader.stdout.readline()))
             quality = math.nan if (job.number, epoch) == (2, 2) else {0: 5.0, 1: 1.0}.get(job.number, 9.0)
             if job.number == 3:
                 return {"error": 1.0}
@@ -109,7 +109,7 @@ def test_another_process_sees_the_truth_while_it_is_written(space: Space, driver
         one = {"objectives": [{"name": "delta_m", "goal": "maximize"}], "budget": {"trials": 4}}
         driver(space(**one), path, train=train).run()
         done, stopped, unfit, failed = json.loads(reader.communicate("\n" * 99)[0].splitlines()[-1])
-    assert {0, 1, 2} <= set(told)  # finished trials, seen before the search had ended
+    assert {0, 1, 2} <= set(message)  # finished trials, seen before the search had ended
     assert done[:3] == ["COMPLETE", [5.0], [[0, 5.0], [1, 5.0], [2, 5.0]]]
     assert stopped[:3] == ["PRUNED", [1.0], [[0, 1.0]]]
     assert unfit[0] == failed[0] == "FAIL"

@@ -111,7 +111,7 @@ def test_hyperband_compares_within_brackets_that_a_seed_and_number_decide() -> N
     curves = [[float(-number)] * 9 for number in range(40)]  # ever worse
     ends = judged(rule, curves, 9)
     for rung in (1, 3):
-        ended = [end for end, own in zip(ends, first, strict=False) if own == rung]
+        ended = [end for end, task_own in zip(ends, first, strict=False) if task_own == rung]
         assert ended[:2] == [0, 0]
         assert set(ended[2:]) == {rung}
     assert {end for end, own in zip(ends, first, strict=False) if own == 9} == {0}

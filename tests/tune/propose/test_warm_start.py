@@ -59,9 +59,9 @@ def learning(space: Space, tmp_path: Path) -> Callable[..., SearchSpace]:
 
 def begun(space: SearchSpace, path: Path) -> tuple[optuna.Study, list[str]]:
     """The journal of a search, warm."""
-    study, said = open_journal(path, "tiny", space.objectives), list[str]()
-    warm_start(study, space, said.append)
-    return study, said
+    study, output = open_journal(path, "tiny", space.objectives), list[str]()
+    warm_start(study, space, output.append)
+    return study, output
 
 
 def rows(results: list[TrialResult]) -> list[tuple[Any, ...]]:
@@ -74,8 +74,8 @@ def test_the_sampler_alone_hears_of_an_older_run(
     old = older()
     search = {"startup_trials": 6, "replicates": {"top": 2, "seeds": 2}}
     space = learning(search=search, warm_start={"points": [{"optim.lr": 0.002}]})
-    study, said = begun(space, tmp_path / "new.log")
-    assert said == ["warm start from old: 12 finished trials fit, 0 do not"]
+    study, output = begun(space, tmp_path / "new.log")
+    assert output == ["warm start from old: 12 finished trials fit, 0 do not"]
     played = driver(space, tmp_path / "new.log").run()
     results = played.proposer.results()
     assert [r.trial_id for r in results[:4]] == ["t000-s0", "t001-s0", "t002-s0", "t003-s0"]
@@ -127,9 +127,9 @@ def test_a_search_with_an_older_run_killed_anywhere_ends_as_an_undisturbed_one(
     for kept in (*range(2, done + 3), *range(done + 3, len(lines), 4)):
         path = tmp_path / f"{kept}.log"
         path.write_bytes(b"".join(lines[:kept]))
-        study, said = begun(space, path)
+        study, output = begun(space, path)
         assert len(journal.older(study)) == 5
-        assert len(said) == (kept <= done)
+        assert len(output) == (kept <= done)
         assert rows(driver(space, path).run().proposer.results()) == whole, f"killed after line {kept}"
 
 
@@ -137,8 +137,8 @@ def test_once_added_the_older_run_may_go(older: Callable[..., Path], learning: S
     old = older(budget={"trials": 4})
     begun(learning(), tmp_path / "new.log")
     shutil.rmtree(old)
-    study, said = begun(learning(), tmp_path / "new.log")
-    assert (len(study.trials), said) == (4, [])
+    study, output = begun(learning(), tmp_path / "new.log")
+    assert (len(study.trials), output) == (4, [])
 
 
 def test_trials_that_do_not_fit_are_skipped_and_counted(
@@ -146,10 +146,10 @@ def test_trials_that_do_not_fit_are_skipped_and_counted(
 ) -> None:
     older(search={"seed": 3})
     lr = {"optim.lr": {"min": 1e-4, "max": 1e-3, "log": True}}
-    found = read_older(learning(parameters=lr), "old")
-    assert all(result.params["optim.lr"] <= 1e-3 for result in found.fitting)
-    assert found.skipped == {"outside the bounds": 12 - len(found.fitting)}
-    assert 0 < len(found.fitting) < 12
+    outcome = read_older(learning(parameters=lr), "old")
+    assert all(result.params["optim.lr"] <= 1e-3 for result in outcome.fitting)
+    assert outcome.skipped == {"outside the bounds": 12 - len(outcome.fitting)}
+    assert 0 < len(outcome.fitting) < 12
     more = {**LR, "pdrs.beta": {"min": 0.5, "max": 0.99}}
     assert read_older(learning(parameters=more), "old").skipped == {"searched other keys": 12}
     other = [*ONE, {"name": "val/semseg/miou", "goal": "maximize"}]
@@ -167,9 +167,9 @@ def test_only_finished_trials_count_and_failures_do_not(space: Space, driver: Dr
     played = driver(ran, tmp_path / "runs" / "old" / "study.log", train=train).run()
     states = [trial.state for trial in played.study.trials]
     assert {TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL} <= set(states)
-    found = read_older(space(storage={"path": str(tmp_path / "runs")}), "old")
-    assert len(found.fitting) == states.count(TrialState.COMPLETE)
-    assert found.skipped == {}
+    result = read_older(space(storage={"path": str(tmp_path / "runs")}), "old")
+    assert len(result.fitting) == states.count(TrialState.COMPLETE)
+    assert result.skipped == {}
 
 
 def test_conditions_must_be_met_by_what_an_older_trial_has(conditional: Space, driver: Drive, tmp_path: Path) -> None:
@@ -181,9 +181,9 @@ def test_conditions_must_be_met_by_what_an_older_trial_has(conditional: Space, d
     assert len(read_older(same, "old").fitting) == 12
     raw = same.model_dump(mode="json", exclude_unset=True)
     raw["parameters"]["pdrs.rho_shared"]["when"] = {"method": "faar"}  # and pdrs_lora, before
-    found = read_older(SearchSpace.model_validate(raw), "old")
-    assert all(("pdrs.rho_shared" in r.params) == (r.params["method"] == "faar") for r in found.fitting)
-    assert found.skipped["searched other keys"] == 12 - len(found.fitting) > 0
+    result = read_older(SearchSpace.model_validate(raw), "old")
+    assert all(("pdrs.rho_shared" in r.params) == (r.params["method"] == "faar") for r in result.fitting)
+    assert result.skipped["searched other keys"] == 12 - len(result.fitting) > 0
 
 
 @pytest.mark.parametrize(
@@ -275,9 +275,9 @@ def test_what_is_no_run_is_told_where_it_was_written(
     line = 1 + path.read_text().splitlines().index("  from: old")
     for more in ([], ["--dry-run"]):
         assert main([str(path), *more]) == 2
-        told = capsys.readouterr().err.strip()
-        assert told.startswith(f"{path}:{line}:3: warm_start.from: ")
-        assert re.search(why, told)
+        message = capsys.readouterr().err.strip()
+        assert message.startswith(f"{path}:{line}:3: warm_start.from: ")
+        assert re.search(why, message)
         assert not (tmp_path / "runs" / "new").exists()
     assert main([str(path), "warm_start.from=new", "--dry-run"]) == 2
     assert capsys.readouterr().err.strip().endswith("command line: warm_start.from=new: new is this run itself")
@@ -287,10 +287,10 @@ def test_a_dry_run_tells_of_the_older_run_and_shows_what_it_leads_to(
     older: Callable[..., Path], learning: Space
 ) -> None:
     older()
-    said: list[str] = []
+    output: list[str] = []
     cold = samples(learning(warm_start={"from": None}), 3)
-    warm = samples(learning(), 3, said.append)
-    assert said == ["warm start from old: 12 finished trials fit, 0 do not"]
+    warm = samples(learning(), 3, output.append)
+    assert output == ["warm start from old: 12 finished trials fit, 0 do not"]
     assert warm != cold
 
 
@@ -311,7 +311,7 @@ def test_copies_of_a_population_teach_nothing_for_their_past_is_not_theirs(
 ) -> None:
     pbt = {"type": "pbt", "min_epochs": 1, "population": 4}
     older(scheduler=pbt, search={"sampler": "random"}, budget={"trials": 9})
-    found = read_older(learning(), "old")
-    assert len(found.fitting) + found.skipped["trained under other values before"] == 4
-    assert {result.trial_id for result in found.fitting} <= {f"t{number:03d}-s0" for number in range(4)}
-    assert found.skipped["trained under other values before"] > 0
+    outcome = read_older(learning(), "old")
+    assert len(outcome.fitting) + outcome.skipped["trained under other values before"] == 4
+    assert {result.trial_id for result in outcome.fitting} <= {f"t{number:03d}-s0" for number in range(4)}
+    assert outcome.skipped["trained under other values before"] > 0

@@ -40,22 +40,22 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., No
 def test_a_trial_elsewhere_trains_on_what_the_driver_put_there(s3: str, machine: Callable[..., None]) -> None:
     space, place = tiny_space(), location_of(f"{s3}/runs", "tiny")
     machine("driver")
-    said: list[str] = []
-    make_data(space, said.append, shards_uri(place))
-    assert said[-1] == f"putting data in {s3}/runs/data: 3 of 3 shards"
+    output: list[str] = []
+    make_data(space, output.append, shards_uri(place))
+    assert output[-1] == f"putting data in {s3}/runs/data: 3 of 3 shards"
     assert len(ObjectStore(f"{s3}/runs/data").files()) == 3
     job = reference_job(space, "semseg")
     spec = RunContext(place, space.resources, 1).spec(job, {}, {}).to_dict()
 
     machine("worker", idle=True)
     assert isinstance(next(fit(TrialSpec.from_dict(spec))), EpochRecord)
-    said.clear()
-    make_data(space, said.append, shards_uri(place))  # nothing is left to do
-    assert said == []
+    output.clear()
+    make_data(space, output.append, shards_uri(place))  # nothing is left to do
+    assert output == []
 
     machine("next driver", idle=True)
-    make_data(space, said.append, shards_uri(place))
-    assert said == []
+    make_data(space, output.append, shards_uri(place))
+    assert output == []
 
 
 def test_a_search_in_a_folder_hands_nothing_out(tmp_path: Path) -> None:

@@ -127,8 +127,8 @@ def test_what_mlflow_is_to_get_of_a_trial_is_fetched_from_where_it_trained(
     place: RunLocation, store: ObjectStore, space: Callable[..., SearchSpace]
 ) -> None:
     job = Job("t000-s0", "trial", space().trial_config({}), {}, 0)
-    here = place.trial(job.trial_id)
-    wanted = (here.trace, here.adapter, here.sines)
+    local = place.trial(job.trial_id)
+    wanted = (local.trace, local.adapter, local.sines)
     for path in wanted:
         store.write(path.relative_to(place.path).as_posix(), path.name.encode())
     with open_remote_run(place, fresh=True) as run:

@@ -69,20 +69,20 @@ def test_the_stored_space_is_one_that_tune_reads(space: Space, tmp_path: Path) -
 
 
 def test_one_driver_at_a_time(space: Space, tmp_path: Path) -> None:
-    held = lock_run(tmp_path, space())
+    stored = lock_run(tmp_path, space())
     with pytest.raises(ConfigError, match="a search is running in"):
         lock_run(tmp_path, space())
-    held.close()
+    stored.close()
     lock_run(tmp_path, space()).close()
 
 
 def test_run_json_survives_and_a_missing_one_is_empty(space: Space, tmp_path: Path) -> None:
-    held = lock_run(tmp_path, space())
-    assert read_run(held) == {}
+    stored = lock_run(tmp_path, space())
+    assert read_run(stored) == {}
     facts: dict[str, Any] = {"name": "tiny", "tracking_uri": "sqlite:///x", "parent_run_id": "1", "objectives": []}
-    write_run(held, facts)
-    assert read_run(held) == json.loads((tmp_path / "run.json").read_text()) == facts
-    held.close()
+    write_run(stored, facts)
+    assert read_run(stored) == json.loads((tmp_path / "run.json").read_text()) == facts
+    stored.close()
 
 
 def test_a_broken_stored_space_is_named(tmp_path: Path, space: Space) -> None:

@@ -36,10 +36,10 @@ def test_the_json_line_holds_what_the_contract_says(space: Callable[..., SearchS
     config = space().trial_config(one.params)
     line = json_line("tiny", "/runs/tiny", "sqlite:///x", "abc", counts, [one], {one.trial_id: config})
     assert "\n" not in line
-    found = json.loads(line)
-    assert list(found) == ["name", "path", "tracking_uri", "parent_run_id", "trials", "best"]
-    assert list(found["best"][0]) == ["trial_id", "config", "metrics"]
-    assert found["best"][0]["config"]["pdrs"]["rho_shared"] == 0.9
+    outcome = json.loads(line)
+    assert list(outcome) == ["name", "path", "tracking_uri", "parent_run_id", "trials", "best"]
+    assert list(outcome["best"][0]) == ["trial_id", "config", "metrics"]
+    assert outcome["best"][0]["config"]["pdrs"]["rho_shared"] == 0.9
 
 
 def test_the_table_fits_eighty_columns_and_keeps_names_whole() -> None:

@@ -63,12 +63,12 @@ def test_a_program_gets_a_json_line_per_event(space: Space) -> None:
 
 
 def test_verbose_shows_every_epoch_and_quiet_nothing(space: Space) -> None:
-    loud, said = board(terminal=False, verbosity=1)
+    loud, output = board(terminal=False, verbosity=1)
     play(loud, space, 1)
-    assert "epoch 1/3  delta_m -3.46" in said.getvalue()
-    quiet, said = board(terminal=False, verbosity=-1)
+    assert "epoch 1/3  delta_m -3.46" in output.getvalue()
+    quiet, output = board(terminal=False, verbosity=-1)
     play(quiet, space, 1)
-    assert said.getvalue() == ""
+    assert output.getvalue() == ""
 
 
 def test_the_table_never_outgrows_the_terminal(space: Space) -> None:

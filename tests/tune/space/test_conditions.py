@@ -130,9 +130,9 @@ def faults(folder: Path, line: str, *overrides: str) -> list[str]:
     ],
 )
 def test_a_condition_that_cannot_be_meant_is_refused_where_it_stands(tmp_path: Path, when: str, rule: str) -> None:
-    (told,) = faults(tmp_path, f"optim.lr:\n    min: 0.1\n    max: 1\n    when: {when}")
+    (message,) = faults(tmp_path, f"optim.lr:\n    min: 0.1\n    max: 1\n    when: {when}")
     column = 5 if rule.startswith(": ") else when.rindex(rule[1 : rule.index(":")]) + 11
-    assert told.startswith(f"a.yaml:10:{column}: optim.lr.when{rule}")
+    assert message.startswith(f"a.yaml:10:{column}: optim.lr.when{rule}")
 
 
 def test_a_condition_that_one_value_of_a_list_can_meet_stands(tmp_path: Path) -> None:
@@ -184,8 +184,8 @@ def test_values_are_checked_under_the_conditions(tmp_path: Path) -> None:
     space = read_space(path)
     assert space.parameters["pdrs.start_epoch"].bounds == (6, 9)
     assert space.parameters["pdrs.beta"].bounds == (0.0, 0.5)
-    told = faults(tmp_path, "pdrs.start_epoch: {min: 2, max: 8, when: {method: [faar, dora]}}")
-    assert told == [
+    message = faults(tmp_path, "pdrs.start_epoch: {min: 2, max: 8, when: {method: [faar, dora]}}")
+    assert message == [
         "a.yaml:7:3: pdrs.start_epoch: must be below optim.epochs - pdrs.free_epochs = 6, or nothing ever shrinks, got "
         "8, where method is 'faar'"
     ]
@@ -239,12 +239,12 @@ def test_any_conditions_are_obeyed_or_refused_but_never_raise_anything_else(
         parameter["when"] = drawn.get(key)
     (tmp_path / "a.yaml").write_text(yaml.safe_dump(raw, sort_keys=False))
     try:
-        found = read_space(tmp_path / "a.yaml")
+        result = read_space(tmp_path / "a.yaml")
     except ConfigError as error:
         assert all(fault.startswith(f"{tmp_path}/a.yaml:") for fault in error.faults)
         return
-    for sample in samples(found, 3):
-        assert list(sample) == list(split_active(found.parameters, found.base, sample)[0])
+    for sample in samples(result, 3):
+        assert list(sample) == list(split_active(result.parameters, result.base, sample)[0])
 
 
 # lists and points
@@ -270,9 +270,9 @@ def test_a_grid_s_rows_run_and_are_named_by_what_they_have(conditional: Space, d
     searched = of_grid(conditional)
     results = driver(searched).run().proposer.results()
     assert [r.params for r in results] == grid(searched.parameters, searched.base)
-    found = {row.name for row in build_answer(results, searched.objectives).rows}
-    assert {"dora, batch_size 8", "faar, filter grid, batch_size 8"} < found
-    assert "faar, filter radial, batch_size 16, expansion 2" in found
+    result = {row.name for row in build_answer(results, searched.objectives).rows}
+    assert {"dora, batch_size 8", "faar, filter grid, batch_size 8"} < result
+    assert "faar, filter radial, batch_size 16, expansion 2" in result
     write_results(tmp_path / "results.parquet", results)
     assert [r.params for r in read_results(tmp_path / "results.parquet")] == [r.params for r in results]
 
@@ -309,12 +309,12 @@ def test_a_first_point_leaves_to_the_sampler_what_it_does_not_set(conditional: S
 
 
 def test_of_the_priors_the_active_ones_are_tried_first(conditional: Space) -> None:
-    found = conditional()
+    result = conditional()
     first = {"method": "faar", "decoder.filter": "radial", "pdrs.rho_shared": 0.95}
-    assert planned(found.search, found.parameters, found.base, ()) == [first]
+    assert planned(result.search, result.parameters, result.base, ()) == [first]
     method = {"values": ["faar", "dora"], "prior": "dora"}
-    found = conditional({**written(conditional), "method": method})
-    assert planned(found.search, found.parameters, found.base, ()) == [{"method": "dora"}]
+    result = conditional({**written(conditional), "method": method})
+    assert planned(result.search, result.parameters, result.base, ()) == [{"method": "dora"}]
 
 
 def test_two_parameters_that_can_be_drawn_at_odds_are_refused(tmp_path: Path) -> None:
@@ -329,9 +329,9 @@ def test_two_parameters_that_can_be_drawn_at_odds_are_refused(tmp_path: Path) ->
         "objectives: [{name: delta_m, goal: maximize}]",
     ]
     file.write_text("\n".join(lines))
-    with pytest.raises(ConfigError, match=r"must be matrix or none where sinewich\.conv_size is 1") as told:
+    with pytest.raises(ConfigError, match=r"must be matrix or none where sinewich\.conv_size is 1") as message:
         read_space(file)
-    assert "a.yaml:6:" in str(told.value)
-    assert "where sinewich.conv_size is 1 and sinewich.blur 'kernel': give one of them a `when`" in str(told.value)
+    assert "a.yaml:6:" in str(message.value)
+    assert "where sinewich.conv_size is 1 and sinewich.blur 'kernel': give one of them a `when`" in str(message.value)
     file.write_text("\n".join(lines).replace("kernel]}", "kernel], when: {sinewich.conv_size: 3}}"))
     assert set(read_space(file).parameters) == {"sinewich.conv_size", "sinewich.blur"}

@@ -45,10 +45,10 @@ def keys(schema: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any], bool]]:
 
 
 def test_every_key_has_a_meaning_and_a_default_or_must_be_given() -> None:
-    found = list(keys(space_schema()))
-    assert len(found) > 100
-    assert [name for name, node, _ in found if not node.get("description")] == []
-    assert [name for name, node, needed in found if "default" not in node and not needed] == []
+    result = list(keys(space_schema()))
+    assert len(result) > 100
+    assert [name for name, node, _ in result if not node.get("description")] == []
+    assert [name for name, node, needed in result if "default" not in node and not needed] == []
 
 
 def test_the_schema_takes_what_is_shipped_and_refuses_what_is_misspelt() -> None:

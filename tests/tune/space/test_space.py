@@ -76,8 +76,8 @@ def test_shipped_spaces_are_valid(path: Path) -> None:
 
 def test_a_front_of_what_no_epoch_reports_is_refused(tmp_path: Path) -> None:
     text = SMALL.replace("name: trainable_params", "name: test/delta_m") + "scheduler: {metric: front}\n"
-    (told,) = faults(tmp_path, text)
-    assert "no metric of these tasks is called 'test/delta_m'" in told
+    (message,) = faults(tmp_path, text)
+    assert "no metric of these tasks is called 'test/delta_m'" in message
 
 
 def test_a_budget_of_money_needs_a_price_and_one_of_gpus_a_gpu(tmp_path: Path) -> None:
@@ -107,8 +107,8 @@ def test_the_contract_s_condition_is_taken_where_its_method_is_searched_and_refu
     tmp_path: Path,
 ) -> None:
     text = CONTRACT.replace("objectives:", CONDITIONAL + "objectives:")
-    (told,) = faults(tmp_path, text)
-    assert told == ("a.yaml:15:59: sinewich.sigma.when.method: is never 'free_sinewich' in this search, but 'faar'")
+    (message,) = faults(tmp_path, text)
+    assert message == ("a.yaml:15:59: sinewich.sigma.when.method: is never 'free_sinewich' in this search, but 'faar'")
     searched = text.replace("objectives:", "  method: {values: [faar, free_sinewich]}\nobjectives:")
     space = read_space(written(tmp_path, searched))
     point = {"method": "free_sinewich", "sinewich.sigma": 2.0}
@@ -211,10 +211,10 @@ def parameter(key: str, words: str) -> str:
     ],
 )
 def test_a_parameter_that_cannot_be_sampled_is_refused(tmp_path: Path, key: str, words: str, rule: str) -> None:
-    told = faults(tmp_path, parameter(key, words))
-    assert rule in told[0]
-    assert all(fault.startswith("a.yaml:6:") for fault in told)
-    assert len(told) <= 2  # one at each bound
+    message = faults(tmp_path, parameter(key, words))
+    assert rule in message[0]
+    assert all(fault.startswith("a.yaml:6:") for fault in message)
+    assert len(message) <= 2  # one at each bound
 
 
 @pytest.mark.parametrize(
@@ -272,9 +272,9 @@ def test_a_parameter_that_cannot_be_sampled_is_refused(tmp_path: Path, key: str,
 )
 def test_a_section_that_cannot_be_meant_is_refused(tmp_path: Path, section: str, rule: str) -> None:
     data = yaml.safe_load(SMALL) | yaml.safe_load(section)
-    told = faults(tmp_path, yaml.safe_dump(data, sort_keys=False))
-    assert len(told) == 1
-    assert rule in told[0]
+    message = faults(tmp_path, yaml.safe_dump(data, sort_keys=False))
+    assert len(message) == 1
+    assert rule in message[0]
 
 
 @pytest.mark.parametrize("key", ["version", "name", "parameters", "objectives"])
@@ -302,7 +302,7 @@ def test_overrides_reach_the_space_and_the_trial_config(tmp_path: Path) -> None:
 
 
 def test_a_bad_override_is_named_as_one_and_comes_last(tmp_path: Path) -> None:
-    told = faults(
+    message = faults(
         tmp_path,
         SMALL + "extra: 1\n",
         "pdrs.beta=2",
@@ -310,7 +310,7 @@ def test_a_bad_override_is_named_as_one_and_comes_last(tmp_path: Path) -> None:
         "parameters.pdrs.bata={values: [1]}",
         "fo=1",
     )
-    assert told == [
+    assert message == [
         "a.yaml:10:1: extra: unknown key",
         "command line: pdrs.beta=2: must satisfy 0 <= beta < 1, got 2",
         "command line: budget={trials: 0}: budget.trials: must satisfy trials >= 1, got 0",

@@ -152,12 +152,12 @@ def done(process: subprocess.Popen[str]) -> tuple[int, str, str]:
 def event_of(search: subprocess.Popen[str], kind: str) -> dict[str, Any]:
     """The next one of its kind that the search tells on stderr."""
     assert search.stderr is not None
-    told = []
+    message = []
     for line in search.stderr:
-        told.append(line)
+        message.append(line)
         if line.startswith("{") and (event := json.loads(line))["event"] == kind:
             return dict(event)
-    raise AssertionError(f"no event {kind!r}: {''.join(told)}")
+    raise AssertionError(f"no event {kind!r}: {''.join(message)}")
 
 
 def test_a_dry_run_says_what_there_is_and_what_may_come_and_starts_nothing(cluster: Cluster) -> None:
@@ -199,10 +199,10 @@ def test_a_machine_without_the_folder_ends_the_search_and_gets_none(cluster: Clu
     cluster.machine(2, hidden=runs)
     code, _, err = done(cluster.tune("storage.path=./apart", "resources.cpus_per_worker=2", "-q"))
     assert code == 1
-    said = err.splitlines()
-    assert f"storage.path: {runs}/tiny is not on machine " in said[-3]
-    assert said[-3].endswith(": use a bucket or a folder that all machines share")
-    assert said[-1].endswith("--resume")
+    output = err.splitlines()
+    assert f"storage.path: {runs}/tiny is not on machine " in output[-3]
+    assert output[-3].endswith(": use a bucket or a folder that all machines share")
+    assert output[-1].endswith("--resume")
     assert (runs / "tiny" / "space.yaml").is_file()  # or --resume would find nothing
     assert list((runs / "tiny" / "trials").iterdir()) == []
 
