@@ -78,7 +78,10 @@ def test_a_trial_leaves_its_folder_its_trace_and_a_finished_run(
     [
         (["pdrs.rho_shared=1.2"], "command line: pdrs.rho_shared=1.2"),
         (["optim.epoch=3"], "did you mean 'epochs'"),
-        (["data.name=nyud", "data.tasks=[semseg, normals]", "references=null"], "data.name: must be one of scenes"),
+        (
+            ["data.name=nyud", "data.tasks=[semseg, normals]", "references=null"],
+            "command line: data.name=nyud: must be one of scenes, got 'nyud'",
+        ),
         (["backbone.name=resnet50"], "must be swin_micro, a timm Swin"),
         (["backbone.checkpoint=nowhere.pth"], "backbone.checkpoint: no such file: nowhere.pth"),
         (["--resume"], "start without --resume"),
