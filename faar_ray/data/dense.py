@@ -1,4 +1,4 @@
-"""Images with dense labels in memory, and the two ways out: one sample, or shuffled and flipped batches.
+"""Images with dense labels in memory, read as single samples or as shuffled and flipped batches.
 
 Shapes: B batch, C channels, H W space. A sample holds, for the tasks asked for:
 image (3, H, W) float32, normalised; semseg (H, W) int64, 255 = ignore; human_parts (H, W) int64, 0 = background, 255 =
@@ -27,7 +27,13 @@ class DenseDataset(Dataset[dict[str, Tensor]]):
     def __init__(
         self, stored: Mapping[str, Tensor], tasks: tuple[str, ...], classes: Mapping[str, Sequence[str]] | None = None
     ) -> None:
-        """Take columns as `shards` stores them, (rows, ...) each: `image` and one per task; and names of classes."""
+        """Hold a split.
+
+        Args:
+            stored: columns (rows, ...) as a reader gives them: `image` and one per task.
+            tasks: in this order.
+            classes: names of the classes, by task.
+        """
         self.stored = dict(stored)
         self.tasks = tasks
         self.classes = dict(classes or {})
@@ -49,8 +55,7 @@ def batches(
     """Batches of decoded samples, (B, ...) each; the last one may be smaller.
 
     `train=True`: order and horizontal flips depend on (seed, epoch) and on nothing else. `train=False`: in order.
-    Of several workers each gets every `workers`-th row of the same batches, so that together they see what one sees;
-    a worker's part of the last batch may be empty.
+    Of several workers each gets every `workers`-th row of the same batches. Its part of the last batch may be empty.
     """
     count = len(dataset)
     order, flipped = torch.arange(count), torch.zeros(count, dtype=torch.bool)
@@ -58,6 +63,7 @@ def batches(
         stream = private("batches", seed, epoch)
         order = torch.randperm(count, generator=stream)
         flipped = torch.rand(count, generator=stream) < 0.5
+
     for start in range(0, count, batch_size):
         rows = order[start : start + batch_size][worker::workers]
         compact = {name: values.index_select(0, rows) for name, values in dataset.stored.items()}
@@ -76,7 +82,7 @@ def flip(compact: dict[str, Tensor], which_B: Tensor) -> dict[str, Tensor]:
 
 
 def decode(compact: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Stored rows (B, ...) to what models and losses take."""
+    """Stored rows (B, ...) as models and losses take them."""
     return {name: _DECODERS[name](values) for name, values in compact.items()}
 
 

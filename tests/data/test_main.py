@@ -13,7 +13,7 @@ SMALL = ["--images", "2", "--size", "32"]
 
 
 @pytest.fixture(autouse=True)
-def _own_cache(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _use_test_cache(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FAAR_RAY_CACHE", str(cache))
 
 

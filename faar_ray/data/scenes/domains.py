@@ -1,7 +1,6 @@
-"""The two domains of the embedded scenes: same world, another photographer, another colour order.
+"""The two domains of `scenes`: the same objects, but other cameras, textures, poses and colours.
 
-`source` is what the backbone was pretrained on; `target` is what a search adapts to.
-Pairs are ranges to draw from.
+The backbone was pretrained on `source`; a search adapts it to `target`. Pairs are ranges of uniform draws.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The two labels that are rules rather than look-ups: saliency and edges.
+"""The two labels that are computed from others: saliency and edges.
 
 Shapes: N images, R pixels, I instances, H W space, 3 axes.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from faar_ray.data.scenes import object_table as slots
+from faar_ray.data.scenes import object_table
 from faar_ray.data.scenes.raycast import pixel_grid
 
 SMALLEST_SHARE = 0.008
@@ -17,13 +17,13 @@ CREASE_COSINE = 0.8
 
 
 def salient(instance_NR: Tensor, size: int) -> Tensor:
-    """The one object that draws the eye: large and near the middle; (N, R) bool.
+    """Pixels of the most salient object, large and near the middle: (N, R) bool.
 
     Rule: among the instances (not the room) that cover at least 0.8% of the pixels, the one with the largest
     sqrt(area) exp(-d^2 / (2 0.25^2)), d the distance of its centroid from the image's middle in image widths. An image
     without any such instance has no salient pixel.
     """
-    one_hot_NIR = torch.zeros(len(instance_NR), slots.INSTANCES, instance_NR.shape[1])
+    one_hot_NIR = torch.zeros(len(instance_NR), object_table.INSTANCES, instance_NR.shape[1])
     one_hot_NIR.scatter_(1, instance_NR[:, None], 1.0)
     area_NI = one_hot_NIR.sum(-1)
     centroid_NI2 = torch.matmul(one_hot_NIR, pixel_grid(size).T) / area_NI.clamp_min(1)[..., None]

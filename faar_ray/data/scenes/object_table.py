@@ -1,6 +1,6 @@
-"""The fixed list of primitives of every room: what each one is, which part, which instance, which material.
+"""The fixed table of the primitives of every room: class, part, instance and material of each.
 
-Every room has the same slots, in this order, and switches some of them off; so labels are tables, not draws.
+Every room has the same slots, in this order, and switches some of them off. So labels are looked up, not drawn.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ PERSON = CLASSES.index("person")
 
 
 class Slot(NamedTuple):
-    """One primitive: `instance` 0 is the room itself; slots that share a material share its name."""
+    """A row of the table: one primitive. `instance` 0 is the room itself."""
 
     semantic: str
     part: str
@@ -52,7 +52,7 @@ PART_P = torch.tensor([PARTS.index(slot.part) for slot in SLOTS])
 INSTANCE_P = torch.tensor([slot.instance for slot in SLOTS])
 MATERIAL_P = torch.tensor([MATERIALS.index(slot.material) for slot in SLOTS])
 
-# What each switchable object (instance 2 and up) is called once per room, for drawing which ones stand in it.
+# Instances that a room may lack, without the person.
 OBJECTS = tuple(range(2, INSTANCES))
 
 # Table over the materials, shape (M,): the class that a material belongs to.

@@ -19,7 +19,7 @@ LIMB_LENGTH = 0.42
 
 @dataclass(frozen=True)
 class Person:
-    """Capsules in the order of `slots.LIMBS` (start, end, radius over K = 9) and the head's ball."""
+    """Capsules in the order of `object_table.LIMBS` (start, end, radius over K = 9) and the head's ball."""
 
     start_NK3: Tensor
     end_NK3: Tensor
@@ -37,10 +37,10 @@ class _Body:
     up_N3: Tensor
     scale_N1: Tensor
     spread: float
-    draws: BatchRng
+    rng: BatchRng
 
     def angle(self, share: float) -> Tensor:
-        return self.draws.normal(self.spread * share)
+        return self.rng.normal(self.spread * share)
 
     def down(self, sideways_N: Tensor, forwards_N: Tensor) -> Tensor:
         """A limb that hangs, turned sideways and forwards."""
@@ -53,9 +53,9 @@ class _Body:
 Segment = tuple[Tensor, Tensor, float]
 
 
-def pose_person(draws: BatchRng, foot_N2: Tensor, spread: float) -> Person:
-    """A person over the point (x, z) of the floor; the larger `spread`, the wilder the pose."""
-    body = _body(draws, spread)
+def pose_person(rng: BatchRng, foot_N2: Tensor, spread: float) -> Person:
+    """A person over the point (x, z) of the floor; the larger `spread`, the more the pose varies."""
+    body = _body(rng, spread)
     scale = body.scale_N1
     trunk = -body.down(body.angle(0.15), body.angle(0.2))
     legs = [_leg_directions(body, side) for side in (-1, 1)]
@@ -77,9 +77,9 @@ def pose_person(draws: BatchRng, foot_N2: Tensor, spread: float) -> Person:
     )
 
 
-def _body(draws: BatchRng, spread: float) -> _Body:
-    scale = draws.uniform((0.85, 1.1), 1)
-    facing = draws.uniform((0.0, 2 * math.pi))
+def _body(rng: BatchRng, spread: float) -> _Body:
+    scale = rng.uniform((0.85, 1.1), 1)
+    facing = rng.uniform((0.0, 2 * math.pi))
     zero = torch.zeros_like(facing)
     return _Body(
         side_N3=torch.stack([facing.cos(), zero, facing.sin()], 1),
@@ -87,7 +87,7 @@ def _body(draws: BatchRng, spread: float) -> _Body:
         up_N3=torch.tensor([0.0, 1.0, 0.0]).expand(len(facing), 3),
         scale_N1=scale,
         spread=spread,
-        draws=draws,
+        rng=rng,
     )
 
 

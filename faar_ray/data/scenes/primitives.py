@@ -20,7 +20,7 @@ TINY = 1e-6
 
 
 class Primitive(Protocol):
-    """What a ray can meet."""
+    """A solid that rays can hit."""
 
     def hits(self, origin_N3: Tensor, ray_N3R: Tensor) -> Tensor:
         """Distances (N, K, R) along unit rays."""
@@ -72,7 +72,7 @@ class Capsules:
     radius_NK: Tensor
 
     def hits(self, origin_N3: Tensor, ray_N3R: Tensor) -> Tensor:
-        """The endless tube first; where its hit lies past an end, that end's ball instead."""
+        """The endless tube first; where its hit lies past an end, the ball at that end."""
         axis = self.end_NK3 - self.start_NK3
         from_start = origin_N3[:, None] - self.start_NK3
         length2 = axis.square().sum(-1)[..., None]

@@ -1,4 +1,4 @@
-"""What each ray of a camera meets first.
+"""The first hit of each ray of a camera.
 
 Shapes: N images, P primitives, R rays (pixels, row by row), H W space, 3 axes; metres.
 """
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from faar_ray.data.scenes import object_table as slots
+from faar_ray.data.scenes import object_table
 from faar_ray.data.scenes.primitives import MISS, Primitive
 from faar_ray.data.scenes.scene_layout import Camera, Scene
 
@@ -26,7 +26,7 @@ class Rays:
 
 @dataclass(frozen=True)
 class Hits:
-    """slot_NR: which slot was met; distance_NR along the ray; point_NR3 and unit normal_NR3 in world axes."""
+    """slot_NR: index into `SLOTS`; distance_NR along the ray; point_NR3 and unit normal_NR3 in world axes."""
 
     slot_NR: Tensor
     distance_NR: Tensor
@@ -51,7 +51,7 @@ def camera_rays(camera: Camera, size: int) -> Rays:
 
 
 def first_hits(scene: Scene, rays: Rays) -> Hits:
-    """The nearest active primitive along every ray, with its normal there."""
+    """The nearest active primitive along every ray, with its normal at the hit."""
     origin, world = scene.camera.position_N3, rays.world_N3R
     distance, slot = _nearest(scene, (*scene.solids, scene.room), origin, world)
     point = (origin[..., None] + world * distance[:, None]).transpose(1, 2)
@@ -60,11 +60,11 @@ def first_hits(scene: Scene, rays: Rays) -> Hits:
 
 def _nearest(scene: Scene, kinds: tuple[Primitive, ...], origin_N3: Tensor, ray_N3R: Tensor) -> tuple[Tensor, Tensor]:
     """Distance and slot of the first hit among these kinds, (N, R) each: a running minimum, kind by kind."""
-    absent_NP1 = torch.where(scene.active_NP, 0.0, MISS)[..., None]
+    inactive_NP1 = torch.where(scene.active_NP, 0.0, MISS)[..., None]
     best_NR = torch.full((len(origin_N3), ray_N3R.shape[2]), 2 * MISS)
     slot_NR, first = torch.zeros_like(best_NR, dtype=torch.long), 0
-    for kind, count in zip(kinds, slots.COUNTS, strict=False):
-        nearest, which = (kind.hits(origin_N3, ray_N3R) + absent_NP1[:, first : first + count]).min(1)
+    for kind, count in zip(kinds, object_table.COUNTS, strict=False):
+        nearest, which = (kind.hits(origin_N3, ray_N3R) + inactive_NP1[:, first : first + count]).min(1)
         slot_NR = torch.where(nearest < best_NR, which + first, slot_NR)
         best_NR, first = torch.minimum(best_NR, nearest), first + count
     return best_NR, slot_NR
@@ -72,18 +72,18 @@ def _nearest(scene: Scene, kinds: tuple[Primitive, ...], origin_N3: Tensor, ray_
 
 def _normals(scene: Scene, point_NR3: Tensor, slot_NR: Tensor) -> Tensor:
     normal, first = torch.zeros_like(point_NR3), 0
-    for kind, count in zip((*scene.solids, scene.room), slots.COUNTS, strict=True):
-        of_primitive = (slot_NR >= first) & (slot_NR < first + count)
-        of_kind = kind.normals(point_NR3, (slot_NR - first).clamp(0, count - 1))
-        normal = torch.where(of_primitive[..., None], of_kind, normal)
+    for kind, count in zip((*scene.solids, scene.room), object_table.COUNTS, strict=True):
+        of_this_kind = (slot_NR >= first) & (slot_NR < first + count)
+        kind_normal = kind.normals(point_NR3, (slot_NR - first).clamp(0, count - 1))
+        normal = torch.where(of_this_kind[..., None], kind_normal, normal)
         first += count
     return F.normalize(normal, dim=-1)
 
 
 def is_lit(scene: Scene, towards_N3R: Tensor, distance_NR: Tensor) -> Tensor:
-    """Whether nothing stands between the lamp and the points at these unit directions and distances: (N, R) bool.
+    """Whether the lamp lights the points at these unit directions and distances from it: (N, R) bool.
 
-    The ray starts at the lamp, so a surface cannot shade itself by rounding; the room is convex and casts none.
+    The ray starts at the lamp, so rounding cannot make a surface shade itself. The room is convex and casts no shadow.
     """
     nearest, _ = _nearest(scene, scene.solids, scene.light.position_N3, towards_N3R)
     return nearest > distance_NR - 0.02

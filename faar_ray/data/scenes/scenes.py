@@ -1,6 +1,7 @@
-"""Embedded data: random rooms, rendered with exact labels.
+"""`scenes`: random rooms, rendered with exact labels.
 
-Shapes: N images, R pixels, H W space. Bump GENERATOR_VERSION whenever the bytes change: caches are keyed by it.
+Shapes: N images, R pixels, H W space. Increase GENERATOR_VERSION
+whenever the bytes change: the caches' keys depend on it.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-from faar_ray.data.scenes import object_table as slots
+from faar_ray.data.scenes import object_table
 from faar_ray.data.scenes.domains import Domain
 from faar_ray.data.scenes.labels import edges, salient
 from faar_ray.data.scenes.optics import apply_camera
@@ -23,7 +24,7 @@ GENERATOR_VERSION = 2
 
 @dataclass(frozen=True)
 class Rendered:
-    """A chunk of images and everything known of each pixel.
+    """A chunk of images and the labels of each pixel.
 
     image (N, 3, H, W) uint8; semseg, human_parts, instance (N, H, W) uint8; saliency, edge (N, H, W) bool;
     normals (N, 3, H, W) float32, unit, camera axes (x right, y down, z forward);
@@ -41,22 +42,23 @@ class Rendered:
 
 
 @torch.no_grad()
-def render(images: int, domain: Domain, size: int, source: torch.Generator) -> Rendered:
+def render(images: int, domain: Domain, size: int, generator: torch.Generator) -> Rendered:
     """Draw and render `images` rooms at size x size pixels."""
-    scene = sample_scene(images, domain, source)
+    scene = sample_scene(images, domain, generator)
     rays = camera_rays(scene.camera, size)
     hits = first_hits(scene, rays)
-    picture = apply_camera(shade(scene, rays, hits), size, domain, source)
-    semantic, part = slots.SEMANTIC_P[hits.slot_NR], slots.PART_P[hits.slot_NR]
-    instance = slots.INSTANCE_P[hits.slot_NR]
+    image = apply_camera(shade(scene, rays, hits), size, domain, generator)
+
+    semantic, part = object_table.SEMANTIC_P[hits.slot_NR], object_table.PART_P[hits.slot_NR]
+    instance = object_table.INSTANCE_P[hits.slot_NR]
     normals = torch.bmm(scene.camera.axes_N33, hits.normal_NR3.transpose(1, 2)).view(images, 3, size, size)
-    surface = (instance * len(slots.PARTS) + part) * len(slots.CLASSES) + semantic
+    surface = (instance * len(object_table.PARTS) + part) * len(object_table.CLASSES) + semantic
 
     def grid(values_NR: Tensor) -> Tensor:
         return values_NR.reshape(images, size, size)
 
     return Rendered(
-        image=picture,
+        image=image,
         semseg=grid(semantic).to(torch.uint8),
         human_parts=grid(part).to(torch.uint8),
         instance=grid(instance).to(torch.uint8),
@@ -68,6 +70,6 @@ def render(images: int, domain: Domain, size: int, source: torch.Generator) -> R
 
 
 def concatenate(chunks: list[Rendered]) -> Rendered:
-    """Chunks as one."""
+    """Join chunks along the images."""
     names = [field.name for field in fields(Rendered)]
     return Rendered(**{name: torch.cat([getattr(chunk, name) for chunk in chunks]) for name in names})

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from faar_ray.data.scenes import object_table as slots
+from faar_ray.data.scenes import object_table
 from faar_ray.data.scenes.primitives import pick
 from faar_ray.data.scenes.raycast import Hits, Rays, is_lit
 from faar_ray.data.scenes.scene_layout import Light, Paint, Scene
 
-OCTAVES = ((1.0, 0.5), (2.03, 0.3), (4.01, 0.2))  # (frequency, weight); odd ratios keep lattices from lining up
+OCTAVES = ((1.0, 0.5), (2.03, 0.3), (4.01, 0.2))  # (frequency, weight); uneven ratios keep the lattices from aligning
 
 
 def shade(scene: Scene, rays: Rays, hits: Hits) -> Tensor:
@@ -26,7 +26,7 @@ def shade(scene: Scene, rays: Rays, hits: Hits) -> Tensor:
 
 def albedo(paint: Paint, hits: Hits) -> Tensor:
     """The two colours of the material, mixed by its pattern: (N, R, 3)."""
-    material_NR = slots.MATERIAL_P[hits.slot_NR]
+    material_NR = object_table.MATERIAL_P[hits.slot_NR]
     place_NR3 = hits.point_NR3 * pick(paint.frequency_NM, material_NR)[..., None] + 7.3
     noise_NR = octave_noise(place_NR3, pick(paint.seed_NM, material_NR))
     checks = (place_NR3 + hits.normal_NR3 * 2e-3).floor().sum(-1) % 2
@@ -68,7 +68,7 @@ def _lattice(x: Tensor, y: Tensor, z: Tensor, seed: Tensor) -> Tensor:
 
 
 def illumination(scene: Scene, rays: Rays, hits: Hits) -> Tensor:
-    """Ambient light (more from above) plus the lamp where it is seen, diffuse and specular: (N, R)."""
+    """Ambient light (more from above) plus the lamp where it is visible, diffuse and specular: (N, R)."""
     ambient = scene.light.ambient_N[:, None]
     from_above = 0.75 + 0.25 * hits.normal_NR3[..., 1]
     return ambient * from_above + (1 - ambient) * _lamp(scene, scene.light, rays, hits)

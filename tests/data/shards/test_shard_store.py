@@ -1,4 +1,4 @@
-"""Shards in object storage: put there once, taken by machines with empty caches. moto's server stands in for S3."""
+"""Shards in object storage: uploaded once, downloaded by machines with empty caches. moto's server stands in for S3."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ def config(make_config: MakeConfig, cache: Path, monkeypatch: pytest.MonkeyPatch
 
 @pytest.fixture
 def elsewhere(tmp_path: Path, config: DataConfig, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """From here on this is another machine, which has no data and must render none."""
+    """Makes this another machine, which has no data and must not render any."""
 
     def render(*_: Any) -> None:
-        raise AssertionError("rendered, not taken")
+        raise AssertionError("rendered, not downloaded")
 
     monkeypatch.setattr(scene_shards, "render_shard", render)
     monkeypatch.setenv("FAAR_RAY_CACHE", str(tmp_path / "elsewhere"))

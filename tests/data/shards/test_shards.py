@@ -1,4 +1,4 @@
-"""Shards come back as written, or say which file is damaged."""
+"""Shards come back as written, or an error names the damaged file."""
 
 from __future__ import annotations
 
