@@ -72,23 +72,23 @@ def test_another_machine_takes_what_it_lacks(
         assert all(torch.equal(local.stored[name], remote.stored[name]) for name in local.stored)
 
 
-def test_what_is_there_already_is_not_taken_again(
+def test_what_the_cache_has_is_not_downloaded_again(
     config: DataConfig, store: str, elsewhere: pytest.MonkeyPatch
 ) -> None:
-    taken: list[str] = []
+    downloads: list[str] = []
     download = ObjectStore.download
 
     def counted(remote: ObjectStore, name: str, *rest: Any) -> None:
-        taken.append(name)
+        downloads.append(name)
         download(remote, name, *rest)
 
     elsewhere.setattr(ObjectStore, "download", counted)
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda _: download_shards(config, store, KEY), range(4)))
-    assert len(taken) == len(set(taken)) == 4
+    assert len(downloads) == len(set(downloads)) == 4
     shard_paths(config, "val")[0].unlink()
     download_shards(config, store, KEY)
-    assert len(taken) == 5 and taken[4].endswith("val-00000.parquet")
+    assert len(downloads) == 5 and downloads[4].endswith("val-00000.parquet")
 
 
 def test_a_damaged_object_is_seen_and_made_anew(

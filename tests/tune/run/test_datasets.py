@@ -28,7 +28,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., No
 
     def become(name: str, *, idle: bool = False) -> None:
         def render(*_: Any) -> None:
-            raise AssertionError("rendered, not taken")
+            raise AssertionError("rendered, not downloaded")
 
         monkeypatch.setenv("FAAR_RAY_CACHE", str(tmp_path / name))
         if idle:
