@@ -49,7 +49,7 @@ LABELS = {
 """Figures by their names in `--json`, and what a person reads."""
 CROWDED = {"RAY_health_check_failure_threshold": "60", "RAY_memory_monitor_refresh_ms": "0"}
 """All machines' processes start on this one: a raylet that gets no core for a minute, and a memory that is nearly full,
-are its own trouble and nobody else's."""
+are faults of this simulation, not of the search."""
 
 
 def run(args: argparse.Namespace) -> None:
@@ -63,11 +63,11 @@ def run(args: argparse.Namespace) -> None:
     if not args.pace >= 0:
         raise ConfigError(f"--pace: must be 0 or more seconds, got {args.pace:g}")
     with working_folder(args) as folder:
-        result = measure(folder, args.machines, args.rounds, args.pace, notifier())
+        result = measure_scale(folder, args.machines, args.rounds, args.pace, notifier())
     print_result(args, result, table_of(result))
 
 
-def measure(folder: Path, machines: int, rounds: int, pace_s: float, notify: Notify) -> dict[str, Any]:
+def measure_scale(folder: Path, machines: int, rounds: int, pace_s: float, notify: Notify) -> dict[str, Any]:
     """Run a search of `machines * rounds` paced replays, as many at once as there are machines.
 
     Args:
