@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 
-from faar_ray.bench.replay.replay import WRITE_MS
+from faar_ray.bench.replay.paced import WRITE_MS
 from faar_ray.report.results import read_results
 from faar_ray.storage.run_location import TrialPaths
 from faar_ray.tracking.files.epoch_file import read_epochs
