@@ -8,7 +8,8 @@ from faar_ray.bench.faults.campaign import Undisturbed, inject_one_fault, measur
 from faar_ray.bench.faults.search_harness import SearchHarness, Target
 from faar_ray.bench.faults.watch import Moment, Trigger
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
+# one real kill of a worker is in tests/train/runtimes/test_ray_train.py
+pytestmark = [pytest.mark.faults, pytest.mark.nightly, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")
@@ -25,9 +26,9 @@ def both(pair: SearchHarness) -> Undisturbed:
     ("target", "moment"),
     [
         ("worker", "after a shrink"),
-        pytest.param("worker", "first epoch", marks=pytest.mark.nightly),
-        pytest.param("worker", "while writing a checkpoint", marks=pytest.mark.nightly),
-        pytest.param("trial", "first epoch", marks=pytest.mark.nightly),
+        ("worker", "first epoch"),
+        ("worker", "while writing a checkpoint"),
+        ("trial", "first epoch"),
     ],
 )
 def test_a_kill_among_two_workers_loses_one_epoch_at_most(

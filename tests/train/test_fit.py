@@ -295,6 +295,7 @@ def test_a_compiled_run_trains_as_a_plain_one(method: str, tmp_path: Path, monke
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_a_run_compiled_by_inductor_trains_as_a_plain_one(tmp_path: Path) -> None:
     if shutil.which("g++") is None:
         pytest.skip("needs g++")

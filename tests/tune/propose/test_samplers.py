@@ -106,7 +106,7 @@ def test_a_journal_that_is_opened_anew_before_every_ask_proposes_the_same(
     assert len({json.dumps(sample) for sample in samples(whole)}) > 20
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("sampler", [*QUICK, pytest.param("gp", marks=pytest.mark.slow)])
 def test_a_search_killed_while_it_asks_goes_on_as_an_undisturbed_one(
     space: Space, tmp_path: Path, sampler: str
 ) -> None:
@@ -126,7 +126,7 @@ def test_a_search_killed_while_it_asks_goes_on_as_an_undisturbed_one(
         assert samples(parts) == samples(whole), f"killed after line {kept}"
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("sampler", [*QUICK, pytest.param("gp", marks=pytest.mark.slow)])
 def test_nothing_in_a_journal_is_a_pickle(space: Space, tmp_path: Path, sampler: str) -> None:
     played(searched(space, sampler, trials=20), tmp_path / "study.log", 20)
     text = (tmp_path / "study.log").read_text()
