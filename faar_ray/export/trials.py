@@ -43,6 +43,6 @@ def _of_uri(uri: str) -> Path:
     """Of `s3://bucket/prefix/<name>/trials/<trial_id>`, or of the file in it."""
     run, mark, trial_id = uri.rstrip("/").removesuffix(f"/{FILE}").rpartition("/trials/")
     if not mark or "/" in trial_id:
-        raise ConfigError(f"{uri}: must be s3://BUCKET/PREFIX/NAME/trials/TRIAL_ID")
+        raise ConfigError(f"{uri}: must be the URI of a trial, .../NAME/trials/TRIAL_ID")
     part = f"trials/{trial_id}/{FILE}"
     return download_run(run, part).path / part

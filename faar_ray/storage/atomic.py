@@ -73,7 +73,7 @@ def clear_leftovers(folder: Path, name: str = "*") -> None:
 
 @contextmanager
 def atomic_write_or_storage_error(path: Path) -> Iterator[Path]:
-    """`replacing`, for what a run leaves behind: a full disk is the storage's fault and nobody else's.
+    """`atomic_write` for the files of a run: a disk that is full is an error of the storage, not of a trial.
 
     Raises:
         StorageError: naming the path and the reason.

@@ -1,6 +1,6 @@
 """Epochs of real trials of `search_spaces/rho.yaml`, kept beside this file, and what they say of any rho between.
 
-`python -m faar_ray.bench.recorded RUN` makes the two files from the folder of such a run.
+`python -m faar_ray.bench.replay.recorded RUN` makes the two files from the folder of such a run.
 """
 
 from __future__ import annotations
