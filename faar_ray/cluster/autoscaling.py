@@ -1,4 +1,4 @@
-"""How far a cluster can grow: what its file, or Ray itself, says of the machines that an autoscaler may add."""
+"""How far a cluster can grow: the machines that an autoscaler may add, from the cluster's file or from Ray."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from faar_ray.config.run_sections import Resources
 from faar_ray.errors import ConfigError
 
 TYPE = "ray.io/node-group"
-"""The label that names a machine's node type, where an autoscaler started it."""
+"""The label with a machine's node type; only machines that an autoscaler started have it."""
 BOOTSTRAP = "~/ray_bootstrap_config.yaml"
 """Where `ray up` leaves the cluster's file on the head."""
 UNBOUNDED_COUNT = 1000
-"""Machines of one type that are counted: Kubernetes knows groups without a bound."""
+"""Most machines of one type that are counted: Kubernetes has groups without a bound."""
 
 
 def cluster_of(file: str | None) -> ClusterFile | None:
     """The cluster file that the space names.
 
     Raises:
-        ConfigError: it is not there, or has faults, each with its place in that file.
+        ConfigError: the file is missing, or has faults, each with its place in that file.
     """
     if file is None:
         return None
@@ -41,23 +41,23 @@ def cluster_of(file: str | None) -> ClusterFile | None:
 
 
 def cluster_from_ray(machines: Sequence[Machine]) -> ClusterFile | None:
-    """What the cluster that this process is connected to knows of itself: its autoscaler's report in Ray's GCS (which
-    not every version makes), else the file of `ray up` where this is the head.
+    """The connected cluster: from its autoscaler's report in Ray's GCS, which not every version makes, else from the
+    file of `ray up` if this process runs on the head.
     """
     if (config := cluster_config()) is not None:
         return _reported(config)
     path = Path(BOOTSTRAP).expanduser()
-    own_address = ray.util.get_node_ip_address()
-    if path.is_file() and any(machine.head and machine.address == own_address for machine in machines):
+    address = ray.util.get_node_ip_address()
+    if path.is_file() and any(machine.head and machine.address == address for machine in machines):
         try:
             return read_cluster(path)
-        except ConfigError:  # Ray's own words in it, nobody's fault here
+        except ConfigError:  # Ray added keys to the file; the user cannot mend it
             return None
     return None
 
 
 def _reported(config: Any) -> ClusterFile:
-    """The autoscaler's report; a bound of -1 is none."""
+    """The node types in the autoscaler's report, where a bound of -1 means none."""
     kinds = [
         NodeType(
             group.name,
@@ -73,38 +73,39 @@ def _reported(config: Any) -> ClusterFile:
 
 
 def cluster_capacity(need: Resources, machines: Sequence[Machine], cluster: ClusterFile | None) -> Capacity:
-    """How many trials run at once on these machines and those that may come.
+    """How many trials run at once on these machines and those that may be added.
 
     Raises:
-        ConfigError: not even one can ever fit.
+        ConfigError: not even one trial fits.
     """
-    alive, more = ([item.node for item in some] for some in (machines, autoscalable_nodes(cluster, machines, need)))
+    alive = [machine.node for machine in machines]
+    more = [kind.node for kind in autoscalable_nodes(cluster, machines, need)]
     try:
         return capacity(need, alive, more, one="the one machine of the cluster")
     except ConfigError as fault:
-        hint = "" if cluster else "; of a cluster that can grow, resources.cluster names the file"
+        hint = "" if cluster else "; for a cluster that can grow, set resources.cluster to its file"
         raise ConfigError(f"{fault}{hint}") from None
 
 
 def autoscalable_nodes(cluster: ClusterFile | None, machines: Sequence[Machine], need: Resources) -> list[NodeType]:
-    """The type of every machine that may be added to those alive, the ones that hold most workers of a trial first.
+    """The type of each machine that may be added to those alive, those that hold most workers of a trial first.
 
-    A live machine counts as one of the type that its label names, else of the first one with as many CPUs and GPUs.
+    A live machine has the type on its label, else the first type with the same CPUs and GPUs.
     """
     if cluster is None:
         return []
     alive = Counter(type_of(machine, cluster.types) for machine in machines)
-    room_left = cluster.most_workers - sum(not machine.head for machine in machines)
+    workers_left = cluster.most_workers - sum(not machine.head for machine in machines)
     heads = [kind for kind in cluster.types if kind.head] if not any(machine.head for machine in machines) else []
     left = {kind.name: min(kind.most, UNBOUNDED_COUNT) - alive[kind.name] - (kind in heads) for kind in cluster.types}
-    roomy = sorted(cluster.types, key=lambda kind: workers_on(need, kind.node), reverse=True)
-    added = [kind for kind in roomy for _ in range(left[kind.name])]
-    return heads + added[: max(0, room_left)]
+    largest_first = sorted(cluster.types, key=lambda kind: workers_on(need, kind.node), reverse=True)
+    added = [kind for kind in largest_first for _ in range(left[kind.name])]
+    return heads + added[: max(0, workers_left)]
 
 
 def type_of(machine: Machine, types: Sequence[NodeType]) -> str:
-    """The name of a machine's node type, "" for none of these."""
+    """The name of a machine's node type; "" if it is none of these."""
     if (name := machine.labels.get(TYPE)) in [kind.name for kind in types]:
         return str(name)
-    alike = (kind.name for kind in types if kind.head == machine.head and kind.node == machine.node)
-    return next(alike, "")
+    same_size = (kind.name for kind in types if kind.head == machine.head and kind.node == machine.node)
+    return next(same_size, "")

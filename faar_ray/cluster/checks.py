@@ -1,4 +1,4 @@
-"""Small checks that both kinds of cluster file share."""
+"""Checks for both kinds of cluster file."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from faar_ray.config.quoting import KeyPath, quote_value
 from faar_ray.config.validation_messages import Issue
 
 NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,38}[A-Za-z0-9])?")
-"""A name that file mounts, machine names and tags can hold."""
+"""Names that are valid in file mounts, machine names and tags."""
 
 
 def price(labels: Any, path: KeyPath, faults: list[Issue]) -> float | None:
-    """USD per hour by the price label; None where it is missing."""
+    """USD per hour on the price label; None without one."""
     text = mapping(labels).get(PRICE)
     if text is None:
         return None
@@ -33,7 +33,7 @@ def price(labels: Any, path: KeyPath, faults: list[Issue]) -> float | None:
 
 
 def name(data: Any, path: KeyPath, faults: list[Issue]) -> str:
-    """The cluster's name; the empty text where it is none."""
+    """The cluster's name; "" if it is invalid."""
     if isinstance(data, str) and NAME.fullmatch(data):
         return data
     rule = "must be 1 to 40 letters, digits, '-', '_' or '.'"
@@ -44,7 +44,7 @@ def name(data: Any, path: KeyPath, faults: list[Issue]) -> str:
 
 
 def count(data: Mapping[str, Any], key: str, path: KeyPath, faults: list[Issue], why: str) -> int:
-    """A whole number of nodes that must be written; 0 where it is not."""
+    """A required whole number of nodes; 0 if it is missing or invalid."""
     value = data.get(key)
     if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
         return value

@@ -1,6 +1,6 @@
-"""A cluster's file, Ray's own (`ray up`) or a RayCluster of Kubernetes, as node types with their numbers and prices.
+"""A cluster's file, for `ray up` or a RayCluster of Kubernetes, as node types with their numbers and prices.
 
-Ray checks such a file late and one fault at a time, fills in bounds that nobody wrote, and takes names that fail later.
+Ray itself checks such a file late, stops at the first fault, fills in missing bounds and accepts names that fail later.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from faar_ray.errors import ConfigError
 
 
 def read_cluster(path: Path) -> ClusterFile:
-    """The cluster of a file; of several Kubernetes documents the first RayCluster (or RayJob) counts.
+    """The cluster of a file; of several Kubernetes documents, the first RayCluster or else the first RayJob.
 
-    A price that is missing is None there, and no fault; `cluster_rules` has what a careful operator adds.
+    A missing price is None, not a fault.
 
     Raises:
-        ConfigError: no such file, no YAML, no cluster, bounds or names that fail later; all faults at once.
+        ConfigError: no such file, no YAML, no cluster, or invalid bounds or names; all faults at once.
     """
     document = cluster_document(path)
     cluster, faults = (read_kube if is_kube(document) else read_vm)(path, document)
@@ -37,23 +37,23 @@ def cluster_document(path: Path) -> Document:
     """The document of a file that describes the cluster.
 
     Raises:
-        ConfigError: as `read_cluster`, for what can be seen without looking into it.
+        ConfigError: no such file, no YAML, or several documents without a cluster.
     """
     documents = read_yaml_stream(path)
-    ours = [document for kind in KINDS for document in documents if document.data.get("kind") == kind]
-    if len(documents) > 1 and not ours:
+    clusters = [document for kind in KINDS for document in documents if document.data.get("kind") == kind]
+    if len(documents) > 1 and not clusters:
         line, column = documents[0].place(("kind",))
         raise ConfigError(f"{path}:{line}:{column}: kind: one document must be a RayCluster or a RayJob")
-    return next(iter(ours), documents[0])
+    return next(iter(clusters), documents[0])
 
 
 START = re.compile(r"^---(?=\s)", re.MULTILINE)
 CONTENT = re.compile(r"^(?!---\s)\s*[^#\s]", re.MULTILINE)
-"""A line that is neither empty, nor a remark, nor a bare document marker."""
+"""A line that is not empty, a comment or a bare document marker."""
 
 
 def read_yaml_stream(path: Path) -> list[Document]:
-    """Read a file of one or more mappings with `---` between them; parts without any are left out.
+    """Read the mappings of a file with `---` between them; empty parts are left out.
 
     Raises:
         ConfigError: as `read_yaml`, of the first part that has faults.

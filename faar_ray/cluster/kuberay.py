@@ -1,4 +1,4 @@
-"""Node types of a RayCluster, or of the cluster that a RayJob brings along."""
+"""Node types of a RayCluster, or of the cluster in a RayJob."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from faar_ray.config.validation_messages import Issue
 from faar_ray.config.yaml_document import Document
 
 KINDS = {"RayCluster": ("spec",), "RayJob": ("spec", "rayClusterSpec")}
-"""Where the description of the cluster stands in either."""
+"""Path of the cluster's description in each kind of document."""
 SPOT = {
     "cloud.google.com/gke-spot": "true",
     "eks.amazonaws.com/capacityType": "SPOT",
     "karpenter.sh/capacity-type": "spot",
     "kubernetes.azure.com/scalesetpriority": "spot",
 }
-"""Labels by which the clouds' Kubernetes choose spot nodes."""
+"""Node selectors for spot nodes in the clouds' Kubernetes services."""
 UNITS = {"m": 1e-3, "": 1.0, "k": 1e3}
 
 
 def is_kube(document: Document) -> bool:
-    """Whether a document describes a cluster of KubeRay's."""
+    """Whether a document describes a cluster for KubeRay."""
     return any(document.data.get("kind") == kind for kind in KINDS)
 
 
 def cluster_spec(document: Document) -> tuple[KeyPath, dict[str, Any]]:
-    """Where a document describes the cluster, and what it says there."""
+    """Path and contents of the cluster's description in a document."""
     where, spec = KINDS[document.data["kind"]], document.data
     for key in where:
         spec = mapping(spec.get(key))
@@ -40,7 +40,7 @@ def cluster_spec(document: Document) -> tuple[KeyPath, dict[str, Any]]:
 
 
 def read_kube(path: Path, document: Document) -> tuple[ClusterFile | None, list[Issue]]:
-    """The cluster, and all faults of the document."""
+    """The cluster and all faults of the document."""
     faults: list[Issue] = []
     where, spec = cluster_spec(document)
     if not mapping(spec.get("headGroupSpec")):
@@ -48,10 +48,10 @@ def read_kube(path: Path, document: Document) -> tuple[ClusterFile | None, list[
     groups = spec.get("workerGroupSpecs", [])
     if not isinstance(groups, list):
         faults.append(Issue((*where, "workerGroupSpecs"), f"must be a list, got {quote_value(groups)}"))
-    called = name(mapping(document.data.get("metadata")).get("name"), ("metadata", "name"), faults)
+    cluster_name = name(mapping(document.data.get("metadata")).get("name"), ("metadata", "name"), faults)
     head = _head(mapping(spec.get("headGroupSpec")), (*where, "headGroupSpec"), faults)
     workers = list(_workers(listing(groups), (*where, "workerGroupSpecs"), faults))
-    return ClusterFile(path, called, "kuberay", sum(kind.most for kind in workers), (head, *workers)), faults
+    return ClusterFile(path, cluster_name, "kuberay", sum(kind.most for kind in workers), (head, *workers)), faults
 
 
 def _head(group: dict[str, Any], path: KeyPath, faults: list[Issue]) -> NodeType:
@@ -63,30 +63,32 @@ def _workers(groups: list[Any], path: KeyPath, faults: list[Issue]) -> Iterator[
     why = "the operator refuses a group without it"
     for index, data in enumerate(groups):
         group, group_path = mapping(data), (*path, index)
-        called = group.get("groupName")
-        if not isinstance(called, str):
-            faults.append(Issue((*group_path, "groupName"), f"must be text, got {quote_value(called)}"))
+        group_name = group.get("groupName")
+        if not isinstance(group_name, str):
+            faults.append(Issue((*group_path, "groupName"), f"must be text, got {quote_value(group_name)}"))
+
         most = count(group, "maxReplicas", group_path, faults, why)
         least = group.get("minReplicas", 0)
         if isinstance(least, int) and "maxReplicas" in group and least > most:
             faults.append(Issue((*group_path, "minReplicas"), f"must be at most maxReplicas {most}, got {least}"))
         most *= group["numOfHosts"] if isinstance(group.get("numOfHosts"), int) else 1
         usd = _price(group, group_path, faults)
-        yield NodeType(str(called), _node(group, group_path, faults), most, usd, spot=_by_spot(group), head=False)
+        yield NodeType(str(group_name), _node(group, group_path, faults), most, usd, spot=_by_spot(group), head=False)
 
 
 def _node(group: dict[str, Any], path: KeyPath, faults: list[Issue]) -> Node:
-    """What Ray offers of one pod: `resources` or `rayStartParams` of the group, else the first container's limits."""
+    """One pod's CPUs and GPUs: `resources` or `rayStartParams` of the group, else the first container's limits."""
     pod = mapping(mapping(group.get("template")).get("spec"))
     containers = listing(pod.get("containers"))
     if not containers:
         faults.append(Issue((*path, "template", "spec", "containers"), "must hold the container that runs Ray"))
         return Node(0, 0)
+
     resources = mapping(mapping(containers[0]).get("resources"))
     limits = {**mapping(resources.get("requests")), **mapping(resources.get("limits"))}
-    start, given = mapping(group.get("rayStartParams")), mapping(group.get("resources"))
-    cpus = given.get("CPU", start.get("num-cpus", limits.get("cpu")))
-    gpus = given.get("GPU", start.get("num-gpus", limits.get("nvidia.com/gpu", 0)))
+    start, ray_resources = mapping(group.get("rayStartParams")), mapping(group.get("resources"))
+    cpus = ray_resources.get("CPU", start.get("num-cpus", limits.get("cpu")))
+    gpus = ray_resources.get("GPU", start.get("num-gpus", limits.get("nvidia.com/gpu", 0)))
     below = (*path, "template", "spec", "containers", 0, "resources")
     if cpus is None:
         faults.append(Issue((*below, "limits", "cpu"), "must be written: Ray would take all CPUs of the machine"))
@@ -95,7 +97,7 @@ def _node(group: dict[str, Any], path: KeyPath, faults: list[Issue]) -> Node:
 
 
 def _quantity(value: Any, path: KeyPath, faults: list[Issue]) -> float:
-    """A number of Kubernetes: `4`, `"4"` or `500m`."""
+    """A quantity of Kubernetes as a number: `4`, `"4"` or `500m`."""
     text = str(value)
     number, unit = (text[:-1], text[-1]) if text[-1:] in ("m", "k") else (text, "")
     try:
@@ -113,6 +115,6 @@ def _price(group: dict[str, Any], path: KeyPath, faults: list[Issue]) -> float |
 
 
 def _by_spot(group: dict[str, Any]) -> bool:
-    chosen = mapping(mapping(mapping(group.get("template")).get("spec")).get("nodeSelector"))
-    spot_node = any(str(chosen.get(key)) == value for key, value in SPOT.items())
+    selector = mapping(mapping(mapping(group.get("template")).get("spec")).get("nodeSelector"))
+    spot_node = any(str(selector.get(key)) == value for key, value in SPOT.items())
     return spot_node or mapping(group.get("labels")).get(MARKET) == "spot"

@@ -1,4 +1,4 @@
-"""What a cluster can grow to: kinds of node, how many of each, what an hour of one costs."""
+"""A cluster's node types: how many nodes each can have and what an hour of one costs."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from pathlib import Path
 from faar_ray.cluster.capacity import Node
 
 PRICE = "usd-per-hour"
-"""The node label that holds the price of one node, as text: labels of Ray and of Kubernetes are text."""
+"""The node label with the price of one node, as text: Ray and Kubernetes have no other labels."""
 MARKET = "ray.io/market-type"
-"""The node label by which Ray tells `spot` from `on-demand`."""
+"""Ray's node label for `spot` or `on-demand`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,25 +19,25 @@ class NodeType:
 
     name: str
     node: Node
-    """What Ray hands out of one such node: `CPU: 0` keeps trials off it, whatever the machine has."""
+    """What Ray schedules on one such node; no trial runs on it with `CPU: 0`."""
     most: int
-    """How many of it there can be at once; the cluster's own bound may be lower."""
+    """Most nodes of this type at once; the bound of the whole cluster may be lower."""
     usd_per_hour: float | None
-    """Price of one node; None where the file does not say it."""
+    """Price of one node; None where the file has none."""
     spot: bool
-    """The cloud may take it back at any time."""
+    """Whether the cloud may end it at any time."""
     head: bool
 
 
 @dataclass(frozen=True, slots=True)
 class ClusterFile:
-    """A cluster as its file describes it."""
+    """The contents of a cluster's file."""
 
     path: Path
     name: str
     provider: str
     """`aws`, `gcp`, `azure`, `local`, ...; `kuberay` for a RayCluster."""
     most_workers: int
-    """Nodes beside the head, of all types together."""
+    """Most nodes of all types together, without the head."""
     types: tuple[NodeType, ...]
-    """Empty for `provider: local`, whose hosts tell what they have only when Ray runs on them."""
+    """Empty for `provider: local`: the hosts' resources are unknown until Ray runs on them."""

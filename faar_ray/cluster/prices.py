@@ -1,4 +1,4 @@
-"""What an hour of a trial and of a cluster costs, from the prices of its nodes."""
+"""The price of an hour of a trial and of a cluster, from the prices of its nodes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from faar_ray.config.run_sections import Resources
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """What a trial pays of the nodes that its workers fill."""
+    """A trial's share of the price of the nodes that its workers run on."""
 
     usd_per_hour: float
     of: str
@@ -22,22 +22,22 @@ class Share:
 
 
 def dearest_share(need: Resources, types: Iterable[NodeType]) -> Share | None:
-    """A trial's share of the dearest node type that can take its workers: no placement of them costs more.
+    """A trial's share of the dearest node type that its workers fit on: no placement costs more.
 
-    workers x price of a node / workers that fit on the node. The head, and what stands idle, is in no trial's share.
-    None where no type takes them or one that does has no price.
+    workers x price of a node / workers that fit on the node, without the head and idle nodes.
+    None if the workers fit on no type, or on one without a price.
     """
-    able = [kind for kind in types if kind.most and workers_on(need, kind.node)]
+    suitable = [kind for kind in types if kind.most and workers_on(need, kind.node)]
     shares = [
         Share(need.workers * kind.usd_per_hour / workers_on(need, kind.node), kind.name)
-        for kind in able
+        for kind in suitable
         if kind.usd_per_hour is not None
     ]
-    return max(shares, key=lambda share: share.usd_per_hour) if shares and len(shares) == len(able) else None
+    return max(shares, key=lambda share: share.usd_per_hour) if shares and len(shares) == len(suitable) else None
 
 
 def price_of(machine: Machine, types: Sequence[NodeType] = ()) -> float | None:
-    """Of a live machine: its label's, else its type's; None where neither has one."""
+    """Price of a live machine, from its label, else from its type; None where neither has one."""
     try:
         return float(machine.labels[PRICE])
     except (KeyError, ValueError):
@@ -46,12 +46,12 @@ def price_of(machine: Machine, types: Sequence[NodeType] = ()) -> float | None:
 
 
 def idle_price(cluster: ClusterFile) -> float | None:
-    """USD per hour of the head alone; None where it has no price."""
+    """USD per hour of the head alone; None without a price."""
     return total(kind.usd_per_hour for kind in cluster.types if kind.head)
 
 
 def top_price(cluster: ClusterFile) -> float | None:
-    """USD per hour of the head and as many workers as there can be, the dearest ones; None where a price is missing."""
+    """USD per hour of the head and the most workers possible, the dearest ones; None if a price is missing."""
     heads = [kind.usd_per_hour for kind in cluster.types if kind.head]
     workers = [kind.usd_per_hour for kind in cluster.types for _ in range(min(kind.most, UNBOUNDED_COUNT) - kind.head)]
     workers.sort(key=lambda price: float("inf") if price is None else price, reverse=True)
@@ -59,6 +59,6 @@ def top_price(cluster: ClusterFile) -> float | None:
 
 
 def total(prices: Iterable[float | None]) -> float | None:
-    """Their sum; None where one is missing, or all."""
+    """The sum of the prices; None if one is missing or there are none."""
     known = list(prices)
     return sum(price for price in known if price is not None) if known and None not in known else None

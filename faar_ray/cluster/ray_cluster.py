@@ -1,4 +1,4 @@
-"""Ray, quiet and started on this machine alone unless an address says otherwise; its ports are behind its token."""
+"""Start Ray on this machine, or connect to a cluster, without its output; its ports require its token."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_DEDUP_LOGS": "0",
-    "RAY_worker_niceness": "0",  # Ray's 15 starves trials wherever anything else runs
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # how long a trial's end goes unnoticed
+    "RAY_worker_niceness": "0",  # with Ray's 15, other processes starve the trials
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # the end of a trial is seen this late
     "RAY_TRAIN_METRICS_ENABLED": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
@@ -35,7 +35,7 @@ QUIET = {
 }
 
 HEAD = "node:__internal_head__"
-"""The resource by which Ray marks a cluster's head."""
+"""Ray's resource that only a cluster's head has."""
 
 log = logging.getLogger(__name__)
 OBJECT_STORE = 200_000_000  # bytes; only small dicts travel
@@ -43,31 +43,31 @@ OBJECT_STORE = 200_000_000  # bytes; only small dicts travel
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """A node of a cluster, alive."""
+    """A live node of a cluster."""
 
     address: str
     node: Node
     head: bool
     labels: Mapping[str, str]
-    """Ray's own and those of the cluster's file."""
+    """Labels of Ray and of the cluster's file."""
 
 
 def set_defaults(variables: Mapping[str, str]) -> None:
-    """Environment variables that the user has not set."""
+    """Set the environment variables that are not set yet."""
     for key, value in variables.items():
         os.environ.setdefault(key, value)
 
 
 @contextmanager
 def connected(address: str | None, *, code: bool = True) -> Iterator[list[Machine]]:
-    """Start Ray here, or connect to a cluster; gives its machines and lets go at the end.
+    """Start Ray on this machine, or connect to a cluster; yields its machines and disconnects at the end.
 
     Args:
-        address: of the cluster; None starts Ray on this machine alone.
-        code: whether the cluster gets this package, which only who looks at it does not need.
+        address: address of the cluster; None starts Ray on this machine.
+        code: whether to send this package to the cluster, for connections that run something on it.
 
     Raises:
-        ConfigError: nothing answers at the address.
+        ConfigError: no cluster answers at the address.
     """
     set_defaults(QUIET)
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "include_dashboard": None}
@@ -77,9 +77,10 @@ def connected(address: str | None, *, code: bool = True) -> Iterator[list[Machin
         options |= {"object_store_memory": OBJECT_STORE}
     else:
         options |= {"address": address}
-        carried = {name: os.environ[name] for name in SHARED_VARIABLES if name in os.environ}
-        # the driver's code, on every node
-        options |= {"runtime_env": {"py_modules": [faar_ray], "env_vars": carried}} if code else {}
+        variables = {name: os.environ[name] for name in SHARED_VARIABLES if name in os.environ}
+        # every node runs the driver's code
+        options |= {"runtime_env": {"py_modules": [faar_ray], "env_vars": variables}} if code else {}
+
     ray_internals.redirect_raylet_messages(_log_raylet_message)
     on_term = signal.getsignal(signal.SIGTERM)
     try:
@@ -88,7 +89,7 @@ def connected(address: str | None, *, code: bool = True) -> Iterator[list[Machin
         if address is None:
             raise
         raise ConfigError(f"--address: no Ray cluster answers at {address!r} ({fault})") from None
-    signal.signal(signal.SIGTERM, on_term)  # Ray's own prints a stack and leaves runs open
+    signal.signal(signal.SIGTERM, on_term)  # Ray's handler prints a stack and leaves runs open
     for name in ("ray", "ray.tune", "ray.train", "ray.data"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
@@ -98,7 +99,7 @@ def connected(address: str | None, *, code: bool = True) -> Iterator[list[Machin
 
 
 def _log_raylet_message(data: Mapping[str, Any]) -> None:
-    """Raylets' warnings go to the log: stdout is the answer's."""
+    """Log a warning of a raylet; stdout is for the answer."""
     log.debug("raylet: %s", " ".join(map(str, data["lines"])))
 
 
@@ -114,10 +115,10 @@ def _machine(entry: Mapping[str, Any]) -> Machine:
 
 
 def placements() -> tuple[int, int]:
-    """How many of this job's requests for CPUs or GPUs have their machines, and how many wait for them."""
-    placed = [group.state == group.CREATED for group in ray_internals.placement_groups() if _asks(group)]
+    """How many of this job's requests for CPUs or GPUs are placed on machines, and how many are pending."""
+    placed = [group.state == group.CREATED for group in ray_internals.placement_groups() if _requests_resources(group)]
     return sum(placed), len(placed) - sum(placed)
 
 
-def _asks(group: Any) -> bool:
+def _requests_resources(group: Any) -> bool:
     return any(bundle.unit_resources.get(name) for bundle in group.bundles for name in ("CPU", "GPU"))

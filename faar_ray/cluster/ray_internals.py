@@ -1,6 +1,6 @@
-"""Everything that the package takes of Ray beyond its public API, in one file.
+"""All uses of Ray beyond its public API.
 
-`TESTED_VERSION` is the Ray that it was written for; a test compares it with the one installed and looks for each name.
+`TESTED_VERSION` is the Ray version they were written for; a test compares it with the installed one.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from ray.core.generated import gcs_pb2
 from ray.util.placement_group import PlacementGroup, remove_placement_group
 
 TESTED_VERSION = "2.60"
-TABLES: Any = gcs_pb2  # generated at import: no checker sees what is in it
+TABLES: Any = gcs_pb2  # generated at import, so it has no types
 
 
 def redirect_raylet_messages(handler: Callable[[Mapping[str, Any]], None]) -> None:
-    """Send raylets' warnings to a handler: Ray prints them on the driver's stdout, whatever `log_to_driver` is."""
+    """Send raylets' warnings to a handler: Ray prints them on the driver's stdout even with `log_to_driver=False`."""
     driver.print_to_stdstream = lambda data, *_, **__: handler(data)
 
 
 def cluster_config() -> Any | None:
-    """The autoscaler's report of its node groups; None where there is none."""
+    """The autoscaler's report of its node groups; None without one."""
     config = gcs.state.get_cluster_config()
     return config if config is not None and config.node_group_configs else None
 
@@ -41,8 +41,8 @@ def placement_groups() -> Iterator[Any]:
 def free_placement_groups_of_dead_actors() -> None:
     """Remove placement groups of this job whose creator is a dead actor.
 
-    A placement group outlives a killed actor until its job ends: a trial whose process was killed would hold its
-    workers' CPUs and GPUs for the rest of the search (ray-project/ray#54305, #58515).
+    A placement group outlives a killed actor until its job ends, so a killed trial would keep its workers' CPUs and
+    GPUs for the rest of the search (ray-project/ray#54305, #58515).
     """
     dead = {name for name, actor in gcs.actors().items() if actor["State"] == "DEAD"}
     for group in placement_groups():
@@ -51,21 +51,21 @@ def free_placement_groups_of_dead_actors() -> None:
 
 
 def node_of_actor(actor_id: str) -> str | None:
-    """Id of the node that an actor runs or ran on; None where Ray knows no such actor."""
+    """Id of the node that an actor runs or ran on; None for an unknown actor."""
     raw = gcs.state._connect_and_get_accessor().get_actor_info(ray.ActorID.from_hex(actor_id))
     return None if raw is None else str(TABLES.ActorTableData.FromString(raw).address.node_id.hex())
 
 
 def drop_from_resetting(controller: Any, trial: Any) -> None:
-    """Take a trial whose actor died off Ray Tune's list of those that move into a used actor.
+    """Remove a trial whose actor died from Ray Tune's list of trials that reuse an actor.
 
     Args:
-        controller: Ray Tune's, as a scheduler gets it.
-        trial: of Ray Tune.
+        controller: the trial runner that Ray Tune gives a scheduler.
+        trial: a trial of Ray Tune.
     """
     controller._tune_controller._resetting_trials.discard(trial)
 
 
 def set_trial_status(controller: Any, trial: Any, status: str) -> None:
-    """Change the status that Ray Tune has of a trial; arguments as above."""
+    """Change the status of a trial in Ray Tune; arguments as above."""
     controller._set_trial_status(trial, status)

@@ -24,27 +24,22 @@ UNWRITTEN = "Ray would take its own default"
 
 
 def read_vm(path: Path, document: Document) -> tuple[ClusterFile | None, list[Issue]]:
-    """The cluster, and all faults of the file; without a cluster where it cannot be told.
+    """The cluster and all faults of the file.
 
-    Which keys there are and what they hold is Ray's own schema's word; bounds and names are ours.
+    Keys and types are checked by Ray's schema, bounds and names by this package.
     """
     data = document.data
-    faults = list(schema_faults(data))
-    called = name(data.get("cluster_name"), ("cluster_name",), faults)
+    faults = [fault for error in Draft7Validator(_schema()).iter_errors(data) for fault in _schema_faults(error)]
+    cluster_name = name(data.get("cluster_name"), ("cluster_name",), faults)
     provider = mapping(data.get("provider")).get("type")
     if provider == "local":
         most = len(listing(mapping(data.get("provider")).get("worker_ips")))
-        cluster = ClusterFile(path, called, provider, most, ())
+        cluster = ClusterFile(path, cluster_name, provider, most, ())
     else:
         most = count(data, "max_workers", (), faults, UNWRITTEN)
-        cluster = ClusterFile(path, called, str(provider), most, tuple(_types(data, faults)))
-    return cluster, _one_per_key(faults)
-
-
-def schema_faults(data: dict[str, Any]) -> Iterator[Issue]:
-    """What Ray's schema for such files refuses."""
-    for error in Draft7Validator(_schema()).iter_errors(data):
-        yield from _said(error)
+        cluster = ClusterFile(path, cluster_name, str(provider), most, tuple(_types(data, faults)))
+    # one fault per key: the package's own comes last and replaces that of Ray's schema
+    return cluster, list({format_path(fault.path): fault for fault in faults}.values())
 
 
 @cache
@@ -55,7 +50,7 @@ def _schema() -> dict[str, Any]:
     return schema
 
 
-def _said(error: ValidationError) -> Iterator[Issue]:
+def _schema_faults(error: ValidationError) -> Iterator[Issue]:
     path: KeyPath = tuple(error.absolute_path)
     rule: Any = error.validator_value
     written: Any = error.instance
@@ -78,16 +73,14 @@ def _types(data: dict[str, Any], faults: list[Issue]) -> Iterator[NodeType]:
         faults.append(Issue((TYPES,), "must name the node types, the head's and the workers'"))
     elif not isinstance(head, str) or head not in types:
         hint = did_you_mean(str(head), types)
-        message = (
-            "must be written" if head is None else f"must be one of {', '.join(types)}, got {quote_value(head)}{hint}"
-        )
-        faults.append(Issue(("head_node_type",), message))
-    for called, kind in types.items():
-        yield _type(called, mapping(kind), called == head, faults)
+        rule = f"must be one of {', '.join(types)}, got {quote_value(head)}{hint}"
+        faults.append(Issue(("head_node_type",), "must be written" if head is None else rule))
+    for type_name, kind in types.items():
+        yield _type(type_name, mapping(kind), type_name == head, faults)
 
 
-def _type(called: str, kind: dict[str, Any], head: bool, faults: list[Issue]) -> NodeType:
-    path: KeyPath = (TYPES, called)
+def _type(type_name: str, kind: dict[str, Any], head: bool, faults: list[Issue]) -> NodeType:
+    path: KeyPath = (TYPES, type_name)
     bound = count({"max_workers": 0, **kind} if head else kind, "max_workers", path, faults, UNBOUND)
     most = bound + head
     least = kind.get("min_workers", 0)
@@ -95,7 +88,7 @@ def _type(called: str, kind: dict[str, Any], head: bool, faults: list[Issue]) ->
         faults.append(Issue((*path, "min_workers"), f"must be at most max_workers {bound}, got {least}"))
     labels = kind.get("labels")
     return NodeType(
-        name=called,
+        name=type_name,
         node=_node(mapping(kind.get("resources")), path, faults),
         most=most,
         usd_per_hour=price(labels, (*path, "labels"), faults),
@@ -106,22 +99,17 @@ def _type(called: str, kind: dict[str, Any], head: bool, faults: list[Issue]) ->
 
 def _node(resources: dict[str, Any], path: KeyPath, faults: list[Issue]) -> Node:
     if "CPU" not in resources:
-        faults.append(Issue((*path, "resources", "CPU"), "must be written: only a cloud could tell it otherwise"))
+        faults.append(Issue((*path, "resources", "CPU"), "must be written: it is not known before the machine runs"))
     amounts = [resources.get(key, 0) for key in ("CPU", "GPU")]
     cpus, gpus = (float(value) if isinstance(value, int | float) else 0.0 for value in amounts)
     return Node(cpus, gpus)
 
 
 def _by_spot(node_config: dict[str, Any]) -> bool:
-    """Whether a cloud's own words ask for a machine that it may take back: those of AWS, GCP and Azure."""
+    """Whether the machine's settings for AWS, GCP or Azure request a spot instance."""
     market = mapping(node_config.get("InstanceMarketOptions")).get("MarketType")
     plan = node_config.get("scheduling")
     plans = [mapping(one) for one in (listing(plan) or [plan])]
     priority = mapping(node_config.get("azure_arm_parameters")).get("priority")
     google = any(one.get("preemptible") is True or one.get("provisioningModel") == "SPOT" for one in plans)
     return market == "spot" or google or str(priority).lower() in ("spot", "low")
-
-
-def _one_per_key(faults: list[Issue]) -> list[Issue]:
-    """The last fault of each key: ours, where Ray's schema has something to say too."""
-    return list({format_path(fault.path): fault for fault in faults}.values())

@@ -54,14 +54,7 @@ __all__ = [
     "with_dotted",
 ]
 
-CHANGEABLE = (
-    "optim.lr",
-    "optim.decoder_lr",
-    "optim.backbone_lr",
-    "pdrs.beta",
-    "pdrs.rho_shared",
-    "pdrs.rho_task",
-)
+CHANGEABLE = ("optim.lr", "optim.decoder_lr", "optim.backbone_lr", "pdrs.beta", "pdrs.rho_shared", "pdrs.rho_task")
 """Keys that may change while a trial trains: nothing in memory has their shape, and each acts from the next step on."""
 
 Method = Literal[

@@ -224,8 +224,7 @@ class RanksConfig(Section):
         "pdrs", description="`fixed` keeps the initial ranks throughout."
     )
     init_rank: Rank | RankOfStages = Field(
-        64,
-        description="Rank at the start, at most a layer's smaller side. Also per stage: {0: 2, 1: 2, 2: 3, 3: 16}.",
+        64, description="Rank at the start, at most a layer's smaller side. Also per stage: {0: 2, 1: 2, 2: 3, 3: 16}."
     )
     task_init_rank: Rank | RankOfStages | None = Field(
         None, description="Rank at the start of task adapters, also per stage; null: as init_rank."

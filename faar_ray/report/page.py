@@ -72,6 +72,8 @@ def render(search: Search, answer: Answer, history: History, plots: Sequence[Pic
     }
     parameters = list(dict.fromkeys(k for r in search.results for k in r.params if r.role == "trial"))
     groups = grouped(answer.rows, MOST_ROWS)
+    by_role = sorted(search.results, key=lambda r: (ROLES[r.role], r.trial_id))
+    file = f"{search.folder.parent.name}/{search.folder.name}/space.yaml"
     return environment.get_template("template.html").render(
         name=search.name,
         answer=answer,
@@ -82,7 +84,7 @@ def render(search: Search, answer: Answer, history: History, plots: Sequence[Pic
         plots=plots,
         maps=maps,
         parameters=parameters,
-        trials=[trial_cells(r, parameters, answer) for r in by_role_and_id(search.results)],
+        trials=[trial_cells(r, parameters, answer) for r in by_role],
         references=reference_values(search.results),
         summaries=seed_summaries(search.results, answer.quality.name) if search.listed else [],
         key_findings=list(key_findings(search.results, search.traces.values())) if search.listed else [],
@@ -90,16 +92,10 @@ def render(search: Search, answer: Answer, history: History, plots: Sequence[Pic
         environment=environment_rows(history.environment),
         missing=history.missing,
         space=search.space_yaml,
-        rerun=rerun_command(search),
+        rerun=f"python -m faar_ray.tune {file} --name {search.name}-again",
         has_test=any(row.test is not None for row in answer.rows),
         has_cost=bool(answer.cost_name),
     )
-
-
-def rerun_command(search: Search) -> str:
-    """The command that runs the same search again under a new name."""
-    space = f"{search.folder.parent.name}/{search.folder.name}/space.yaml"
-    return f"python -m faar_ray.tune {space} --name {search.name}-again"
 
 
 def format_versus_best(row: Row, answer: Answer) -> str:
@@ -123,11 +119,6 @@ def noise_caption(answer: Answer) -> str:
     )
 
 
-def by_role_and_id(results: Sequence[TrialResult]) -> list[TrialResult]:
-    """Trials, controls, references; by id."""
-    return sorted(results, key=lambda r: (ROLES[r.role], r.trial_id))
-
-
 def trial_cells(result: TrialResult, parameters: Sequence[str], answer: Answer) -> dict[str, Any]:
     """One row of the table of all trials."""
     quality = answer.quality.name
@@ -135,12 +126,11 @@ def trial_cells(result: TrialResult, parameters: Sequence[str], answer: Answer) 
         what = ", ".join(f"{k.split('.')[-1]} {format_number(v)}" for k, v in result.params.items())
     else:
         what = "single task" if result.role == "reference" else ""
+    values = [format_number(result.params.get(name)) for name in parameters]
     return {
         "trial": result,
         "what": what,
-        "parameters": [format_number(result.params.get(name)) for name in parameters]
-        if result.role == "trial"
-        else None,
+        "parameters": values if result.role == "trial" else None,
         "quality": format_measured(result.metrics.get(quality)),
         "test": format_measured(result.metrics.get(f"test/{quality.removeprefix('val/')}")),
         "adapters": format_number(result.metrics.get(ADAPTERS), whole=True),

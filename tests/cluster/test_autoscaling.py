@@ -25,7 +25,7 @@ from faar_ray.cluster.ray_cluster import Machine
 from faar_ray.config.run_sections import Resources
 from faar_ray.errors import ConfigError
 
-TABLES: Any = autoscaler_pb2  # generated at import: no checker sees what is in it
+TABLES: Any = autoscaler_pb2  # generated at import, so it has no types
 HEAD = NodeType("head", Node(0, 0), 1, 0.2, False, True)
 SPOT = NodeType("spot", Node(8, 1), 4, 0.4, True, False)
 SURE = NodeType("sure", Node(8, 1), 4, 1.2, False, False)
@@ -68,9 +68,10 @@ def test_a_machine_of_no_known_type_counts_as_it_is() -> None:
 
 
 def test_what_never_fits_is_refused_and_the_file_named_where_none_was_given() -> None:
-    with pytest.raises(ConfigError, match=r"any of 5 machines \(4 of them may yet come\): cpus_per_worker: 16 CPUs, 8"):
+    rule = r"any of 5 machines \(4 of them not started yet\): cpus_per_worker: 16 CPUs, at most 8"
+    with pytest.raises(ConfigError, match=rule):
         cluster_capacity(Resources(cpus_per_worker=16), [machine(HEAD)], cluster(HEAD, SPOT))
-    with pytest.raises(ConfigError, match=r"the one machine of the cluster: .* resources.cluster names the file"):
+    with pytest.raises(ConfigError, match=r"the one machine of the cluster: .* set resources.cluster to its file"):
         cluster_capacity(Resources(), [machine(HEAD)], None)
 
 

@@ -27,9 +27,9 @@ def test_as_many_run_as_fit(need: Resources, nodes: list[Node], expected: int) -
 
 
 def test_a_trial_that_can_never_fit_is_refused_and_the_shortfall_named() -> None:
-    with pytest.raises(ConfigError, match="cpus_per_worker: 64 CPUs, 2 there are"):
+    with pytest.raises(ConfigError, match="cpus_per_worker: 64 CPUs, at most 2 on one machine"):
         capacity(Resources(cpus_per_worker=64), [Node(2, 0)])
-    with pytest.raises(ConfigError, match="gpus_per_worker: 1 GPUs, 0 there are"):
+    with pytest.raises(ConfigError, match="gpus_per_worker: 1 GPUs, at most 0 on one machine"):
         capacity(Resources(gpus_per_worker=1), [Node(2, 0)])
     with pytest.raises(ConfigError, match="different machines"):
         capacity(Resources(gpus_per_worker=1, cpus_per_worker=4), [Node(8, 0), Node(1, 1)])
@@ -48,14 +48,16 @@ def test_machines_that_may_come_count_and_are_told_apart_from_those_there() -> N
     assert (result.concurrent, result.now) == (8, 2)
     assert result.why == (
         "a trial needs 1 CPU and 0.5 GPUs, there are 4 CPUs and 1 GPU now, "
-        "3 machines may come: 16 CPUs and 4 GPUs in all"
+        "3 machines may be added: 16 CPUs and 4 GPUs in all"
     )
     assert capacity(Resources(max_concurrent=3), [Node(2, 0)], [Node(2, 0)]).concurrent == 3
 
 
 def test_a_trial_that_fits_nowhere_even_when_all_have_come_is_refused() -> None:
     assert capacity(Resources(workers=2), [], [Node(1, 0), Node(1, 0)]).now == 0
-    with pytest.raises(ConfigError, match=r"any of 3 machines \(2 of them may yet come\): gpus_per_worker: 2 GPUs, 1 "):
+    with pytest.raises(
+        ConfigError, match=r"any of 3 machines \(2 of them not started yet\): gpus_per_worker: 2 GPUs, at most 1 "
+    ):
         capacity(Resources(gpus_per_worker=2), [Node(0, 0)], [Node(4, 1)] * 2)
     with pytest.raises(ConfigError, match=r"all of 3 machines .*workers: 3 of 1 CPU each, 2 would fit"):
         capacity(Resources(workers=3), [Node(0, 0)], [Node(1, 0)] * 2)

@@ -94,10 +94,7 @@ RAY_MISSES = {
         ("aws.yaml", "    max_workers: 8\n    priority: 10", "    priority: 10"),
         ("gpu_spot:", "available_node_types.gpu_spot.max_workers: must be written"),
     ),
-    "no bound on the cluster": (
-        ("gcp.yaml", "max_workers: 8\nidle", "idle"),
-        (None, "max_workers: must be written"),
-    ),
+    "no bound on the cluster": (("gcp.yaml", "max_workers: 8\nidle", "idle"), (None, "max_workers: must be written")),
     "a colon in the name": (
         ("azure.yaml", "cluster_name: faar-ray", "cluster_name: faar:ray"),
         ("cluster_name:", "cluster_name: must be 1 to 40 letters"),
@@ -114,25 +111,25 @@ RAY_MISSES = {
         ("aws.yaml", "min_workers: 0\n    max_workers: 4", "min_workers: 5\n    max_workers: 4"),
         ("min_workers: 5", "available_node_types.gpu_on_demand.min_workers: must be at most max_workers 4, got 5"),
     ),
-    "no CPUs told": (
+    "no CPUs written": (
         ("aws.yaml", "resources: {CPU: 4, GPU: 1}", "resources: {GPU: 1}"),
         ("resources: {GPU: 1}", "available_node_types.gpu_spot.resources.CPU: must be written"),
     ),
 }
 
 
-@pytest.mark.parametrize(("change", "said"), RAY_MISSES.values(), ids=RAY_MISSES)
+@pytest.mark.parametrize(("change", "message"), RAY_MISSES.values(), ids=RAY_MISSES)
 def test_what_ray_lets_pass_is_told_at_its_line(
-    variant: Variant, change: tuple[str, str, str], said: tuple[str | None, str]
+    variant: Variant, change: tuple[str, str, str], message: tuple[str | None, str]
 ) -> None:
     path = variant(*change)
     validate_config(prepare_config(yaml.safe_load(path.read_text())))
     with pytest.raises(ConfigError) as caught:
         read_cluster(path)
-    line = line_of(path, said[0]) if said[0] else 1
+    line = line_of(path, message[0]) if message[0] else 1
     (fault,) = caught.value.faults
     assert fault.startswith(f"{path}:{line}:")
-    assert f": {said[1]}" in fault
+    assert f": {message[1]}" in fault
 
 
 RAY_REFUSES = {
@@ -143,15 +140,15 @@ RAY_REFUSES = {
 }
 
 
-@pytest.mark.parametrize(("old", "new", "said"), RAY_REFUSES.values(), ids=RAY_REFUSES)
-def test_what_ray_refuses_too_is_told_for_people(variant: Variant, old: str, new: str, said: str) -> None:
+@pytest.mark.parametrize(("old", "new", "message"), RAY_REFUSES.values(), ids=RAY_REFUSES)
+def test_what_ray_refuses_too_is_told_for_people(variant: Variant, old: str, new: str, message: str) -> None:
     path = variant("aws.yaml", old, new)
     with pytest.raises(Exception):  # noqa: B017 - jsonschema's or a ValueError: Ray's own affair
         validate_config(prepare_config(yaml.safe_load(path.read_text())))
     with pytest.raises(ConfigError) as caught:
         read_cluster(path)
     (fault,) = caught.value.faults
-    assert fault.startswith(f"{path}:{line_of(path, new.splitlines()[0])}:") and said in fault
+    assert fault.startswith(f"{path}:{line_of(path, new.splitlines()[0])}:") and message in fault
 
 
 def test_all_faults_are_told_at_once_in_the_order_of_the_file(tmp_path: Path) -> None:
@@ -224,14 +221,16 @@ RULES = {
 }
 
 
-@pytest.mark.parametrize(("name", "old", "new", "said"), RULES.values(), ids=RULES)
-def test_a_rule_of_the_house_that_is_broken_is_told(variant: Variant, name: str, old: str, new: str, said: str) -> None:
+@pytest.mark.parametrize(("name", "old", "new", "message"), RULES.values(), ids=RULES)
+def test_a_rule_of_the_house_that_is_broken_is_told(
+    variant: Variant, name: str, old: str, new: str, message: str
+) -> None:
     path = variant(name, old, new)
     faults = house_faults(path)
-    assert faults and all(said in fault for fault in faults), faults
+    assert faults and all(message in fault for fault in faults), faults
     changed = path.read_text()[: (CLUSTERS / name).read_text().index(old)].count("\n") + 1
     lines = [int(fault.removeprefix(f"{path}:").split(":")[0]) for fault in faults]
-    if new and not said.endswith(("must be on", "authOptions.mode")):
+    if new and not message.endswith(("must be on", "authOptions.mode")):
         assert min(abs(line - changed) for line in lines) <= 3, (faults, changed)
 
 

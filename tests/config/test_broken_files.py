@@ -125,7 +125,7 @@ def retyped(text: str, spot: Spot, value: str) -> str:
     return f"{text[:start]} {value}{text[kept:]}"
 
 
-def told(read: Read, path: Path, raw: str | bytes, overrides: Sequence[str] = ()) -> list[str]:
+def faults_of(read: Read, path: Path, raw: str | bytes, overrides: Sequence[str] = ()) -> list[str]:
     """The faults without the file's name; none where what was read can be run."""
     path.write_bytes(raw.encode() if isinstance(raw, str) else raw)
     try:
@@ -160,18 +160,18 @@ def for_people(fault: str, path: Path, lines: Sequence[str], overrides: Sequence
     assert not JARGON.search(re.sub(r"'[^']*'|got .*|__class__|model_config|^command line: [^=]*=", "", output)), fault
 
 
-def can_be_run(found: SearchSpace | TrialFile) -> None:
+def can_be_run(config: SearchSpace | TrialFile) -> None:
     """What was accepted has trials."""
-    if isinstance(found, TrialFile):
-        assert found.config.dotted()
+    if isinstance(config, TrialFile):
+        assert config.config.dotted()
         return
-    listed = planned(found.search, found.parameters, found.base, found.warm_start.points)
+    listed = planned(config.search, config.parameters, config.base, config.warm_start.points)
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
-    asked = [] if found.search.listed else [draw(study.ask(), found.parameters, found.base) for _ in range(2)]
-    for point in (*islice(listed, 4), *asked, *found.controls):
-        assert found.trial_config(point)
+    asked = [] if config.search.listed else [draw(study.ask(), config.parameters, config.base) for _ in range(2)]
+    for point in (*islice(listed, 4), *asked, *config.controls):
+        assert config.trial_config(point)
     for point in asked:
-        assert all(found.parameters[key].contains(value) for key, value in point.items())
+        assert all(config.parameters[key].contains(value) for key, value in point.items())
 
 
 @pytest.fixture(autouse=True)
@@ -196,18 +196,18 @@ def test_every_key_that_is_dropped_doubled_misspelt_or_of_a_wrong_type_is_told_a
 ) -> None:
     read, text = FILES[name]
     path = tmp_path / name
-    told(read, path, dropped(text, spot))
+    faults_of(read, path, dropped(text, spot))
     key = str(spot.path[-1])
     before = text[: spot.start].split("\n")
     local = f"{len(before)}:{len(before[-1]) + 1}: "
     if spot.written and not key.isdecimal():
-        twice = told(read, path, doubled(text, spot))
+        twice = faults_of(read, path, doubled(text, spot))
         assert any(f"{key}: duplicate key, first on line" in fault for fault in twice)
-        wrong = told(read, path, renamed(text, spot, "zz" + key))
+        wrong = faults_of(read, path, renamed(text, spot, "zz" + key))
         assert any(
             fault.startswith(local) and re.search(rf"zz{key}: (unknown key|must be)", fault) for fault in wrong
         ), wrong
-    wrong = told(read, path, retyped(text, spot, "{zz: [[1]]}"))
+    wrong = faults_of(read, path, retyped(text, spot, "{zz: [[1]]}"))
     lines = (local.partition(":")[0], str(text[: spot.value[0]].count("\n") + 1))
     assert any(fault.partition(":")[0] in lines and (key in fault or "zz" in fault) for fault in wrong), wrong
 
@@ -280,12 +280,12 @@ SOME_OVERRIDES = st.lists(OVERRIDES, min_size=1, max_size=3, unique=True)
 
 
 def refused_or_run(folder: Path, name: str, raw: str | bytes, overrides: Sequence[str] = ()) -> None:
-    told(FILES[name][0], folder / name, raw, overrides)
+    faults_of(FILES[name][0], folder / name, raw, overrides)
 
 
 def overridden(folder: Path, name: str, overrides: Sequence[str]) -> None:
     """Whatever is at fault is an override's, or a key's that an override no longer fits."""
-    faults = told(FILES[name][0], folder / name, FILES[name][1], overrides)
+    faults = faults_of(FILES[name][0], folder / name, FILES[name][1], overrides)
     assert not faults or any(fault.startswith("command line: ") for fault in faults) or "must" in faults[0], faults
 
 

@@ -41,7 +41,7 @@ MISSPELT = (
 )
 
 
-def said(folder: Path, raw: str | bytes) -> list[str]:
+def faults_in(folder: Path, raw: str | bytes) -> list[str]:
     """The faults, `LINE:COLUMN: ...` each; none where it is a space."""
     path = folder / "a.yaml"
     path.write_bytes(raw.encode() if isinstance(raw, str) else raw)
@@ -69,7 +69,7 @@ def said(folder: Path, raw: str | bytes) -> list[str]:
     ],
 )
 def test_a_text_that_only_looks_unusual_is_read(tmp_path: Path, raw: str | bytes) -> None:
-    assert said(tmp_path, raw) == []
+    assert faults_in(tmp_path, raw) == []
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ def test_a_text_that_only_looks_unusual_is_read(tmp_path: Path, raw: str | bytes
 )  # fmt: skip
 @pytest.mark.timeout(60)
 def test_a_text_that_is_no_space_is_told_where_and_why(tmp_path: Path, raw: str | bytes, first: str) -> None:
-    faults = said(tmp_path, raw)
+    faults = faults_in(tmp_path, raw)
     assert faults
     assert faults[-1 if first.startswith("9:1: ") and "unknown" in first else 0].startswith(first), faults[:3]
 

@@ -5,15 +5,7 @@ from typing import Any, get_args
 import pytest
 from pydantic import ValidationError
 
-from faar_ray.config.trial import (
-    PRESETS,
-    Method,
-    TrialConfig,
-    at_stage,
-    config_id,
-    merge_sections,
-    with_dotted,
-)
+from faar_ray.config.trial import PRESETS, Method, TrialConfig, at_stage, config_id, merge_sections, with_dotted
 
 
 def test_every_method_has_a_preset_and_every_preset_a_method() -> None:

@@ -62,22 +62,22 @@ def beats(a: tuple[int, int], b: tuple[int, int]) -> bool:
 
 
 @given(named_points)
-def test_the_front_is_exactly_what_nothing_beats(found: dict[str, tuple[int, int]]) -> None:
-    front = pareto_front(found, [UP, DOWN])
+def test_the_front_is_exactly_what_nothing_beats(points: dict[str, tuple[int, int]]) -> None:
+    front = pareto_front(points, [UP, DOWN])
 
-    assert front == {k for k, v in found.items() if not any(beats(o, v) for o in found.values())}
+    assert front == {k for k, v in points.items() if not any(beats(o, v) for o in points.values())}
     assert front
 
 
 @given(named_points)
-def test_what_is_off_the_front_is_beaten_by_something_on_it(found: dict[str, tuple[int, int]]) -> None:
-    front = pareto_front(found, [UP, DOWN])
+def test_what_is_off_the_front_is_beaten_by_something_on_it(points: dict[str, tuple[int, int]]) -> None:
+    front = pareto_front(points, [UP, DOWN])
 
-    assert all(any(beats(found[f], v) for f in front) for k, v in found.items() if k not in front)
+    assert all(any(beats(points[f], v) for f in front) for k, v in points.items() if k not in front)
 
 
 @given(st.dictionaries(st.text("ab"), st.integers(0, 9), min_size=1))
-def test_one_objective_leaves_the_best(found: dict[str, int]) -> None:
-    front = pareto_front({k: [v] for k, v in found.items()}, [UP])
+def test_one_objective_leaves_the_best(points: dict[str, int]) -> None:
+    front = pareto_front({k: [v] for k, v in points.items()}, [UP])
 
-    assert {found[k] for k in front} == {max(found.values())}
+    assert {points[k] for k in front} == {max(points.values())}

@@ -89,10 +89,7 @@ def make_run(folder: Path, uri: str) -> Path:
         "name": "rho",
         "tracking_uri": tracker.uri,
         "parent_run_id": parent,
-        "objectives": [
-            {"name": "delta_m", "goal": "maximize"},
-            {"name": "trainable_params", "goal": "minimize"},
-        ],
+        "objectives": [{"name": "delta_m", "goal": "maximize"}, {"name": "trainable_params", "goal": "minimize"}],
     }
     (run / "run.json").write_text(json.dumps(facts))
     tracker.end_search("FINISHED")

@@ -208,13 +208,7 @@ def test_cells_are_set_with_true_minus_signs() -> None:
         format_number(16),
         format_number("pooled"),
         format_number(True),
-    ] == [
-        "",
-        "0.95",
-        "16",
-        "pooled",
-        "True",
-    ]
+    ] == ["", "0.95", "16", "pooled", "True"]
     assert format_number(362_477, whole=True) == "362\u202f477"
     assert [format_measured(-0.8), format_measured(17.3), format_measured(0.0123), format_measured(None)] == [
         "\u22120.80",

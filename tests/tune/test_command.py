@@ -31,7 +31,7 @@ def test_a_dry_run_says_what_would_run_and_starts_nothing(
     assert "{pdrs.rho_shared: 0.95}" in output
     assert "at once: 1 trial(s); " in output
     assert "bound: 7 trials x 3 epochs = 21 epochs" in output
-    assert "beside: 1 controls and 2 single-task references" in output
+    assert "in addition: 1 controls and 2 single-task references" in output
     assert [entry.name for entry in tmp_path.iterdir()] == ["space.yaml"]
     assert not ray.is_initialized()
 
@@ -111,9 +111,9 @@ def test_a_dry_run_on_a_cluster_file_says_nodes_prices_and_what_they_make_of_the
     rows = [line.split() for line in output]
     assert ["head", "0", "0", "1", "on-demand", "0.25"] in rows
     assert ["worker", "4", "0", "8", "on-demand", "2"] in rows
-    assert "cost: 0.25 USD/h with nothing but the head, at most 8.25 USD/h" in output
+    assert "cost: 0.25 USD/h with the head alone, at most 8.25 USD/h" in output
     assert any(line.startswith("a trial: 1 USD/h, its share of a full worker, ") for line in output)
-    assert "at once: 8 trial(s); a trial needs 2 CPUs, 5 machines may come: 16 CPUs in all" in output
+    assert "at once: 8 trial(s); a trial needs 2 CPUs, 5 machines may be added: 16 CPUs in all" in output
     assert "all within 2h of wall time: at most 16.5 USD for the whole cluster" in output
     assert "all within 12 USD: 12 h of trials, 1.5 h with all 8 slots busy" in output
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["lab.yaml", "space.yaml"]
@@ -125,7 +125,11 @@ def test_a_dry_run_on_a_cluster_file_says_nodes_prices_and_what_they_make_of_the
     [
         (CLUSTER.replace(": lab", ": a:b"), ["--dry-run"], "lab.yaml:1:1: cluster_name: "),
         (CLUSTER.replace(', labels: {usd-per-hour: "2"}', ""), ["--dry-run", "budget.usd=3"], "(worker: no label usd-"),
-        (CLUSTER, ["--dry-run", "resources.cpus_per_worker=5"], "(5 of them may yet come): cpus_per_worker: 5 CPUs, 4"),
+        (
+            CLUSTER,
+            ["--dry-run", "resources.cpus_per_worker=5"],
+            "(5 of them not started yet): cpus_per_worker: 5 CPUs, at most 4",
+        ),
         (CLUSTER, [], "resources.cluster=lab.yaml: needs --address"),
         (None, ["--dry-run"], "resources.cluster=lab.yaml: lab.yaml: no such file"),
     ],

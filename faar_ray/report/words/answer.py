@@ -13,12 +13,7 @@ from dataclasses import dataclass
 from faar_ray.objectives.constraint import Constraint, feasible
 from faar_ray.objectives.metrics import Objective
 from faar_ray.records import MEASURED, State, TrialResult
-from faar_ray.report.statistics.groups import (
-    Config,
-    complete_configs,
-    is_cost,
-    with_names,
-)
+from faar_ray.report.statistics.groups import Config, complete_configs, is_cost, with_names
 from faar_ray.report.statistics.knee import Knee, knee_of
 from faar_ray.report.statistics.noise import Noise, Observation, SeedModel
 from faar_ray.report.statistics.table import Row, cost_metric, finite, table
@@ -74,7 +69,8 @@ def build_answer(
     knee = knee_of([row for row in rows if row.on_front], goals, quality.name, model.noise.dof)
 
     outside = sum(r.state == "COMPLETE" for r in results) - sum(r.state == "COMPLETE" for r in within)
-    measured = {m: _model(configs, m).noise for m in measured_names(goals, limits)}
+    names = dict.fromkeys([*(goal.name for goal in goals), *(limit.metric for limit in limits)])
+    measured = {name: _model(configs, name).noise for name in names if name.startswith(MEASURED)}
     states: dict[State, int] = dict(Counter(r.state for r in results if r.role == "trial"))
     inputs = AnswerInputs(rows, goals, quality, cost, model, states, knee, limits, outside, measured)
     return Answer(
@@ -89,12 +85,6 @@ def build_answer(
         states=states,
         sentences=tuple(sentences(inputs)),
     )
-
-
-def measured_names(goals: Sequence[Objective], limits: Sequence[Constraint]) -> list[str]:
-    """Objectives and constrained metrics that depend on the machine and on what else ran on it."""
-    names = [*(goal.name for goal in goals), *(limit.metric for limit in limits)]
-    return [name for name in dict.fromkeys(names) if name.startswith(MEASURED)]
 
 
 def _model(configs: Sequence[Config], metric: str) -> SeedModel:

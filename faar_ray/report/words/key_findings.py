@@ -70,7 +70,9 @@ def key_findings(results: Sequence[TrialResult], traces: Iterable[pa.Table]) -> 
     yield from _depth_and_task(rows, [row for trace in traces for row in trace.select(COLUMNS).to_pylist()])
     yield from _dora_and_lora(rows)
     yield from _initial_rank(rows)
-    yield from _consensus(rows)
+    gain = paired(rows.of("ts_pd"), rows.of("cw_sp"))
+    if gain.dof:
+        yield _format_finding("XT-Cons adds on top of CW-SP", gain, "delta_m")
 
 
 class _Rows:
@@ -112,9 +114,8 @@ def _depth_and_task(rows: _Rows, trace: Sequence[Mapping[str, Any]]) -> Iterator
     shared = _mean_rank(ended, seeds, lambda row: row["task"] == "shared" and row["layer"] in with_task_adapters)
     yield _format_finding("Deeper layers keep larger ranks", paired(deep, shallow), "rank, last stage minus first")
     if per_task:
-        yield _format_finding(
-            "Task-specific layers keep larger ranks", paired(per_task, shared), "rank, task adapters against shared"
-        )
+        gap = paired(per_task, shared)
+        yield _format_finding("Task-specific layers keep larger ranks", gap, "rank, task adapters against shared")
 
 
 def _mean_rank(
@@ -154,12 +155,6 @@ def _initial_rank(rows: _Rows) -> Iterator[str]:
         f"The initial rank hardly matters (under {NEGLIGIBLE:g} delta_m): {verdict}. The widest gap is "
         f"{_format_gap(widest)} delta_m, {large} against {small}."
     )
-
-
-def _consensus(rows: _Rows) -> Iterator[str]:
-    gain = paired(rows.of("ts_pd"), rows.of("cw_sp"))
-    if gain.dof:
-        yield _format_finding("XT-Cons adds on top of CW-SP", gain, "delta_m")
 
 
 def _format_finding(claim: str, gap: Estimate, unit: str) -> str:

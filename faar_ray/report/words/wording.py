@@ -158,17 +158,13 @@ def _knee(inputs: AnswerInputs) -> Iterator[str]:
     names = {row.config_id: row.name for row in inputs.searched}
     knee = inputs.knee
     first, second = (names[config_id] for config_id in knee.ends)
+    within = "; this distance is within the seed noise" if knee.distance <= knee.noise else ""
+    noise = within if math.isfinite(knee.noise) else "; the seed noise is unknown"
     yield (
         f"The knee of the front is {names[knee.config_id]}: its point farthest from the line between the ends "
         f"{first} and {_drop_shared_key(second, first)} (both objectives scaled to the front, distance "
-        f"{knee.distance:.2g} of at most 0.71){_format_knee_noise(knee)}."
+        f"{knee.distance:.2g} of at most 0.71){noise}."
     )
-
-
-def _format_knee_noise(knee: Knee) -> str:
-    if not math.isfinite(knee.noise):
-        return "; the seed noise is unknown"
-    return "; this distance is within the seed noise" if knee.distance <= knee.noise else ""
 
 
 def _prices(inputs: AnswerInputs) -> Iterator[str]:
@@ -307,11 +303,10 @@ def _left_out(states: Mapping[State, int]) -> str:
     total = sum(states.values())
     words: dict[State, str] = {"PRUNED": "stopped early", "FAIL": "failed", "RUNNING": "did not end"}
     parts = [f"{states[state]} {word}" for state, word in words.items() if states.get(state)]
-    return (
+    text = (
         f"Of {total} trials, {' and '.join(parts)}: they are not compared here, but listed in the table of all trials."
-        if parts
-        else ""
     )
+    return text if parts else ""
 
 
 def _drop_shared_key(name: str, first: str) -> str:

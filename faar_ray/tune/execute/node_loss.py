@@ -1,7 +1,7 @@
-"""What a lost machine leaves: trials that did not fail by themselves, and placement groups that nobody frees.
+"""Recovery from a lost machine: its trials did not fail by themselves, and their placement groups must be freed.
 
-Ray counts every dead actor as its trial's failure unless the machine announced its end. And it keeps the placement
-group of a dead actor until the driver ends, so the workers' CPUs of a killed trial would be lost to the search.
+Ray counts every dead actor as a failure of its trial unless the machine announced its end. Ray also keeps the placement
+group of a dead actor until the driver ends, so the search would lose the CPUs of a killed trial's workers.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from faar_ray.cluster.ray_internals import (
 )
 
 MAX_NODES_LOST = 5
-"""Machines that may die under one trial before it counts as the trial's failure: it may be what kills them."""
+"""Machines that one trial may lose before the loss counts as its failure: the trial itself may crash them."""
 REAP_INTERVAL_S = 2.0
 CONNECT_TIMEOUT_S = 2.0
 
@@ -32,26 +32,27 @@ CONNECT_TIMEOUT_S = 2.0
 class NodeLossTolerantTrial(Trial):
     """A trial of Ray Tune for which the death of its machine does not count as a failure.
 
-    Where an actor dies while the next trial is moving into it, Ray reports the death to that trial twice. At the first
-    report the trial goes back to PENDING. At the second one, because it is PENDING, Ray would give it up whatever its
-    retries, and would keep it on the list of trials that move into an actor, which never get one.
+    If an actor dies while the next trial is about to reuse it, Ray reports the death to that trial twice. The first
+    report sets the trial to PENDING. At the second report, Ray would fail a PENDING trial despite its retries and
+    keep it on the list of trials that reuse an actor, where it never gets one.
     """
 
     controller: ClassVar[Any] = None
-    """Of Tune, as a scheduler sees it."""
+    """The trial runner that Ray Tune gives a scheduler."""
     nodes_lost = 0
     last_error_id = 0
     """`id` of the last error."""
 
     def handle_error(self, exc: Any = None) -> None:
-        """Note an error; Ray decides next whether the trial may go on."""
+        """Record an error; Ray then decides whether to retry the trial."""
         drop_from_resetting(self.controller, self)
         if self.last_error_id == id(exc) and self.status == Trial.PENDING:  # the second report
-            set_trial_status(self.controller, self, Trial.RUNNING)  # from where Ray puts it back to PENDING
+            set_trial_status(self.controller, self, Trial.RUNNING)  # Ray sets a RUNNING trial to PENDING
             return
 
         self.last_error_id = id(exc)
         super().handle_error(exc)
+
         cause = exc.as_instanceof_cause() if isinstance(exc, RayTaskError) else exc
         if self.nodes_lost < MAX_NODES_LOST and _died_with_its_node(cause):
             self.nodes_lost += 1
@@ -80,17 +81,17 @@ def _raylet_reachable(node: Mapping[str, Any]) -> bool:
 
 
 class PlacementGroupReaper(Callback):
-    """Frees placement groups of dead actors, every `REAP_INTERVAL_S` seconds at most.
+    """Frees placement groups of dead actors, at most every `REAP_INTERVAL_S` seconds.
 
-    Not only when a trial fails: an actor that another actor made (the controller of several workers) dies a little
-    after the trial whose failure Ray Tune has noticed.
+    A check at each failure is not enough: an actor that another actor made (the controller of several workers) dies
+    shortly after the failure of its trial.
     """
 
     def __init__(self) -> None:
         self._next = 0.0
 
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
-        """Free them, if it is time."""
+        """Free placement groups if the interval has passed."""
         if time.monotonic() >= self._next:
             self._next = time.monotonic() + REAP_INTERVAL_S
             free_placement_groups_of_dead_actors()

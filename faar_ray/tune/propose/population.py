@@ -111,12 +111,7 @@ class PopulationState:
 
     def _enqueue_child(self, exploit: Exploit, boundary: int) -> None:
         parent = TrialRecord(journal.trials(self.study)[exploit.parent])
-        attrs = {
-            CONFIG_NUMBER: exploit.child,
-            SEED: parent.seed,
-            PARENT: parent.trial_id,
-            INHERITED: boundary,
-        }
+        attrs = {CONFIG_NUMBER: exploit.child, SEED: parent.seed, PARENT: parent.trial_id, INHERITED: boundary}
         self.study.enqueue_trial(to_optuna(self.space.parameters, exploit.params), user_attrs=attrs)
 
     def _metric(self, trial: FrozenTrial) -> float:

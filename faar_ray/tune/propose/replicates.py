@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from faar_ray.objectives.metrics import Objective
-from faar_ray.objectives.pareto import Points, nondominated_layers
+from faar_ray.objectives.pareto import Points, losses_of, nondominated_layers
 from faar_ray.records import TrialResult
 
 
@@ -20,19 +20,14 @@ def leading(finished: Sequence[TrialResult], objectives: Sequence[Objective], to
         objectives: with one, the best values lead; with several, the Pareto front, its ends first.
         top: how many; fewer come back when fewer finished.
     """
-    rows = [_losses(result, objectives) for result in finished]
-    losses = np.array(rows, dtype=np.float64).reshape(len(rows), len(objectives))
+    values = ([result.metrics.get(objective.name, math.nan) for objective in objectives] for result in finished)
+    losses = losses_of(values, objectives)
+    losses[np.isnan(losses)] = math.inf
     chosen: list[int] = []
     for layer in nondominated_layers(losses):
         missing = top - len(chosen)
         chosen += layer if len(layer) <= missing else _spread(losses, layer, missing)
     return [finished[index] for index in chosen]
-
-
-def _losses(result: TrialResult, objectives: Sequence[Objective]) -> list[float]:
-    values = [result.metrics.get(objective.name, math.nan) for objective in objectives]
-    signed = [-v if o.goal == "maximize" else v for v, o in zip(values, objectives, strict=True)]
-    return [math.inf if math.isnan(value) else value for value in signed]
 
 
 def _spread(losses: Points, layer: list[int], size: int) -> list[int]:

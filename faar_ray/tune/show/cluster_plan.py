@@ -1,4 +1,4 @@
-"""What a dry run prints about a cluster: its nodes, how many trials fit, what an hour costs."""
+"""A dry run's text about a cluster: its nodes, how many trials fit, the price of an hour."""
 
 from __future__ import annotations
 
@@ -18,9 +18,7 @@ from faar_ray.cluster.ray_cluster import Machine
 from faar_ray.tune.space.space import SearchSpace
 
 HIDDEN_LABELS = (TYPE, MARKET, PRICE, "ray.io/node-id")
-"""Labels with a column of their own, or without a meaning for people."""
-
-UNKNOWN = f"not known, a node has no label {PRICE}"
+"""Labels that are left out of the column of labels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +27,8 @@ class ClusterPlan:
 
     Args:
         space: the search space, priced.
-        cluster: the cluster's file, or what Ray knows of it; None for neither.
-        machines: the nodes alive; None where nothing was connected to.
+        cluster: the cluster's file, or Ray's description of it; None without either.
+        machines: the nodes alive; None without a connection.
     """
 
     space: SearchSpace
@@ -39,44 +37,44 @@ class ClusterPlan:
 
     @property
     def types(self) -> tuple[NodeType, ...]:
-        """As the file has them; none for hosts whose resources are known only when Ray runs on them."""
+        """Node types of the file; empty for hosts whose resources are unknown until Ray runs on them."""
         return self.cluster.types if self.cluster else ()
 
     def capacity(self) -> Capacity | None:
-        """How many trials fit; None where that is not known yet.
+        """How many trials fit; None if that is not known yet.
 
         Raises:
-            ConfigError: none will ever fit.
+            ConfigError: not even one trial fits.
         """
         known = self.types or self.machines is not None
         return cluster_capacity(self.space.resources, self.machines or (), self.cluster) if known else None
 
     def now(self) -> float | None:
-        """USD per hour of what is alive, or before that of the head alone; None where a price is missing."""
+        """USD per hour of the nodes alive, or without a connection of the head; None if a price is missing."""
         if self.machines is None:
             return idle_price(self.cluster) if self.cluster else None
         return total(price_of(machine, self.types) for machine in self.machines)
 
     def at_most(self) -> float | None:
-        """USD per hour with everything up; None where a price is missing."""
+        """USD per hour of the whole cluster at its largest; None if a price is missing."""
         if self.cluster is None or not self.types:
             return self.now()
         others = [price_of(machine) for machine in self.machines or () if not type_of(machine, self.types)]
         return total([top_price(self.cluster), *others])
 
     def show(self, console: Console) -> None:
-        """Print the nodes and what they cost."""
+        """Print the nodes and their prices."""
         console.print(Text(f"\n# {self._title()}"), soft_wrap=True)
         if self.types or self.machines:
             console.print(self._table())
         console.print(Text("\n".join(self._lines())), soft_wrap=True)
 
     def _title(self) -> str:
-        known = self.cluster if self.cluster and self.cluster.name else None
-        named = f"{known.name} on {known.provider}, as {known.path} has it" if known else ""
+        file = self.cluster if self.cluster and self.cluster.name else None
+        named = f"{file.name} on {file.provider}, from {file.path}" if file else ""
         if self.machines is None:
             return f"the cluster {named}"
-        alive = f"the cluster as it is, {len(self.machines)} node{'s' if len(self.machines) != 1 else ''} alive"
+        alive = f"the running cluster, {len(self.machines)} node{'s' if len(self.machines) != 1 else ''} alive"
         return f"{alive}; {named}" if named else alive
 
     def _table(self) -> Table:
@@ -99,7 +97,7 @@ class ClusterPlan:
         return table
 
     def _kind(self, machine: Machine) -> NodeType:
-        """Of a live machine; one that is of no known type is a type of its own."""
+        """Type of a live machine; a new type for a machine of no known type."""
         known = {kind.name: kind for kind in self.types}
         if name := type_of(machine, self.types):
             return known[name]
@@ -108,29 +106,33 @@ class ClusterPlan:
         return NodeType(name, machine.node, 0, price_of(machine), spot, machine.head)
 
     def _labels(self, kind: NodeType) -> str:
-        ours = [machine.labels for machine in self.machines or () if self._kind(machine) == kind]
-        texts = {f"{key}={value}" for labels in ours for key, value in labels.items() if key not in HIDDEN_LABELS}
+        of_kind = [machine.labels for machine in self.machines or () if self._kind(machine) == kind]
+        texts = {f"{key}={value}" for labels in of_kind for key, value in labels.items() if key not in HIDDEN_LABELS}
         return " ".join(sorted(texts))
 
     def _lines(self) -> Iterator[str]:
         if self.cluster and self.types:
             yield f"at most {self.cluster.most_workers} workers of all types together"
         elif self.machines is None:
-            yield "its hosts tell what they have only once Ray runs on them: --address HOST:PORT asks them"
+            yield "the hosts' resources are unknown until Ray runs on them: connect with --address HOST:PORT"
         else:
-            yield "how far it can grow is not known here: resources.cluster=FILE says it"
+            yield "the largest size of the cluster is unknown: set resources.cluster to its file"
+
         if self.types or self.machines:
-            when = "with nothing but the head" if self.machines is None else "now"
+            when = "with the head alone" if self.machines is None else "now"
             now, most = self.now(), self.at_most()
-            known = now is not None and most is not None
-            yield f"cost: {now:.4g} USD/h {when}, at most {most:.4g} USD/h" if known else f"cost: {UNKNOWN}"
+            if now is None or most is None:
+                yield f"cost: unknown, a node has no label {PRICE}"
+            else:
+                yield f"cost: {now:.4g} USD/h {when}, at most {most:.4g} USD/h"
+
         yield from self._price()
 
     def _price(self) -> Iterator[str]:
-        """What an hour of a trial counts for budget.usd."""
+        """The price of an hour of a trial, as budget.usd counts it."""
         price, share = self.space.resources.usd_per_hour, dearest_share(self.space.resources, self.types)
         if price is not None and share and share.usd_per_hour == price:
-            whole = f"its share of a full {share.of}, the dearest node that takes it"
-            yield f"a trial: {price:.4g} USD/h, {whole}; the head and idle nodes come on top"
+            whole = f"its share of a full {share.of}, the dearest node that it fits on"
+            yield f"a trial: {price:.4g} USD/h, {whole}; the head and idle nodes cost extra"
         elif price is not None:
-            yield f"a trial: {price:.4g} USD/h, as resources.usd_per_hour says"
+            yield f"a trial: {price:.4g} USD/h, from resources.usd_per_hour"

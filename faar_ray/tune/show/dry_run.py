@@ -1,4 +1,4 @@
-"""`--dry-run`: what would run, without starting anything."""
+"""`--dry-run`: print what a search would run, without a start."""
 
 from __future__ import annotations
 
@@ -26,12 +26,14 @@ from faar_ray.tune.space.sections import SchedulerConfig
 from faar_ray.tune.space.space import SearchSpace
 
 if TYPE_CHECKING:
-    from faar_ray.tune.show.cluster_plan import ClusterPlan  # imports Ray, which a dry run of one machine does without
+    from faar_ray.tune.show.cluster_plan import ClusterPlan  # imports Ray; a dry run of one machine needs none
 
 SAMPLES = 3
 
 
-def show_plan(console: Console, space: SearchSpace, room: Capacity | None, cluster: ClusterPlan | None = None) -> None:
+def show_plan(
+    console: Console, space: SearchSpace, capacity: Capacity | None, cluster: ClusterPlan | None = None
+) -> None:
     """Print the resolved space, three sample configs, the cluster, the concurrency and the bound on trials x epochs."""
     console.print(Text("# the resolved search space\n" + as_yaml(space)), soft_wrap=True)
     console.print(Text("# three sample configs (searched keys; all others are the base's)"), soft_wrap=True)
@@ -41,23 +43,19 @@ def show_plan(console: Console, space: SearchSpace, room: Capacity | None, clust
         console.print(Text(f"{config_id(config)}  {{{values}}}"), soft_wrap=True)
     if cluster is not None:
         cluster.show(console)
-    console.print(Text(f"\nat once: {at_once(room)}"), soft_wrap=True)
-    console.print(Text(bound(space, room, cluster)), soft_wrap=True)
+
+    at_once = f"{capacity.concurrent} trial(s); {capacity.why}" if capacity else "as many as fit on the cluster's hosts"
+    console.print(Text(f"\nat once: {at_once}"), soft_wrap=True)
+    console.print(Text(bound(space, capacity, cluster)), soft_wrap=True)
 
 
-def at_once(room: Capacity | None) -> str:
-    """How many trials run at the same time, and why."""
-    if room is None:
-        return "as many as the cluster's hosts hold"
-    return f"{room.concurrent} trial(s); {room.why}"
-
-
-def samples(space: SearchSpace, number: int, say: Callable[[str], None] = print) -> list[dict[str, Scalar]]:
-    """Points that the search begins with, as far as no result is needed for them; `say` hears of an older run."""
+def samples(space: SearchSpace, number: int, notify: Callable[[str], None] = print) -> list[dict[str, Scalar]]:
+    """First points of the search that depend on no result; `notify` gets the message about an older run."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = optuna.create_study(directions=[objective.goal for objective in space.objectives])
-    warm_start(study, space, say)
+    warm_start(study, space, notify)
     points = planned(space.search, space.parameters, space.base, space.warm_start.points)
+
     out = []
     for index in range(min(number, len(points)) if space.search.listed else number):
         study.sampler = sampler_of(space.search, space.parameters, index, journal.older(study))
@@ -73,19 +71,21 @@ def bound(space: SearchSpace, capacity: Capacity | None = None, cluster: Cluster
     Args:
         space: the search space.
         capacity: how many trials run at once, where that is known.
-        cluster: whose prices were said before.
+        cluster: the cluster, if its prices are printed elsewhere.
     """
     base, most = space.trial_config({}).optim.epochs, most_epochs(space)
     trials, controls = space.budget.trials, len(space.controls)
+
     lines = [f"bound: {trials} trials x {most} epochs = {trials * most} epochs"]
     if space.scheduler.type == "pbt":
         lines = [population_bound(space.scheduler, trials, most)]
     tasks = len(space.trial_config({}).data.tasks) if space.references == "auto" else 0
     if controls or tasks:
-        beside_it = f"{controls} controls and {tasks} single-task references (none where cached)"
-        lines.append(f"beside: {beside_it} x {base} epochs")
+        jobs = f"{controls} controls and {tasks} single-task references (none where cached)"
+        lines.append(f"in addition: {jobs} x {base} epochs")
+
     if limits := list(limits_of(space, capacity, cluster.at_most() if cluster else None)):
-        lines += [*limits, "whatever runs at such a limit, references and controls too, ends with its epoch"]
+        lines += [*limits, "at a limit, running trials, references and controls end after their epoch"]
     if (price := space.resources.usd_per_hour) is not None and cluster is None:
         slots = f", {price * capacity.concurrent:g} with all {capacity.concurrent} slots busy" if capacity else ""
         lines.append(f"price: {price:g} USD per hour of a trial{slots}")
@@ -93,35 +93,38 @@ def bound(space: SearchSpace, capacity: Capacity | None = None, cluster: Cluster
 
 
 def population_bound(scheduler: SchedulerConfig, trials: int, epochs: int) -> str:
-    """The most that a population can train: a copy goes on where its parent is, in the place of another trial."""
+    """The most epochs of a population: a copy starts with its parent's epochs and replaces another trial."""
     members, times = scheduler.population, boundaries(scheduler, epochs)
     copies = min(trials - members, len(times) * quantile_size(members, scheduler.quantile))
-    where = ", ".join(map(str, times[:4])) + ", ..." * (len(times) > 4)
-    text = f"{members} members and at most {copies} copies, which train what is left after {where} epochs"
+    copied_after = ", ".join(map(str, times[:4])) + ", ..." * (len(times) > 4)
+    text = f"{members} members and at most {copies} copies, each trained for the epochs left after {copied_after}"
     return f"bound: {members} places x {epochs} epochs = {members * epochs} epochs ({text})"
 
 
 def limits_of(space: SearchSpace, capacity: Capacity | None, top_price: float | None) -> Iterator[str]:
-    """What may end the search before its last trial."""
-    budget, an_hour = space.budget, hourly_rates(space)
+    """The budgets that may end the search before its last trial."""
+    budget, rates = space.budget, hourly_rates(space)
+
     if budget.seconds:
         cost = None if top_price is None else top_price * budget.seconds / HOUR
         whole = "" if cost is None else f": at most {cost:.4g} USD for the whole cluster"
         yield f"all within {budget.time} of wall time{whole}"
+
     if budget.gpu_hours is not None:
-        gpus = an_hour["gpu_hours"]
+        gpus = rates["gpu_hours"]
         yield f"all within {budget.gpu_hours:g} GPU-hours: {budget.gpu_hours / gpus:.4g} h of trials on {gpus:g} GPUs"
+
     if budget.usd is not None:
-        hours = budget.usd / an_hour["usd"]
+        hours = budget.usd / rates["usd"]
         busy = f", {hours / capacity.concurrent:.4g} h with all {capacity.concurrent} slots busy" if capacity else ""
         yield f"all within {budget.usd:g} USD: {hours:.4g} h of trials{busy}"
 
 
 def show_search(console: Console, search: ResolvedSearch) -> None:
-    """Print what would run on this machine, on the cluster of the file, or on the one that answers at the address.
+    """Print what would run on this machine, on the cluster of the file, or on the cluster at the address.
 
     Raises:
-        ConfigError: no trial can ever start, or nothing answers.
+        ConfigError: no trial fits, or no cluster answers at the address.
     """
     if search.capacity is not None:
         show_plan(console, search.space, search.capacity)

@@ -28,6 +28,7 @@ MOST_SAMPLES = 256
 def in_order(parameters: Parameters) -> list[str]:
     """The keys in sampling order: each after those that its conditions depend on, else in the order of the space."""
     remaining, ordered = list(parameters), list[str]()
+
     while remaining:
         ready = (key for key in remaining if not _depends_on(parameters, key) & {*remaining} - {key})
         ordered.append(next(ready, remaining[0]))  # a circle is reported elsewhere
@@ -49,11 +50,13 @@ def split_active(parameters: Parameters, base: Base, point: Sample) -> tuple[dic
     active: dict[str, Scalar] = {}
     inactive: dict[str, str] = {}
     given = {key: parameter for key, parameter in parameters.items() if key in point}
+
     for key in in_order(given):
         if words := unmet_condition(given[key], base, active):
             inactive[key] = words
         else:
             active[key] = point[key]
+
     return {key: active[key] for key in given if key in active}, inactive
 
 
@@ -74,17 +77,21 @@ def normalised(parameters: Parameters, base: Base, *, whole: bool = True) -> tup
     """
     out, issues = dict(parameters), list[Issue]()
     faulty: set[str] = set()
+
     for key in in_order(parameters):
         faults = list(_condition_faults(out, key, base if whole else None))
         samples: Sequence[Sample] = ({},)
         if out[key].when:
+            # samples mean nothing where a condition, or a parameter that it depends on, is at fault
             sound = whole and not faults and not faulty & {key, *_ancestors(out, key)}
             samples, never = _samples(out, key, base) if sound else ((), False)
             faults += _never(out, key, base) if never else []
+
         out[key], more = checked(key, out[key], base, samples)
         if faults or more:
             faulty.add(key)
             issues += faults + more
+
     return out, issues
 
 
@@ -97,11 +104,7 @@ def incompatible_pairs(parameters: Parameters, base: Base) -> Iterator[Issue]:
             if faults := trial_faults(base, sample):
                 text = f"{faults[0].name}: {faults[0].text}"
                 values = f"{first} is {quote_value(one)} and {second} {quote_value(other)}"
-                yield Issue(
-                    ("parameters", second),
-                    f"{text}, where {values}: give one of them a `when`",
-                    second,
-                )
+                yield Issue(("parameters", second), f"{text}, where {values}: give one of them a `when`", second)
                 break
 
 
@@ -158,6 +161,8 @@ def _condition_faults(parameters: Parameters, key: str, base: Base | None) -> It
             listed = isinstance((parameters[key].when or {})[name], tuple)
             faults = [(index, _value_fault(parameters, name, value, base)) for index, value in enumerate(values)]
             yield from (Issue((*path, index) if listed else path, text) for index, text in faults if text)
+
+    # a circle is one fault, at the first of its parameters in the order of the space
     circle = _circle(parameters, key)
     if key not in parameters[key].conditions and key == next((name for name in parameters if name in circle), None):
         way = " needs ".join(circle) if len(circle) > 2 else "its own preset may decide what is named here"

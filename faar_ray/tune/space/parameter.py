@@ -22,16 +22,10 @@ DEFAULTS = TrialConfig().dotted()
 """Every dotted key of a trial config."""
 
 Values = Annotated[
-    tuple[Scalar, ...],
-    Field(min_length=1, max_length=MOST_VALUES, strict=False),
-    rule(f"a list of 1 to {MOST_VALUES}"),
+    tuple[Scalar, ...], Field(min_length=1, max_length=MOST_VALUES, strict=False), rule(f"a list of 1 to {MOST_VALUES}")
 ]
 SomeScalars = Annotated[tuple[Scalar, ...], Field(min_length=1, strict=False), rule("a list that is not empty")]
-Conditions = Annotated[
-    dict[str, Scalar | SomeScalars],
-    Field(min_length=1),
-    rule("conditions such as {method: faar}"),
-]
+Conditions = Annotated[dict[str, Scalar | SomeScalars], Field(min_length=1), rule("conditions such as {method: faar}")]
 
 
 class Parameter(Section):

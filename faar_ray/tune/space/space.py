@@ -44,14 +44,7 @@ from faar_ray.tune.space.rules import (
     sampler_faults,
     scheduler_faults,
 )
-from faar_ray.tune.space.sections import (
-    Budget,
-    Failure,
-    SchedulerConfig,
-    SearchConfig,
-    SearchResources,
-    WarmStart,
-)
+from faar_ray.tune.space.sections import Budget, Failure, SchedulerConfig, SearchConfig, SearchResources, WarmStart
 
 MOST_LISTED = 10_000
 """Largest number of trials of a list."""
@@ -80,8 +73,7 @@ class SearchSpace(Section):
         "auto", description="Single-task metric of each task; `auto` trains them once and caches them."
     )
     controls: Annotated[tuple[dict[str, Any], ...], Field(strict=False)] = Field(
-        (),
-        description="Trial configs (dotted keys over base) to compare the search with, e.g. {method: dora}.",
+        (), description="Trial configs (dotted keys over base) to compare the search with, e.g. {method: dora}."
     )
     constraints: Annotated[tuple[str, ...], Field(strict=False)] = Field(
         (), description="`metric <= number` or `metric >= number`; a trial that breaks one is never the best."
@@ -157,10 +149,8 @@ class SearchSpace(Section):
     @field_validator("budget")
     @classmethod
     def _replicates_fit(cls, budget: Budget, info: ValidationInfo) -> Budget:
-        search = info.data.get("search")
-        again = search.replicates if search is not None else None
-        if again is not None and again.top * again.seeds > budget.trials:
-            least = again.top * again.seeds
+        replicates = getattr(info.data.get("search"), "replicates", None)
+        if replicates and (least := replicates.top * replicates.seeds) > budget.trials:
             text = f"must be >= search.replicates.top * seeds = {least}, got {budget.trials}"
             raise_issues([Issue(("trials",), text)])
         return budget
@@ -169,7 +159,9 @@ class SearchSpace(Section):
     @classmethod
     def _scheduler_fits(cls, scheduler: SchedulerConfig, info: ValidationInfo) -> SchedulerConfig:
         names = [objective.name for objective in info.data.get("objectives", ())]
-        raise_issues(scheduler_faults(scheduler, names, _fewest_epochs(info)))
+        epochs = TrialConfig.resolve(_base(info)).optim.epochs
+        fewest = min(map(int, possible_values(info.data.get("parameters", {}), "optim.epochs", epochs)))
+        raise_issues(scheduler_faults(scheduler, names, fewest))
         return scheduler
 
     @field_validator("warm_start")
@@ -184,29 +176,18 @@ class SearchSpace(Section):
         return warm_start
 
     @model_validator(mode="after")
-    def _samples_resolve(self) -> Self:
-        """Checks priors together, and pairs of parameters at their extremes; each alone was checked before."""
+    def _sections_fit_together(self) -> Self:
+        """Check the sections together, each of which is valid alone; the first check with faults ends it."""
         faults = trial_faults(self.base, priors(self.parameters, self.base))
         raise_issues(Issue(("parameters",), f"{fault.name}: {fault.text}") for fault in faults)
         if self.search.sampler != "points":
             raise_issues(incompatible_pairs(self.parameters, self.base))
-        return self
 
-    @model_validator(mode="after")
-    def _list_is_whole(self) -> Self:
         if self.search.listed:
             raise_issues(_list_faults(self))
-        return self
-
-    @model_validator(mode="after")
-    def _population_can_train(self) -> Self:
         if self.scheduler.type == "pbt":
             points = planned(self.search, self.parameters, self.base, self.warm_start.points)
             raise_issues(population_faults(self.scheduler, self.search, self.budget, self.parameters, len(points)))
-        return self
-
-    @model_validator(mode="after")
-    def _budgets_can_be_counted(self) -> Self:
         raise_issues(budget_faults(self.budget, self.resources))
         return self
 
@@ -291,11 +272,6 @@ def _list_faults(space: SearchSpace) -> Iterator[Issue]:
         yield Issue(("search", "sampler"), f"must list at most {MOST_LISTED} trials (configurations x seeds)")
     elif trials > space.budget.trials:
         yield Issue(("budget", "trials"), f"must be >= configurations x seeds = {trials}, got {space.budget.trials}")
-
-
-def _fewest_epochs(info: ValidationInfo) -> int:
-    epochs = TrialConfig.resolve(_base(info)).optim.epochs
-    return min(map(int, possible_values(info.data.get("parameters", {}), "optim.epochs", epochs)))
 
 
 def read_document(path: Path, overrides: Sequence[str] = ()) -> Document:

@@ -6,11 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from faar_ray.records import Role, State, TrialResult
-from faar_ray.report.statistics.groups import (
-    complete_configs,
-    short_names,
-    with_names,
-)
+from faar_ray.report.statistics.groups import complete_configs, short_names, with_names
 
 
 def trial(

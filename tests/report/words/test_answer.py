@@ -43,23 +43,23 @@ def control(delta_m: float, adapters: float, name: str = "dora", **metrics: floa
     return [trial(name, s, delta_m + 2 * s, adapters, role="control", params=params, **metrics) for s in (0, 1)]
 
 
-def said(found: Answer) -> str:
-    return "\n".join(found.sentences)
+def text_of(answer: Answer) -> str:
+    return "\n".join(answer.sentences)
 
 
 def test_a_difference_outside_the_noise_is_priced() -> None:
     result = build_answer(search(), BOTH)
 
     assert re.search(
-        r"rho_shared 0\.8 costs 1\.\d+ ± 0\.\d+ delta_m against 0\.99 and saves 52% of the adapter", said(result)
+        r"rho_shared 0\.8 costs 1\.\d+ ± 0\.\d+ delta_m against 0\.99 and saves 52% of the adapter", text_of(result)
     )
 
 
 def test_a_difference_inside_the_noise_names_no_winner_but_the_cheaper() -> None:
     result = build_answer(search(), BOTH)
 
-    assert "rho_shared 0.95 and 0.99 cannot be told apart" in said(result)
-    assert "the cheaper is rho_shared 0.95, with 19% fewer adapter parameters" in said(result)
+    assert "rho_shared 0.95 and 0.99 cannot be told apart" in text_of(result)
+    assert "the cheaper is rho_shared 0.95, with 19% fewer adapter parameters" in text_of(result)
     assert result.sentences[0].startswith("Take rho_shared 0.95 (")
     assert (result.best, result.recommended) == ("0.99", "0.95")
 
@@ -68,15 +68,15 @@ def test_without_repeats_it_says_that_noise_is_unknown_and_recommends_nothing() 
     result = build_answer(search(seeds=1), BOTH)
 
     assert "noise is unknown" in result.sentences[0]
-    assert "0 degrees of freedom" in said(result)
-    assert not re.search(r"\bTake\b|±|beats|wins", said(result))
-    assert "Without a noise estimate" in said(result)
+    assert "0 degrees of freedom" in text_of(result)
+    assert not re.search(r"\bTake\b|±|beats|wins", text_of(result))
+    assert "Without a noise estimate" in text_of(result)
 
 
 def test_noise_is_printed_with_its_degrees_of_freedom() -> None:
     result = build_answer(search(), BOTH)
 
-    assert "(3 degrees of freedom)" in said(result)
+    assert "(3 degrees of freedom)" in text_of(result)
     assert result.noise == pooled_noise(search())
     assert result.noise.dof == 3
 
@@ -87,7 +87,7 @@ def test_a_control_that_is_better_and_cheaper_wins_in_the_first_sentence() -> No
     assert result.sentences[0].startswith("Of the searched configurations take")
     assert result.sentences[0].endswith("but a control wins over it: dora.")
     assert re.search(
-        r"Control dora wins over rho_shared 0\.95 by 3\.\d+ ± .* and saves 71% of the adapter", said(result)
+        r"Control dora wins over rho_shared 0\.95 by 3\.\d+ ± .* and saves 71% of the adapter", text_of(result)
     )
 
 
@@ -95,19 +95,21 @@ def test_a_control_that_cannot_be_told_apart_and_is_cheaper_wins_on_cost_only() 
     result = build_answer([*search(), *control(-0.05, 100_000)], BOTH)
 
     assert re.search(
-        r"Control dora cannot be told apart from rho_shared 0\.95 .*saves 71%.*it wins on cost", said(result)
+        r"Control dora cannot be told apart from rho_shared 0\.95 .*saves 71%.*it wins on cost", text_of(result)
     )
 
 
 def test_a_control_that_is_better_and_dearer_is_said_to_be_both() -> None:
     result = build_answer([*search(), *control(3.0, 680_000)], BOTH)
 
-    assert re.search(r"Control dora beats rho_shared 0\.95 by .*, but needs 100% more adapter parameters", said(result))
-    assert "wins" not in said(result)
+    assert re.search(
+        r"Control dora beats rho_shared 0\.95 by .*, but needs 100% more adapter parameters", text_of(result)
+    )
+    assert "wins" not in text_of(result)
 
 
 def test_a_control_that_is_worse_loses() -> None:
-    assert "Control dora is worse than rho_shared 0.95 by" in said(
+    assert "Control dora is worse than rho_shared 0.95 by" in text_of(
         build_answer([*search(), *control(-9.0, 680_000)], BOTH)
     )
 
@@ -117,7 +119,7 @@ def test_full_fine_tuning_does_not_win_for_having_no_adapters() -> None:
     for row in rows:
         row.metrics["trainable_params"] = 3.4e6
 
-    result = said(build_answer([*search(), *rows], BOTH))
+    result = text_of(build_answer([*search(), *rows], BOTH))
 
     assert re.search(r"Control full_ft .*needs \d+% more trainable parameters", result)
     assert "wins" not in result
@@ -191,7 +193,7 @@ def test_a_metric_to_minimise_is_priced_with_the_right_sign() -> None:
     result = build_answer(rows, [Objective(name="val/depth/rmse", goal="minimize"), DOWN])
 
     assert result.best == "0.9"
-    assert re.search(r"rho_shared 0\.5 costs 0\.\d+ ± \S+ val/depth/rmse against 0\.9 and saves 50%", said(result))
+    assert re.search(r"rho_shared 0\.5 costs 0\.\d+ ± \S+ val/depth/rmse against 0\.9 and saves 50%", text_of(result))
 
 
 def test_three_objectives_and_any_parameters() -> None:
@@ -204,8 +206,8 @@ def test_three_objectives_and_any_parameters() -> None:
     result = build_answer(rows, [UP, DOWN, Objective(name="time/step_ms", goal="minimize")])
 
     assert len([r for r in result.rows if r.on_front]) == 3
-    assert "lr 0.1 costs" in said(result)
-    assert "(time/step_ms -5%)" in said(result)
+    assert "lr 0.1 costs" in text_of(result)
+    assert "(time/step_ms -5%)" in text_of(result)
 
 
 def test_nothing_finished_is_an_answer_too() -> None:

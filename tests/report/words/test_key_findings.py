@@ -46,7 +46,7 @@ def trace(results: list[TrialResult], rank: Any) -> list[dict[str, Any]]:
     ]
 
 
-def said(results: list[TrialResult], rows: list[dict[str, Any]] | None = None) -> dict[str, str]:
+def findings(results: list[TrialResult], rows: list[dict[str, Any]] | None = None) -> dict[str, str]:
     return dict(
         sentence.split(": ", 1) for sentence in key_findings(results, [pa.Table.from_pylist(rows)] if rows else [])
     )
@@ -85,7 +85,7 @@ def test_every_key_finding_holds_where_it_does() -> None:
         *trials("cw_sp", 3.0), *trials("ts_pd", 3.8), *trials("faar", 5.0), *trials("faar", 5.1, init_rank=8),
     ]  # fmt: skip
     faar = [r for r in results if r.params == {"method": "faar", "ranks.init_rank": 16}]
-    result = said(results, trace(faar, lambda stage, task: 2 + 3 * stage + (task != "shared")))
+    result = findings(results, trace(faar, lambda stage, task: 2 + 3 * stage + (task != "shared")))
     assert len(result) == 5
     assert all(text.startswith("holds") for text in result.values()), result
     assert "+9.0 ± 0.0 (95%, 5 seeds) rank" in result["Deeper layers keep larger ranks"]
@@ -97,17 +97,17 @@ def test_a_finding_that_does_not_hold_is_called_so() -> None:
         *trials("cw_sp", 3.0), *trials("ts_pd", 2.0), *trials("faar", 5.0), *trials("faar", 9.0, init_rank=8),
     ]  # fmt: skip
     faar = [r for r in results if r.params == {"method": "faar", "ranks.init_rank": 16}]
-    result = said(results, trace(faar, lambda stage, task: 9 - stage - (task != "shared")))
+    result = findings(results, trace(faar, lambda stage, task: 9 - stage - (task != "shared")))
     assert len(result) == 5
     assert all(text.startswith("does not hold") for text in result.values()), result
 
 
 def test_a_gap_within_the_noise_is_open() -> None:
     noisy = [*trials("cw_sp", 3.0, jitter=1.0), *trials("ts_pd", 3.5, jitter=-1.0)]
-    assert said(noisy)["XT-Cons adds on top of CW-SP"].startswith("is open")
+    assert findings(noisy)["XT-Cons adds on top of CW-SP"].startswith("is open")
 
 
 def test_nothing_is_said_of_rows_that_are_missing_or_alone() -> None:
-    assert said(trials("lora", 1.0)) == {}
+    assert findings(trials("lora", 1.0)) == {}
     one_seed = [r for r in (*trials("cw_sp", 1.0), *trials("ts_pd", 2.0)) if r.seed == 0]
-    assert said(one_seed) == {}
+    assert findings(one_seed) == {}

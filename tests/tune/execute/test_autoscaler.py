@@ -167,7 +167,9 @@ def test_a_dry_run_says_what_there_is_and_what_may_come_and_starts_nothing(clust
     assert [HEAD_TYPE, "0", "0", "1", "1", "on-demand", "0.25"] in rows
     assert ["worker", "1", "0", "0", "2", "on-demand", "0.5"] in rows
     assert "cost: 0.25 USD/h now, at most 1.25 USD/h" in out
-    assert "at once: 2 trial(s); a trial needs 1 CPU, there are 0 CPUs now, 2 machines may come: 2 CPUs in all" in out
+    assert (
+        "at once: 2 trial(s); a trial needs 1 CPU, there are 0 CPUs now, 2 machines may be added: 2 CPUs in all" in out
+    )
     assert "all within 2h of wall time: at most 2.5 USD for the whole cluster" in out
     assert not (cluster.folder / "runs").exists()
 

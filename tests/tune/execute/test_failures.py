@@ -1,4 +1,4 @@
-"""Trials that diverge, cannot allocate, or are killed: what the person is told, and that the search goes on."""
+"""Trials that diverge, cannot allocate, or are killed: how the failure is reported, and that the search goes on."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ allocate 4000 bytes. Error code 12 (Cannot allocate memory)
 
 
 @pytest.mark.parametrize(
-    ("report", "told"),
+    ("report", "message"),
     [
         (KILLED, "its process was killed, most likely by the system because memory ran out"),
         ("", "its process was killed"),
@@ -48,9 +48,9 @@ allocate 4000 bytes. Error code 12 (Cannot allocate memory)
         ("Failure # 1\nMemoryError\nFailure # 2\n  File 'a'\nKeyError: 'x'\n", "KeyError: 'x'"),
     ],
 )
-def test_a_failure_is_told_in_one_sentence(report: str, told: str) -> None:
+def test_a_failure_is_told_in_one_sentence(report: str, message: str) -> None:
     reason = reason_of_failure(report)
-    assert told in reason
+    assert message in reason
     assert "\n" not in reason
 
 

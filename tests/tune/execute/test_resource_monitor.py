@@ -1,4 +1,4 @@
-"""A search without a machine says so, once, and again when one is there."""
+"""A search without a machine reports it once, and reports when one is available again."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ from faar_ray.tune.show.progress import Progress
 from faar_ray.tune.space.space import SearchSpace
 
 Space = Callable[..., SearchSpace]
+
+Messages = list[tuple[str, bool]]
 
 
 class Clock:
@@ -42,53 +44,53 @@ def nodes() -> list[Machine]:
 
 
 @pytest.fixture
-def said() -> list[tuple[str, bool]]:
+def messages() -> Messages:
     return []
 
 
 @pytest.fixture
 def watch(
-    driver: Callable[..., Any], space: Space, clock: Clock, nodes: list[Machine], said: list[tuple[str, bool]]
+    driver: Callable[..., Any], space: Space, clock: Clock, nodes: list[Machine], messages: Messages
 ) -> ResourceMonitor:
-    def say(text: str, waiting: bool) -> None:
-        said.append((text, waiting))
+    def notify(text: str, waiting: bool) -> None:
+        messages.append((text, waiting))
 
-    return ResourceMonitor(driver(space()).search_state, Resources(gpus_per_worker=1), say, lambda: nodes, clock)
+    return ResourceMonitor(driver(space()).search_state, Resources(gpus_per_worker=1), notify, lambda: nodes, clock)
 
 
 def test_a_search_that_waits_says_so_once_and_again_when_machines_come(
-    watch: ResourceMonitor, clock: Clock, nodes: list[Machine], said: list[tuple[str, bool]]
+    watch: ResourceMonitor, clock: Clock, nodes: list[Machine], messages: Messages
 ) -> None:
     for second in range(100):
         clock.s = float(second)
         watch.update(has_machines=False)
-    assert said == [("waiting for machines: a trial needs 1 CPU and 1 GPU, the cluster has 0 CPUs now", True)]
+    assert messages == [("waiting for machines: a trial needs 1 CPU and 1 GPU, the cluster has 0 CPUs now", True)]
     nodes.append(Machine("worker", Node(8, 1), False, {}))
     clock.s = 100.0
     watch.update(has_machines=True)
     watch.update(has_machines=True)
-    assert said[1:] == [("machines are there after 1:40: 8 CPUs and 1 GPU", False)]
+    assert messages[1:] == [("machines are there after 1:40: 8 CPUs and 1 GPU", False)]
     clock.s = 101.0
     watch.update(has_machines=False)
     clock.s = 101.0 + START_TIMEOUT_S
     watch.update(has_machines=False)
-    assert [waiting for _, waiting in said] == [True, False, True]  # lost again
+    assert [waiting for _, waiting in messages] == [True, False, True]  # lost again
 
 
-def test_the_start_of_a_trial_is_no_wait(watch: ResourceMonitor, clock: Clock, said: list[tuple[str, bool]]) -> None:
+def test_the_start_of_a_trial_is_no_wait(watch: ResourceMonitor, clock: Clock, messages: Messages) -> None:
     for second in (0.0, START_TIMEOUT_S - 1):
         clock.s = second
         watch.update(has_machines=False)
     watch.update(has_machines=True)
-    assert said == []
+    assert messages == []
 
 
-def test_nobody_waits_without_an_open_job(watch: ResourceMonitor, clock: Clock, said: list[tuple[str, bool]]) -> None:
+def test_nobody_waits_without_an_open_job(watch: ResourceMonitor, clock: Clock, messages: Messages) -> None:
     assert not watch.state.running
     for second in range(60):
         clock.s = float(second)
         watch.on_step_end(0, [])  # without a job Ray is not even asked
-    assert said == []
+    assert messages == []
 
 
 def test_a_pipe_gets_a_plain_line_a_terminal_the_headline_and_a_program_an_event() -> None:

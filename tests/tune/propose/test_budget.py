@@ -171,10 +171,10 @@ def test_a_dry_run_bounds_every_budget(budgeted: Space) -> None:
     whole = budgeted(budget={"trials": 7, "time": "2h", "gpu_hours": 3, "usd": 10}, controls=[{"method": "dora"}])
     assert bound(whole, Capacity(2, "", 2)).splitlines() == [
         "bound: 7 trials x 3 epochs = 21 epochs",
-        "beside: 1 controls and 0 single-task references (none where cached) x 3 epochs",
+        "in addition: 1 controls and 0 single-task references (none where cached) x 3 epochs",
         "all within 2h of wall time",
         "all within 3 GPU-hours: 3 h of trials on 1 GPUs",
         "all within 10 USD: 2.5 h of trials, 1.25 h with all 2 slots busy",
-        "whatever runs at such a limit, references and controls too, ends with its epoch",
+        "at a limit, running trials, references and controls end after their epoch",
         "price: 4 USD per hour of a trial, 8 with all 2 slots busy",
     ]

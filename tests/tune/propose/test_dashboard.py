@@ -57,12 +57,12 @@ def asked(address: str) -> Any:
         return json.load(answer)
 
 
-def until(found: Callable[[], Any], seconds: float = 300) -> Any:
-    """What is found first that is not empty."""
+def until(condition: Callable[[], Any], seconds: float = 300) -> Any:
+    """The first result of the condition that is not empty."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         try:
-            if what := found():
+            if what := condition():
                 return what
         except OSError:
             pass

@@ -12,13 +12,7 @@ from hypothesis import strategies as st
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from faar_ray.tune.propose.ask import sampler_of
-from faar_ray.tune.propose.distributions import (
-    distribution,
-    draw,
-    from_optuna,
-    optuna_name,
-    to_optuna,
-)
+from faar_ray.tune.propose.distributions import distribution, draw, from_optuna, optuna_name, to_optuna
 from faar_ray.tune.space.conditions import unmet_condition
 from faar_ray.tune.space.initial_points import first_points
 from faar_ray.tune.space.parameter import Parameter

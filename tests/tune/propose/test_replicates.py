@@ -18,8 +18,8 @@ def result(name: str, delta_m: float, params: float = 0.0) -> TrialResult:
     return TrialResult(name, name, 0, "trial", "COMPLETE", {}, metrics, 1.0, 3)
 
 
-def names(found: list[TrialResult]) -> list[str]:
-    return [one.trial_id for one in found]
+def names(results: list[TrialResult]) -> list[str]:
+    return [one.trial_id for one in results]
 
 
 def test_with_one_objective_the_best_values_lead() -> None:
