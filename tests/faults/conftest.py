@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from faar_ray.bench.faults.campaign import FaultResult, Undisturbed, inject_one_fault, measure
+from faar_ray.bench.faults.campaign import Baseline, FaultResult, inject_one_fault, measure_baseline
 from faar_ray.bench.faults.search_harness import SearchHarness, Target
 from faar_ray.bench.faults.watch import Trigger
 from faar_ray.bench.local_cluster import LocalCluster
 
-Strike = Callable[..., FaultResult]
+InjectFault = Callable[..., FaultResult]
 
 
 @pytest.fixture(scope="session")
@@ -21,29 +21,31 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def arena(folder: Path) -> SearchHarness:
+def harness(folder: Path) -> SearchHarness:
     return SearchHarness(folder)
 
 
 @pytest.fixture(scope="session")
-def whole(folder: Path, own_cache: Path) -> Undisturbed:
-    return measure(folder, workers=1)
+def baseline(folder: Path, own_cache: Path) -> Baseline:
+    return measure_baseline(folder, workers=1)
 
 
 @pytest.fixture(scope="session")
-def shrunk(whole: Undisturbed) -> tuple[str, int]:
+def shrunk(baseline: Baseline) -> tuple[str, int]:
     """A trial and an epoch, not its last, whose end changed a rank."""
-    return next((trial, at) for trial, epochs in sorted(whole.shrinks.items()) for at in epochs if at < 3)
+    return next((trial, at) for trial, epochs in sorted(baseline.shrinks.items()) for at in epochs if at < 3)
 
 
 @pytest.fixture
-def strike(arena: SearchHarness, whole: Undisturbed, shrunk: tuple[str, int], request: pytest.FixtureRequest) -> Strike:
-    """Strikes one search, at a moment of the trial that shrinks."""
+def inject(
+    harness: SearchHarness, baseline: Baseline, shrunk: tuple[str, int], request: pytest.FixtureRequest
+) -> InjectFault:
+    """Runs one search with one fault, at a moment of the trial that shrinks."""
 
     def once(target: Target, moment: str, cluster: LocalCluster | None = None) -> FaultResult:
         trial, epoch = shrunk
-        late = 0.5 * whole.epoch_s if moment == "first epoch" else 0.0
+        late = 0.5 * baseline.epoch_s if moment == "first epoch" else 0.0
         name = f"{target}-{moment.replace(' ', '-')}"
-        return inject_one_fault(arena, name, target, Trigger(moment, trial, epoch, late), whole, cluster)
+        return inject_one_fault(harness, name, target, Trigger(moment, trial, epoch, late), baseline, cluster)
 
     return once

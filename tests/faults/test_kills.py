@@ -24,7 +24,7 @@ KILLS = [
 
 @pytest.mark.parametrize(("target", "moment"), KILLS)
 def test_a_kill_loses_one_epoch_at_most_and_changes_nothing(
-    strike: Callable[..., FaultResult], target: Target, moment: Moment
+    inject: Callable[..., FaultResult], target: Target, moment: Moment
 ) -> None:
-    kill = strike(target, moment)
+    kill = inject(target, moment)
     assert kill.passed(exactly=True), kill

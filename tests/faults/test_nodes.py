@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from faar_ray.bench.faults.campaign import FaultResult, Undisturbed, inject_one_fault
+from faar_ray.bench.faults.campaign import Baseline, FaultResult, inject_one_fault
 from faar_ray.bench.faults.search_harness import SearchHarness, Target
 from faar_ray.bench.faults.watch import Moment, Trigger
 from faar_ray.bench.local_cluster import LocalCluster, local_cluster
@@ -30,17 +30,17 @@ def cluster() -> Iterator[LocalCluster]:
     ],
 )
 def test_a_lost_node_loses_one_epoch_at_most(
-    strike: Callable[..., FaultResult], cluster: LocalCluster, target: Target, moment: Moment
+    inject: Callable[..., FaultResult], cluster: LocalCluster, target: Target, moment: Moment
 ) -> None:
-    kill = strike(target, moment, cluster)
+    kill = inject(target, moment, cluster)
     cluster.replace_dead()
     assert kill.passed(exactly=True), kill
 
 
 def test_a_lost_node_takes_no_retry_away(
-    folder: Path, whole: Undisturbed, shrunk: tuple[str, int], cluster: LocalCluster
+    folder: Path, baseline: Baseline, shrunk: tuple[str, int], cluster: LocalCluster
 ) -> None:
-    arena = SearchHarness(folder, file="no_retry.yaml", failure={"max_retries": 0, "max_failures": 0})
+    harness = SearchHarness(folder, file="no_retry.yaml", failure={"max_retries": 0, "max_failures": 0})
     trigger = Trigger("after a shrink", *shrunk, 0.0)
-    kill = inject_one_fault(arena, "no-retry", "node", trigger, whole, cluster)
+    kill = inject_one_fault(harness, "no-retry", "node", trigger, baseline, cluster)
     assert kill.passed(exactly=True), kill

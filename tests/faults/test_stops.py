@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from faar_ray.bench.faults.campaign import Undisturbed
+from faar_ray.bench.faults.campaign import Baseline
 from faar_ray.bench.faults.search_harness import SearchHarness
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
@@ -15,20 +15,20 @@ pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
 
 @pytest.mark.parametrize("stop", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.nightly)])
 def test_a_stop_closes_everything_and_names_the_command_that_resumes(
-    arena: SearchHarness, whole: Undisturbed, stop: signal.Signals
+    harness: SearchHarness, baseline: Baseline, stop: signal.Signals
 ) -> None:
     name = f"stopped-{stop.name}"
-    driver = arena.start(name)
+    driver = harness.start(name)
     deadline = time.monotonic() + 240
-    while not list(arena.run(name).glob("trials/*/checkpoints/epoch_0001.pt")):
-        assert time.monotonic() < deadline and driver.poll() is None, arena.said(name)
+    while not list(harness.run(name).glob("trials/*/checkpoints/epoch_0001.pt")):
+        assert time.monotonic() < deadline and driver.poll() is None, harness.log_text(name)
         time.sleep(0.02)
-    assert len(arena.processes()) > 1
+    assert len(harness.processes()) > 1
     driver.send_signal(stop)
-    assert driver.wait(120) == 130, arena.said(name)
-    output = arena.said(name)
+    assert driver.wait(120) == 130, harness.log_text(name)
+    output = harness.log_text(name)
     assert f"python -m faar_ray.tune space.yaml --name {name} --resume" in output
     assert "Traceback" not in output
-    assert arena.leaks(name) == []
-    arena.finish(arena.start(name, "--resume"), name)
-    assert arena.facts(name).equal(whole.facts)
+    assert harness.leaks(name) == []
+    harness.finish(harness.start(name, "--resume"), name)
+    assert harness.record(name).equal(baseline.record)

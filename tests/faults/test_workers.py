@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from faar_ray.bench.faults.campaign import Undisturbed, inject_one_fault, measure
+from faar_ray.bench.faults.campaign import Baseline, inject_one_fault, measure_baseline
 from faar_ray.bench.faults.search_harness import SearchHarness, Target
 from faar_ray.bench.faults.watch import Moment, Trigger
 
@@ -18,8 +18,8 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> SearchHarness:
 
 
 @pytest.fixture(scope="module")
-def both(pair: SearchHarness) -> Undisturbed:
-    return measure(pair.folder, workers=2)
+def both(pair: SearchHarness) -> Baseline:
+    return measure_baseline(pair.folder, workers=2)
 
 
 @pytest.mark.parametrize(
@@ -32,7 +32,7 @@ def both(pair: SearchHarness) -> Undisturbed:
     ],
 )
 def test_a_kill_among_two_workers_loses_one_epoch_at_most(
-    pair: SearchHarness, both: Undisturbed, target: Target, moment: Moment
+    pair: SearchHarness, both: Baseline, target: Target, moment: Moment
 ) -> None:
     trial, epoch = next((name, at) for name, epochs in sorted(both.shrinks.items()) for at in epochs if at < 3)
     trigger = Trigger(moment, trial, epoch, 0.5 * both.epoch_s if moment == "first epoch" else 0.0)

@@ -1,4 +1,4 @@
-"""A campaign of kills: small searches, each struck once with SIGKILL, and what was lost.
+"""A campaign of kills: small searches, one SIGKILL in each, and what was lost.
 
 A search recovers when it ends with the trials, states, ranks and metrics of the undisturbed one. Its trial in progress
 may train one epoch again, the one that was cut off; nothing may be left behind.
@@ -19,7 +19,7 @@ from typing import Any
 import psutil
 from rich.table import Table
 
-from faar_ray.bench.faults.search_harness import SPACE, Facts, Lost, SearchHarness, Target, inject_fault
+from faar_ray.bench.faults.search_harness import SPACE, SearchFailed, SearchHarness, SearchRecord, Target, inject_fault
 from faar_ray.bench.faults.watch import MOMENTS, Moment, Trigger, Watch, draw_trigger
 from faar_ray.bench.local_cluster import LocalCluster, local_cluster
 from faar_ray.bench.output import Notify, notifier, print_result, working_folder
@@ -46,7 +46,7 @@ class FaultResult:
     equal: bool = False
     retrained: int = 0
     back_s: float = 0.0
-    """Seconds until the next checkpoint of the trial that was struck."""
+    """Seconds until the next checkpoint of the trial that was killed."""
     leaked: list[str] = field(default_factory=list)
     fault: str = ""
 
@@ -56,61 +56,66 @@ class FaultResult:
 
 
 @dataclass(frozen=True)
-class Undisturbed:
-    """The search that nobody struck."""
+class Baseline:
+    """The undisturbed search, which the others are compared with."""
 
-    facts: Facts
+    record: SearchRecord
     epoch_s: float
     shrinks: dict[str, list[int]]
     """By trial, the epochs whose end changed a rank."""
 
 
-def measure(folder: Path, workers: int, notify: Notify = lambda text: None) -> Undisturbed:
+def measure_baseline(folder: Path, workers: int, notify: Notify = lambda text: None) -> Baseline:
     """Run the search once, undisturbed."""
     notify("the undisturbed search")
-    arena = SearchHarness(folder, workers)
-    watch = Watch(arena.run("whole"))
+    harness = SearchHarness(folder, workers)
+    watch = Watch(harness.run("baseline"))
     try:
-        arena.finish(arena.start("whole"), "whole")
+        harness.finish(harness.start("baseline"), "baseline")
     finally:
         watch.close()
-        arena.end_all()
-    facts = arena.facts("whole")
+        harness.end_all()
+    record = harness.record("baseline")
     steps = [b.at - a.at for a, b in zip(watch.written, watch.written[1:], strict=False) if a.trial == b.trial]
-    shrinks: dict[str, list[int]] = {name: [] for name in facts.rows}
-    for row in facts.trace.select(["trial_id", "epoch", "rank_before", "rank"]).to_pylist():
+    shrinks: dict[str, list[int]] = {name: [] for name in record.rows}
+    for row in record.trace.select(["trial_id", "epoch", "rank_before", "rank"]).to_pylist():
         if row["rank"] < row["rank_before"] and row["epoch"] not in shrinks[row["trial_id"]]:
             shrinks[row["trial_id"]].append(row["epoch"])
-    return Undisturbed(facts, statistics.median(steps), shrinks)
+    return Baseline(record, statistics.median(steps), shrinks)
 
 
 def inject_one_fault(
-    arena: SearchHarness, name: str, target: Target, trigger: Trigger, whole: Undisturbed, cluster: LocalCluster | None
+    harness: SearchHarness,
+    name: str,
+    target: Target,
+    trigger: Trigger,
+    baseline: Baseline,
+    cluster: LocalCluster | None,
 ) -> FaultResult:
-    """One search with one kill; it ends by itself, or is resumed where its driver was struck."""
+    """One search with one kill; it ends by itself, or is resumed where its driver was killed."""
     kill = FaultResult(target, trigger.moment, trigger.trial)
-    run, address = arena.run(name), [] if cluster is None else ["--address", cluster.address]
+    run, address = harness.run(name), [] if cluster is None else ["--address", cluster.address]
     watch = Watch(run)
-    driver = arena.start(name, *address)
+    driver = harness.start(name, *address)
     try:
         if trigger.wait(run, lambda: driver.poll() is None, LIMIT_S):
-            _strike(kill, driver.pid, run, watch, cluster)
+            _inject(kill, driver.pid, run, watch, cluster)
         at = time.monotonic()
         if kill.hit and target == "driver":
             driver.wait(30)
-            driver = arena.start(name, "--resume", *address)
-        arena.finish(driver, name, LIMIT_S)
-        _compare(kill, arena.facts(name), watch, at, whole)
-        kill.leaked = arena.leaks(name, cluster)
-    except Lost as fault:
+            driver = harness.start(name, "--resume", *address)
+        harness.finish(driver, name, LIMIT_S)
+        _compare(kill, harness.record(name), watch, at, baseline)
+        kill.leaked = harness.leaks(name, cluster)
+    except SearchFailed as fault:
         kill.fault = str(fault)
     finally:
         watch.close()
-        arena.end_all()
+        harness.end_all()
     return kill
 
 
-def _strike(kill: FaultResult, pid: int, run: Path, watch: Watch, cluster: LocalCluster | None) -> None:
+def _inject(kill: FaultResult, pid: int, run: Path, watch: Watch, cluster: LocalCluster | None) -> None:
     driver = psutil.Process(pid)
     for _ in range(400):  # between two calls a trial's process has another title
         kill.hit = inject_fault(kill.target, driver, cluster)
@@ -127,8 +132,8 @@ def _in_progress(run: Path) -> str:
     return newest[-1].parent.name if newest else ""
 
 
-def _compare(kill: FaultResult, facts: Facts, watch: Watch, at: float, whole: Undisturbed) -> None:
-    kill.recovered, kill.equal = facts.same_trials(whole.facts), facts.equal(whole.facts)
+def _compare(kill: FaultResult, record: SearchRecord, watch: Watch, at: float, baseline: Baseline) -> None:
+    kill.recovered, kill.equal = record.same_trials(baseline.record), record.equal(baseline.record)
     if after := watch.since(max(at, _taken_up(watch.run / "trials" / kill.trial)), kill.trial):
         kill.back_s = after[0].at - at
         kill.retrained = kill.epoch + 2 - after[0].epoch  # the one that was cut off, and what was on disk already
@@ -164,7 +169,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def campaign(folder: Path, kills: int, seed: int, workers: int, notify: Notify) -> list[FaultResult]:
-    """Measure, then strike one search after the other.
+    """Run the baseline, then one search with one fault after the other.
 
     Args:
         folder: empty; keeps every run and log.
@@ -173,17 +178,17 @@ def campaign(folder: Path, kills: int, seed: int, workers: int, notify: Notify) 
         workers: of a trial.
         notify: called after each kill.
     """
-    whole = measure(folder, workers, notify)
+    baseline = measure_baseline(folder, workers, notify)
     done: list[FaultResult] = []
     with ExitStack() as stack:
         cluster: LocalCluster | None = None
         for number, (draw, target, moment) in enumerate(draws(kills, seed, workers)):
-            trigger = draw_trigger(draw, moment, whole.shrinks, whole.epoch_s, SPACE["base"]["optim"]["epochs"])
+            trigger = draw_trigger(draw, moment, baseline.shrinks, baseline.epoch_s, SPACE["base"]["optim"]["epochs"])
             if target in ON_CLUSTER and cluster is None:
                 cluster = stack.enter_context(local_cluster(2 * workers))
-            arena = SearchHarness(folder, workers)
+            harness = SearchHarness(folder, workers)
             where = cluster if target in ON_CLUSTER else None
-            kill = inject_one_fault(arena, f"k{number:03d}", target, trigger, whole, where)
+            kill = inject_one_fault(harness, f"k{number:03d}", target, trigger, baseline, where)
             if cluster is not None:
                 cluster.replace_dead()
             done.append(kill)

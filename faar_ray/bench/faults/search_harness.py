@@ -1,4 +1,4 @@
-"""A small search as real processes: started, struck with SIGKILL, let recover, and looked at afterwards."""
+"""A small search as real processes: started, killed in part with SIGKILL, recovered, and read afterwards."""
 
 from __future__ import annotations
 
@@ -56,25 +56,25 @@ SPACE: dict[str, Any] = {
 }
 
 
-class Lost(FaarRayError):
+class SearchFailed(FaarRayError):
     """A search that did not come to its end."""
 
 
 @dataclass(frozen=True)
-class Facts:
+class SearchRecord:
     """What must not depend on interruptions."""
 
     rows: dict[str, tuple[Any, ...]]
     """By trial id: state, seed, parameters, epochs, every metric but the clock's."""
     trace: pa.Table
 
-    def same_trials(self, other: Facts) -> bool:
+    def same_trials(self, other: SearchRecord) -> bool:
         """The same trials, ended the same way, with the same rows in the trace."""
         keys = ["trial_id", "epoch", "stage", "block", "layer", "task"]
-        ours, theirs = ({name: row[:4] for name, row in facts.rows.items()} for facts in (self, other))
+        ours, theirs = ({name: row[:4] for name, row in record.rows.items()} for record in (self, other))
         return ours == theirs and self.trace.select(keys).equals(other.trace.select(keys))
 
-    def equal(self, other: Facts) -> bool:
+    def equal(self, other: SearchRecord) -> bool:
         """Bit for bit."""
         return self.rows == other.rows and self.trace.equals(other.trace)
 
@@ -101,7 +101,7 @@ class SearchHarness:
         with log:
             return subprocess.Popen(command, cwd=self.folder, env=env, stdout=log, stderr=subprocess.STDOUT, text=True)
 
-    def said(self, name: str) -> str:
+    def log_text(self, name: str) -> str:
         """What a search's drivers printed."""
         return (self.folder / f"{name}.log").read_text()
 
@@ -109,25 +109,25 @@ class SearchHarness:
         """Wait for the end of a search.
 
         Raises:
-            Lost: it failed or did not end.
+            SearchFailed: it failed or did not end.
         """
         try:
             code = process.wait(limit_s)
         except subprocess.TimeoutExpired:
             process.kill()
-            raise Lost(f"{name}: not over after {limit_s:.0f} s") from None
+            raise SearchFailed(f"{name}: not over after {limit_s:.0f} s") from None
         if code:
-            raise Lost(f"{name}: exit code {code}: {' | '.join(self.said(name).splitlines()[-3:])}")
+            raise SearchFailed(f"{name}: exit code {code}: {' | '.join(self.log_text(name).splitlines()[-3:])}")
 
-    def facts(self, name: str) -> Facts:
+    def record(self, name: str) -> SearchRecord:
         """What a search found."""
         rows = read_results(self.run(name) / "results.parquet")
         timeless = {r.trial_id: {k: v for k, v in r.metrics.items() if not k.startswith(MEASURED)} for r in rows}
         known = {r.trial_id: (r.state, r.seed, r.params, r.epochs, timeless[r.trial_id]) for r in rows}
-        return Facts(known, read_rank_trace(self.run(name) / "rank_trace"))
+        return SearchRecord(known, read_rank_trace(self.run(name) / "rank_trace"))
 
     def processes(self) -> list[psutil.Process]:
-        """Every living process of this arena's drivers."""
+        """Every living process of this harness's drivers."""
         return [process for process in psutil.process_iter() if _environ(process).get(MARK) == self.mark]
 
     def end_all(self) -> None:

@@ -16,16 +16,15 @@ from typing import Any
 
 import numpy as np
 import psutil
-from ray import tune
 from rich.table import Table
 
 from faar_ray.bench.local_cluster import local_cluster
 from faar_ray.bench.output import Notify, notifier, print_result, working_folder
-from faar_ray.bench.replay.replay import replay_space, replayed
+from faar_ray.bench.replay.paced import at_pace
+from faar_ray.bench.replay.replay import replay_space
 from faar_ray.bench.replay.stopwatch import Clock, Stopwatch, TimedSearchState
 from faar_ray.cluster.ray_cluster import set_defaults
 from faar_ray.errors import ConfigError
-from faar_ray.train.trial_spec import TrialSpec
 from faar_ray.tune.run.resolved_search import resolve
 from faar_ray.tune.search import Parts, run_search
 
@@ -49,7 +48,7 @@ LABELS = {
 """Figures by their names in `--json`, and what a person reads."""
 CROWDED = {"RAY_health_check_failure_threshold": "60", "RAY_memory_monitor_refresh_ms": "0"}
 """All machines' processes start on this one: a raylet that gets no core for a minute, and a memory that is nearly full,
-are its own trouble and nobody else's."""
+are faults of this simulation, not of the search."""
 
 
 def run(args: argparse.Namespace) -> None:
@@ -63,11 +62,11 @@ def run(args: argparse.Namespace) -> None:
     if not args.pace >= 0:
         raise ConfigError(f"--pace: must be 0 or more seconds, got {args.pace:g}")
     with working_folder(args) as folder:
-        result = measure(folder, args.machines, args.rounds, args.pace, notifier())
+        result = measure_scale(folder, args.machines, args.rounds, args.pace, notifier())
     print_result(args, result, table_of(result))
 
 
-def measure(folder: Path, machines: int, rounds: int, pace_s: float, notify: Notify) -> dict[str, Any]:
+def measure_scale(folder: Path, machines: int, rounds: int, pace_s: float, notify: Notify) -> dict[str, Any]:
     """Run a search of `machines * rounds` paced replays, as many at once as there are machines.
 
     Args:
@@ -175,43 +174,3 @@ def table_of(result: dict[str, Any]) -> Table:
         value = result["mlflow"][name] if name in result["mlflow"] else result[name]
         table.add_row(text, " to ".join(map(str, value)) if isinstance(value, list) else str(value))
     return table
-
-
-class PacedActor(tune.Trainable):
-    """Stands in for `tune.trainable.TrialActor`, and answers as it does."""
-
-    pace_s = 0.0
-    """Seconds that an epoch takes."""
-
-    def setup(self, config: dict[str, Any]) -> None:
-        """Take a new trial."""
-        self.spec = TrialSpec.from_dict(config)
-        self.last = self.spec.config.optim.epochs - 1
-        self.epochs = replayed(self.spec, self.pace_s)
-
-    def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Take the next."""
-        self.cleanup()
-        self.setup(new_config)
-        return True
-
-    def cleanup(self) -> None:
-        """End the trial before."""
-        self.epochs.close()
-
-    def step(self) -> dict[str, Any]:
-        """One epoch; after the last one the test split's metrics too."""
-        record = next(self.epochs)
-        out: dict[str, Any] = {"trial": self.spec.trial_id, "epoch": record.epoch, "metrics": dict(record.metrics)}
-        out |= {"notes": [], "done": record.epoch == self.last}
-        if out["done"]:
-            try:
-                next(self.epochs)
-            except StopIteration as end:
-                out["test"] = dict(end.value)
-        return out
-
-
-def at_pace(seconds: float) -> type[PacedActor]:
-    """The actor whose epochs take so long."""
-    return type("PacedActor", (PacedActor,), {"pace_s": seconds})

@@ -36,11 +36,11 @@ GOALS = {
 def run(args: argparse.Namespace) -> None:
     """`bench search`: measure, and print."""
     with working_folder(args) as folder:
-        result = measure(folder, args.trials, args.nodes, notifier())
+        result = measure_search(folder, args.trials, args.nodes, notifier())
     print_result(args, result, table_of(result))
 
 
-def measure(folder: Path, trials: int, nodes: int, notify: Notify) -> dict[str, Any]:
+def measure_search(folder: Path, trials: int, nodes: int, notify: Notify) -> dict[str, Any]:
     """Run a search of replayed trials on a local cluster and measure all that is not training.
 
     Args:

@@ -12,7 +12,7 @@ import psutil
 from rich.console import Console
 
 from faar_ray.bench.output import Notify
-from faar_ray.bench.replay.replay import WRITE_MS
+from faar_ray.bench.replay.paced import WRITE_MS
 from faar_ray.records import TrialResult
 from faar_ray.tune.run.jobs import Job
 from faar_ray.tune.search_state import SearchState

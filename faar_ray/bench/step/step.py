@@ -122,7 +122,7 @@ def run(args: argparse.Namespace) -> None:
 
     base = Setting("", args.rank, args.backbone, args.image_size, args.batch, args.precision, args.compile)
     options = {"shrunk": args.shrunk, "pairs": args.pairs, "memory": not args.no_memory}
-    result = measure(base, variants, device=torch.device(args.device), **options)
+    result = measure_steps(base, variants, device=torch.device(args.device), **options)
     print_result(args, result, table_of(result))
 
 
@@ -137,7 +137,7 @@ def keys_of(pairs: Sequence[str]) -> dict[str, Any]:
     return {key: yaml.safe_load(value) for key, _, value in (pair.partition("=") for pair in pairs)}
 
 
-def measure(
+def measure_steps(
     base: Setting,
     variants: dict[str, dict[str, Any]],
     *,

@@ -10,7 +10,7 @@ from faar_ray.bench.faults.campaign import TARGETS, FaultResult, draws, rows, ta
 from faar_ray.bench.faults.watch import MOMENTS, Trigger, Watch, draw_trigger
 
 
-def test_a_campaign_strikes_every_target_at_every_moment_equally_often() -> None:
+def test_a_campaign_kills_every_target_at_every_moment_equally_often() -> None:
     drawn = Counter((target, moment) for _, target, moment in draws(32, 0, 1))
     assert drawn == {(target, moment): 2 for target in TARGETS[1] for moment in MOMENTS}
 

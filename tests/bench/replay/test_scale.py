@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -10,11 +12,13 @@ from typing import Any
 import pytest
 
 from faar_ray.bench.__main__ import main
-from faar_ray.bench.replay.replay import WRITE_MS, ReplayActor, replay_space
-from faar_ray.bench.replay.scale import PacedActor, at_pace, figures
+from faar_ray.bench.replay.paced import WRITE_MS, PacedActor, at_pace
+from faar_ray.bench.replay.replay import ReplayActor, replay_space
+from faar_ray.bench.replay.scale import figures
 from faar_ray.bench.replay.stopwatch import Clock
 from faar_ray.storage.run_location import RunLocation
 from faar_ray.train.trial_spec import TrialSpec
+from tests.commands import environment
 
 
 def spec(folder: Path) -> dict[str, Any]:
@@ -40,6 +44,13 @@ def test_the_actor_at_pace_answers_as_a_replaying_trial_does(tmp_path: Path) -> 
     assert (
         files == {path.relative_to(tmp_path / "b") for path in (tmp_path / "b").rglob("*") if path.is_file()} != set()
     )
+
+
+def test_the_actor_imports_no_torch() -> None:
+    """Else two hundred of them need more memory than a machine has."""
+    code = "import sys; import faar_ray.bench.replay.paced; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
 
 
 def test_an_epoch_takes_its_pace(tmp_path: Path) -> None:

@@ -12,8 +12,9 @@ import pytest
 from mlflow import MlflowClient
 
 from faar_ray.bench.__main__ import main
+from faar_ray.bench.replay.paced import WRITE_MS
 from faar_ray.bench.replay.recorded import BASELINE, EPOCHS, RHO, Recorded, recorded
-from faar_ray.bench.replay.replay import WRITE_MS, replay_space
+from faar_ray.bench.replay.replay import replay_space
 from faar_ray.bench.replay.search import GOALS, figures, growth, quantile, table_of
 from faar_ray.bench.replay.stopwatch import Clock
 from faar_ray.config.trial import TrialConfig

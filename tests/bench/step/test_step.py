@@ -1,4 +1,4 @@
-"""That the measurement runs and says what the contract says; times are nobody's test."""
+"""The measurement runs and has the contract's shape; no test depends on times."""
 
 from __future__ import annotations
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from faar_ray.bench.replay.paced import PacedActor
 from faar_ray.bench.replay.replay import replay_space
-from faar_ray.bench.replay.scale import PacedActor
 from faar_ray.tune.run.resolved_search import resolve
 from faar_ray.tune.search import Parts, run_search
 from faar_ray.tune.show.progress import Progress

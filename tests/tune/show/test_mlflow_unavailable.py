@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 
-from faar_ray.bench.replay.replay import WRITE_MS
+from faar_ray.bench.replay.paced import WRITE_MS
 from faar_ray.report.results import read_results
 from faar_ray.storage.run_location import TrialPaths
 from faar_ray.tracking.files.epoch_file import read_epochs
@@ -42,7 +42,7 @@ def shorter(conn, cursor, statement, parameters, *_):
     return statement.replace("busy_timeout = 20000", "busy_timeout = 500"), parameters
 
 event.listen(Engine, "before_cursor_execute", shorter, retval=True)
-from faar_ray.bench.replay.scale import at_pace
+from faar_ray.bench.replay.paced import at_pace
 from faar_ray.tune import search
 from faar_ray.tune.__main__ import main
 
