@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from faar_ray.adapters.fast.functional import common_products, merged_products
+from faar_ray.adapters.fast.functional import merged_products, shared_input_products
 from faar_ray.adapters.low_rank import LoRA
 
 
@@ -53,8 +53,8 @@ class TaskLinears(nn.Module):
 
         `shared` is the shared linear where its own output is wanted, first; else None.
         """
-        ahead = [] if shared is None else [_adapter_of(shared)]
-        return adapted_on_common(self.base, [*ahead, *self._of_tasks()], x, len(ahead))
+        n_on_shared = [] if shared is None else [_adapter_of(shared)]
+        return adapted_on_shared_input(self.base, [*n_on_shared, *self._of_tasks()], x, len(n_on_shared))
 
     def of_tasks(self) -> Iterator[tuple[str, LoRA]]:
         """Each task and its adapter."""
@@ -73,12 +73,12 @@ def _adapter_of(linear: nn.Module) -> LoRA | None:
 
 def adapted(base: nn.Linear, adapters: Sequence[LoRA | None], x: Tensor) -> Tensor:
     """y_k = W'_k x_k + b, (S, ..., I) -> (K, ..., O); None stands for the frozen weight."""
-    changes = [None if adapter is None else adapter.change() for adapter in adapters]
+    updates = [None if adapter is None else adapter.low_rank_update() for adapter in adapters]
     if torch.compiler.is_compiling() or any(
-        a is not None and c is None for a, c in zip(adapters, changes, strict=True)
+        a is not None and c is None for a, c in zip(adapters, updates, strict=True)
     ):
         return adapted_plainly(base, adapters, x)
-    y_KNO = merged_products(x.flatten(1, -2), base.weight, base.bias, changes)
+    y_KNO = merged_products(x.flatten(1, -2), base.weight, base.bias, updates)
     return y_KNO.view(len(adapters), *x.shape[1:-1], -1)
 
 
@@ -86,30 +86,30 @@ def adapted_plainly(base: nn.Linear, adapters: Sequence[LoRA | None], x: Tensor)
     """The same in plain autograd: what `torch.compile` sees, and the reference."""
     weights = []
     for adapter in adapters:
-        with torch.autocast(x.device.type, enabled=False):  # the change is small beside W: no bf16 sum
+        with torch.autocast(x.device.type, enabled=False):  # the update is small beside W: no bf16 sum
             weights.append(base.weight if adapter is None else adapter.adapt(base.weight))
     return torch.stack([F.linear(x[k if len(x) > 1 else 0], W, base.bias) for k, W in enumerate(weights)])
 
 
-def adapted_on_common(base: nn.Linear, adapters: Sequence[LoRA | None], x: Tensor, ahead: int) -> Tensor:
+def adapted_on_shared_input(base: nn.Linear, adapters: Sequence[LoRA | None], x: Tensor, n_on_shared: int) -> Tensor:
     """y_k = c_k (W x_0 + s B_k A_k x_k) + b, (S, ..., I) -> (K, ..., O): W sees the shared stream x_0 only (MTLoRA).
 
-    The first `ahead` (0 or 1) outputs are of the shared stream itself; so S is 1, or 1 + the number of the others.
+    The first `n_on_shared` (0 or 1) outputs are of the shared stream; S is 1, or 1 + the number of the others.
     """
-    changes = [None if adapter is None else adapter.change() for adapter in adapters]
-    if any(c is None for c in changes[ahead:]):
+    updates = [None if adapter is None else adapter.low_rank_update() for adapter in adapters]
+    if any(c is None for c in updates[n_on_shared:]):
         raise TypeError("placement.task_path shared needs LoRA or DoRA on task-specific layers")
     if torch.compiler.is_compiling():
-        return _on_common_plainly(base, adapters, x, ahead)
-    y_KNO = common_products(x.flatten(1, -2), ahead, base.weight, base.bias, changes)
+        return _on_shared_input_plainly(base, adapters, x, n_on_shared)
+    y_KNO = shared_input_products(x.flatten(1, -2), n_on_shared, base.weight, base.bias, updates)
     return y_KNO.view(len(adapters), *x.shape[1:-1], -1)
 
 
-def _on_common_plainly(base: nn.Linear, adapters: Sequence[LoRA | None], x: Tensor, ahead: int) -> Tensor:
+def _on_shared_input_plainly(base: nn.Linear, adapters: Sequence[LoRA | None], x: Tensor, n_on_shared: int) -> Tensor:
     P = F.linear(x[0], base.weight)
     outputs = []
     for k, adapter in enumerate(adapters):
-        x_k = x[0] if len(x) == 1 or k < ahead else x[1 + k - ahead]
+        x_k = x[0] if len(x) == 1 or k < n_on_shared else x[1 + k - n_on_shared]
         y = P if adapter is None else adapter.adapt_product(base.weight, P, x_k)
         outputs.append(y if base.bias is None else y + base.bias)
     return torch.stack(outputs)

@@ -39,7 +39,7 @@ class LowRankFactors(nn.Module):
     """
 
     RANK_AXES: ClassVar[Mapping[str, tuple[int, ...]]] = {"A_RI": (0,), "B_RO": (0,)}
-    """Parameters that hold components, and the axes along which they lie."""
+    """Parameters with a component axis, and these axes."""
     site: Site
 
     def __init__(self, weight_OI: Tensor, rank: int) -> None:
@@ -55,14 +55,14 @@ class LowRankFactors(nn.Module):
 
     def mask_prefix(self, b: int) -> None:
         """Let components 0..b-1 take part: products are over these alone."""
-        if self.prefix_length is None:  # the vector belongs to whoever set it
+        if self.prefix_length is None:  # the vector was passed to `set_mask`: do not write into it
             self.mask_R = torch.ones_like(self.A_RI.detach()[:, 0])
         self.prefix_length = b
         self.mask_R[:b] = 1
         self.mask_R[b:] = 0
 
     def set_mask(self, mask_R: Tensor) -> None:
-        """Let components take part by any factor each, shape (rank,); gradients flow to it if it wants them.
+        """Let components take part by any factor each, shape (rank,); gradients flow to it where it requires them.
 
         Raises:
             ValueError: of another shape.
@@ -153,8 +153,8 @@ class LoRA(LowRankFactors):
         A_RI, B_RO = self.masked_factors()
         return product + self.scale * (x @ A_RI.t() @ B_RO)
 
-    def change(self) -> LowRankUpdate | None:
-        """The same as plain tensors, for the products of `functional`; None where `adapt` is the only form."""
+    def low_rank_update(self) -> LowRankUpdate | None:
+        """The adapter as plain tensors, for the products of `fast.functional`; None where `adapt` is the only form."""
         return LowRankUpdate(*self.masked_factors(), None, self.scale)
 
 
@@ -181,8 +181,8 @@ class DoRA(LoRA):
         """m (W x' + s B A x) / ||W + s B A||."""
         return super().adapt_product(weight_OI, product, x) * self._gain(super().adapt(weight_OI))
 
-    def change(self) -> LowRankUpdate | None:
-        """With magnitude and norm."""
+    def low_rank_update(self) -> LowRankUpdate | None:
+        """Includes the magnitude and how the norm is treated."""
         return LowRankUpdate(*self.masked_factors(), self.m_O, self.scale, self.detached)
 
     def _gain(self, direction_OI: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ UNBOUNDED_COUNT = 1000
 """Most machines of one type that are counted: Kubernetes has groups without a bound."""
 
 
-def cluster_of(file: str | None) -> ClusterFile | None:
+def cluster_from_file(file: str | None) -> ClusterFile | None:
     """The cluster file that the space names.
 
     Raises:

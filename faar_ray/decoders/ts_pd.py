@@ -54,7 +54,7 @@ class SpectralLevel(nn.Module):
         self.consensus = nn.ModuleDict({task: Consensus(config.cutoff) for task in primary})
 
     def forward(self, maps: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """{task: (B, C, H, W)} -> the same, computed in float32 (or float64) whatever autocast says."""
+        """{task: (B, C, H, W)} -> the same, computed in float32 (or float64) also under autocast."""
         x_TBCHW = torch.stack(list(maps.values()))
         with torch.autocast(x_TBCHW.device.type, enabled=False):
             full = x_TBCHW.float() if x_TBCHW.dtype in HALVES else x_TBCHW

@@ -46,7 +46,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def export(args: argparse.Namespace) -> str:
-    """Write what was asked for; says in one sentence what that was.
+    """Write the requested file; returns one sentence that describes it.
 
     Raises:
         ConfigError: the file exists, no such trial, a task that it has not, or a path that cannot be merged.

@@ -1,4 +1,4 @@
-"""BACKBONES: the families that `backbone.name` may come from, and what is asked of all of them."""
+"""BACKBONES: the families that `backbone.name` may come from, and the checks of all of them."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def check_backbone(config: BackboneConfig) -> BackboneFamily:
 
 
 def build_backbone(config: BackboneConfig, image_size: int, seed: int) -> nn.Module:
-    """The backbone with its weights loaded, and what `backbone.trainable` says set to train.
+    """The backbone with its weights loaded, and the parameters of `backbone.trainable` set to train.
 
     Raises:
         ConfigError: no such backbone, or an image size that its patches do not divide.

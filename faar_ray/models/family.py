@@ -39,7 +39,7 @@ class BackboneFamily:
     model: type[MultiTaskModel]
     """Computes the maps: `levels`."""
     task_block: Callable[..., nn.Module]
-    """(block, task linears, continues, common=...) -> the last block of a stage, with a stream for each task."""
+    """(block, task linears, continues, shared_input=...) -> the last block of a stage, with a stream for each task."""
     linears: Mapping[str, str]
     """Layer of `placement` -> where it is in a block: `{"qkv": "attn.qkv"}`; layers it lacks are passed over."""
     widths: Callable[[Any], Sequence[int]]

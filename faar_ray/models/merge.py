@@ -74,13 +74,16 @@ def merge(model: MultiTaskModel, task: str | None = None) -> MultiTaskModel:
     tasks = list(model.decoder.heads)
     if task is not None and task not in tasks:
         raise ConfigError(f"task: must be one of {', '.join(tasks)}, got {task!r}")
-    if any(isinstance(module, TaskBlock) and module.common for module in model.modules()):
+    if any(isinstance(module, TaskBlock) and module.shared_input for module in model.modules()):
         raise ConfigError(
             "placement.task_path: shared cannot be merged: the frozen weight sees the shared stream and the change the "
             "task's, so no single weight does the work of both; train with placement.task_path: own to merge"
         )
+
     merged = copy.deepcopy(model)
     kept = tasks if task is None or needs_all_tasks(model) else [task]
+
+    # task kernels contain phi with its shared adapter, so they are folded while that adapter is still there
     _fold_sines(merged.backbone, kept)
     _fold(merged.backbone, kept)
     _fold_hidden(merged)
@@ -95,6 +98,7 @@ def needs_all_tasks(model: MultiTaskModel) -> bool:
 
 
 def _fold(module: nn.Module, tasks: list[str]) -> None:
+    """Replace adapted linears by plain ones, in place and recursively."""
     for name, child in list(module.named_children()):
         if isinstance(child, AdaptedLinear):
             setattr(module, name, folded(child.base, child.adapter))
@@ -107,11 +111,12 @@ def _fold(module: nn.Module, tasks: list[str]) -> None:
 
 @torch.no_grad()
 def _fold_sines(module: nn.Module, tasks: list[str]) -> None:
-    """Before the shared adapters are folded, which the task kernels add to."""
+    """Replace sine-modulated linears by plain linears or convolutions, one per task."""
     for name, child in list(module.named_children()):
         if not isinstance(child, SineLinears):
             _fold_sines(child, tasks)
             continue
+
         bias_O = child.weight_and_bias()[1]
         weights = dict(zip(child.clock.tasks, child.task_weights().unbind(0), strict=True))
         if child.needs_grid:
@@ -123,6 +128,7 @@ def _fold_sines(module: nn.Module, tasks: list[str]) -> None:
 
 @torch.no_grad()
 def _fold_hidden(model: MultiTaskModel) -> None:
+    """Give each head its own hidden layer, a 1x1 convolution, in place of the sine-modulated base of all."""
     if not isinstance(model.decoder.hidden, SineHidden):
         return
     for task, weight_OI in model.decoder.hidden.weights().items():

@@ -22,7 +22,7 @@ from faar_ray.models.ensemble import StreamedLinear
 from faar_ray.models.family import BackboneFamily
 
 BASE = "_awb"
-"""After a layer's name: a base beside that layer's own adapter."""
+"""Suffix of a layer's name in the site of a sine-modulated base."""
 
 
 def adapt_backbone(backbone: Any, family: BackboneFamily, config: TrialConfig, clock: ClockNet | None = None) -> None:
@@ -36,12 +36,15 @@ def adapt_backbone(backbone: Any, family: BackboneFamily, config: TrialConfig, c
     if config.adapter.entry.task_bases:
         assert clock is not None
         return adapt_by_sines(backbone, family, config, clock)
+
     task_layers = layers_of(family, config.placement.task_layers)
     if config.placement.task_blocks == "all":
         return adapt_all_blocks(backbone, family, config)
-    common = config.placement.task_path == "shared"
-    # of the last stage's last block: with a common path the shared stream is read up to the last task-specific layer
-    ends_here = sorted(task_layers, key=list(family.linears).index)[-1:] if common else task_layers
+
+    shared_input = config.placement.task_path == "shared"
+    # in the last stage's last block: with a shared input, the shared stream is read up to the last task-specific layer
+    ends_here = sorted(task_layers, key=list(family.linears).index)[-1:] if shared_input else task_layers
+
     for s, stage in enumerate(backbone.layers):
         for b, block in enumerate(stage.blocks):
             last_block, continues = b == len(stage.blocks) - 1, s < len(backbone.layers) - 1
@@ -50,7 +53,7 @@ def adapt_backbone(backbone: Any, family: BackboneFamily, config: TrialConfig, c
                 if continues or not last_block or layer not in ends_here:
                     _share(block, layer, family, config, s, b)
             if task_linears:
-                stage.blocks[b] = family.task_block(block, task_linears, continues, common=common)
+                stage.blocks[b] = family.task_block(block, task_linears, continues, shared_input=shared_input)
 
 
 def layers_of(family: BackboneFamily, layers: Sequence[str]) -> list[str]:
@@ -95,12 +98,12 @@ def _sine_linears(
 
 
 def base_owners(config: TrialConfig) -> tuple[str, ...]:
-    """Whom bases belong to: `shared`, or each task."""
+    """Keys of the bases: `shared`, or each task."""
     return ("shared",) if config.sinewich.base == "shared" else config.data.tasks
 
 
 def base_rank(config: TrialConfig, stage: int) -> int:
-    """Rank of a base as the config asks for it."""
+    """Initial rank of a base in the config."""
     return config.sinewich.rank or config.ranks.initial(shared=True, stage=stage)
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True)
 class ImportanceScores:
-    """What is known of one adapter's components."""
+    """Importance scores of one adapter's components."""
 
     scores_R: Tensor
     """float32 importance; meaningless where not observed."""
@@ -27,7 +27,7 @@ class ImportanceScores:
         return self.scores_R.where(self.observed_R, -1.0)
 
     def logged(self) -> tuple[float, ...]:
-        """Scores as the rank trace holds them: descending, never-active components last as 0."""
+        """Scores as in the rank trace: descending, never-active components last as 0."""
         return tuple(self.visible()[self.order()].clamp_min(0).tolist())
 
 
@@ -55,10 +55,12 @@ def keep_by_coverage(
     cumulative = scores.double().cumsum(0)
     if len(scores) == 0 or cumulative[-1] == 0:
         return [CoverageDecision(evidence.order(), 1.0) for evidence in scope]
+
     first = sum(min(floor, int(evidence.observed_R.sum())) for evidence in scope)
     reached = int((cumulative / cumulative[-1] < rho).sum()) + 1
     for a, c in zip(adapter[: max(reached, first)].tolist(), component.tolist(), strict=False):
         kept[a][c] = True
+
     kept = [_with_margin(mask, evidence, margin) for mask, evidence in zip(kept, scope, strict=True)]
     covered = sum(float(e.scores_R[k & e.observed_R].double().sum()) for k, e in zip(kept, scope, strict=True))
     share = min(covered / float(cumulative[-1]), 1.0)

@@ -37,7 +37,7 @@ class Importance:
         self.count_R = torch.zeros(rank, dtype=torch.int64, device=device)
 
     def observe(self, scores_b: Tensor) -> None:
-        """Take the scores of the active prefix, shape (b,) with b <= R."""
+        """Add the scores of the active prefix, shape (b,) with b <= R."""
         b = len(scores_b)
         self.ema_R[:b].lerp_(scores_b.detach().to(self.ema_R), 1 - self.beta)
         self.count_R[:b] += 1
@@ -50,6 +50,7 @@ class Importance:
         ema_R, count_R = self.ema_R.cpu(), self.count_R.cpu()
         observed_R = count_R > 0
         correction_R = 1 - torch.pow(torch.tensor(self.beta, dtype=torch.float64), count_R)
+        # float64 until the division: beta^count is close to 1 in the first steps
         scores_R = (ema_R / correction_R.clamp_min(1e-12)).float()
         return ImportanceScores(scores_R.where(observed_R, 0.0), observed_R)
 
@@ -61,7 +62,7 @@ class Importance:
         self.ema_R *= (is_R / was_R.clamp_min(1e-12)).to(self.ema_R)
 
     def keep(self, index_K: Tensor) -> None:
-        """Follow a shrink."""
+        """Keep the EMA and count of these components, in this order, as after a shrink."""
         index_K = index_K.to(self.ema_R.device)
         self.ema_R, self.count_R = self.ema_R[index_K].clone(), self.count_R[index_K].clone()
 
@@ -114,9 +115,11 @@ class PDRS(RankPolicy):
         """Adapters whose coverage is measured together."""
         if self.config.scope == "adapter":
             return [[i] for i in range(len(self.adapters))]
+
         pools: dict[tuple[bool, int], list[int]] = {}
         for i, adapter in enumerate(self.adapters):
             shared = adapter.site.shared
+            # coverage is compared with one rho, so adapters of different rho are never pooled
             stage = adapter.site.stage if self.config.rho_by_stage(shared=shared) else -1
             pools.setdefault((shared, stage), []).append(i)
         return list(pools.values())
@@ -134,10 +137,12 @@ class PDRS(RankPolicy):
         optimizer: Optimizer | None,
     ) -> RankRecord:
         adapter, before = self.adapters[i], self.adapters[i].rank
+
         if decided:  # also when all are kept: survivors are ordered, so that short prefixes hold the important ones
             shrink(adapter, kept.index_K, optimizer)
             self.importance[i].keep(kept.index_K)
         adapter.clear_mask()
+
         rho = self._rho(adapter) if decided else 1.0
         unobserved = int((~evidence.observed_R).sum())
         return record(adapter, epoch, before, self.config.scope, rho, kept.coverage, evidence.logged(), unobserved)

@@ -1,4 +1,4 @@
-"""Who decides ranks: the seam between the training loop and a rank policy."""
+"""Rank policies: the interface between the training loop and the choice of ranks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from faar_ray.records import Extra, RankRecord
 
 
 class RankPolicy:
-    """Decides which components of adapters take part, and which are kept; by itself it keeps all.
+    """Chooses the active components of adapters in each step, and those kept after each epoch; this base keeps all.
 
     A policy overrides what it needs. The training loop calls, in this order: `sample_mask`, (forward), `loss_term`,
     (backward), `observe`, (optimizer step), `after_step`, ..., and `end_epoch` after the last step of an epoch.
@@ -39,7 +39,7 @@ class RankPolicy:
         """Act on the new parameters, e.g. by a proximal step; not called where gradients were not finite."""
 
     def state_for_agreement(self) -> Tensor:
-        """What decisions are made from, as one vector: workers compare it before they shrink."""
+        """The scores that decisions use, as one vector; workers compare it before they shrink."""
         return torch.zeros(1)
 
     def end_epoch(self, epoch: int, optimizer: Optimizer | None) -> list[RankRecord]:

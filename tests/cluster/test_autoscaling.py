@@ -16,8 +16,8 @@ from faar_ray.cluster.autoscaling import (
     UNBOUNDED_COUNT,
     autoscalable_nodes,
     cluster_capacity,
+    cluster_from_file,
     cluster_from_ray,
-    cluster_of,
 )
 from faar_ray.cluster.capacity import Node
 from faar_ray.cluster.node_types import ClusterFile, NodeType
@@ -77,13 +77,13 @@ def test_what_never_fits_is_refused_and_the_file_named_where_none_was_given() ->
 
 def test_a_cluster_file_that_is_not_there_is_told_at_the_key_and_a_faulty_one_at_its_own_line(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"^resources\.cluster: .*gone\.yaml: no such file"):
-        cluster_of(str(tmp_path / "gone.yaml"))
+        cluster_from_file(str(tmp_path / "gone.yaml"))
     broken = tmp_path / "broken.yaml"
     broken.write_text("cluster_name: a:b\nmax_workers: 2\nprovider: {type: aws}\n")
     with pytest.raises(ConfigError) as fault:
-        cluster_of(str(broken))
+        cluster_from_file(str(broken))
     assert all(line.startswith(f"{broken}:") for line in fault.value.faults)
-    assert cluster_of(None) is None
+    assert cluster_from_file(None) is None
 
 
 def test_what_an_autoscaler_reported_to_ray_counts(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -74,7 +74,7 @@ def test_a_trial_leaves_its_folder_its_trace_and_a_finished_run(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (["pdrs.rho_shared=1.2"], "command line: pdrs.rho_shared=1.2"),
         (["optim.epoch=3"], "did you mean 'epochs'"),
@@ -88,11 +88,11 @@ def test_a_trial_leaves_its_folder_its_trace_and_a_finished_run(
     ],
 )
 def test_bad_input_is_exit_2_and_one_message(
-    arguments: list[str], told: str, config: Path, capsys: pytest.CaptureFixture[str]
+    arguments: list[str], message: str, config: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([str(config), *arguments]) == 2
     error = capsys.readouterr().err
-    assert told in error
+    assert message in error
     assert "Traceback" not in error
     assert list(config.parent.iterdir()) == [config]
 

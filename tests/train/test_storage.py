@@ -87,7 +87,7 @@ def test_a_run_in_a_bucket_goes_on_where_its_machine_was_lost(
 
 
 @pytest.mark.parametrize(
-    ("path", "told"),
+    ("path", "message"),
     [
         ("s3://nobody-s-bucket/runs", "there is no bucket nobody-s-bucket"),
         (
@@ -106,13 +106,13 @@ def test_a_run_in_a_bucket_goes_on_where_its_machine_was_lost(
     ],
 )
 def test_a_place_that_cannot_be_is_exit_2(
-    path: str, told: str, config: Path, s3: str, capsys: pytest.CaptureFixture[str]
+    path: str, message: str, config: Path, s3: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     given = config.read_text() + yaml.safe_dump({"storage": {"path": path}})
     config.write_text(given)
     assert main([str(config)]) == 2
     error = capsys.readouterr().err
-    assert told in error
+    assert message in error
     assert "secret" not in error
     assert len(error.splitlines()) == 1
     assert list(config.parent.iterdir()) == [config]

@@ -1,10 +1,10 @@
-"""Products with merged weights, y_k = W'_k x_k + b, whose backward pass never forms too much.
+"""Products with merged weights, y_k = W'_k x_k + b, with the cheaper of two forms of the backward pass.
 
 Forward takes the merged weight: its row norm needs it anyway, and then a stream costs one matrix product and no
-extra activation. Backward picks, per change and per prefix b, between the full weight gradient G = g^T x and
+extra activation. Backward picks, per update and per prefix b, between the full weight gradient G = g^T x and
 products with the b components alone.
 
-Axes: S streams in (1 or K), K changes (one output stream each), N tokens, R active components, I in, O out.
+Axes: S streams in (1 or K), K updates (one output stream each), N tokens, R active components, I in, O out.
 """
 
 from __future__ import annotations
@@ -46,20 +46,23 @@ class MergedProduct(Function):
 
     @staticmethod
     def forward(ctx: Any, x_SNI: Tensor, weight_OI: Tensor, bias_O: Tensor | None, *values: Any) -> Tensor:
-        """(S, N, I) -> (K, N, O); `values` are `packed` changes."""
-        dtype, changes = product_dtype(x_SNI), unpacked(values)
+        """(S, N, I) -> (K, N, O); `values` are `packed` updates."""
+        dtype, updates = product_dtype(x_SNI), unpacked(values)
+
         with torch.autocast(x_SNI.device.type, enabled=False):
             x = x_SNI.to(dtype)
-            y_KNO = x.new_empty(len(changes), x.shape[1], len(weight_OI))
+            y_KNO = x.new_empty(len(updates), x.shape[1], len(weight_OI))
             merged: list[Tensor | None] = []
-            for k, change in enumerate(changes):
-                W_OI, gain_O, norm_O = (weight_OI, None, None) if change is None else change.merge(weight_OI)
+            for k, update in enumerate(updates):
+                W_OI, gain_O, norm_O = (weight_OI, None, None) if update is None else update.merge(weight_OI)
                 W_OI = W_OI.to(dtype)
                 _affine(x[k if len(x) > 1 else 0], W_OI, bias_O, out=y_KNO[k])
                 merged += [W_OI, gain_O, norm_O]
-        ctx.settings, ctx.x_dtype = static_fields(changes), x_SNI.dtype
-        ctx.skinny = [c is not None and skinny_pays(len(c.A_RI), weight_OI) for c in changes]
-        reads_y = any(s and c is not None and c.m_O is not None for s, c in zip(ctx.skinny, changes, strict=True))
+
+        # the skinny form reads V x from y, which is saved for it alone; the merged weights serve dL/dx
+        ctx.static_fields, ctx.x_dtype = static_fields(updates), x_SNI.dtype
+        ctx.skinny = [c is not None and skinny_pays(len(c.A_RI), weight_OI) for c in updates]
+        reads_y = any(s and c is not None and c.m_O is not None for s, c in zip(ctx.skinny, updates, strict=True))
         factors = [tensor for i, tensor in enumerate(values) if i % 5 < 3]
         ctx.save_for_backward(x, weight_OI, bias_O, y_KNO if reads_y else None, *factors, *merged)
         return y_KNO
@@ -70,19 +73,21 @@ class MergedProduct(Function):
         """(K, N, O) -> gradients of x, A, B and m."""
         x_SNI, weight_OI, bias_O, y_KNO, *rest = ctx.saved_tensors
         half = len(rest) // 2
-        changes, merged = restored(rest[:half], ctx.settings), rest[half:]
+        updates, merged = restored(rest[:half], ctx.static_fields), rest[half:]
+
         gradients: list[Any] = []
         with torch.autocast(g_KNO.device.type, enabled=False):
             gx = _input_gradient(g_KNO, merged[::3], len(x_SNI)) if ctx.needs_input_grad[0] else None
-            for k, change in enumerate(changes):
+            for k, update in enumerate(updates):
                 x, g, (gain_O, norm_O) = x_SNI[k if len(x_SNI) > 1 else 0], g_KNO[k], merged[3 * k + 1 : 3 * k + 3]
-                if change is None:
+                if update is None:
                     gradients += [None] * 5
                 elif ctx.skinny[k]:
                     y = None if y_KNO is None else y_KNO[k]
-                    gradients += (*_skinny_gradients(change, x, g, y, weight_OI, bias_O, gain_O, norm_O), None, None)
+                    gradients += (*_skinny_gradients(update, x, g, y, weight_OI, bias_O, gain_O, norm_O), None, None)
                 else:
-                    gradients += (*_full_gradients(change, x, g, weight_OI, gain_O, norm_O), None, None)
+                    gradients += (*_full_gradients(update, x, g, weight_OI, gain_O, norm_O), None, None)
+
         return (None if gx is None else gx.to(ctx.x_dtype), None, None, *gradients)
 
 
@@ -105,21 +110,23 @@ def _input_gradient(g_KNO: Tensor, weights: Sequence[Tensor], streams: int) -> T
 
 
 def _full_gradients(
-    change: LowRankUpdate, x_NI: Tensor, g_NO: Tensor, weight_OI: Tensor, gain_O: Tensor | None, norm_O: Tensor | None
+    update: LowRankUpdate, x_NI: Tensor, g_NO: Tensor, weight_OI: Tensor, gain_O: Tensor | None, norm_O: Tensor | None
 ) -> Gradients:
+    """By the full weight gradient G = g^T x."""
     G_OI = (g_NO.t() @ x_NI).to(weight_OI.dtype)
-    AG_RO = change.A_RI @ G_OI.t()
+    AG_RO = update.A_RI @ G_OI.t()
     if gain_O is None or norm_O is None:
-        return (change.B_RO @ G_OI).mul_(change.scale), AG_RO.mul_(change.scale), None
-    gm_O = ((G_OI * weight_OI).sum(1) + change.scale * (change.B_RO * AG_RO).sum(0)) / norm_O
-    gA_RI = ((change.B_RO * gain_O) @ G_OI).mul_(change.scale)
-    gB_RO = AG_RO.mul_(gain_O * change.scale)
-    add_norm_gradient(change, weight_OI, gain_O * gm_O / norm_O, gA_RI, gB_RO)
+        return (update.B_RO @ G_OI).mul_(update.scale), AG_RO.mul_(update.scale), None
+
+    gm_O = ((G_OI * weight_OI).sum(1) + update.scale * (update.B_RO * AG_RO).sum(0)) / norm_O
+    gA_RI = ((update.B_RO * gain_O) @ G_OI).mul_(update.scale)
+    gB_RO = AG_RO.mul_(gain_O * update.scale)
+    add_norm_gradient(update, weight_OI, gain_O * gm_O / norm_O, gA_RI, gB_RO)
     return gA_RI, gB_RO, gm_O
 
 
 def _skinny_gradients(
-    change: LowRankUpdate,
+    update: LowRankUpdate,
     x_NI: Tensor,
     g_NO: Tensor,
     y_NO: Tensor | None,
@@ -128,18 +135,21 @@ def _skinny_gradients(
     gain_O: Tensor | None,
     norm_O: Tensor | None,
 ) -> Gradients:
-    full = change.A_RI.dtype
-    scaled_RO = change.B_RO * change.scale if gain_O is None else change.B_RO * (gain_O * change.scale)
-    h_NR = x_NI @ change.A_RI.to(x_NI.dtype).t()
+    """By the components alone: 2 N R (I + O) multiplications instead of N I O for G."""
+    full = update.A_RI.dtype
+    scaled_RO = update.B_RO * update.scale if gain_O is None else update.B_RO * (gain_O * update.scale)
+    h_NR = x_NI @ update.A_RI.to(x_NI.dtype).t()
     AG_RO = (h_NR.t() @ g_NO).to(full)
     gA_RI = ((g_NO @ scaled_RO.to(g_NO.dtype).t()).t() @ x_NI).to(full)
-    if gain_O is None or norm_O is None or y_NO is None or change.m_O is None:
-        return gA_RI, AG_RO.mul_(change.scale), None
-    gB_RO = AG_RO.mul_(gain_O * change.scale)
-    gm_O = column_dots(g_NO, y_NO, bias_O, full) / change.m_O
-    small = (change.m_O.abs() < SMALL_GAIN * norm_O).nonzero().squeeze(1)
-    if len(small):  # y - b = m V x / ||V|| says little about V x where m is near 0
-        V_PI = torch.addmm(weight_OI[small], change.B_RO[:, small].t(), change.A_RI, alpha=change.scale)
+    if gain_O is None or norm_O is None or y_NO is None or update.m_O is None:
+        return gA_RI, AG_RO.mul_(update.scale), None
+
+    gB_RO = AG_RO.mul_(gain_O * update.scale)
+    gm_O = column_dots(g_NO, y_NO, bias_O, full) / update.m_O  # <g, V x> / ||V||, as y - b = m V x / ||V||
+    small = (update.m_O.abs() < SMALL_GAIN * norm_O).nonzero().squeeze(1)
+    if len(small):  # where m is near 0, y - b is rounded too coarsely to give V x back
+        V_PI = torch.addmm(weight_OI[small], update.B_RO[:, small].t(), update.A_RI, alpha=update.scale)
         gm_O[small] = ((g_NO[:, small].t() @ x_NI).to(full) * V_PI).sum(1) / norm_O[small]
-    add_norm_gradient(change, weight_OI, gain_O * gm_O / norm_O, gA_RI, gB_RO)
+
+    add_norm_gradient(update, weight_OI, gain_O * gm_O / norm_O, gA_RI, gB_RO)
     return gA_RI, gB_RO, gm_O

@@ -95,7 +95,7 @@ class SineWeights(nn.Module):
         self.bases = nn.ModuleDict(bases)
         self.config, self.site = config, site
         self._of_model = (clock,)  # in a tuple: one clock serves all layers, and only the model holds its parameters
-        self._held: Tensor | None = None
+        self._cached: Tensor | None = None
 
     @property
     def clock(self) -> ClockNet:
@@ -117,8 +117,8 @@ class SineWeights(nn.Module):
 
     def kernels(self) -> Tensor:
         """M_t of every task after the low-pass, over the gain, (T, P, O, I)."""
-        if self._held is not None:
-            return self._held
+        if self._cached is not None:
+            return self._cached
         with torch.autocast(next(self.parameters()).device.type, enabled=False):  # omega M is an angle: no bf16 product
             return task_kernels(self.matrices(), self.clock(), self.config)
 
@@ -131,9 +131,11 @@ def task_kernels(matrices: Tensor, omega_T: Tensor, config: SinewichConfig) -> T
         modulated = omega_T[:, None, None, None] * matrices
     else:
         modulated = matrices.expand(len(omega_T), -1, -1, -1)
+
     scale = fan_in(matrices) ** -0.5 if config.gain == "sqrt_fan_in" else 1.0
     if config.blur == "none":
         return modulated * scale
+
     size, sigma = config.blur_size, config.sigma
     if config.blur == "kernel":
         side = round(matrices.shape[1] ** 0.5)
@@ -187,13 +189,15 @@ def _pairs(matrices: Tensor, omega_T: Tensor) -> Iterator[tuple[Tensor, Tensor]]
 def cached_kernels(layers: Sequence[SineWeights]) -> Iterator[None]:
     """Within the block every layer's task weights are computed once, however often they are used.
 
-    Where gradients are on, those that uses left on the weights go on to bases and clock at the block's end.
+    Where gradients are on, the gradients of the cached weights reach bases and clock at the block's end.
     """
-    assert all(layer._held is None for layer in layers)  # blocks do not nest: the inner one would end the outer
+    assert all(layer._cached is None for layer in layers)  # blocks do not nest: the inner one would end the outer
     computed = [layer.kernels() for layer in layers]
+    # leaves collect the gradients of all uses, so that backward goes through the sine once per layer
     leaves = [kernels.detach().requires_grad_(kernels.requires_grad) for kernels in computed]
     for layer, kernels in zip(layers, leaves, strict=True):
-        layer._held = kernels
+        layer._cached = kernels
+
     try:
         yield
         pairs = [(k, h.grad) for k, h in zip(computed, leaves, strict=True) if h.grad is not None]
@@ -201,4 +205,4 @@ def cached_kernels(layers: Sequence[SineWeights]) -> Iterator[None]:
             torch.autograd.backward([kernels for kernels, _ in pairs], [grad for _, grad in pairs])
     finally:
         for layer in layers:
-            layer._held = None
+            layer._cached = None

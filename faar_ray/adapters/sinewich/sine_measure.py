@@ -1,4 +1,4 @@
-"""What became of sine-modulated bases: do the tasks' weights differ, and is their rank what the theory promises?
+"""Statistics of sine-modulated bases: how much the tasks' weights differ, and their effective ranks.
 
 Axes: T tasks, P taps, O out, I in.
 """
@@ -52,7 +52,7 @@ def joined(kernel_POI: Tensor) -> Tensor:
 def effective_rank(matrix: Tensor) -> float:
     """exp of the entropy of the singular values' shares (Roy and Vetterli 2007); 0 for a matrix of zeros.
 
-    nan where an entry is not finite, so that a diverged trial is told by its loss.
+    nan where an entry is not finite: a diverged trial fails by its loss, not by an error raised here.
     """
     if not matrix.isfinite().all():
         return math.nan
@@ -66,7 +66,7 @@ def effective_rank(matrix: Tensor) -> float:
 
 
 def mean_cosines(vectors_TN: Tensor) -> list[float | None]:
-    """Each vector's mean cosine with all others; equal to 1 where all are 0: nothing tells them apart."""
+    """Each vector's mean cosine with all others; 1 where all are 0, as they are equal."""
     tasks = len(vectors_TN)
     if tasks == 1:
         return [None]

@@ -31,7 +31,7 @@ class TaskBlock(nn.Module):
     """Wraps a Swin block (whose linears may carry shared adapters) and adds task-specific linears beside them.
 
     With `continues=False` (last stage) no shared stream leaves the block, so what would only serve it is not
-    computed. With `common=True` (MTLoRA's task path) the frozen weights see the shared stream only.
+    computed. With `shared_input=True` (MTLoRA's task path) the frozen weights see the shared stream only.
     """
 
     def __init__(
@@ -40,13 +40,13 @@ class TaskBlock(nn.Module):
         task_linears: Mapping[str, TaskLinears | SineLinears],
         continues: bool,
         *,
-        common: bool = False,
+        shared_input: bool = False,
     ) -> None:
         super().__init__()
         self.block = block
         self.task_linears = nn.ModuleDict(task_linears)
         self.continues = continues
-        self.common = common
+        self.shared_input = shared_input
         self.last_layer = max(task_linears, key=ORDER.index)
 
     def forward(self, x_BHWC: Tensor) -> tuple[Tensor | None, Tensor]:
@@ -80,8 +80,8 @@ class TaskBlock(nn.Module):
             out = module(x)
             return out
         task_linears: Any = self.task_linears[layer]
-        carried = self.continues or (self.common and layer != self.last_layer)
-        if self.common:
+        carried = self.continues or (self.shared_input and layer != self.last_layer)
+        if self.shared_input:
             out = task_linears.on_shared_input(module if carried else None, x)
             return out
         grid = (layout,) if getattr(task_linears, "needs_grid", False) else ()

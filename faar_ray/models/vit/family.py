@@ -37,7 +37,7 @@ def _build(config: BackboneConfig, image_size: int) -> nn.Module:
     return QuarteredViT(build_timm(config, image_size, checkpoint_filter_fn))
 
 
-def _task_block(block: Any, task_linears: Any, continues: bool, *, common: bool = False) -> ViTTaskBlock:
+def _task_block(block: Any, task_linears: Any, continues: bool, *, shared_input: bool = False) -> ViTTaskBlock:
     return ViTTaskBlock(block, task_linears, continues)
 
 

@@ -99,7 +99,7 @@ def is_unavailable(error: BaseException) -> bool:
 
 
 def is_unknown_run(error: BaseException) -> bool:
-    """Whether MLflow answered that it does not know the run."""
+    """Whether the error means that MLflow has no such run."""
     return isinstance(error, MlflowException) and error.error_code == "RESOURCE_DOES_NOT_EXIST"
 
 

@@ -1,6 +1,6 @@
 """One trial's MLflow run: what it should hold, and the writes that bring it there.
 
-What it should hold comes from the trial's folder and from the epochs that the driver was told of: on a cluster with
+What it should hold comes from the trial's folder and from the epochs that the driver received: on a cluster with
 object storage the driver's folder lacks the files of a running trial.
 """
 

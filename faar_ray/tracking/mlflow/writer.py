@@ -52,7 +52,7 @@ logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it prin
 
 @dataclass(frozen=True, slots=True)
 class Child:
-    """A trial's run as MLflow holds it."""
+    """A trial's run as it is in MLflow."""
 
     run_id: str
     status: str
@@ -129,7 +129,7 @@ class Tracker:
         return run
 
     def resume_search(self, run_id: str) -> bool:
-        """Continue a parent run: its status is RUNNING again; False where MLflow does not know it (any more)."""
+        """Continue a parent run: its status is RUNNING again; False where MLflow has no such run (any more)."""
         is_known = self._reopen(run_id)
         self.parent = run_id if is_known else ""
         return is_known
@@ -153,7 +153,7 @@ class Tracker:
             config: logged as a whole, as the artifact `config.yaml`.
             params: the searched keys only, so that parallel coordinates stay readable.
             role: tag `faar_ray.role`.
-            run_id: of the run to continue; a new one is created where MLflow does not know it any more.
+            run_id: of the run to continue; a new one is created where MLflow has no such run any more.
             tags: more of them.
         """
         known = run_id or self.runs.get(trial_id)
@@ -296,7 +296,7 @@ class Tracker:
             return str(self._client.create_run(self.experiment_id, tags=short, run_name=name).info.run_id)
 
     def _reopen(self, run_id: str) -> bool:
-        """Make a run RUNNING again, without the reason of its end; False where MLflow does not know it."""
+        """Make a run RUNNING again, without the reason of its end; False where MLflow has no such run."""
         if not self._is_known(self._client.update_run, run_id, "RUNNING"):
             return False
         self._is_known(self._client.delete_tag, run_id, "faar_ray.reason")

@@ -39,10 +39,10 @@ def resolve(space: SearchSpace, address: str | None = None, *, dry_run: bool = F
     if address is None and space.resources.cluster is None:
         return ResolvedSearch(space, location, capacity=capacity(space.resources, [this_machine()]))
 
-    from faar_ray.cluster.autoscaling import cluster_of  # imports Ray
+    from faar_ray.cluster.autoscaling import cluster_from_file  # imports Ray
     from faar_ray.tune.run.pricing import priced
 
-    cluster_file = cluster_of(space.resources.cluster)
+    cluster_file = cluster_from_file(space.resources.cluster)
     if address is None and not dry_run:
         where = "--address auto on its head, or HOST:PORT"
         raise ConfigError(f"resources.cluster: needs {where}: without, the search is this machine's alone")

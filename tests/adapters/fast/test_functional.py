@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from faar_ray.adapters import DoRA, LoRA
 from faar_ray.adapters.fast import functional, merged
-from faar_ray.adapters.fast.functional import common_products, merged_products
+from faar_ray.adapters.fast.functional import merged_products, shared_input_products
 from faar_ray.adapters.fast.low_rank_update import LowRankUpdate
-from faar_ray.adapters.linear import adapted, adapted_on_common, adapted_plainly
+from faar_ray.adapters.linear import adapted, adapted_on_shared_input, adapted_plainly
 
 O, I, R, N, T = 9, 6, 4, 13, 3  # noqa: E741
 KINDS = ("lora", "detached", "attached")
@@ -23,7 +23,7 @@ KINDS = ("lora", "detached", "attached")
 def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Which form the backward pass takes, whatever would pay."""
     monkeypatch.setattr(merged, "skinny_pays", lambda rank, weight_OI: request.param == "skinny")
-    monkeypatch.setattr(functional, "common_pays", lambda weight_OI, changes: False)
+    monkeypatch.setattr(functional, "shared_input_pays", lambda weight_OI, updates: False)
     yield request.param
 
 
@@ -49,11 +49,11 @@ def gradients(y: Tensor, x: Tensor, adapters: Sequence[LoRA | None]) -> list[Ten
     return [y, *torch.autograd.grad(((y - target) ** 2).sum(), inputs)]
 
 
-def on_common_plainly(linear: nn.Linear, adapters: Sequence[LoRA | None], x: Tensor, ahead: int) -> Tensor:
+def on_shared_input_plainly(linear: nn.Linear, adapters: Sequence[LoRA | None], x: Tensor, n_on_shared: int) -> Tensor:
     """out_k = c_k (W x_0 + s B_k A_k x_k) + b, written out."""
     outputs = []
     for k, a in enumerate(adapters):
-        x_k = x[0] if len(x) == 1 or k < ahead else x[1 + k - ahead]
+        x_k = x[0] if len(x) == 1 or k < n_on_shared else x[1 + k - n_on_shared]
         frozen = x[0] @ linear.weight.t()
         if a is not None:
             A, B = a.A_RI[: a.prefix_length], a.B_RO[: a.prefix_length]
@@ -81,15 +81,16 @@ def test_products_with_merged_weights_equal_plain_autograd(
 
 
 @pytest.mark.parametrize("b", [1, R])
-@pytest.mark.parametrize(("streams", "ahead"), [(1, 0), (1, 1), (1 + T, 0), (1 + T, 1)])
+@pytest.mark.parametrize(("streams", "n_on_shared"), [(1, 0), (1, 1), (1 + T, 0), (1 + T, 1)])
 @pytest.mark.parametrize("kind", KINDS)
-def test_products_on_a_common_stream_equal_plain_autograd(kind: str, streams: int, ahead: int, b: int) -> None:
+def test_products_on_a_shared_input_equal_plain_autograd(kind: str, streams: int, n_on_shared: int, b: int) -> None:
     linear = base()
-    adapters = [moved(kind, linear, seed=t) for t in range(T + ahead)]
+    adapters = [moved(kind, linear, seed=t) for t in range(T + n_on_shared)]
     adapters[-1].mask_prefix(b)
     x = torch.randn(streams, 2, N, I, dtype=torch.float64, requires_grad=True)
     ours, plain = (
-        gradients(f(linear, adapters, x, ahead), x, adapters) for f in (adapted_on_common, on_common_plainly)
+        gradients(f(linear, adapters, x, n_on_shared), x, adapters)
+        for f in (adapted_on_shared_input, on_shared_input_plainly)
     )
     torch.testing.assert_close(ours, plain, rtol=1e-10, atol=1e-10)
 
@@ -102,8 +103,8 @@ def test_one_stream_under_several_changes_is_the_same_by_either_form(
     adapters = [None, *(moved(kind, linear, seed=t) for t in range(T))]
     x = torch.randn(1, N, I, dtype=torch.float64, requires_grad=True)
     result = []
-    for common in (True, False):
-        monkeypatch.setattr(functional, "common_pays", partial(lambda pays, *_: pays, common))
+    for shared_input in (True, False):
+        monkeypatch.setattr(functional, "shared_input_pays", partial(lambda pays, *_: pays, shared_input))
         result.append(gradients(adapted(linear, adapters, x), x, adapters))
     torch.testing.assert_close(*result, rtol=1e-10, atol=1e-10)
 
@@ -123,10 +124,10 @@ def test_gradients_pass_gradcheck(form: str, detached: bool) -> None:
         return of
 
     x = torch.randn(3, 3, I, dtype=torch.float64, requires_grad=True)
-    by_merged = products(lambda x, changes: merged_products(x[:2], linear.weight, linear.bias, changes))
-    by_common = products(lambda x, changes: common_products(x, 0, linear.weight, linear.bias, changes))
+    by_merged = products(lambda x, updates: merged_products(x[:2], linear.weight, linear.bias, updates))
+    by_shared_input = products(lambda x, updates: shared_input_products(x, 0, linear.weight, linear.bias, updates))
     assert torch.autograd.gradcheck(by_merged, (x, *tensors))
-    assert torch.autograd.gradcheck(by_common, (x, *tensors))
+    assert torch.autograd.gradcheck(by_shared_input, (x, *tensors))
 
 
 def test_the_magnitudes_gradient_is_right_where_a_magnitude_is_zero_or_tiny(form: str) -> None:
@@ -164,14 +165,16 @@ def test_under_bf16_autocast_products_and_gradients_are_near_those_of_fp32(form:
     adapters = [moved(kind, linear, seed=t).float() for t in range(T)]
     linear.float()
     x = torch.randn(T, 4, N, I, requires_grad=True)
-    for common in (False, True):
+    for shared_input in (False, True):
         exact = gradients(
-            on_common_plainly(linear, adapters, x[:1], 0) if common else adapted_plainly(linear, adapters, x),
+            on_shared_input_plainly(linear, adapters, x[:1], 0)
+            if shared_input
+            else adapted_plainly(linear, adapters, x),
             x,
             adapters,
         )
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            y = adapted_on_common(linear, adapters, x[:1], 0) if common else adapted(linear, adapters, x)
+            y = adapted_on_shared_input(linear, adapters, x[:1], 0) if shared_input else adapted(linear, adapters, x)
         assert y.dtype == torch.bfloat16
         near = gradients(y.float(), x, adapters)
         assert [g.dtype for g in near] == [torch.float32] * len(near)
@@ -210,5 +213,5 @@ def test_the_cheap_form_is_taken_where_it_is_cheap() -> None:
     assert merged.skinny_pays(5, wide)
     assert not merged.skinny_pays(700, wide)
     assert not merged.skinny_pays(5, wide.to("meta"))
-    changes = [LowRankUpdate(torch.empty(r, 96), torch.empty(r, 96), None, 1.0) for r in (5, 5, 5, 5)]
-    assert functional.common_pays(torch.empty(96, 96), changes)
+    updates = [LowRankUpdate(torch.empty(r, 96), torch.empty(r, 96), None, 1.0) for r in (5, 5, 5, 5)]
+    assert functional.shared_input_pays(torch.empty(96, 96), updates)

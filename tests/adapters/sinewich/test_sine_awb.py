@@ -39,10 +39,10 @@ def layer(settings: SinewichConfig) -> SineWeights:
     return SineWeights(bases, ClockNet(TASKS, settings, 1).double(), settings, Site(0, 1, "proj_awb", "shared"))
 
 
-def written_out(found: SineBase, row_mask: Tensor, column_mask: Tensor) -> Tensor:
+def written_out(sine_base: SineBase, row_mask: Tensor, column_mask: Tensor) -> Tensor:
     """M = A diag(a) W diag(b) B^T, tap by tap, (taps, O, I)."""
-    A_OR, B_IR = found.B_RO.t(), found.A_RI.t()
-    cores = found.core.reshape(R, R, -1)
+    A_OR, B_IR = sine_base.B_RO.t(), sine_base.A_RI.t()
+    cores = sine_base.core.reshape(R, R, -1)
     return torch.stack(
         [
             A_OR @ torch.diag(row_mask) @ cores[..., tap] @ torch.diag(column_mask) @ B_IR.t()
@@ -168,7 +168,7 @@ def test_held_kernels_are_computed_once_and_pass_their_gradients_on(monkeypatch:
     ours, theirs = ([*w.parameters(), *w.clock.parameters()] for w in (stored, plain))
     for a, b in zip(ours, theirs, strict=True):
         torch.testing.assert_close(a.grad, b.grad)
-    assert stored._held is None
+    assert stored._cached is None
 
 
 GAUSSIAN = [(1.0, 2.0), (1.0, 1.5), (2.0, 2.5), (5.0, 7.0), (10.0, 15.0)]

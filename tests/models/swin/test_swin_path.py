@@ -125,8 +125,8 @@ class Pick(nn.Module):
         return result
 
 
-def own_path(base: nn.Linear, adapter: LowRankFactors, common: Tensor, own: Tensor) -> Tensor:
-    y = F.linear(common, base.weight) + adapter.scale * own @ adapter.A_RI.t() @ adapter.B_RO
+def own_path(base: nn.Linear, adapter: LowRankFactors, shared: Tensor, task: Tensor) -> Tensor:
+    y = F.linear(shared, base.weight) + adapter.scale * task @ adapter.A_RI.t() @ adapter.B_RO
     assert isinstance(adapter, DoRA)
     norm = torch.linalg.vector_norm(base.weight + adapter.scale * adapter.B_RO.t() @ adapter.A_RI, dim=1)
     gained: Tensor = y * (adapter.m_O / norm) + base.bias
