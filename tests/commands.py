@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
+import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -41,3 +43,13 @@ def run_command(
 def run_tune(folder: Path, *arguments: str, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     """Run the search of `space.yaml` in a folder to its end."""
     return run_command("tune", folder, "space.yaml", *arguments, env=env)
+
+
+def wait_until_healthy(address: str) -> None:
+    """Wait until an MLflow server answers; two minutes at most."""
+    for _ in range(240):
+        try:
+            urllib.request.urlopen(f"{address}/health", timeout=2).close()
+            return
+        except OSError:
+            time.sleep(0.5)

@@ -8,7 +8,6 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
 import urllib.request
 import uuid
 from collections.abc import Callable, Iterator
@@ -18,6 +17,8 @@ from pathlib import Path
 import hypothesis
 import pytest
 import torch
+
+from .commands import wait_until_healthy
 
 # a busy machine is no fault of the code: pytest's own timeout is the only clock
 hypothesis.settings.register_profile("faar_ray", deadline=None)
@@ -72,12 +73,7 @@ def serve_mlflow(folder: Path) -> Iterator[str]:
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
     )  # fmt: skip
     try:
-        for _ in range(240):
-            try:
-                urllib.request.urlopen(f"{address}/health", timeout=2).close()
-                break
-            except OSError:
-                time.sleep(0.5)
+        wait_until_healthy(address)
         yield address
     finally:
         os.killpg(process.pid, 15)

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from faar_ray.errors import FaarRayError
 from faar_ray.train.memory import keep_freed_memory
 
-Forward = Callable[[Tensor], dict[str, Tensor]]
 T = TypeVar("T")
 P = ParamSpec("P")
 

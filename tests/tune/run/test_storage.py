@@ -5,10 +5,8 @@ had been. moto's server on loopback stands in for S3, a tmpfs for a disk.
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +18,7 @@ from faar_ray.records import MEASURED
 from faar_ray.report.results import read_results
 from faar_ray.storage.object_store import ObjectStore
 from faar_ray.storage.remote_copy import RemoteCopy
+from tests.commands import start_command
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
 SEARCH: dict[str, Any] = {
@@ -44,16 +43,8 @@ def undisturbed(folder: Path) -> dict[str, Any]:
     return facts(folder / "runs" / "tiny")
 
 
-def started(folder: Path, *arguments: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "faar_ray.tune", "space.yaml", *arguments]
-    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
-    return subprocess.Popen(
-        command, cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )  # fmt: skip
-
-
 def tune(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    process = started(folder, *arguments)
+    process = start_command("tune", folder, "space.yaml", *arguments)
     out, err = process.communicate(timeout=400)
     assert "Traceback" not in err, err
     return subprocess.CompletedProcess(arguments, process.returncode, out, err)
@@ -70,7 +61,7 @@ def test_a_search_in_a_bucket_goes_on_where_its_machine_was_lost(
     folder: Path, undisturbed: dict[str, Any], s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     storage, twin = f"storage.path={s3}/runs", ObjectStore(f"{s3}/runs/tiny")
-    process = started(folder, storage)
+    process = start_command("tune", folder, "space.yaml", storage)
     deadline = time.monotonic() + 240
     while (twin.read("study.log") or b"").count(b'"epoch/') < 2 and process.poll() is None:
         assert time.monotonic() < deadline, "no epoch in four minutes"

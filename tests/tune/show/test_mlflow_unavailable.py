@@ -10,7 +10,6 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +23,7 @@ from faar_ray.report.results import read_results
 from faar_ray.storage.run_location import TrialPaths
 from faar_ray.tracking.files.epoch_file import read_epochs
 from faar_ray.tracking.mlflow.store import metric_name
+from tests.commands import environment, wait_until_healthy
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
 STATUS = {"COMPLETE": "FINISHED", "PRUNED": "KILLED", "FAIL": "FAILED"}
@@ -61,7 +61,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, space_file: Callable[..., P
 
 def start(folder: Path, name: str, *arguments: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-c", REPLAY, "space.yaml", f"tracking.experiment={name}", "--name", name]
-    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3]), "FAAR_RAY_MLFLOW_TIMEOUT_S": str(TIMEOUT_S)}
+    env = environment({"FAAR_RAY_MLFLOW_TIMEOUT_S": str(TIMEOUT_S)})
     pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     return subprocess.Popen([*command, *arguments], cwd=folder, env=env, **pipes)
 
@@ -160,12 +160,7 @@ def server(folder: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
     quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "start_new_session": True}
     process = subprocess.Popen([*command, "--backend-store-uri", "sqlite:///mlflow.db"], cwd=folder, **quiet)
     try:
-        for _ in range(240):
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2).close()
-                break
-            except OSError:
-                time.sleep(0.5)
+        wait_until_healthy(f"http://127.0.0.1:{port}")
         yield process
     finally:
         os.killpg(process.pid, 9)
