@@ -67,7 +67,7 @@ def predict(trial: str, images: Sequence[Path], out: Path, *, tracking_uri: str)
         must_be_new(out / f"{path.stem}_{name}.png")
     model = load_model(file, source)
     for path, image in opened.items():
-        for task, output_NHW in outputs(model, image, file.config.data.image_size).items():
+        for task, output_NHW in outputs(model, image, file.config.data.size).items():
             target = out / f"{path.stem}_{task}.png"
             pixels = (coloured(task, output_NHW) * 255).round().astype(np.uint8)
             with atomic_write(target) as scratch:
@@ -93,12 +93,12 @@ def read_image(path: Path) -> Tensor:
 
 
 @torch.no_grad()
-def outputs(model: MultiTaskModel, image_3HW: Tensor, side: int) -> dict[str, Tensor]:
-    """Raw outputs of every task, (N, H, W) at the image's own size, computed at side x side."""
-    small = transforms.resize(image_3HW, [side, side], antialias=True)
+def outputs(model: MultiTaskModel, image_3HW: Tensor, size: tuple[int, int]) -> dict[str, Tensor]:
+    """Raw outputs of every task, (N, H, W) at the image's own size, computed at `size`."""
+    small = transforms.resize(image_3HW, list(size), antialias=True)
     predicted: dict[str, Tensor] = model(transforms.normalize(small, list(MEAN_3), list(STD_3))[None])
-    size = image_3HW.shape[-2:]
-    return {task: F.interpolate(y, size=size, mode="bilinear")[0] for task, y in predicted.items()}
+    own = image_3HW.shape[-2:]
+    return {task: F.interpolate(y, size=own, mode="bilinear")[0] for task, y in predicted.items()}
 
 
 def coloured(task: str, output_NHW: Tensor) -> Picture:
