@@ -61,7 +61,7 @@ class DataConfig(Section):
     )
     domain: Literal["target", "source"] = Field("target", description="`scenes` only: the domain that is drawn from.")
     image_size: Side | Annotated[tuple[Side, Side], Field(strict=False)] = Field(
-        64, description="Side of the square images that the model sees, or [height, width], pixels."
+        64, description="Side of the images that the model sees, or [height, width], pixels."
     )
     train_images: Annotated[int, Field(ge=1)] = Field(720, description="`scenes` only: training images.")
     val_images: Annotated[int, Field(ge=1)] = Field(600, description="`scenes` only: validation images.")
