@@ -129,6 +129,10 @@ class DataConfig(Section):
             raise ValueError(f"image_size: must be one number for scenes, got {list(self.size)}")
         return self
 
+    def __hash__(self) -> int:
+        """Of the values; `definitions` has no hash of its own."""
+        return hash(self.model_dump_json())
+
     @property
     def size(self) -> tuple[int, int]:
         """Height and width of what the model sees, pixels."""
