@@ -5,6 +5,7 @@ from __future__ import annotations
 from faar_ray.data.datasets import Reader, SplitData, check_labels, open_split
 from faar_ray.data.dense import DenseDataset, unnormalise
 from faar_ray.data.loading import check_root, load_dataset
+from faar_ray.data.registration import register
 
 __all__ = [
     "DenseDataset",
@@ -14,5 +15,6 @@ __all__ = [
     "check_root",
     "load_dataset",
     "open_split",
+    "register",
     "unnormalise",
 ]
