@@ -21,7 +21,7 @@ from torchvision.transforms.v2 import functional as transforms
 from faar_ray.command_line import refuse_repeats, run_command
 from faar_ray.data.contact_sheet import Picture, picture
 from faar_ray.data.dense import MEAN_3, STD_3
-from faar_ray.data.photographs import read_photograph
+from faar_ray.data.photographs.photograph import read_photograph
 from faar_ray.errors import ConfigError
 from faar_ray.export.read import load_model, read_adapter_file
 from faar_ray.export.trials import adapter_of
@@ -76,7 +76,7 @@ def predict(trial: str, images: Sequence[Path], out: Path, *, tracking_uri: str)
     model = load_model(file, source)
     for path in images:
         photograph = read_photograph(path)
-        for task, output_NHW in outputs(model, photograph, file.config.data.image_size).items():
+        for task, output_NHW in outputs(model, photograph, file.config.data.size).items():
             target = out / f"{path.stem}_{task}.png"
             with atomic_write(target) as scratch:
                 Image.fromarray(painted(task, output_NHW, photograph.size)).save(scratch, format="png")
@@ -84,9 +84,9 @@ def predict(trial: str, images: Sequence[Path], out: Path, *, tracking_uri: str)
 
 
 @torch.no_grad()
-def outputs(model: MultiTaskModel, photograph: Image.Image, side: int) -> dict[str, Tensor]:
-    """Raw outputs of every task, (N, H, W), computed at side x side."""
-    small = photograph.resize((side, side), Image.Resampling.BILINEAR)
+def outputs(model: MultiTaskModel, photograph: Image.Image, size: tuple[int, int]) -> dict[str, Tensor]:
+    """Raw outputs of every task, (N, H, W), computed at `size`, (height, width)."""
+    small = photograph.resize(size[::-1], Image.Resampling.BILINEAR)
     image_3HW = transforms.to_dtype(transforms.pil_to_tensor(small), torch.float32, scale=True)
     predicted: dict[str, Tensor] = model(transforms.normalize(image_3HW, list(MEAN_3), list(STD_3))[None])
     return {task: y[0] for task, y in predicted.items()}

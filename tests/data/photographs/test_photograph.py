@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from faar_ray.data.photographs import largest_pixels, read_photograph
+from faar_ray.data.photographs.photograph import largest_pixels, read_photograph
 from faar_ray.errors import DataError
 
 RED, GREEN, BLUE, WHITE, GREY = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255), (128, 128, 128)
