@@ -13,6 +13,7 @@ from faar_ray.config.quoting import printable
 from faar_ray.config.registries import DATASETS, load_builder, name_in
 from faar_ray.config.section import Section
 from faar_ray.config.task_definitions import PAPER_WEIGHTS, TYPES, WEIGHTS, Name, TaskDefinition, is_taken
+from faar_ray.errors import ConfigError
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 Side = Annotated[int, Field(ge=32)]
@@ -111,7 +112,12 @@ class DataConfig(Section):
             raise ValueError(f"root: must name the folder of {name}, got null")
         if root is not None and not isinstance(root, str):
             return raw
-        definitions = load_builder(entry.describe)(root)
+        try:
+            definitions = load_builder(entry.describe)(root)
+        except ConfigError as error:
+            if str(error).startswith("data.root: "):  # told with its place in the config's file
+                raise ValueError(str(error).removeprefix("data.")) from None
+            raise
         tasks = raw.get("tasks") or tuple(definitions)
         return {**raw, "definitions": definitions, "tasks": tasks}
 

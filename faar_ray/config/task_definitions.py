@@ -30,10 +30,13 @@ WEIGHTS: dict[TaskType, float] = {
 """w_t in L_MTL = sum_t w_t L_t, of the papers' tasks of each kind (MTLoRA, FAAR)."""
 UNITS: dict[TaskType, str] = {"depth": "m", "regression": ""}
 TAKEN = frozenset(
-    """image id shared all mean weighted_mean
-    add_module apply bfloat16 buffers call_super_init children clear compile cpu cuda double dump_patches eval
-    extra_repr float forward half ipu items keys modules mtia parameters pop share_memory state_dict to to_empty train
-    training type update values xpu zero_grad""".split()
+    (
+        *("image", "id", "shared", "all", "mean", "weighted_mean"),
+        *("add_module", "apply", "bfloat16", "buffers", "call_super_init", "children", "clear", "compile", "cpu"),
+        *("cuda", "double", "dump_patches", "eval", "extra_repr", "float", "forward", "half", "ipu", "items", "keys"),
+        *("modules", "mtia", "parameters", "pop", "share_memory", "state_dict", "to", "to_empty", "train", "training"),
+        *("type", "update", "values", "xpu", "zero_grad"),
+    )
 )
 """What columns, metrics, and the attributes of torch's modules are called: no names of tasks."""
 TAKEN_TOO = re.compile(r"stage[0-9]+|(get|load|named|register|requires|set)_\w+")

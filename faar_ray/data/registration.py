@@ -53,7 +53,7 @@ def register(
 def _definition(place: str, like: TaskLike, classes: Sequence[str] | None) -> TaskDefinition:
     if isinstance(like, TaskDefinition):
         return like
-    raw = {"type": like} if isinstance(like, str) else dict(like)
+    raw: dict[str, Any] = {"type": like} if isinstance(like, str) else dict(like)
     if classes is not None:
         raw.setdefault("classes", tuple(classes))
     try:

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from faar_ray.config.data_section import DataConfig
@@ -19,6 +18,7 @@ from faar_ray.config.paths import folder_of
 from faar_ray.config.validation_messages import did_you_mean
 from faar_ray.data.photographs.dataset_yaml import FILE, SPLITS_FOLDER, DatasetFile, Shares, read_dataset_file
 from faar_ray.data.photographs.label_files import LABELS, read_label
+from faar_ray.data.photographs.photograph import read_photograph
 from faar_ray.data.photographs.splits import split_rows
 from faar_ray.errors import ConfigError, DataError
 from faar_ray.seeding import private
@@ -76,7 +76,7 @@ class Folder:
         out: dict[str, Tensor | None] = {}
         for quantity in names:
             if quantity == "image":
-                out[quantity] = read_image(self.images[name])
+                out[quantity] = torch.from_numpy(np.array(read_photograph(self.images[name]))).permute(2, 0, 1)
             else:
                 path = self.labels[quantity].get(name)
                 out[quantity] = None if path is None else read_label(path, quantity, self.definitions[quantity])
@@ -92,20 +92,6 @@ class Folder:
                     f"{self.labels[task][name]}: {task}: must be {height}x{width} (height x width), as "
                     f"{self.images[name]}, got {rows}x{columns}"
                 )
-
-
-def read_image(path: Path) -> Tensor:
-    """(3, H, W) uint8.
-
-    Raises:
-        DataError: it cannot be read.
-    """
-    try:
-        with Image.open(path) as opened:
-            pixels = np.array(opened.convert("RGB"))
-    except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as fault:
-        raise DataError(f"{path}: cannot be read as an image ({fault})") from None
-    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
 
 def files_by_name(folder: Path, suffixes: Sequence[str]) -> dict[str, Path]:

@@ -6,7 +6,7 @@ Shapes: H W space. What a sample holds by type is listed in data/datasets.py (`R
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,10 +66,10 @@ def read_array(path: Path, name: str = "") -> Array:
     except (OSError, ValueError, EOFError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError) as fault:
         raise DataError(f"{path}: cannot be read as a label ({fault})") from None
 
-    if array.ndim == 3 and 1 in (array.shape[0], array.shape[2]):
-        array = array.squeeze(0 if array.shape[0] == 1 else 2)
-    if array.ndim == 3 and array.shape[2] != 3 and array.shape[0] == 3:
-        array = array.transpose(1, 2, 0)
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[..., 0]
+    elif array.ndim == 3 and array.shape[2] != 3:
+        array = array[0] if array.shape[0] == 1 else array.transpose(1, 2, 0) if array.shape[0] == 3 else array
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] != 3) or not array.size:
         raise DataError(f"{path}: must be of shape (H, W) or (H, W, 3), got {array.shape}")
     if array.dtype.kind not in "buif":
@@ -125,7 +125,7 @@ def _classes(raw: Array, definition: TaskDefinition) -> Array:
     """Numbers of classes (H, W) uint8; 255 = no label. Class k is the k-th of `values`, or of `colours`."""
     values: Sequence[int] = definition.values or range(len(definition.classes))
     ignored = [*definition.ignored_values]
-    written = str
+    written: Callable[[Any], str] = str
 
     if raw.ndim == 3 and raw.dtype.kind == "f":
         raise ValueError("must be one channel, or colours, got three channels of floating-point numbers")
@@ -205,13 +205,13 @@ def _numbers(raw: Array, definition: TaskDefinition) -> Array:
     return np.where(unknown_HW, np.float32(IGNORE), numbers_HW)
 
 
-def _strangers(values: Array, written: Any) -> str:
+def _strangers(values: Array, written: Callable[[Any], str]) -> str:
     found, counts = np.unique(values, return_counts=True)
     plural = "s" if len(found) > 1 else ""
     return f"value{plural} {_listed(found.tolist(), written)} ({counts.sum()} pixels)"
 
 
-def _listed(values: Sequence[Any], written: Any) -> str:
+def _listed(values: Sequence[Any], written: Callable[[Any], str]) -> str:
     names = [written(value) for value in values[:MOST_NAMED]]
     return ", ".join(names) + (f", ... ({len(values)} in all)" if len(values) > MOST_NAMED else "")
 

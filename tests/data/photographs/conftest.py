@@ -1,4 +1,4 @@
-"""A folder of somebody's data, written by the test: photographs and labels of six kinds, a third of them partly labelled."""
+"""A folder of somebody's data, written by the test: photographs, and labels of six kinds, some of them missing."""
 
 from __future__ import annotations
 
