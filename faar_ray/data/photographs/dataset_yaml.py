@@ -8,13 +8,15 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
 
-from faar_ray.config.paths import folder_of, is_remote
+from faar_ray.config.paths import folder_of, is_remote, storage_fault
 from faar_ray.config.quoting import quote_value
 from faar_ray.config.section import Section
 from faar_ray.config.task_definitions import Name, TaskDefinition, is_taken
 from faar_ray.config.validation_messages import Issue, format_issues, issues_of, raise_issues
 from faar_ray.config.yaml_document import read_yaml
-from faar_ray.errors import ConfigError
+from faar_ray.data.packed.manifest import is_packed, read_manifest
+from faar_ray.data.packed.transfer import remote_manifest
+from faar_ray.errors import ConfigError, StorageError
 
 FILE = "dataset.yaml"
 SPLITS_FOLDER = "splits"
@@ -78,12 +80,40 @@ class DatasetFile(Section):
 
 
 def describe(root: str) -> dict[str, TaskDefinition]:
-    """The tasks of a folder, by name.
+    """The tasks of a folder, or of shards that were packed from one, by name.
 
     Raises:
         ConfigError: no dataset.yaml, or its faults, a line each: `FILE:LINE:COLUMN: key: rule, value`.
     """
+    if is_remote(root):
+        return dict(_remote_tasks(root))
+    if is_packed(_folder(root)):
+        return dict(read_manifest(_folder(root)).tasks)
     return {name: task.definition for name, task in read_dataset_file(root).tasks.items()}
+
+
+@lru_cache(maxsize=16)
+def _remote_tasks(uri: str) -> dict[str, TaskDefinition]:
+    """Asked once in each process, for a config is checked often."""
+    if fault := storage_fault(uri):
+        raise ConfigError(f"data.root: {fault}")
+    try:
+        manifest = remote_manifest(uri, "data.root")
+    except StorageError as error:
+        raise ConfigError(str(error)) from None
+    if manifest is None:
+        command = f"python -m faar_ray.data pack folder --root FOLDER --out {uri}"
+        raise ConfigError(f"data.root: {uri} holds no packed shards; upload them with: {command}")
+    return manifest.tasks
+
+
+def _folder(root: str) -> Path:
+    folder = folder_of(root)
+    if folder is None:
+        raise ConfigError(f"data.root: must be a folder with a {FILE}, got {root!r}")
+    if not folder.is_dir():
+        raise ConfigError(f"data.root: no such folder: {folder}")
+    return folder
 
 
 def read_dataset_file(root: str) -> DatasetFile:
@@ -92,12 +122,7 @@ def read_dataset_file(root: str) -> DatasetFile:
     Raises:
         ConfigError: as `describe`.
     """
-    folder = folder_of(root)
-    if is_remote(root) or folder is None:
-        raise ConfigError(f"data.root: must be a folder with a {FILE}, got {root!r}")
-    if not folder.is_dir():
-        raise ConfigError(f"data.root: no such folder: {folder}")
-    path = folder / FILE
+    path = _folder(root) / FILE
     if not path.exists():
         raise ConfigError(f"{path}: no such file; write one with: python -m faar_ray.data init {root}")
 

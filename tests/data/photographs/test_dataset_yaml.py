@@ -6,10 +6,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from torch import nn
 
 from faar_ray.config.task_definitions import TaskDefinition, is_taken
+from faar_ray.config.trial import DataConfig
 from faar_ray.config.trial_file import read_trial
+from faar_ray.data import open_split
+from faar_ray.data.packed.transfer import upload_packed
+from faar_ray.data.packed.write import PackOptions, pack
 from faar_ray.data.photographs.dataset_yaml import describe
 from faar_ray.errors import ConfigError
 
@@ -123,3 +128,28 @@ def test_no_task_can_have_the_name_of_an_attribute_of_torchs_modules() -> None:
     public = [name for name in dir(nn.ModuleDict()) if not name.startswith("_") and name.islower()]
     assert [name for name in public if not is_taken(name)] == []
     assert not any(map(is_taken, ("semseg", "normals", "loading", "stages", "getter")))
+
+
+def test_packed_shards_describe_themselves_in_a_folder_and_in_a_bucket(folder: Path, s3: str, tmp_path: Path) -> None:
+    config = data_config(folder)
+    pack(config, tmp_path / "packed", PackOptions(), processes=0)
+    upload_packed(tmp_path / "packed", f"{s3}/own", "--out")
+    for root in (tmp_path / "packed", f"{s3}/own"):
+        packed = DataConfig.model_validate({"name": "folder", "root": str(root)})
+        assert packed.tasks == config.tasks
+        assert all(packed.definition(task) == config.definition(task) for task in config.tasks)
+    with pytest.raises(ValueError, match=r"root: .*nothing holds no packed shards; upload them with"):
+        DataConfig.model_validate({"name": "folder", "root": f"{s3}/nothing"})
+
+
+def test_packed_samples_are_those_of_the_folder(folder: Path, tmp_path: Path) -> None:
+    config = data_config(folder)
+    pack(config, tmp_path, PackOptions(), processes=0)
+    own, packed = (open_split(data_config(root), "train") for root in (folder, tmp_path))
+    assert len(own) == len(packed)
+    for index in range(len(own)):
+        mine, theirs = (reader.sample(index, ("image", *config.tasks)) for reader in (own, packed))
+        for name, value in mine.items():
+            other = theirs[name]
+            assert (value is None) == (other is None), name
+            assert value is None or torch.equal(value.float().nan_to_num(-9), other.float().nan_to_num(-9)), name  # type: ignore[union-attr]
