@@ -152,4 +152,4 @@ def test_packed_samples_are_those_of_the_folder(folder: Path, tmp_path: Path) ->
         for name, value in mine.items():
             other = theirs[name]
             assert (value is None) == (other is None), name
-            assert value is None or torch.equal(value.float().nan_to_num(-9), other.float().nan_to_num(-9)), name  # type: ignore[union-attr]
+            assert value is None or torch.equal(value.float().nan_to_num(-9), other.float().nan_to_num(-9)), name
