@@ -1,4 +1,4 @@
-"""`python -m faar_ray.data pack|check|show DATASET`."""
+"""`python -m faar_ray.data pack|check|show DATASET`, `init FOLDER`."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from faar_ray.config.trial import DataConfig
 from faar_ray.data.contact_sheet import write_contact_sheet
 from faar_ray.data.datasets import SPLITS
 from faar_ray.data.loading import load_dataset
+from faar_ray.data.photographs.folder_init import next_commands, write_dataset_file
 from faar_ray.data.shards.shard_set import shards_of
 from faar_ray.data.shards.shard_store import download_shards, missing_shards, upload_shards
 from faar_ray.data.shards.verify import verify_split
@@ -31,6 +32,8 @@ FLAGS = {"image_size": "--size", "seed": "--seed", "train_images": "--images", "
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code."""
     args = _parser().parse_args(argv)
+    if args.command == "init":
+        return run_command(lambda: init(args))
     commands = {"pack": pack, "check": check, "show": show}
     return run_command(lambda: _run(commands[args.command], args))
 
@@ -48,11 +51,16 @@ def _parser() -> argparse.ArgumentParser:
         description="Make, check and look at data sets.",
         epilog="example: python -m faar_ray.data show scenes --out out/scenes.png",
     )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="pack|check|show")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="pack|check|show|init")
     where = f"folder instead of the cache, or {STORAGE}"
     _command(commands, "pack", "write the shards of all splits", "images per split", where, "pack scenes")
     _command(commands, "check", "verify rows, ranges, hashes", "images per split", where, "check scenes")
     _command(commands, "show", "write a contact sheet (PNG)", "rows per domain", "the PNG", "show scenes --images 6")
+    purpose = "write a dataset.yaml for a folder of images and labels from what lies there; a person checks it"
+    first = commands.add_parser(
+        "init", help=purpose, description=purpose, epilog="example: python -m faar_ray.data init photos"
+    )
+    first.add_argument("folder", metavar="FOLDER", type=Path, help="holds images/ and a folder of label files per task")
     return parser
 
 
@@ -152,6 +160,20 @@ def show(args: argparse.Namespace) -> None:
     path = Path(args.out or Path("out") / f"{args.dataset}.png").absolute()
     write_contact_sheet({label: load_dataset(config, "val") for label, config in configs.items()}, path, images)
     print(path)
+
+
+def init(args: argparse.Namespace) -> None:
+    """Write the dataset.yaml of a folder, and print what was guessed and what to do next."""
+    written = write_dataset_file(args.folder)
+    print(f"{written.path}: {written.images} images")
+    for name, guessed in written.tasks.items():
+        classes = f", {len(guessed.keys['classes'])} classes" if "classes" in guessed.keys else ""
+        print(f"  {name}: {guessed.type}{classes}")
+        for text in guessed.check:
+            print(f"    check: {text}")
+    for name, reason in written.skipped.items():
+        print(f"  {name}: no task ({reason})")
+    print("\nnext:", *next_commands(args.folder, written), sep="\n  ")
 
 
 if __name__ == "__main__":
