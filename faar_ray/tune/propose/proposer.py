@@ -11,6 +11,7 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Sequence
+from functools import partial
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
@@ -20,9 +21,10 @@ from faar_ray.objectives.constraint import feasible
 from faar_ray.records import TrialResult
 from faar_ray.tune.propose import journal
 from faar_ray.tune.propose.ask import LaggedStudy, needs_results, sampler_of
-from faar_ray.tune.propose.distributions import draw, from_optuna, to_optuna
+from faar_ray.tune.propose.distributions import from_optuna, to_optuna
 from faar_ray.tune.propose.journal_file import transaction
 from faar_ray.tune.propose.population import PopulationState
+from faar_ray.tune.propose.related_draws import draw_related
 from faar_ray.tune.propose.replicates import leading
 from faar_ray.tune.propose.trial_record import (
     CONFIG_ID,
@@ -36,7 +38,7 @@ from faar_ray.tune.propose.trial_record import (
     TrialRecord,
 )
 from faar_ray.tune.run.jobs import Job, describe_failure, trial_name
-from faar_ray.tune.space.initial_points import active_parameters, planned
+from faar_ray.tune.space.initial_points import active_parameters
 from faar_ray.tune.space.space import Scalar, SearchSpace
 
 OPTUNA_STATES = {"COMPLETE": TrialState.COMPLETE, "PRUNED": TrialState.PRUNED, "FAIL": TrialState.FAIL}
@@ -53,7 +55,7 @@ class Proposer:
     def __init__(self, space: SearchSpace, study: optuna.Study) -> None:
         self.space, self.study = space, study
         self.base_seed = space.trial_config({}).seed
-        self._points = planned(space.search, space.parameters, space.base, space.warm_start.points)
+        self._points = space.planned()
         self._older = journal.older(study)
         self._population = PopulationState(space, study)
         self._live: dict[int, optuna.Trial] = {}
@@ -221,7 +223,8 @@ class Proposer:
         assert trial.number == number
         if not TrialRecord(trial).trial_id:
             parameters = active_parameters(search, self.space.parameters, self._points, own_number)
-            self._name(trial, draw(trial, parameters, self.space.base))
+            sampler_at = partial(sampler_of, search, self.space.parameters, own_number, self._older)
+            self._name(trial, draw_related(trial, parameters, self.space.related, sampler_at, search))
 
         record, params = TrialRecord(trial), from_optuna(self.space.parameters, trial.params)
         return Job(
