@@ -86,6 +86,8 @@ def bound(space: SearchSpace, capacity: Capacity | None = None, cluster: Cluster
     lines = [f"bound: {trials} trials x {most} epochs = {trials * most} epochs"]
     if space.scheduler.type == "pbt":
         lines = [population_bound(space.scheduler, trials, most)]
+    if (patience := space.budget.patience) is not None:
+        lines.append(f"no new configuration after {patience} trials in a row that improve nothing")
     tasks = len(space.trial_config({}).data.tasks) if space.references == "auto" else 0
     if controls or tasks:
         jobs = f"{controls} controls and {tasks} single-task references (none where cached)"

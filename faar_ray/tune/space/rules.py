@@ -146,8 +146,16 @@ def _as_written(path: KeyPath, control: Iterable[str]) -> KeyPath:
     return path
 
 
-def budget_faults(budget: Budget, resources: SearchResources) -> Iterator[Issue]:
+def budget_faults(
+    budget: Budget, resources: SearchResources, search: SearchConfig, scheduler: SchedulerConfig
+) -> Iterator[Issue]:
     """What prevents a budget from being measured."""
+    if budget.patience is not None and search.listed:
+        text = f"must be null for sampler {search.sampler}: a list is never stopped early, got {budget.patience}"
+        yield Issue(("budget", "patience"), text)
+    if budget.patience is not None and scheduler.type == "pbt":
+        text = f"must be null where scheduler.type is pbt: all of a population end together, got {budget.patience}"
+        yield Issue(("budget", "patience"), text)
     if budget.gpu_hours is not None and not resources.gpus_per_worker:
         text = "must be null where resources.gpus_per_worker is 0: no trial holds a GPU"
         yield Issue(("budget", "gpu_hours"), f"{text}, got {budget.gpu_hours:g}")

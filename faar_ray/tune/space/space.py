@@ -203,7 +203,7 @@ class SearchSpace(Section):
         if self.scheduler.type == "pbt":
             points = len(self.planned())
             raise_issues(population_faults(self.scheduler, self.search, self.budget, self.parameters, points))
-        raise_issues(budget_faults(self.budget, self.resources))
+        raise_issues(budget_faults(self.budget, self.resources, self.search, self.scheduler))
         return self
 
     def trial_config(self, sample: Mapping[str, Any]) -> TrialConfig:
