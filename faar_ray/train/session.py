@@ -150,5 +150,6 @@ class Session:
         from faar_ray.cluster.ray_cluster import connected  # seconds to import
         from faar_ray.train.runtimes.ray_train import TrainRun
 
-        with connected(None):
+        module = self.config.data.module
+        with connected(None, modules=[module] if module else []):
             yield from TrainRun(spec).epochs()

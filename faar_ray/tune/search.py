@@ -135,7 +135,7 @@ def train(
         )
 
     progress.phase("starting Ray")
-    with connected(search.address) as machines:
+    with connected(search.address, modules=modules_of(space)) as machines:
         search_state.concurrent = concurrent_trials(search, machines)
         make_data(space, progress.phase, shards_uri(place))
         progress.phase("opening MLflow")
@@ -145,6 +145,12 @@ def train(
             run_jobs(search_state, spec, space.resources, space.failure.max_retries, folder.ray, actor, watch)
     if isinstance(search_state.fatal, StorageError):
         raise search_state.fatal
+
+
+def modules_of(space: SearchSpace) -> list[str]:
+    """The modules that trials import: `data.module` of the base and the controls."""
+    configs = [space.trial_config(changes) for changes in ({}, *space.controls)]
+    return sorted({config.data.module for config in configs if config.data.module})
 
 
 def concurrent_trials(search: ResolvedSearch, machines: Sequence[Machine]) -> int:

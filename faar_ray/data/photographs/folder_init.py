@@ -130,7 +130,7 @@ def _text(
     ]
     if not (root / SPLITS_FOLDER).is_dir():
         lines.append(
-            "shares: {train: 0.7, val: 0.15, test: 0.15}  # drawn by data.seed; or write splits/train.txt, ..."
+            "shares: {train: 0.7, val: 0.15, test: 0.15}  # drawn by data.seed; or write splits/*.txt"
         )
     lines.append("tasks:")
     for name, guessed in tasks.items():
