@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
     Field,
@@ -61,6 +61,9 @@ class SearchSpace(Section):
 
     `base` is a raw trial config; `trial_config` resolves it with a sample on top.
     """
+
+    base_model: ClassVar[type[TrialConfig]] = TrialConfig
+    """What `base` holds."""
 
     version: Literal[1] = Field(description="Version of this schema.")
     name: FolderName = Field(description="Name of the search and of its folder.")
