@@ -196,7 +196,7 @@ def unknown_key(
 def key_hint(
     key: str, names: Collection[str], section: str = "", everywhere: Mapping[str, str] = MappingProxyType({})
 ) -> str:
-    """` (did you mean 'x'?)` for a key: what its name means in other tools, a near name, or a key of that name elsewhere.
+    """` (did you mean 'x'?)` for a key: what its name means in other tools, a key of that name elsewhere, a near name.
 
     Args: see `unknown_key`.
     """
