@@ -88,7 +88,7 @@ def test_splits_follow_the_protocol(tmp_path: Path) -> None:
         (
             "segmentation/train0000.png",
             np.full(SIZE, 41, np.uint8),
-            r"labels must be 0\.\.39 or 255 \(ignored\), got 40",
+            r"labels must be 0\.\.39 or 255 .*, got 40",
         ),
         ("segmentation/train0000.png", np.zeros((*SIZE, 3), np.uint8), r"one value per pixel, got shape \(24, 32, 3\)"),
         ("depth/train0000.npy", np.full(SIZE, -1.0), "depth must not be negative, got -1"),
@@ -165,7 +165,8 @@ def test_pascal_labels_mean_what_the_files_say(tmp_path: Path) -> None:
     expected = torch.nn.functional.normalize(raw, dim=0)[:, :, :half]
     assert torch.allclose(normals[:, :, :half], expected, atol=1e-6)
     edge = label(reader, "edge", 1)[0]
-    assert edge.sum() == SIZE[0] and set(edge.nonzero()[:, 1].tolist()) <= {half - 1, half}
+    assert SIZE[0] - 2 <= edge.sum() <= SIZE[0] and edge.sum(1).max() == 1  # one pixel wide
+    assert set(edge.nonzero()[:, 1].tolist()) <= {half - 1, half}
 
 
 def test_voc_s_classes_win_over_pascal_context_s(tmp_path: Path) -> None:
@@ -261,7 +262,7 @@ def test_the_real_cityscapes_pair_is_read(tmp_path: Path) -> None:
     assert train.exists()
     reader = Cityscapes(make_config("cityscapes", tmp_path, ("semseg",)), "val")
     semseg = label(reader, "semseg")
-    assert semseg.shape == (1024, 2048)
+    assert semseg.shape == (128, 256)  # the sample is smaller than the original
     assert (semseg == 0).float().mean() > 0.2  # road
 
 
