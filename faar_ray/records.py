@@ -34,8 +34,9 @@ class RankRecord:
     coverage: float
     """Share of the scope's importance that the kept components hold."""
     importance: Float32s
-    """float32 scores of the decision, descending, never-active components last as 0; length `rank_before`."""
+    """float32 scores of the decision, descending, components without a score last as 0; length `rank_before`."""
     unobserved: Int32
+    """Components that no step could score so far: kept whatever rho says, as all are at rho 1."""
     params: Int64
     """Trainable parameters of this adapter after the shrink."""
     extra: Mapping[str, Extra] = field(default_factory=dict)
