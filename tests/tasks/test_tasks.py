@@ -6,6 +6,8 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 
 from faar_ray.config.registries import DATASETS
 from faar_ray.data.scenes.object_table import CLASSES, PARTS
@@ -24,18 +26,71 @@ def test_delta_m_recomputes_the_published_tables(row: tuple[float, ...], publish
     assert delta_m(dict(zip(SEED_PASCAL, row, strict=True)), SEED_PASCAL) == pytest.approx(published, abs=0.01)
 
 
+def test_delta_m_leaves_out_a_task_without_evidence_for_both() -> None:
+    values, references = {"semseg": 22.0, "normals": math.nan}, {"semseg": 20.0, "normals": math.nan}
+    assert delta_m(values, references) == pytest.approx(10)
+    assert math.isnan(delta_m({"normals": math.nan}, references))
+
+
+@pytest.mark.parametrize(("value", "reference"), [(math.nan, 20.0), (20.0, math.nan), (20.0, 0.0), (0.0, 0.0)])
+def test_delta_m_with_a_gain_that_is_not_defined_is_no_number(value: float, reference: float) -> None:
+    assert math.isnan(delta_m({"semseg": 22.0, "depth": value}, {"semseg": 20.0, "depth": reference}))
+
+
+CHANNELS = {"normals": 3, "semseg": 4, "human_parts": 4}
+
+
+def labels(task: str, images: int, *, labelled: bool) -> Tensor:
+    """Random labels of 8 x 8 images, or none."""
+    generator = torch.Generator().manual_seed(3)
+    if task in ("semseg", "human_parts"):
+        return torch.randint(0, 4, (images, 8, 8), generator=generator) if labelled else torch.full((images, 8, 8), 255)
+    if task == "normals":
+        return F.normalize(torch.randn(images, 3, 8, 8, generator=generator), dim=1) * labelled
+    if task == "depth":
+        found = 1 + torch.rand(images, 1, 8, 8, generator=generator)
+    else:
+        found = (torch.rand(images, 1, 8, 8, generator=generator) < 0.3).float()
+    return found if labelled else torch.full((images, 1, 8, 8), 255.0)
+
+
+def output(task: str, images: int) -> Tensor:
+    return torch.randn(images, CHANNELS.get(task, 1), 8, 8, generator=torch.Generator().manual_seed(4))
+
+
 @pytest.mark.parametrize("task", TASKS)
 def test_a_task_without_a_valid_pixel_contributes_zero(task: str) -> None:
-    channels = {"normals": 3, "semseg": 4, "human_parts": 4}.get(task, 1)
-    prediction = torch.randn(2, channels, 8, 8, requires_grad=True)
-    if task in ("semseg", "human_parts"):
-        target = torch.full((2, 8, 8), 255)
-    else:
-        target = torch.zeros(2, 3, 8, 8) if task == "normals" else torch.full((2, 1, 8, 8), 255.0)
-    loss = TASKS[task].loss(prediction, target)
+    prediction = output(task, 2).requires_grad_()
+    loss = TASKS[task].loss(prediction, labels(task, 2, labelled=False))
     loss.backward()
     assert loss.item() == 0
     assert prediction.grad is not None and prediction.grad.eq(0).all()
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_metric_without_a_labelled_pixel_is_no_number(task: str) -> None:
+    metric = metric_for(task, CHANNELS.get(task, 1))
+    metric.update(output(task, 2), labels(task, 2, labelled=False))
+    values = metric.compute()
+    assert TASKS[task].metric in values
+    assert all(math.isnan(value) for value in values.values())
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_images_without_labels_change_no_metric(task: str) -> None:
+    alone, mixed = (metric_for(task, CHANNELS.get(task, 1)) for _ in range(2))
+    prediction, target = output(task, 3), labels(task, 3, labelled=True)
+    alone.update(prediction, target)
+    without = labels(task, 2, labelled=False)
+    mixed.update(torch.cat([output(task, 2), prediction]), torch.cat([without, target]))
+    mixed.update(output(task, 2), without)
+    assert {k: v.item() for k, v in mixed.compute().items()} == {k: v.item() for k, v in alone.compute().items()}
+
+
+def test_edges_of_a_split_that_shows_none_have_no_f1() -> None:
+    metric = metric_for("edge", 1)
+    metric.update(output("edge", 2), torch.zeros(2, 1, 8, 8))
+    assert math.isnan(metric.compute()["f1"])
 
 
 def test_saliency_loss_balances_by_the_share_of_negatives() -> None:

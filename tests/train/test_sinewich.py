@@ -187,6 +187,19 @@ def test_gradient_cosines_are_those_of_each_tasks_own_backward_pass() -> None:
     assert result[layer] == pytest.approx(mean_cosines(torch.stack(vectors)))
 
 
+def test_a_task_without_a_label_has_no_gradient_cosine_and_is_no_other_tasks() -> None:
+    made, other = trial(), trial()
+    made.val_data.stored["normals"][:] = 0
+    result, layer = gradient_cosines(made), made.sines[0]
+    tasks = made.config.data.tasks
+    assert [task for task, value in zip(tasks, result[layer], strict=True) if value is None] == ["normals"]
+
+    expected = gradient_cosines(other)[other.sines[0]]
+    assert None not in expected
+    first, second = (value for value in result[layer] if value is not None)
+    assert first == pytest.approx(second)  # of two tasks, each is the other's only one
+
+
 def test_where_no_base_is_shared_there_is_no_gradient_cosine() -> None:
     assert gradient_cosines(trial(**{"sinewich.base": "independent"})) == {}
     assert gradient_cosines(trial(**{"data.tasks": ["normals"], "decoder.xt_cons": False})) == {}
