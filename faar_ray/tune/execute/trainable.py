@@ -109,7 +109,7 @@ def why_no_delta_m(record: EpochRecord) -> str:
     """Which metrics delta_m lacks, beside its own value."""
     text = f"delta_m is {record.metrics['delta_m']} after epoch {record.epoch}"
     lacking = [name for name, v in record.metrics.items() if name.startswith("val/") and not math.isfinite(v)]
-    return f"{text}: {', '.join(lacking)} has no value (no labels on val, or diverged)" if lacking else text
+    return f"{text}: without labels, or diverged: {', '.join(lacking)}" if lacking else text
 
 
 ROOT = logging.getLogger("faar_ray")
