@@ -1,15 +1,17 @@
-"""From a config to a data set in memory."""
+"""From a config to a split that can be read."""
 
 from __future__ import annotations
 
 from faar_ray.config.paths import is_remote
 from faar_ray.config.registries import DATASETS
 from faar_ray.config.trial import DataConfig
-from faar_ray.data.datasets import Split, open_split, read_columns
+from faar_ray.data.datasets import ColumnReader, Split, SplitData, open_split
 from faar_ray.data.dense import DenseDataset
+from faar_ray.data.samples import SampleDataset
 from faar_ray.data.shards.shard_set import shards_of
 from faar_ray.data.shards.shard_store import missing_shards
 from faar_ray.errors import ConfigError, StorageError
+from faar_ray.tasks import tasks_of
 
 ROOT = "data.root"
 
@@ -42,7 +44,7 @@ def check_root(config: DataConfig) -> None:
         )
 
 
-def load_dataset(config: DataConfig, split: Split) -> DenseDataset:
+def load_dataset(config: DataConfig, split: Split) -> SplitData:
     """The images of a split with the labels of `config.tasks`.
 
     Raises:
@@ -50,6 +52,7 @@ def load_dataset(config: DataConfig, split: Split) -> DenseDataset:
         DataError: samples that do not fit, or a cache that cannot be written.
         StorageError: a URI that cannot be read.
     """
-    reader = open_split(config, split)
-    stored = read_columns(reader, ("image", *config.tasks), config.image_size)
-    return DenseDataset(stored, tuple(config.tasks), reader.classes)
+    reader, tasks = open_split(config, split), tasks_of(config)
+    if isinstance(reader, ColumnReader):
+        return DenseDataset(reader.columns(("image", *tasks)), tasks)
+    return SampleDataset(reader, config)

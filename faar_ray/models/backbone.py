@@ -53,8 +53,13 @@ def check_backbone(config: BackboneConfig) -> BackboneFamily:
     return family
 
 
-def build_backbone(config: BackboneConfig, image_size: int, seed: int) -> nn.Module:
+def build_backbone(config: BackboneConfig, size: tuple[int, int], seed: int) -> nn.Module:
     """The backbone with its weights loaded, and the parameters of `backbone.trainable` set to train.
+
+    Args:
+        config: which, and its weights.
+        size: height and width of the images.
+        seed: of inits.
 
     Raises:
         ConfigError: no such backbone, or an image size that its patches do not divide.
@@ -62,7 +67,7 @@ def build_backbone(config: BackboneConfig, image_size: int, seed: int) -> nn.Mod
     """
     family = check_backbone(config)
     with seeded(seed, "backbone"):
-        backbone = family.build(config, image_size)
+        backbone = family.build(config, size)
     for name, parameter in backbone.named_parameters():
         light = config.trainable == "light" and family.is_light(name)
         parameter.requires_grad_(config.trainable == "all" or light)

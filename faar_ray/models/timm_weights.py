@@ -30,15 +30,15 @@ def outline(name: str) -> Any:
         return timm.create_model(name, num_classes=0)
 
 
-def build_timm(config: BackboneConfig, image_size: int, fit: Fit) -> Any:
+def build_timm(config: BackboneConfig, size: tuple[int, int], fit: Fit) -> Any:
     """The timm model with hub weights, those of `backbone.checkpoint`, or as initialised.
 
     Raises:
         ConfigError: an image size that patches do not divide.
         DataError: weights that are missing, damaged or of another architecture.
     """
-    check_patches(config.name, image_size, int(outline(config.name).patch_embed.patch_size[0]))
-    options: dict[str, Any] = {"num_classes": 0, "drop_path_rate": config.drop_path, "img_size": image_size}
+    check_patches(config.name, size, int(outline(config.name).patch_embed.patch_size[0]))
+    options: dict[str, Any] = {"num_classes": 0, "drop_path_rate": config.drop_path, "img_size": size}
     try:
         pretrained = config.pretrained and config.checkpoint is None
         model = timm.create_model(config.name, pretrained=pretrained, **options)
@@ -51,16 +51,16 @@ def build_timm(config: BackboneConfig, image_size: int, fit: Fit) -> Any:
     return model
 
 
-def check_patches(name: str, image_size: int, patch: int) -> None:
+def check_patches(name: str, size: tuple[int, int], patch: int) -> None:
     """Windows that do not divide the grid are padded; patches that do not divide the image cannot be.
 
     Raises:
         ConfigError: naming the nearest sizes that can.
     """
-    if image_size % patch:
-        near = sorted({max(patch, image_size // patch * patch), -(-image_size // patch) * patch})
+    if odd := next((side for side in size if side % patch), None):
+        near = sorted({max(patch, odd // patch * patch), -(-odd // patch) * patch})
         raise ConfigError(
-            f"data.image_size: must be a multiple of {patch}, the patch of {name}, got {image_size} "
+            f"data.image_size: must be a multiple of {patch}, the patch of {name}, got {odd} "
             f"(near: {' or '.join(map(str, near))})"
         )
 

@@ -10,11 +10,10 @@ import torch
 from torch import Tensor
 
 from faar_ray.adapters.sinewich.sine_measure import measure
-from faar_ray.data import batches, load_dataset
+from faar_ray.data import load_dataset
 from faar_ray.data.shards.shard_store import download_shards
 from faar_ray.ranks import rank_metrics, sine_metrics
 from faar_ray.records import EpochRecord, RankRecord, SineRecord
-from faar_ray.tasks import TASKS
 from faar_ray.train.evaluation import evaluate
 from faar_ray.train.gradients import gradient_cosines
 from faar_ray.train.memory import PeakMemory
@@ -91,8 +90,7 @@ def train_epoch(trial: Trial, epoch: int) -> dict[str, float]:
     config, runtime = trial.config, trial.runtime
     losses: list[Tensor] = []
     trial.model.train()
-    order = batches(
-        trial.train_data,
+    order = trial.train_data.batches(
         batch_size=config.optim.batch_size,
         seed=config.seed,
         epoch=epoch,
@@ -107,7 +105,7 @@ def train_epoch(trial: Trial, epoch: int) -> dict[str, float]:
 
     mean_T = torch.stack(losses).double().nanmean(0).tolist()
     means = dict(zip(config.data.tasks, mean_T, strict=True))
-    parts = [TASKS[task].weight * mean for task, mean in means.items() if not math.isnan(mean)]
+    parts = [trial.tasks[task].weight * mean for task, mean in means.items() if not math.isnan(mean)]
     return {"train/loss": sum(parts) if parts else math.nan} | {f"train/loss/{t}": mean for t, mean in means.items()}
 
 

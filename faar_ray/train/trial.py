@@ -14,6 +14,7 @@ from faar_ray.data import load_dataset
 from faar_ray.models import adapter_list, build_model, parameters_by_part, sine_layers, trained_state
 from faar_ray.ranks import build_policy, shrink
 from faar_ray.seeding import seed_of
+from faar_ray.tasks import tasks_of
 from faar_ray.train.checkpoint import load_trained_state
 from faar_ray.train.optimizer import build_optimizer, build_scheduler
 from faar_ray.train.preflight import check_last_batch
@@ -32,6 +33,7 @@ class Trial:
 
     def __init__(self, config: TrialConfig, runtime: Runtime) -> None:
         self.config, self.runtime = config, runtime
+        self.tasks = tasks_of(config.data)
         self.train_data = load_dataset(config.data, "train")
         self.val_data = load_dataset(config.data, "val")
         self.dtype = torch.float64 if config.optim.precision == "fp64" else torch.float32

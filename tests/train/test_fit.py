@@ -323,6 +323,7 @@ def test_a_task_without_labels_on_val_is_nan_in_every_record_also_of_a_resumed_r
 ) -> None:
     def without_normals(config: DataConfig, split: Split) -> DenseDataset:
         dataset = load_dataset(config, split)
+        assert isinstance(dataset, DenseDataset)
         if split == "val":
             dataset.stored["normals"][:] = 0
         return dataset

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from faar_ray.config.trial import TrialConfig
-from faar_ray.data import batches
+from faar_ray.data import DenseDataset
 from faar_ray.ranks import PDRS, Importance
-from faar_ray.tasks import TASKS, delta_m
+from faar_ray.tasks import delta_m
 from faar_ray.train.evaluation import evaluate
 from faar_ray.train.fit import end_epoch, train_epoch
 from faar_ray.train.runtimes.runtime import InProcess
@@ -36,7 +36,7 @@ def trial(**dotted: Any) -> Trial:
 
 def first_batch(made: Trial) -> dict[str, Tensor]:
     config = made.config
-    return dict(next(iter(batches(made.train_data, batch_size=config.optim.batch_size, seed=0, epoch=0, train=True))))
+    return dict(next(iter(made.train_data.batches(batch_size=config.optim.batch_size, seed=0, epoch=0, train=True))))
 
 
 def observed(made: Trial, monkeypatch: pytest.MonkeyPatch) -> list[str]:
@@ -145,7 +145,9 @@ BLANK = {"semseg": 255, "normals": 0}
 
 def without_labels(made: Trial, task: str, rows: slice, split: str = "train_data") -> None:
     """Blank the labels of some images."""
-    getattr(made, split).stored[task][rows] = BLANK[task]
+    dataset = getattr(made, split)
+    assert isinstance(dataset, DenseDataset)
+    dataset.stored[task][rows] = BLANK[task]
 
 
 def adapters_of(made: Trial, task: str) -> list[Importance]:
@@ -174,7 +176,7 @@ def test_the_mean_loss_is_that_of_the_steps_with_labels(monkeypatch: pytest.Monk
     monkeypatch.setattr(
         "faar_ray.train.fit.train_step", lambda *_: dict(zip(tasks, map(torch.tensor, next(given)), strict=True))
     )
-    weight = {task: TASKS[task].weight for task in tasks}
+    weight = {task: made.tasks[task].weight for task in tasks}
     expected = weight["semseg"] * 2 + weight["normals"] * 5 + weight["depth"] * 3
     losses = {f"train/loss/{task}": mean for task, mean in zip(tasks, (2, 5, 3), strict=True)}
     assert train_epoch(made, 0) == pytest.approx({"train/loss": expected, **losses})
@@ -191,8 +193,8 @@ def test_a_task_without_any_label_has_no_loss_no_metric_and_no_say_in_delta_m() 
     references = {"semseg": 20.0, "normals": math.nan, "depth": 1.0}
     found = evaluate(plain, made.val_data, split="val", references=references)
     assert math.isnan(found["val/normals/mean_angle"]) and math.isnan(found["val/normals/rmse_angle"])
-    of_others = {task: found[f"val/{task}/{TASKS[task].metric}"] for task in ("semseg", "depth")}
-    assert found["delta_m"] == delta_m(of_others, references)
+    of_others = {task: found[f"val/{task}/{made.tasks[task].metric}"] for task in ("semseg", "depth")}
+    assert found["delta_m"] == delta_m(of_others, references, made.tasks)
     assert math.isnan(evaluate(plain, made.val_data, split="val", references=references | {"normals": 30.0})["delta_m"])
 
 

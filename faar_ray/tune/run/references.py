@@ -19,7 +19,7 @@ from faar_ray.config.paths import default_cache_dir
 from faar_ray.config.trial import TrialConfig
 from faar_ray.records import TrialResult, result_of, row_of
 from faar_ray.storage.atomic import atomic_write
-from faar_ray.tasks import TASKS
+from faar_ray.tasks import primary, tasks_of
 from faar_ray.tune.run.jobs import Job, reference_job
 from faar_ray.tune.space.space import SearchSpace
 
@@ -91,8 +91,10 @@ class References:
             self._take(job, result)
 
     def _take(self, job: Job, result: TrialResult) -> None:
-        task = job.config.data.tasks[0]
-        self.val[task], self.test[task] = (result.metrics.get(name, math.nan) for name in _needed(job))
+        tasks = tasks_of(job.config.data)
+        metrics = dict.fromkeys(_needed(job), math.nan) | result.metrics
+        self.val |= primary(metrics, tasks, "val")
+        self.test |= primary(metrics, tasks, "test")
 
     def _path(self, job: Job) -> Path:
         text = json.dumps(facts(job.config), sort_keys=True)
@@ -107,10 +109,10 @@ class References:
             return None
 
 
-def _needed(job: Job) -> tuple[str, str]:
+def _needed(job: Job) -> list[str]:
     """The reference's metric on val and on test, by name."""
-    task = job.config.data.tasks[0]
-    return f"val/{task}/{TASKS[task].metric}", f"test/{task}/{TASKS[task].metric}"
+    tasks = tasks_of(job.config.data).items()
+    return [f"{split}/{name}/{task.metric}" for split in ("val", "test") for name, task in tasks]
 
 
 def facts(config: TrialConfig) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from pydantic import (
 from faar_ray.config.overrides import apply_overrides
 from faar_ray.config.quoting import KeyPath, quote_value
 from faar_ray.config.run_sections import FolderName, Storage, Tracking
+from faar_ray.config.task_definitions import TYPES
 from faar_ray.config.trial import Positive, Section, TrialConfig
 from faar_ray.config.validation_messages import (
     Issue,
@@ -32,7 +33,7 @@ from faar_ray.config.validation_messages import (
 from faar_ray.config.yaml_document import Document, read_yaml
 from faar_ray.errors import ConfigError
 from faar_ray.objectives.constraint import Constraint, parse_constraint
-from faar_ray.objectives.metrics import TASK_METRICS, Goal, Objective, goal_of, metric_names
+from faar_ray.objectives.metrics import Goal, Objective, goal_of, metric_names
 from faar_ray.tune.space.conditions import incompatible_pairs, normalised, possible_values, trial_faults
 from faar_ray.tune.space.initial_points import list_length, planned, point_faults, priors
 from faar_ray.tune.space.parameter import DEFAULTS, Parameter, Scalar
@@ -216,7 +217,7 @@ def _base(info: ValidationInfo) -> dict[str, Any]:
 
 
 def _unknown_metric(name: str, info: ValidationInfo) -> str:
-    every_task = {"data": {"tasks": list(TASK_METRICS)}}
+    every_task = {"data": {"tasks": list(TYPES)}}
     names = metric_names(TrialConfig.resolve(info.data.get("base", every_task)))
     if name in names:
         return ""

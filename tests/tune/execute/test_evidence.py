@@ -27,6 +27,7 @@ def first_epoch(space: Space, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
     def without_normals(config: DataConfig, split: Split) -> DenseDataset:
         dataset = load_dataset(config, split)
+        assert isinstance(dataset, DenseDataset)
         if split != "train":
             dataset.stored["normals"][:] = 0
         return dataset
