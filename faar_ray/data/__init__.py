@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from faar_ray.data.datasets import Reader, SplitData, check_labels, open_split
+from faar_ray.data.datasets import Reader, SplitData
 from faar_ray.data.dense import DenseDataset, unnormalise
-from faar_ray.data.loading import check_root, load_dataset
+from faar_ray.data.loading import check_labels, check_root, count_images, load_dataset, local_data, open_split
 
 __all__ = [
     "DenseDataset",
@@ -12,7 +12,9 @@ __all__ = [
     "SplitData",
     "check_labels",
     "check_root",
+    "count_images",
     "load_dataset",
+    "local_data",
     "open_split",
     "unnormalise",
 ]

@@ -7,9 +7,6 @@ from typing import Literal, Protocol, runtime_checkable
 
 from torch import Tensor
 
-from faar_ray.config.registries import DATASETS, load_builder
-from faar_ray.config.trial import DataConfig
-from faar_ray.errors import ConfigError
 from faar_ray.tasks import Task
 
 Split = Literal["train", "val", "test"]
@@ -78,33 +75,3 @@ class SplitData(Protocol):
         order. Of several workers each gets every `workers`-th row of the same batches. Its part of the last batch may
         be empty.
         """
-
-
-def open_split(config: DataConfig, split: Split) -> Reader:
-    """The reader of a split; it loads nothing before it is asked for samples.
-
-    Raises:
-        ConfigError: a data set without a reader, or a task that it has no labels for.
-    """
-    check_labels(config)
-    build = DATASETS[config.name].open
-    assert build is not None
-    reader: Reader = load_builder(build)(config, split)
-    return reader
-
-
-def check_labels(config: DataConfig) -> None:
-    """Check that a data set has a reader, and labels for the tasks.
-
-    Raises:
-        ConfigError: naming the key, its possible values, and the value.
-    """
-    entry = DATASETS[config.name]
-    if entry.open is None:
-        readable = ", ".join(name for name, other in DATASETS.items() if other.open is not None)
-        raise ConfigError(f"data.name: must be one of {readable}, got {config.name!r}")
-
-    labelled = {**entry.channels, **config.definitions}
-    unknown = [task for task in config.tasks if task not in labelled]
-    if unknown:
-        raise ConfigError(f"data.tasks: {config.name} has {', '.join(labelled)}, got {', '.join(unknown)}")

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from faar_ray.adapters.sinewich.sine_measure import measure
-from faar_ray.data import load_dataset
-from faar_ray.data.shards.shard_store import download_shards
+from faar_ray.data import load_dataset, local_data
 from faar_ray.ranks import rank_metrics, sine_metrics
 from faar_ray.records import EpochRecord, RankRecord, SineRecord
 from faar_ray.train.evaluation import evaluate
@@ -46,11 +45,9 @@ def fit(spec: TrialSpec, runtime: Runtime | None = None) -> Epochs:
         NonFiniteLoss: naming step and task.
     """
     config, runtime = spec.config, runtime or InProcess()
-    if spec.shards_uri and not config.data.root:
-        download_shards(config.data, spec.shards_uri, "storage.path")
-
+    data = local_data(config.data, spec.shards_uri)
     with TrialSink(spec, runtime) as sink:
-        trial = Trial(config, runtime)
+        trial = Trial(config, runtime, data)
         records = sink.resume(trial)
         yield from records
         for epoch in range(len(records), config.optim.epochs):
@@ -60,7 +57,7 @@ def fit(spec: TrialSpec, runtime: Runtime | None = None) -> Epochs:
 
     if not spec.test:
         return {}
-    return evaluate(trial, load_dataset(config.data, "test"), split="test", references=spec.test_references)
+    return evaluate(trial, load_dataset(data, "test"), split="test", references=spec.test_references)
 
 
 def run_epoch(trial: Trial, epoch: int, references: Mapping[str, float] | None) -> EpochRecord:

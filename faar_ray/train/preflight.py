@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from faar_ray.config.trial import TrialConfig
-from faar_ray.data import check_labels, check_root, open_split
+from faar_ray.data import check_labels, check_root, count_images
 from faar_ray.errors import ConfigError
 
 
@@ -20,7 +20,7 @@ def preflight(config: TrialConfig, workers: int = 1) -> None:
     check_labels(config.data)
     check_root(config.data)
     if workers > 1:
-        check_last_batch(config, len(open_split(config.data, "train")), workers)
+        check_last_batch(config, count_images(config.data, "train"), workers)
     if config.optim.compile and not torch.cuda.is_available():
         check_compiler()
     if config.backbone.name != "swin_micro" or config.backbone.checkpoint is not None:

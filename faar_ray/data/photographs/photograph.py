@@ -36,7 +36,20 @@ def read_photograph(path: Path) -> Image.Image:
             look is not defined (32-bit values, a camera's raw data), or of more pixels than Pillow decodes.
     """
     _check_file(path)
-    with _data_error(path), Image.open(path, formats=_formats()) as opened:
+    return _decoded(path, path)
+
+
+def decode_photograph(content: bytes, source: str) -> Image.Image:
+    """The same from a file's bytes; `source` names it in errors.
+
+    Raises:
+        DataError: as `read_photograph`.
+    """
+    return _decoded(io.BytesIO(content), Path(source))
+
+
+def _decoded(file: Path | io.BytesIO, path: Path) -> Image.Image:
+    with _data_error(path), Image.open(file, formats=_formats()) as opened:
         _check_kind(path, opened)
         opened.load()
         with suppress(Exception):  # an EXIF block that cannot be read says nothing

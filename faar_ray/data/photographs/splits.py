@@ -37,8 +37,8 @@ def split_rows(config: DataConfig, split: str, published: Mapping[str, int]) -> 
     held_out = round(count * config.val_share)
     if not 0 < held_out < count:
         raise ConfigError(
-            f"data.val_share: {config.val_share:g} of {count} training images leaves {count - held_out} to train on and "
-            f"{held_out} for val; must leave both"
+            f"data.val_share: {config.val_share:g} of {count} training images leaves {count - held_out} to train on "
+            f"and {held_out} for val; must leave both"
         )
     drawn = torch.randperm(count, generator=private("val", config.seed)).tolist()
     chosen = set(drawn[:held_out])

@@ -189,7 +189,7 @@ def parameter(key: str, words: str) -> str:
         ("pdrs.beta", "{min: 0.1, max: 0.5, scale: log}", "must be one of linear, log1m, got 'log'"),
         ("pdrs.beta", "{min: 0.1, max: 0.5, prior: 0.7}", "must lie within 0.1 .. 0.5, got 0.7"),
         ("pdrs.beta", "{values: [0.1, 0.2], prior: 0.3}", "must lie within [0.1, 0.2], got 0.3"),
-        ("pdrs.beta", "{min: 0.1, max: 0.5, step: 0.1}", "unknown key"),
+        ("pdrs.beta", "{min: 0.1, max: 0.5, stride: 0.1}", "unknown key"),
         ("pdrs.beta", "{min: 0.1, max: .inf}", "must be finite, got inf"),
         (
             "ranks.init_rank",
