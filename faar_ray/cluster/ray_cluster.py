@@ -62,9 +62,7 @@ def set_defaults(variables: Mapping[str, str]) -> None:
 
 
 @contextmanager
-def connected(
-    address: str | None, *, code: bool = True, modules: Iterable[str] = ()
-) -> Iterator[list[Machine]]:
+def connected(address: str | None, *, code: bool = True, modules: Iterable[str] = ()) -> Iterator[list[Machine]]:
     """Start Ray on this machine, or connect to a cluster; yields its machines and disconnects at the end.
 
     Args:
@@ -85,7 +83,9 @@ def connected(
         options |= {"address": address}
         variables = {name: os.environ[name] for name in SHARED_VARIABLES if name in os.environ}
         # every node runs the driver's code
-        options |= {"runtime_env": {"py_modules": [faar_ray, *sources_of(modules)], "env_vars": variables}} if code else {}
+        options |= (
+            {"runtime_env": {"py_modules": [faar_ray, *sources_of(modules)], "env_vars": variables}} if code else {}
+        )
 
     ray_internals.redirect_raylet_messages(_log_raylet_message)
     on_term = signal.getsignal(signal.SIGTERM)

@@ -86,10 +86,10 @@ def _command(
 
 def _config(args: argparse.Namespace, domain: str, images: int | None) -> DataConfig:
     counts = {} if images is None else {f"{split}_images": images for split in SPLITS}
-    tasks = tuple(DATASETS[args.dataset].channels)
-    values = {"name": args.dataset, "tasks": tasks, "domain": domain, "image_size": args.size, "seed": args.seed}
+    tasks = tuple(DATASETS[args.dataset].channels)  # none: it describes them itself
+    values = {"name": args.dataset, "domain": domain, "image_size": args.size, "seed": args.seed}
     try:
-        return DataConfig.model_validate(values | counts)
+        return DataConfig.model_validate(values | counts | ({"tasks": tasks} if tasks else {}))
     except ValidationError as error:
         issues = [(str(issue["loc"][0]), issue) for issue in error.errors()]
         lines = [f"{FLAGS[key]}: {issue['msg']}, got {issue['input']}" for key, issue in issues if key in FLAGS]

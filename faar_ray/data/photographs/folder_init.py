@@ -129,9 +129,7 @@ def _text(
         f"images: {_plain(image_folder)}",
     ]
     if not (root / SPLITS_FOLDER).is_dir():
-        lines.append(
-            "shares: {train: 0.7, val: 0.15, test: 0.15}  # drawn by data.seed; or write splits/*.txt"
-        )
+        lines.append("shares: {train: 0.7, val: 0.15, test: 0.15}  # drawn by data.seed; or write splits/*.txt")
     lines.append("tasks:")
     for name, guessed in tasks.items():
         lines += ["", f"  {name}:", *(f"    # check: {text}" for text in guessed.check)]

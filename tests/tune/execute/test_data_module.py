@@ -16,7 +16,7 @@ from ray.cluster_utils import Cluster
 from ...commands import SOURCE, environment, run_command, run_tune
 from ..conftest import TINY
 
-DISCS = '''
+DISCS = """
 import torch
 
 from faar_ray.data import register
@@ -39,7 +39,7 @@ class Discs:
 
 
 register("discs", Discs, tasks={"shape": "segmentation", "far_off": "regression"}, classes={"shape": ("no", "yes")})
-'''
+"""
 SPACE: dict[str, Any] = {
     **TINY,
     "name": "discs",
