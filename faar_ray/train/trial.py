@@ -96,6 +96,7 @@ class Trial:
         """What `restore` needs; all workers call it together."""
         return {
             "config": self.config.model_dump(mode="json"),
+            "weights": self.model.weights_digest,
             "ranks": [adapter.rank for adapter in self.adapters],
             "model": trained_state(self.model),
             "policy": self.policy.state_dict(),
