@@ -30,6 +30,18 @@ def preflight(config: TrialConfig, workers: int = 1) -> None:
         check_placement(check_backbone(config.backbone), config)
 
 
+def check_weights(config: TrialConfig) -> None:
+    """Fetch and load a backbone's weights once, so that a search does not start without them.
+
+    Raises:
+        DataError: they cannot be fetched or read, or do not fit.
+    """
+    if config.backbone.pretrained or config.backbone.checkpoint is not None:
+        from faar_ray.models.backbone import build_backbone  # timm takes seconds to import
+
+        build_backbone(config.backbone, config.data.image_size, config.seed)
+
+
 def check_last_batch(config: TrialConfig, images: int, workers: int) -> None:
     """Check that every worker gets an image of every batch.
 
