@@ -19,6 +19,9 @@ from faar_ray.tracking.mlflow.store import database_file, is_unknown_run, metric
 T = TypeVar("T")
 PARENT_TAG, TRIAL_TAG, ARTIFACTS_TAG = "mlflow.parentRunId", "faar_ray.trial_id", "faar_ray.artifacts"
 REASON_TAG, FOLDER_TAG = "faar_ray.reason", "faar_ray.folder_id"
+DUPLICATE_TAG = "faar_ray.duplicate_of"
+"""In place of TRIAL_TAG, of a run that was left open beside another one of the same trial."""
+ENDS = ("SCHEDULED", "RUNNING", "FAILED", "KILLED", "FINISHED")
 STATUS: dict[State, str] = {"COMPLETE": "FINISHED", "PRUNED": "KILLED", "FAIL": "FAILED", "RUNNING": "RUNNING"}
 
 
@@ -138,8 +141,8 @@ def is_deleted(run: Run) -> bool:
 
 
 def best_of_each_trial(runs: Iterable[Run]) -> dict[str, Run]:
-    """One run for each trial id: one that was closed before one that is open, and of two the newer."""
-    ordered = sorted(runs, key=lambda run: (run.info.status != "RUNNING", run.info.start_time or 0))
+    """One run for each trial id: the one that got farthest, and of two the newer."""
+    ordered = sorted(runs, key=lambda run: (ENDS.index(run.info.status), run.info.start_time or 0))
     return {run.data.tags[TRIAL_TAG]: run for run in ordered if TRIAL_TAG in run.data.tags}
 
 

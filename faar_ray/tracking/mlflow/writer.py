@@ -31,6 +31,7 @@ from faar_ray.records import Role, State
 from faar_ray.tracking.mlflow.environment import environment
 from faar_ray.tracking.mlflow.opening import open_store
 from faar_ray.tracking.mlflow.runs import (
+    DUPLICATE_TAG,
     NOTHING_KNOWN,
     PARENT_TAG,
     REASON_TAG,
@@ -249,7 +250,7 @@ class Tracker:
         running = [run for run in self._children() if run.info.status == "RUNNING"]
         for run in running:
             self.end_trial(run.info.run_id, state, reason=reason)
-        return [run.data.tags[TRIAL_TAG] for run in running]
+        return [run.data.tags.get(TRIAL_TAG, "") for run in running]
 
     def close_abandoned(self, run_id: str) -> None:
         """Close a run of a search that was killed before any trial began, and whose folder is used anew."""
@@ -269,10 +270,13 @@ class Tracker:
         if restored := restore_deleted(self._client, children):
             self.notices.append(f"{restored} trials' runs had been deleted in MLflow; they are restored")
         active = [run for run in children if not is_deleted(run)]
-        chosen = {run.info.run_id for run in best_of_each_trial(active).values()}
+        chosen = best_of_each_trial(active)
         for run in active:
-            if run.info.run_id not in chosen and run.info.status == "RUNNING":
-                self.end_trial(run.info.run_id, "FAIL", reason="left open beside another run of the same trial")
+            if run not in chosen.values() and TRIAL_TAG in run.data.tags and run.info.status == "RUNNING":
+                trial_id = run.data.tags[TRIAL_TAG]
+                reason = f"left open beside {chosen[trial_id].info.run_id}, the run of {trial_id}"
+                self.end_trial(run.info.run_id, "FAIL", reason=reason, tags={DUPLICATE_TAG: trial_id})
+                self._client.delete_tag(run.info.run_id, TRIAL_TAG)
 
     def _create_child(self, trial_id: str, config: TrialConfig, role: Role, more: Mapping[str, str]) -> str:
         if trial_id in self._uncertain and (child := self.children().get(trial_id)) is not None:
