@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 from collections.abc import Callable
+from typing import Any
 
 from faar_ray.errors import FaarRayError, StorageError
 
@@ -33,3 +35,25 @@ def run_command(command: Callable[[], int | None], resume: str = "") -> int:
     except BrokenPipeError:  # the reader of the output, such as `head`, has ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python's own flush at exit complains
         return 1
+
+
+def refuse_repeats(parser: argparse.ArgumentParser) -> None:
+    """Refuse an option with a value that is given twice, of which argparse would silently take the last.
+
+    Args:
+        parser: before its options are added.
+    """
+    parser.register("action", None, _Once)
+
+
+class _Once(argparse.Action):
+    """Stores a value, once."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: str | None = None
+    ) -> None:
+        given: set[str] = namespace.__dict__.setdefault("_given", set())
+        if option and self.dest in given:
+            parser.error(f"{option}: given twice, takes one value; run the command once for each")
+        given.add(self.dest)
+        setattr(namespace, self.dest, values)
