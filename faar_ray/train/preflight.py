@@ -55,6 +55,18 @@ def _digest(name: str, checkpoint: str, size: tuple[int, int], version: tuple[in
     return digest_of_weights(build_backbone(BackboneConfig(name=name, checkpoint=checkpoint), size, 0))
 
 
+def check_weights(config: TrialConfig) -> None:
+    """Fetch and load a backbone's weights once, so that a search does not start without them.
+
+    Raises:
+        DataError: they cannot be fetched or read, or do not fit.
+    """
+    if config.backbone.pretrained or config.backbone.checkpoint is not None:
+        from faar_ray.models.backbone import build_backbone  # timm takes seconds to import
+
+        build_backbone(config.backbone, config.data.image_size, config.seed)
+
+
 def check_last_batch(config: TrialConfig, images: int, workers: int) -> None:
     """Check that every worker gets an image of every batch.
 
