@@ -70,6 +70,8 @@ class RunContext:
     """Of the run."""
     resources: Resources
     keep_checkpoints: int
+    moved: Mapping[str, str] = field(default_factory=dict)
+    """`backbone.checkpoint` of configs -> the same weights' file now."""
 
     def spec(self, job: Job, val: Mapping[str, float], test: Mapping[str, float]) -> TrialSpec:
         """What the actor trains.
@@ -95,6 +97,7 @@ class RunContext:
             parent=job.parent,
             inherited_epochs=job.inherited,
             title=job.title,
+            checkpoint=self.moved.get(job.config.backbone.checkpoint or "", ""),
             sentinel_file="" if self.place.uri else str(self.place.path / "space.yaml"),
         )
 
