@@ -84,7 +84,7 @@ def load_model(file: AdapterFile, source: Path, checkpoint: Path | None = None) 
         raise DataError(f"{source}: was trained on the backbone as it is initialised, so --checkpoint must be left out")
     if checkpoint is not None:
         config = config.with_checkpoint(str(checkpoint))
-    elif config.backbone.checkpoint is not None and not Path(config.backbone.checkpoint).exists():
+    elif config.backbone.checkpoint is not None and not Path(config.backbone.checkpoint).expanduser().exists():
         raise DataError(f"{source}: backbone.checkpoint: {config.backbone.checkpoint} is gone; {NAME_ANEW}")
     model = build_model(config)
     if file.weights_digest not in ("", model.weights_digest):

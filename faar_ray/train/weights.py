@@ -44,8 +44,9 @@ def weights_digest(config: TrialConfig) -> str:
     backbone = config.backbone
     if backbone.checkpoint is None:
         return _digest(backbone.name, None, config.data.size) if backbone.pretrained else ""
-    check_weight_file(Path(backbone.checkpoint))
-    written = Path(backbone.checkpoint).stat()
+    path = Path(backbone.checkpoint).expanduser()
+    check_weight_file(path)
+    written = path.stat()
     return _digest(backbone.name, backbone.checkpoint, config.data.size, (written.st_mtime_ns, written.st_size))
 
 

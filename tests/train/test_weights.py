@@ -97,3 +97,9 @@ def test_weights_of_no_file_are_those_of_the_package_or_none() -> None:
         weights_of([config(checkpoint="nowhere")])
     with pytest.raises(DataError, match="no such file: elsewhere"):
         weights_of([config(checkpoint="nowhere")], {"nowhere": "elsewhere"})
+
+
+def test_a_file_in_the_home_folder_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    save_weights(str(tmp_path / "w.pth"), seed=1)
+    assert weights_digest(config(checkpoint="~/w.pth")) == weights_digest(config(checkpoint=str(tmp_path / "w.pth")))

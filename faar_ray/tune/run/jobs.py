@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from faar_ray.config.null_values import value_words
@@ -97,9 +98,13 @@ class RunContext:
             parent=job.parent,
             inherited_epochs=job.inherited,
             title=job.title,
-            checkpoint=self.moved.get(job.config.backbone.checkpoint or "", ""),
+            checkpoint=self._checkpoint(job.config.backbone.checkpoint),
             sentinel_file="" if self.place.uri else str(self.place.path / "space.yaml"),
         )
+
+    def _checkpoint(self, path: str | None) -> str:
+        """Where a file of weights lies now, for processes with other working directories; "" for none."""
+        return str(Path(self.moved.get(path, path)).expanduser().absolute()) if path else ""
 
 
 @dataclass(slots=True)
