@@ -71,9 +71,8 @@ def check_patches(name: str, size: tuple[int, int], patch: int) -> None:
 def load_checkpoint(model: nn.Module, config: BackboneConfig, fit: Fit) -> None:
     """The weights of `backbone.checkpoint`, if any."""
     if config.checkpoint is not None:
-        load_weights(
-            model, read_weights(Path(config.checkpoint).expanduser()), f"backbone.checkpoint: {config.checkpoint}", fit
-        )
+        weights = read_weights(Path(config.checkpoint).expanduser())
+        load_weights(model, weights, f"backbone.checkpoint: {config.checkpoint}", fit)
 
 
 def load_weights(model: nn.Module, weights: dict[str, Tensor], source: str, fit: Fit) -> None:
