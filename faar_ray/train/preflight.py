@@ -55,16 +55,17 @@ def _digest(name: str, checkpoint: str, size: tuple[int, int], version: tuple[in
     return digest_of_weights(build_backbone(BackboneConfig(name=name, checkpoint=checkpoint), size, 0))
 
 
-def check_weights(config: TrialConfig) -> None:
-    """Fetch and load a backbone's weights once, so that a search does not start without them.
+def fetch_weights(config: TrialConfig) -> None:
+    """Fetch the pretrained weights of a timm backbone, so that a search does not start without them.
 
     Raises:
-        DataError: they cannot be fetched or read, or do not fit.
+        DataError: they cannot be fetched.
     """
-    if config.backbone.pretrained or config.backbone.checkpoint is not None:
+    backbone = config.backbone
+    if backbone.pretrained and backbone.checkpoint is None and backbone.name != "swin_micro":
         from faar_ray.models.backbone import build_backbone  # timm takes seconds to import
 
-        build_backbone(config.backbone, config.data.image_size, config.seed)
+        build_backbone(backbone, config.data.size, config.seed)
 
 
 def check_last_batch(config: TrialConfig, images: int, workers: int) -> None:

@@ -89,7 +89,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _start(space: SearchSpace, options: argparse.Namespace) -> int:
-    from faar_ray.train.preflight import check_weights, preflight
+    from faar_ray.train.preflight import fetch_weights, preflight
     from faar_ray.tune.run.remote_run import check_remote
     from faar_ray.tune.run.resolved_search import resolve
     from faar_ray.tune.run.run_folder import check_resumable
@@ -115,7 +115,7 @@ def _start(space: SearchSpace, options: argparse.Namespace) -> int:
         check_resumable(look.path, space, resume=options.resume)
     configs = [space.trial_config(one) for one in ({}, *space.controls)]
     for config in {config.backbone.model_dump_json(): config for config in configs}.values():
-        check_weights(config)
+        fetch_weights(config)
     from faar_ray.tune.command import search_and_answer
 
     return search_and_answer(search, options, console)
