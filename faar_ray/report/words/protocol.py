@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from faar_ray.config.data_section import DataConfig
 from faar_ray.config.task_definitions import UNITS, TaskType
 from faar_ray.config.trial import TrialConfig
-from faar_ray.records import TrialResult
+from faar_ray.records import TrialResult, known
 
 METRICS: dict[TaskType, str] = {
     "segmentation": "mean IoU over classes, pixel counts pooled over images (%)",
@@ -21,18 +22,35 @@ METRICS: dict[TaskType, str] = {
 def protocol(config: TrialConfig | None, results: Sequence[TrialResult]) -> Iterator[str]:
     """Sentences on data, splits, metrics and delta_m."""
     if config is not None:
-        height, width = config.data.size
-        yield f"Data set {config.data.name}, predictions and labels compared at {height} x {width} pixels."
+        yield f"Data set {config.data.name}; {_evaluation(config.data)}."
+        if config.data.name != "scenes":
+            yield _splits(config.data)
         yield "; ".join(_metric_sentence(config, task) for task in config.data.tasks) + "."
     yield (
         "delta_m: mean over tasks of the relative gain on the single-task reference, in per cent, signed so that more "
-        "is better; 0 equals single-task models."
+        "is better; 0 equals single-task models. A task without labels in a split is left out of its mean."
     )
     yield "Every value is from the last epoch, not the best one."
     if any(name.startswith("test/") for r in results for name in r.metrics):
         yield "The search used the val split; the test split was read once, at the end."
     else:
         yield "All values are of the val split, which the search used; the test split was not read."
+
+
+def _evaluation(data: DataConfig) -> str:
+    height, width = data.size
+    if data.evaluation == "original":
+        return f"images resized to {height} x {width} pixels, predictions compared at the labels' own size (original)"
+    return f"predictions and labels compared at {height} x {width} pixels (resized)"
+
+
+def _splits(data: DataConfig) -> str:
+    if data.protocol == "papers":
+        return "Protocol of the papers: the published val split chose and judged (data.protocol: papers)."
+    return (
+        f"Val is {data.val_share:.0%} of the published training images and test the published val split, unless the "
+        "data set has a test split of its own (data.protocol: search)."
+    )
 
 
 def _metric_sentence(config: TrialConfig, task: str) -> str:
@@ -47,6 +65,6 @@ def reference_values(results: Sequence[TrialResult]) -> list[tuple[str, str, flo
         (r.trial_id, name.removeprefix("val/"), value)
         for r in results
         if r.role == "reference"
-        for name, value in r.metrics.items()
+        for name, value in known(r.metrics).items()
         if name.startswith("val/")
     ]
