@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from mlflow import MlflowClient
 from mlflow.entities import Run, ViewType
@@ -68,13 +69,9 @@ def tune(*arguments: str, before_epoch: Hook = nothing) -> int:
         (folder / "report" / "index.html").write_text("<html>")
         return folder / "report"
 
-    plain = search_module.train, search_module.build_report
-    search_module.train, search_module.build_report = train, report
     _artifact_repos_cache.clear()  # MLflow's memory of folders, which a process of its own would not have
-    try:
+    with patch.object(search_module, "train", train), patch.object(search_module, "build_report", report):
         return main(["space.yaml", *arguments])
-    finally:
-        search_module.train, search_module.build_report = plain
 
 
 def runs(uri: str) -> dict[str, Run]:

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 
+from faar_ray.report.history import log_report
 from tests.commands import wait_until_healthy
 from tests.tune.played import SEARCH, ids, runs, sqlite, tune
 
@@ -61,6 +62,13 @@ def test_a_project_that_was_moved_goes_on_in_the_same_runs_and_leaves_the_old_pl
     goes_on(sqlite(moved), before)
     assert tune(*MORE[:2]) == 0
     assert "MLflow's artifacts" not in capsys.readouterr().out
+
+
+def test_a_report_is_not_logged_to_a_folder_that_has_gone(project: Path) -> None:
+    moved, parent = project.with_name("after"), ids(sqlite(project))[""]
+    project.rename(moved)
+    reason = log_report(sqlite(moved), parent, moved / "runs" / "tiny" / "report")
+    assert (reason.startswith("the folder of its artifacts"), project.exists()) == (True, False)
 
 
 def test_a_copied_project_writes_to_its_own_artifacts(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
