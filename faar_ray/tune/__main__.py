@@ -42,7 +42,7 @@ def parser() -> argparse.ArgumentParser:
         epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    out.add_argument("space", metavar="SPACE.yaml", type=Path, help="the search space")
+    out.add_argument("space", metavar="SPACE.yaml", type=Path, nargs="?", help="the search space")
     out.add_argument("overrides", metavar="key=value", nargs="*", help="replaces a key of the file")
     out.add_argument(
         "--dry-run", action="store_true", help="show what would run, there with --address, and start nothing"
@@ -71,11 +71,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run_command(lambda: _run(options), resume)
 
 
+def missing_space(resume: bool) -> str:
+    """What to type where no file was named, with the runs that are here."""
+    runs = sorted(Path("runs").glob("*/space.yaml"), key=lambda file: file.stat().st_mtime, reverse=True)
+    lines = [f"SPACE.yaml is missing: python -m faar_ray.tune SPACE.yaml{' --resume' if resume else ''}"]
+    if resume and runs:
+        lines.append("runs in ./runs, the latest first:")
+        lines += [f"  python -m faar_ray.tune {shlex.quote(str(file))} --resume" for file in runs[:5]]
+    return "\n".join(lines)
+
+
 def _run(options: argparse.Namespace) -> int:
     warnings.filterwarnings("ignore")
     from faar_ray.config.validation_messages import locate
-    from faar_ray.tune.space.space import read_document, space_of, space_path
+    from faar_ray.tune.space.overridden_path import space_path
+    from faar_ray.tune.space.space import read_document, space_of
 
+    if options.space is None or "=" in str(options.space):
+        raise ConfigError(missing_space(options.resume))
     named = [] if options.name is None else [f"name={json.dumps(options.name)}"]
     document = read_document(options.space, [*options.overrides, *named])
     space = space_of(document)

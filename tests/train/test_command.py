@@ -161,7 +161,6 @@ def test_an_error_before_the_first_epoch_leaves_the_name_free(
 ) -> None:
     def refuse(spec: Any) -> Iterator[EpochRecord]:
         raise DataError("backbone.pretrained: the weights could not be fetched")
-        yield
 
     monkeypatch.setattr("faar_ray.train.session.fit", refuse)
     assert main([str(config)]) == 2
