@@ -17,6 +17,7 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from faar_ray.records import TrialResult
+from faar_ray.tracking.mlflow.artifact_folder import local_folder
 from faar_ray.tracking.mlflow.store import SQLITE, quiet
 
 MetricCurve = list[tuple[int, float]]
@@ -51,7 +52,11 @@ def log_report(uri: str, parent: str, folder: Path) -> str:
         return f"{_database(uri).name} does not exist"
     try:
         with quiet():
-            MlflowClient(uri).log_artifacts(parent, str(folder), "report")
+            client = MlflowClient(uri)
+            artifacts = local_folder(client.get_run(parent).info.artifact_uri)
+            if artifacts is not None and not artifacts.is_dir():  # it would be made anew where nobody looks
+                return f"the folder of its artifacts, {artifacts}, is gone"
+            client.log_artifacts(parent, str(folder), "report")
     except (MlflowException, OSError) as fault:
         return _reason(fault)
     return ""

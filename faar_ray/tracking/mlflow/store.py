@@ -30,7 +30,7 @@ a gateway's 404 or 403 before it, a full disk."""
 
 
 def absolute_uri(uri: str) -> str:
-    """A tracking URI that does not depend on the working directory; creates the folder of a database.
+    """A tracking URI that does not depend on the working directory.
 
     Raises:
         ConfigError: the URI is a plain folder (MLflow 3 removed its file store) or a database in memory.
@@ -44,12 +44,7 @@ def absolute_uri(uri: str) -> str:
     name, mark, query = uri.removeprefix(SQLITE).partition("?")
     if name in ("", ":memory:"):
         raise ConfigError(f"tracking.uri: must name a database file, such as sqlite:///mlflow.db, got {uri!r}")
-    path = Path(name).resolve()
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as fault:
-        raise ConfigError(f"tracking.uri: {path.parent} cannot be created ({fault.strerror})") from None
-    return f"{SQLITE}{path}{mark}{query}"
+    return f"{SQLITE}{Path(name).resolve()}{mark}{query}"
 
 
 def database_folder(uri: str) -> Path | None:

@@ -42,6 +42,7 @@ def open_journal(path: Path, name: str, objectives: Sequence[Objective]) -> optu
     try:
         storage = JournalStorage(JournalFile(path))
         directions = [objective.goal for objective in objectives]
+        name = next(iter(optuna.get_all_study_names(storage)), name)  # the run may have been renamed since
         study = optuna.create_study(storage=storage, study_name=name, directions=directions, load_if_exists=True)
     except (ValueError, KeyError, TypeError) as fault:
         raise DataError(f"{path}: is not a readable Optuna journal ({fault})") from fault
