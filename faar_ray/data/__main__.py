@@ -1,4 +1,4 @@
-"""`python -m faar_ray.data pack|check|show DATASET`."""
+"""`python -m faar_ray.data pack|check|show DATASET`, `init FOLDER`."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import sys
 from collections.abc import Sequence
 
 from faar_ray.command_line import run_command
-from faar_ray.data.commands import check, pack, show
+from faar_ray.data.commands import check, init, pack, show
 
-COMMANDS = (pack, check, show)
+COMMANDS = (pack, check, show, init)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -8,6 +8,7 @@ import shlex
 import sys
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -102,11 +103,12 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _start(space: SearchSpace, options: argparse.Namespace) -> int:
-    from faar_ray.train.preflight import fetch_weights, preflight
+    from faar_ray.train.preflight import preflight
+    from faar_ray.train.weights import check_same_weights, weights_of
     from faar_ray.tune.propose.related_draws import check_relations
     from faar_ray.tune.run.remote_run import check_remote
     from faar_ray.tune.run.resolved_search import resolve
-    from faar_ray.tune.run.run_folder import check_resumable
+    from faar_ray.tune.run.run_folder import check_resumable, read_run, with_checkpoint, with_first_checkpoint
 
     preflight(space.trial_config({}), space.resources.workers)
     for index, control in enumerate(space.controls):
@@ -126,13 +128,15 @@ def _start(space: SearchSpace, options: argparse.Namespace) -> int:
 
     place = search.location
     look = check_remote(place, resume=options.resume) if place.uri else place
+    space, moved = with_first_checkpoint(look.path, space) if options.resume else (space, {})
     if options.resume or not place.uri:
         check_resumable(look.path, space, resume=options.resume)
-    configs = [space.trial_config(one) for one in ({}, *space.controls)]
-    for config in {config.backbone.model_dump_json(): config for config in configs}.values():
-        fetch_weights(config)
+    weights = weights_of((space.trial_config(one) for one in ({}, *space.controls)), moved)
+    if options.resume:
+        check_same_weights(read_run(look.path).get("weights", {}), weights, moved)
     from faar_ray.tune.command import search_and_answer
 
+    search = replace(search, space=with_checkpoint(search.space, space), weights=weights, moved=moved)
     return search_and_answer(search, options, console)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import matplotlib.image
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
 from faar_ray.config.registries import DATASETS, DatasetEntry
@@ -62,8 +63,8 @@ def test_a_data_set_without_files_cannot_be_packed(
 def test_a_data_set_that_needs_a_root_is_refused_without_one(guide: Guide) -> None:
     guide("A data set")
     DATASETS["discs"] = replace(DATASETS["discs"], needs_root=True)
-    with pytest.raises(ConfigError, match=r"data\.root: must name the folder of discs, got null"):
-        preflight(TrialConfig.resolve(**DISCS))
+    with pytest.raises(ValidationError, match=r"root: must name the folder of discs, got null"):
+        TrialConfig.resolve(**DISCS)
     preflight(TrialConfig.resolve(**DISCS, **{"data.root": "discs"}))
 
 
