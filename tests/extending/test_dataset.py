@@ -52,10 +52,12 @@ def test_its_contact_sheet_has_a_row_for_each_image(guide: Guide, tmp_path: Path
     assert height > width / 2
 
 
-def test_a_data_set_without_shards_cannot_be_packed(guide: Guide, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_data_set_without_files_cannot_be_packed(
+    guide: Guide, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     guide("A data set")
-    assert main(["pack", "discs"]) == 2
-    assert "must be one of scenes, got 'discs'" in capsys.readouterr().err
+    assert main(["pack", "discs", "--out", str(tmp_path)]) == 2
+    assert "data.name: discs has no image files to pack" in capsys.readouterr().err
 
 
 def test_a_data_set_that_needs_a_root_is_refused_without_one(guide: Guide) -> None:
