@@ -18,7 +18,8 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torchvision.transforms.v2 import functional as transforms
 
-from faar_ray.command_line import run_command
+from faar_ray.command_line import hide_passwords, run_command
+from faar_ray.config.tracking_place import default_tracking_uri
 from faar_ray.data.contact_sheet import Picture, picture
 from faar_ray.data.dense import MEAN_3, STD_3
 from faar_ray.errors import ConfigError, DataError
@@ -32,6 +33,8 @@ EXAMPLE = "example: python -m faar_ray.predict rho/t003-s0 street.jpg --out pict
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
+    if argv is None:
+        hide_passwords()
     parser = argparse.ArgumentParser(
         prog="python -m faar_ray.predict", description="Every task's prediction as a picture.", epilog=EXAMPLE
     )
@@ -40,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("images", metavar="IMAGE", nargs="+", type=Path, help="pictures; resized to the trial's size")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="for <image>_<task>.png")
-    parser.add_argument("--tracking-uri", default="sqlite:///mlflow.db", help="where MLflow run ids are looked up")
+    parser.add_argument("--tracking-uri", default=default_tracking_uri(), help="where MLflow run ids are looked up")
     args = parser.parse_args(argv)
     return run_command(lambda: _run(args))
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import yaml
 
-from faar_ray.command_line import run_command
+from faar_ray.command_line import hide_passwords, run_command
+from faar_ray.config.tracking_place import default_tracking_uri
 from faar_ray.export.merged_file import write_merged
 from faar_ray.export.rank_pattern import rank_pattern
 from faar_ray.export.read import load_model, read_adapter_file
@@ -22,6 +23,8 @@ EXAMPLE = "example: python -m faar_ray.export rho/t003-s0 --merge semseg --out s
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
+    if argv is None:
+        hide_passwords()
     args = _parser().parse_args(argv)
     return run_command(lambda: print(export(args)))
 
@@ -41,7 +44,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--task", help="with --rank-pattern: ranks that this task sees; default: the shared adapters'")
     parser.add_argument("--out", type=Path, required=True, help="the file to write")
-    parser.add_argument("--tracking-uri", default="sqlite:///mlflow.db", help="where MLflow run ids are looked up")
+    parser.add_argument("--tracking-uri", default=default_tracking_uri(), help="where MLflow run ids are looked up")
     return parser
 
 

@@ -10,6 +10,8 @@ from functools import partial
 import torch
 
 from faar_ray.cluster.capacity import capacity, this_machine
+from faar_ray.config.secrets import without_user
+from faar_ray.config.tracking_place import tracking_place
 from faar_ray.config.trial_file import TrialFile
 from faar_ray.errors import ConfigError, StorageError
 from faar_ray.records import EpochRecord
@@ -56,8 +58,11 @@ class Session:
         check_writable(self.folder)
         self.paths.remote_copy.pull()
         self._timeout = shutdown_timeout()
-        self._tracker = Tracker(file.tracking.uri, file.tracking.experiment or name)
-        self.tracking_uri = self._tracker.uri
+        tracking, first_line = tracking_place(file.tracking, self._recorded() if resume else None)
+        if first_line:
+            notify(first_line)
+        self._tracker = Tracker(tracking.uri, tracking.experiment or name)
+        self.tracking_uri, self.experiment_id = self._tracker.uri, self._tracker.experiment_id
         title = f"{self.place.path.name}/{self.trial_id}"
         self._run = TrialRun(self.paths, self.config, {}, run_id=self._known_run(), title=title)
         self._open_run()
@@ -75,15 +80,21 @@ class Session:
         store.check()
         return bool(store.files(f"trials/{self.trial_id}"))
 
-    def _known_run(self) -> str:
+    def _recorded(self) -> dict[str, str]:
+        """`uri` and `run_id` of the MLflow run that is continued; empty where they are not known."""
         path = self.folder / "run.json"
         if not path.exists():
-            return ""
+            return {}
         try:
             known: dict[str, str] = json.loads(path.read_text())
-            return known["run_id"] if known["tracking_uri"] == self.tracking_uri else ""
+            return {"run_id": known["run_id"], "uri": known["tracking_uri"]}
         except (OSError, ValueError, KeyError, TypeError):  # cut or damaged: a new run of the same trial
-            return ""
+            return {}
+
+    def _known_run(self) -> str:
+        known = self._recorded()
+        same = without_user(known.get("uri", "")) == without_user(self.tracking_uri)
+        return known["run_id"] if known and same else ""
 
     def _open_run(self) -> None:
         """Open the MLflow run; one whose start failed half way is recorded too, so that `--resume` continues it."""

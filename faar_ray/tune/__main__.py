@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
-import shlex
 import sys
 import warnings
 from collections.abc import Sequence
@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
+from rich.text import Text
 
-from faar_ray.command_line import run_command
+from faar_ray.command_line import hide_passwords, run_command
 from faar_ray.errors import ConfigError
-from faar_ray.tools import tool_command
+from faar_ray.tools import shell_command, tool_command
 from faar_ray.tune.execute import interrupts
 
 if TYPE_CHECKING:
@@ -62,11 +63,13 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; gives the exit code."""
+    if argv is None:
+        hide_passwords()
     raw = list(sys.argv[1:] if argv is None else argv)
     options = parser().parse_intermixed_args(raw)
     interrupts.listen()
     again = raw if "--resume" in raw else [*raw, "--resume"]
-    resume = shlex.join([tool_command("python"), "-m", "faar_ray.tune", *again])
+    resume = shell_command([tool_command("python"), "-m", "faar_ray.tune", *again])
     return run_command(lambda: _run(options), resume)
 
 
@@ -89,11 +92,16 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _start(space: SearchSpace, options: argparse.Namespace) -> int:
+    from faar_ray.config.tracking_place import tracking_place
     from faar_ray.train.preflight import preflight
     from faar_ray.tune.run.remote_run import check_remote
     from faar_ray.tune.run.resolved_search import resolve
-    from faar_ray.tune.run.run_folder import check_resumable
+    from faar_ray.tune.run.run_folder import check_resumable, recorded_tracking
 
+    first_line = ""
+    if not options.resume:
+        tracking, first_line = tracking_place(space.tracking)
+        space = space.model_copy(update={"tracking": tracking})
     preflight(space.trial_config({}), space.resources.workers)
     for index, control in enumerate(space.controls):
         try:
@@ -101,21 +109,26 @@ def _start(space: SearchSpace, options: argparse.Namespace) -> int:
         except ConfigError as fault:
             raise ConfigError([f"controls.{index}.{text}" for text in fault.faults]) from None
 
-    console = Console(stderr=options.json, highlight=False)
+    console = Console(file=sys.stderr if options.json else sys.stdout, highlight=False)
     search = resolve(space, options.address, dry_run=options.dry_run)
     if options.dry_run:
         from faar_ray.tune.show.dry_run import show_search
 
+        if first_line:
+            console.print(Text(f"# {first_line}"), soft_wrap=True)
         show_search(console, search)
         return 0
 
     place = search.location
     look = check_remote(place, resume=options.resume) if place.uri else place
+    if options.resume:  # where nobody says otherwise, a run stays where it is
+        space = space.model_copy(update={"tracking": tracking_place(space.tracking, recorded_tracking(look.path))[0]})
+        search = dataclasses.replace(search, space=search.space.model_copy(update={"tracking": space.tracking}))
     if options.resume or not place.uri:
         check_resumable(look.path, space, resume=options.resume)
     from faar_ray.tune.command import search_and_answer
 
-    return search_and_answer(search, options, console)
+    return search_and_answer(search, options, console, first_line)
 
 
 if __name__ == "__main__":

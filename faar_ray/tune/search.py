@@ -17,6 +17,7 @@ from ray.tune import Trainable
 
 from faar_ray.cluster.autoscaling import cluster_capacity, cluster_from_ray
 from faar_ray.cluster.ray_cluster import Machine, connected
+from faar_ray.config.secrets import without_user
 from faar_ray.errors import FaarRayError, NothingFeasible, StorageError
 from faar_ray.records import State, TrialResult
 from faar_ray.report.results import write_results
@@ -53,6 +54,7 @@ class Outcome:
 
     place: RunLocation
     tracking_uri: str
+    experiment_id: str
     parent_run_id: str
     counts: dict[str, int]
     results: list[TrialResult]
@@ -168,7 +170,7 @@ def conclude(
     mlflow: MLflowWatcher,
 ) -> Outcome:
     """Results, report and answer of a search that came to its end; MLflow has the last word, and may be late."""
-    uri, parent = mlflow.tracker.uri, mlflow.tracker.parent
+    uri, experiment, parent = mlflow.tracker.uri, mlflow.tracker.experiment_id, mlflow.tracker.parent
     mlflow.flush(tests(proposer.study))
     results = write_search_results(folder, proposer, mlflow)
     finished = [result for result in results if result.role == "trial" and result.state == "COMPLETE"]
@@ -181,7 +183,8 @@ def conclude(
     best = best_of(complete, space.objectives)
     answer = build_answer(results, space.objectives, space.limits)
     counts = proposer.counts()
-    return Outcome(place, uri, parent, counts, results, best, answer, search_state.limit, fault, unwritten)
+    where = (place, uri, experiment, parent)
+    return Outcome(*where, counts, results, best, answer, search_state.limit, fault, unwritten)
 
 
 def write_search_results(folder: RunFolder, proposer: Proposer, mlflow: MLflowWatcher) -> list[TrialResult]:
@@ -215,7 +218,8 @@ def open_tracker(space: SearchSpace, folder: RunFolder) -> Tracker:
     """MLflow with the search's parent run open: the one of `run.json`, else a new one."""
     tracker = Tracker(space.tracking.uri, space.tracking.experiment or space.name)
     before = run_folder.read_run(folder)
-    known = before.get("parent_run_id") if before.get("tracking_uri") == tracker.uri else None
+    same = without_user(before.get("tracking_uri", "")) == without_user(tracker.uri)
+    known = before.get("parent_run_id") if same else None
     with config_error_on_failure(tracker.uri):
         if known is None or not tracker.resume_search(known):  # the latter: a new view of the same journal
             tracker.start_search(space.name, run_folder.as_yaml(space), {}, seed=space.search.seed)

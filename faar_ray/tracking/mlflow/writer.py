@@ -33,6 +33,7 @@ from faar_ray.tracking.mlflow.environment import environment
 from faar_ray.tracking.mlflow.store import (
     absolute_uri,
     artifact_location,
+    client,
     config_error_on_failure,
     database_file,
     is_unknown_run,
@@ -100,7 +101,7 @@ class Tracker:
         if (file := database_file(self.uri)) is not None:  # no connection outlives a database that is moved
             os.environ.setdefault("MLFLOW_SQLALCHEMYSTORE_POOLCLASS", "NullPool")
         with quiet(), config_error_on_failure(self.uri):
-            self._mlflow = MlflowClient(self.uri)
+            self._mlflow = client(self.uri)
             self.experiment_id = self._experiment(experiment)
         self._file = file
 
@@ -342,6 +343,6 @@ def _chunks(rows: Sequence[T], size: int) -> Iterator[Sequence[T]]:
 def open_runs(uri: str) -> list[str]:
     """Names of all runs that are RUNNING in a database or on a server."""
     with quiet():
-        client = MlflowClient(uri)
-        ids = [experiment.experiment_id for experiment in client.search_experiments()]
-        return [run.info.run_name for run in client.search_runs(ids, "attributes.status = 'RUNNING'")]
+        mlflow = client(uri)
+        ids = [experiment.experiment_id for experiment in mlflow.search_experiments()]
+        return [run.info.run_name for run in mlflow.search_runs(ids, "attributes.status = 'RUNNING'")]

@@ -16,6 +16,7 @@ import yaml
 from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
+from faar_ray.config.secrets import without_user
 from faar_ray.errors import ConfigError, DataError
 from faar_ray.records import TrialResult
 from faar_ray.storage.atomic import atomic_write, atomic_write_or_storage_error, check_writable, clear_leftovers
@@ -168,6 +169,12 @@ def stored_space(path: Path) -> dict[str, Any]:
     return stored
 
 
+def recorded_tracking(path: Path) -> dict[str, Any]:
+    """The section `tracking` of the run; empty where there is no run."""
+    section = stored_space(path).get("tracking") if (path / "space.yaml").is_file() else None
+    return section if isinstance(section, dict) else {}
+
+
 def with_defaults(stored: dict[str, Any]) -> dict[str, Any]:
     """A stored space with the defaults of keys that are newer than the run."""
     try:
@@ -179,6 +186,8 @@ def with_defaults(stored: dict[str, Any]) -> dict[str, Any]:
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
     """Changes of a space that a resumed search must not have, one sentence each."""
     before, after = dict(_flat(old)), dict(_flat(new))
+    if "tracking.uri" in before and "tracking.uri" in after:  # another user of the same database may go on
+        before["tracking.uri"], after["tracking.uri"] = (without_user(str(s["tracking.uri"])) for s in (before, after))
     for key in [*before, *(key for key in after if key not in before)]:
         if key.split(".")[0] not in MAY_CHANGE and before.get(key) != after.get(key):
             was, now = (json.dumps(side[key]) if key in side else "absent" for side in (before, after))
