@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -73,3 +74,25 @@ def _texts(value: Any) -> Iterator[str]:
     elif isinstance(value, list | dict):
         for below in value.values() if isinstance(value, dict) else value:
             yield from _texts(below)
+
+
+def refuse_repeats(parser: argparse.ArgumentParser) -> None:
+    """Refuse an option with a value that is given twice, of which argparse would silently take the last.
+
+    Args:
+        parser: before its options are added.
+    """
+    parser.register("action", None, _Once)
+
+
+class _Once(argparse.Action):
+    """Stores a value, once."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: str | None = None
+    ) -> None:
+        given: set[str] = namespace.__dict__.setdefault("_given", set())
+        if option and self.dest in given:
+            parser.error(f"{option}: given twice, takes one value; run the command once for each")
+        given.add(self.dest)
+        setattr(namespace, self.dest, values)

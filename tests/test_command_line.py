@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import subprocess
 import sys
 
 import pytest
 
-from faar_ray.command_line import run_command
+from faar_ray.command_line import refuse_repeats, run_command
 from faar_ray.errors import ConfigError, StorageError, TooManyFailures
 
 RESUME = "python -m faar_ray.tune rho.yaml --resume"
@@ -52,7 +53,7 @@ def test_an_unexpected_error_keeps_its_traceback() -> None:
 
 def test_a_reader_that_stops_reading_is_no_traceback() -> None:
     script = (
-        "import sys\nfrom faar_ray.command_line import run_command\n"
+        "import sys\nfrom faar_ray.command_line import refuse_repeats, run_command\n"
         "sys.exit(run_command(lambda: [print('x' * 1000) for _ in range(1000)] and None))"
     )
     process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -60,3 +61,16 @@ def test_a_reader_that_stops_reading_is_no_traceback() -> None:
     process.stdout.close()
     _, errors = process.communicate(timeout=60)
     assert (process.returncode, errors) == (1, b"")
+
+
+def test_an_option_with_one_value_is_refused_when_it_is_given_twice(capsys: pytest.CaptureFixture[str]) -> None:
+    parser = argparse.ArgumentParser()
+    refuse_repeats(parser)
+    parser.add_argument("images", nargs="+")
+    parser.add_argument("--merge")
+    parser.add_argument("--json", action="store_true")
+    assert parser.parse_args(["a", "b", "--merge", "x", "--json", "--json"]).merge == "x"
+    with pytest.raises(SystemExit) as end:
+        parser.parse_args(["a", "--merge", "x", "--merge=y"])
+    assert end.value.code == 2
+    assert "--merge: given twice" in capsys.readouterr().err

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import yaml
 
-from faar_ray.command_line import hide_passwords, run_command
+from faar_ray.command_line import hide_passwords, refuse_repeats, run_command
 from faar_ray.config.tracking_place import default_tracking_uri
 from faar_ray.export.merged_file import write_merged
 from faar_ray.export.rank_pattern import rank_pattern
@@ -33,6 +33,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m faar_ray.export", description="Take a trained trial elsewhere.", epilog=EXAMPLE
     )
+    refuse_repeats(parser)
     parser.add_argument(
         "trial", metavar="TRIAL", help="a trial's folder or URI, NAME/TRIAL_ID under ./runs, or an MLflow run"
     )

@@ -12,6 +12,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from faar_ray.config.null_values import value_words
 from faar_ray.records import TrialResult
 from faar_ray.report.history import History
 from faar_ray.report.source import Search
@@ -123,10 +124,11 @@ def trial_cells(result: TrialResult, parameters: Sequence[str], answer: Answer) 
     """One row of the table of all trials."""
     quality = answer.quality.name
     if result.role == "control":
-        what = ", ".join(f"{k.split('.')[-1]} {format_number(v)}" for k, v in result.params.items())
+        what = ", ".join(f"{k.split('.')[-1]} {format_parameter(k, v)}" for k, v in result.params.items())
     else:
         what = "single task" if result.role == "reference" else ""
-    values = [format_number(result.params.get(name)) for name in parameters]
+    params = result.params
+    values = [format_parameter(name, params[name]) if name in params else "" for name in parameters]
     return {
         "trial": result,
         "what": what,
@@ -148,6 +150,11 @@ def format_interval(row: Row, metric: str) -> str:
 def format_estimate(mean: Estimate) -> str:
     """A mean with the half width of its 95% interval, for a cell."""
     return "" if math.isnan(mean.value) else plus_minus(mean.value, mean.ci95).replace("-", MINUS)
+
+
+def format_parameter(key: str, value: Any) -> str:
+    """A searched key's value for a cell; null with its meaning."""
+    return value_words(key, value) if value is None or isinstance(value, bool) else format_number(value)
 
 
 def format_number(value: Any, *, whole: bool = False) -> str:

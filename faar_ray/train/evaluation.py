@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import torch
 
 from faar_ray.adapters import cached_kernels
-from faar_ray.data import DenseDataset, batches
-from faar_ray.tasks import delta_m, metric_for, output_channels, primary
+from faar_ray.data import SplitData
+from faar_ray.tasks import delta_m, metric_for, primary
 from faar_ray.train.trial import Trial
 
 EVALUATION_BATCH = 50
@@ -17,7 +17,7 @@ EVALUATION_BATCH = 50
 @torch.no_grad()
 def evaluate(
     trial: Trial,
-    dataset: DenseDataset,
+    dataset: SplitData,
     *,
     split: str,
     references: Mapping[str, float] | None = None,
@@ -26,16 +26,14 @@ def evaluate(
 
     Each worker evaluates its part of the images; torchmetrics adds up the workers' counts before it divides.
     """
-    config, model, runtime = trial.config, trial.model, trial.runtime
-    tasks = config.data.tasks
-    outputs = output_channels(config.data.name, tasks)
-    metrics = {task: metric_for(task, outputs[task]).to(runtime.metrics_device) for task in tasks}
+    model, runtime = trial.model, trial.runtime
+    metrics = {name: metric_for(task).to(runtime.metrics_device) for name, task in trial.tasks.items()}
 
     was_training = model.training
     model.eval()
     share = {"worker": runtime.rank, "workers": runtime.world_size}
     with cached_kernels(trial.sines):
-        for batch in batches(dataset, batch_size=EVALUATION_BATCH, seed=0, epoch=0, train=False, **share):
+        for batch in dataset.batches(batch_size=EVALUATION_BATCH, seed=0, epoch=0, train=False, **share):
             if not len(batch["image"]):
                 continue
             predictions = model(batch["image"].to(runtime.device, trial.dtype))
@@ -47,5 +45,7 @@ def evaluate(
 
     values = {f"{split}/{task}/{name}": float(v) for task, m in metrics.items() for name, v in m.compute().items()}
     if references:
-        values["delta_m" if split == "val" else f"{split}/delta_m"] = delta_m(primary(values, tasks, split), references)
+        values["delta_m" if split == "val" else f"{split}/delta_m"] = delta_m(
+            primary(values, trial.tasks, split), references, trial.tasks
+        )
     return values

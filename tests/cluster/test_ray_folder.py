@@ -62,7 +62,7 @@ def test_a_folder_that_others_can_use_is_not_taken(
 ) -> None:
     monkeypatch.setenv("TMPDIR", str(long_folder))
     monkeypatch.setattr(module, "is_short", lambda folder: str(folder) != str(long_folder / "ray"))
-    monkeypatch.setattr(module.os, "getuid", lambda: -1)  # whose folders these are not
+    monkeypatch.setattr("os.getuid", lambda: -1)  # whose folders these are not
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     with pytest.raises(ConfigError, match=r"^TMPDIR: Ray's sockets fit neither there nor in /tmp/faar_ray-user"):
         use_short_ray_folder()

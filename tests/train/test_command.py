@@ -53,11 +53,15 @@ def test_overrides_may_follow_options(config: Path, capsys: pytest.CaptureFixtur
 
 
 def test_a_trial_leaves_its_folder_its_trace_and_a_finished_run(
-    config: Path, capsys: pytest.CaptureFixture[str]
+    config: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     torch.set_num_threads(1)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///ours.db")
     assert main([str(config), "--json"]) == 0
-    outcome = json.loads(capsys.readouterr().out.splitlines()[-1])
+    (line,), said = (text.splitlines() for text in capsys.readouterr())
+    outcome = json.loads(line)
+    assert said[0] == "MLflow: sqlite:///ours.db (MLFLOW_TRACKING_URI)"
+    assert outcome["tracking_uri"] == f"sqlite:///{config.parent}/ours.db"
     folder = config.parent / "runs" / "mine"
     assert Path(outcome["path"]) == folder
     assert (folder / "trials" / "t000-s0" / "adapter.safetensors").is_file()
@@ -66,11 +70,13 @@ def test_a_trial_leaves_its_folder_its_trace_and_a_finished_run(
     assert run.info.status == "FINISHED"
     assert run.data.metrics["delta_m"] == pytest.approx(outcome["metrics"]["delta_m"])
 
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///others.db")  # a run stays where it is
     assert main([str(config)]) == 2
     assert "--resume" in capsys.readouterr().err
     assert main([str(config), "--resume", "--json"]) == 0
     again = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert (again["run_id"], again["metrics"]) == (outcome["run_id"], outcome["metrics"])
+    assert again["tracking_uri"] == outcome["tracking_uri"]
 
 
 @pytest.mark.parametrize(
@@ -80,7 +86,7 @@ def test_a_trial_leaves_its_folder_its_trace_and_a_finished_run(
         (["optim.epoch=3"], "did you mean 'epochs'"),
         (
             ["data.name=nyud", "data.tasks=[semseg, normals]", "references=null"],
-            "command line: data.name=nyud: must be one of scenes, got 'nyud'",
+            "data.root: must name the folder of nyud, got null",
         ),
         (["backbone.name=resnet50"], "must be swin_micro, a timm Swin"),
         (["backbone.checkpoint=nowhere.pth"], "backbone.checkpoint: no such file: nowhere.pth"),

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from faar_ray.config.trial import TrialConfig
-from faar_ray.data import batches
 from faar_ray.train.fit import train_epoch
 from faar_ray.train.runtimes.runtime import InProcess
 from faar_ray.train.step import train_step
@@ -32,7 +31,7 @@ def trial(**dotted: Any) -> Trial:
 
 def first_batch(made: Trial) -> dict[str, Tensor]:
     config = made.config
-    return dict(next(iter(batches(made.train_data, batch_size=config.optim.batch_size, seed=0, epoch=0, train=True))))
+    return dict(next(iter(made.train_data.batches(batch_size=config.optim.batch_size, seed=0, epoch=0, train=True))))
 
 
 def observed(made: Trial, monkeypatch: pytest.MonkeyPatch) -> list[str]:

@@ -32,8 +32,9 @@ def distribution(parameter: Parameter) -> BaseDistribution:
     if parameter.scale == "log1m":
         return FloatDistribution(1 - high, 1 - low, log=True)
     if isinstance(low, int) and isinstance(high, int):
-        return IntDistribution(low, high, log=parameter.log)
-    return FloatDistribution(float(low), float(high), log=parameter.log)
+        return IntDistribution(low, high, log=parameter.log, step=int(parameter.step or 1))
+    step = None if parameter.step is None else float(parameter.step)
+    return FloatDistribution(float(low), float(high), log=parameter.log, step=step)
 
 
 def draw(trial: optuna.Trial, parameters: Mapping[str, Parameter], base: Mapping[str, Any]) -> dict[str, Scalar]:
@@ -68,9 +69,9 @@ def _suggested(trial: optuna.Trial, name: str, dist: BaseDistribution) -> Any:
     if isinstance(dist, CategoricalDistribution):
         return trial.suggest_categorical(name, dist.choices)
     if isinstance(dist, IntDistribution):
-        return trial.suggest_int(name, dist.low, dist.high, log=dist.log)
+        return trial.suggest_int(name, dist.low, dist.high, log=dist.log, step=dist.step)
     assert isinstance(dist, FloatDistribution)
-    return trial.suggest_float(name, dist.low, dist.high, log=dist.log)
+    return trial.suggest_float(name, dist.low, dist.high, log=dist.log, step=dist.step)
 
 
 def _inward(parameter: Parameter, x: Scalar) -> Any:
@@ -78,6 +79,7 @@ def _inward(parameter: Parameter, x: Scalar) -> Any:
         assert isinstance(x, int | float)
         return 1 - x
     if isinstance(distribution(parameter), FloatDistribution):
+        assert isinstance(x, int | float)
         return float(x)
     return x
 
@@ -86,5 +88,7 @@ def _outward(parameter: Parameter, value: Any) -> Scalar:
     if parameter.scale == "log1m":
         low, high = parameter.bounds
         return min(max(round(1 - float(value), DIGITS), float(low)), float(high))
+    if parameter.step is not None:
+        return parameter.snapped(value)  # min + k * step in floats is not quite on the grid
     scalar: Scalar = value
     return scalar

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from faar_ray.cluster.capacity import Capacity
+from faar_ray.config.null_values import value_words
 from faar_ray.config.trial import config_id
 from faar_ray.tune.propose import journal
 from faar_ray.tune.propose.ask import sampler_of
@@ -39,7 +40,7 @@ def show_plan(
     console.print(Text("# three sample configs (searched keys; all others are the base's)"), soft_wrap=True)
     for point in samples(space, SAMPLES, lambda text: console.print(Text(text), soft_wrap=True)):
         config = space.trial_config(point)
-        values = ", ".join(f"{key}: {value}" for key, value in point.items())
+        values = ", ".join(f"{key}: {value_words(key, value)}" for key, value in point.items())
         console.print(Text(f"{config_id(config)}  {{{values}}}"), soft_wrap=True)
     if cluster is not None:
         cluster.show(console)

@@ -40,7 +40,7 @@ def unmet_condition(parameter: Parameter, base: Base, sample: Sample) -> str:
     """The first condition of a parameter that a sample does not meet, in words; "" where the parameter is active."""
     config = _config(base, sample) if parameter.when else {}
     for key, values in parameter.conditions.items():
-        if not is_one_of(config.get(key), values):
+        if key not in config or not is_one_of(config[key], values):
             return f"{key} must be {_either(values)}" + (f", got {quote_value(config[key])}" if key in config else "")
     return ""
 
@@ -65,6 +65,11 @@ def possible_values(parameters: Parameters, key: str, fixed: Scalar) -> list[Sca
     searched = parameters.get(key)
     values = [value for _, value in searched.extremes()] if searched else []
     return values if searched and not searched.when else [*values, fixed]
+
+
+def possible_integers(parameters: Parameters, key: str, fixed: int) -> list[int]:
+    """The same of a key that is an integer."""
+    return [int(value) for value in possible_values(parameters, key, fixed) if value is not None]
 
 
 def normalised(parameters: Parameters, base: Base, *, whole: bool = True) -> tuple[dict[str, Parameter], list[Issue]]:

@@ -18,6 +18,7 @@ from pydantic import (
 from faar_ray.config.overrides import apply_overrides
 from faar_ray.config.quoting import KeyPath, quote_value
 from faar_ray.config.run_sections import FolderName, Storage, Tracking
+from faar_ray.config.task_definitions import TYPES
 from faar_ray.config.trial import Positive, Section, TrialConfig
 from faar_ray.config.validation_messages import (
     Issue,
@@ -32,8 +33,8 @@ from faar_ray.config.validation_messages import (
 from faar_ray.config.yaml_document import Document, read_yaml
 from faar_ray.errors import ConfigError
 from faar_ray.objectives.constraint import Constraint, parse_constraint
-from faar_ray.objectives.metrics import TASK_METRICS, Goal, Objective, goal_of, metric_names
-from faar_ray.tune.space.conditions import incompatible_pairs, normalised, possible_values, trial_faults
+from faar_ray.objectives.metrics import Goal, Objective, goal_of, metric_names
+from faar_ray.tune.space.conditions import incompatible_pairs, normalised, possible_integers, trial_faults
 from faar_ray.tune.space.initial_points import list_length, planned, point_faults, priors
 from faar_ray.tune.space.parameter import DEFAULTS, Parameter, Scalar
 from faar_ray.tune.space.rules import (
@@ -160,7 +161,7 @@ class SearchSpace(Section):
     def _scheduler_fits(cls, scheduler: SchedulerConfig, info: ValidationInfo) -> SchedulerConfig:
         names = [objective.name for objective in info.data.get("objectives", ())]
         epochs = TrialConfig.resolve(_base(info)).optim.epochs
-        fewest = min(map(int, possible_values(info.data.get("parameters", {}), "optim.epochs", epochs)))
+        fewest = min(possible_integers(info.data.get("parameters", {}), "optim.epochs", epochs))
         raise_issues(scheduler_faults(scheduler, names, fewest))
         return scheduler
 
@@ -216,7 +217,7 @@ def _base(info: ValidationInfo) -> dict[str, Any]:
 
 
 def _unknown_metric(name: str, info: ValidationInfo) -> str:
-    every_task = {"data": {"tasks": list(TASK_METRICS)}}
+    every_task = {"data": {"tasks": list(TYPES)}}
     names = metric_names(TrialConfig.resolve(info.data.get("base", every_task)))
     if name in names:
         return ""
