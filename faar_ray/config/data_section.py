@@ -9,9 +9,11 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from faar_ray.config.paths import STORAGE, storage_fault
+from faar_ray.config.quoting import printable
 from faar_ray.config.registries import DATASETS, load_builder, name_in
 from faar_ray.config.section import Section
-from faar_ray.config.task_definitions import NO_TASKS, PAPER_WEIGHTS, TYPES, WEIGHTS, Name, TaskDefinition
+from faar_ray.config.task_definitions import PAPER_WEIGHTS, TYPES, WEIGHTS, Name, TaskDefinition, is_taken
+from faar_ray.errors import ConfigError
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 Side = Annotated[int, Field(ge=32)]
@@ -102,11 +104,20 @@ class DataConfig(Section):
             return raw
         if isinstance(module := raw.get("module"), str):
             _import(module)
-        name = raw.get("name", "scenes")
+        name, root = raw.get("name", "scenes"), raw.get("root")
         entry = DATASETS.get(name) if isinstance(name, str) else None
-        if entry is None or entry.describe is None or raw.get("definitions") or not isinstance(raw.get("root"), str):
+        if entry is None or entry.describe is None or raw.get("definitions"):
             return raw
-        definitions = load_builder(entry.describe)(raw["root"])
+        if root is None and entry.needs_root:
+            raise ValueError(f"root: must name the folder of {name}, got null")
+        if root is not None and not isinstance(root, str):
+            return raw
+        try:
+            definitions = load_builder(entry.describe)(root)
+        except ConfigError as error:
+            if str(error).startswith("data.root: "):  # told with its place in the config's file
+                raise ValueError(str(error).removeprefix("data.")) from None
+            raise
         tasks = raw.get("tasks") or tuple(definitions)
         return {**raw, "definitions": definitions, "tasks": tasks}
 
@@ -122,12 +133,18 @@ class DataConfig(Section):
         if len(set(self.tasks)) != len(self.tasks):
             raise ValueError(f"tasks: must be distinct, got {list(self.tasks)}")
         known = {**TYPES, **self.definitions}
-        if strangers := [task for task in self.tasks if task not in known or task in NO_TASKS]:
+        if taken := [name for name in self.definitions if is_taken(name)]:
+            raise ValueError(f"definitions: must not be called {', '.join(taken)}: needed for something else")
+        if strangers := [task for task in self.tasks if task not in known]:
             possible = ", ".join(self.definitions or TYPES)
             raise ValueError(f"tasks: must be of {possible}, got {', '.join(strangers)}")
         if self.name == "scenes" and self.size[0] != self.size[1]:
             raise ValueError(f"image_size: must be one number for scenes, got {list(self.size)}")
         return self
+
+    def __hash__(self) -> int:
+        """Of the values; `definitions` has no hash of its own."""
+        return hash(self.model_dump_json())
 
     @property
     def size(self) -> tuple[int, int]:
@@ -149,7 +166,9 @@ class DataConfig(Section):
 
 
 def _import(module: str) -> None:
+    """Import a module that registers a data set; whatever it raises is the config's fault."""
     try:
         importlib.import_module(module)
-    except ImportError as error:
-        raise ValueError(f"module: must be a Python module that can be imported, got {module!r} ({error})") from error
+    except Exception as error:
+        reason = printable(f"{type(error).__name__}: {error}")
+        raise ValueError(f"module: must be a Python module that can be imported, got {module!r} ({reason})") from error

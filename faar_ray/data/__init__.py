@@ -5,6 +5,7 @@ from __future__ import annotations
 from faar_ray.data.datasets import Reader, SplitData
 from faar_ray.data.dense import DenseDataset, unnormalise
 from faar_ray.data.loading import check_labels, check_root, count_images, load_dataset, local_data, open_split
+from faar_ray.data.registration import register
 
 __all__ = [
     "DenseDataset",
@@ -16,5 +17,6 @@ __all__ = [
     "load_dataset",
     "local_data",
     "open_split",
+    "register",
     "unnormalise",
 ]

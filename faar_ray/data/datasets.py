@@ -67,11 +67,20 @@ class SplitData(Protocol):
         """One sample as it is evaluated: without augmentation."""
 
     def batches(
-        self, *, batch_size: int, seed: int, epoch: int, train: bool, worker: int = 0, workers: int = 1
+        self,
+        *,
+        batch_size: int,
+        seed: int,
+        epoch: int,
+        train: bool,
+        worker: int = 0,
+        workers: int = 1,
+        original: bool = False,
     ) -> Iterator[dict[str, Tensor]]:
         """Batches of samples, (B, ...) each; the last one may be smaller.
 
         `train=True`: order and augmentation depend on (seed, epoch, index) and on nothing else. `train=False`: in
-        order. Of several workers each gets every `workers`-th row of the same batches. Its part of the last batch may
-        be empty.
+        order; with `original`, labels have their own size: `label_size` (B, 2) holds height and width, beyond which
+        they are ignored. Of several workers each gets every `workers`-th row of the same batches; its part of the last
+        one may be empty, or missing where it is evaluated.
         """

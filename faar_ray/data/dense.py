@@ -47,9 +47,17 @@ class DenseDataset(Dataset[dict[str, Tensor]]):
         return {name: values[0] for name, values in sample.items()}
 
     def batches(
-        self, *, batch_size: int, seed: int, epoch: int, train: bool, worker: int = 0, workers: int = 1
+        self,
+        *,
+        batch_size: int,
+        seed: int,
+        epoch: int,
+        train: bool,
+        worker: int = 0,
+        workers: int = 1,
+        original: bool = False,
     ) -> Iterator[dict[str, Tensor]]:
-        """Batches as `SplitData` promises; of augmentation there are horizontal flips."""
+        """Batches as `SplitData` promises; of augmentation there are horizontal flips. Labels have the images' size."""
         count = len(self)
         order, flipped = torch.arange(count), torch.zeros(count, dtype=torch.bool)
         if train:

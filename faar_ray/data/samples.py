@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -17,13 +18,14 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from faar_ray.config.data_section import DataConfig
 from faar_ray.data.datasets import FileReader, Reader
 from faar_ray.data.dense import decode, parts_of
-from faar_ray.data.transforms import blank_label, for_evaluation, for_training
+from faar_ray.data.transforms import blank_label, for_evaluation, for_training, padded
 from faar_ray.errors import DataError
 from faar_ray.seeding import private
 from faar_ray.tasks import Task, tasks_of
 
 Sample = dict[str, Tensor]
 PREFETCHED_BATCHES = 2
+LABEL_SIZE = "label_size"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,8 @@ class Draw:
     index: int
     seed: int | None = None
     epoch: int = 0
+    original: bool = False
+    """Whether labels keep their own size."""
 
 
 class DrawnSamples(Dataset[Sample]):
@@ -45,7 +49,7 @@ class DrawnSamples(Dataset[Sample]):
         """One sample, augmented where the draw says so."""
         sample = self.read(draw.index)
         if draw.seed is None:
-            return for_evaluation(sample, self.tasks, self.config)
+            return for_evaluation(sample, self.tasks, self.config, labels=not draw.original)
         return for_training(sample, self.tasks, self.config, private("augment", draw.seed, draw.epoch, draw.index))
 
     def read(self, index: int) -> Sample:
@@ -69,6 +73,19 @@ class DrawnSamples(Dataset[Sample]):
                 raise DataError(f"{name} of sample {index} must be {height}x{width}, as its image, got {labelled}")
             sample[name] = blank_label(task, (height, width)) if label is None else label
         return sample
+
+
+def collated(samples: Sequence[Sample], tasks: Mapping[str, Task]) -> Sample:
+    """Samples as one batch; labels that keep their own sizes are padded to the largest, with `label_size` (B, 2)."""
+    sizes = [next((sample[name].shape[-2:] for name in tasks), sample["image"].shape[-2:]) for sample in samples]
+    batch = {"image": torch.stack([sample["image"] for sample in samples])}
+    if all(size == batch["image"].shape[-2:] for size in sizes):
+        return batch | {name: torch.stack([sample[name] for sample in samples]) for name in tasks}
+
+    largest = max(size[0] for size in sizes), max(size[1] for size in sizes)
+    for name, task in tasks.items():
+        batch[name] = torch.stack([padded(sample[name], task, largest) for sample in samples])
+    return batch | {LABEL_SIZE: torch.tensor(sizes)}
 
 
 class EpochBatches(Sampler[list[Draw]]):
@@ -113,7 +130,15 @@ class SampleDataset:
         return {name: value[0] for name, value in batch.items()}
 
     def batches(
-        self, *, batch_size: int, seed: int, epoch: int, train: bool, worker: int = 0, workers: int = 1
+        self,
+        *,
+        batch_size: int,
+        seed: int,
+        epoch: int,
+        train: bool,
+        worker: int = 0,
+        workers: int = 1,
+        original: bool = False,
     ) -> Iterator[Sample]:
         """Batches as `SplitData` promises."""
         order = torch.arange(len(self))
@@ -121,10 +146,11 @@ class SampleDataset:
             order = torch.randperm(len(self), generator=private("batches", seed, epoch))
         parts = list(parts_of(order, batch_size, worker, workers))
         drawn_seed = seed if train else None
-        self._sampler.draws = [[Draw(int(i), drawn_seed, epoch) for i in part] for part in parts]
+        self._sampler.draws = [[Draw(int(i), drawn_seed, epoch, original) for i in part] for part in parts if len(part)]
 
         for compact in self._open_loader():
-            yield decode(compact, self.tasks)
+            sizes = {} if LABEL_SIZE not in compact else {LABEL_SIZE: compact.pop(LABEL_SIZE)}
+            yield decode(compact, self.tasks) | sizes
 
     def _open_loader(self) -> DataLoader[Sample]:
         """The loader, kept over epochs with its processes; its own generator leaves the global state alone."""
@@ -136,6 +162,7 @@ class SampleDataset:
                 num_workers=processes,
                 prefetch_factor=PREFETCHED_BATCHES if processes else None,
                 persistent_workers=processes > 0,
+                collate_fn=partial(collated, tasks=self.tasks),
                 pin_memory=torch.cuda.is_available(),
                 multiprocessing_context="spawn" if processes else None,
                 generator=torch.Generator(),

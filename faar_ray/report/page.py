@@ -46,7 +46,14 @@ class Picture:
         return "data:image/png;base64," + base64.b64encode(self.file.read_bytes()).decode() if self.file else ""
 
 
-def render(search: Search, answer: Answer, history: History, plots: Sequence[Picture], maps: Sequence[Picture]) -> str:
+def render(
+    search: Search,
+    answer: Answer,
+    history: History,
+    plots: Sequence[Picture],
+    maps: Sequence[Picture],
+    limit: str = "",
+) -> str:
     """The whole page as HTML, without scripts or external files.
 
     Args:
@@ -55,6 +62,7 @@ def render(search: Search, answer: Answer, history: History, plots: Sequence[Pic
         history: curves and environment, or why they are missing.
         plots: in order.
         maps: rank heat maps.
+        limit: what ended the search early, if anything did.
     """
     environment = Environment(
         loader=PackageLoader("faar_ray.report", "."),
@@ -89,7 +97,7 @@ def render(search: Search, answer: Answer, history: History, plots: Sequence[Pic
         references=reference_values(search.results),
         summaries=seed_summaries(search.results, answer.quality.name) if search.listed else [],
         key_findings=list(key_findings(search.results, search.traces.values())) if search.listed else [],
-        protocol=list(protocol(search.base, search.results)),
+        protocol=[*protocol(search.base, search.results), *([f"The search ended early: {limit}."] if limit else [])],
         environment=environment_rows(history.environment),
         missing=history.missing,
         space=search.space_yaml,

@@ -31,7 +31,7 @@ from faar_ray.tune.execute.ray_tune import run_jobs
 from faar_ray.tune.execute.ray_tune_adapters import abort_on_storage_error
 from faar_ray.tune.execute.resource_monitor import ResourceMonitor
 from faar_ray.tune.execute.trainable import TrialActor
-from faar_ray.tune.propose.journal import open_journal, tests
+from faar_ray.tune.propose.journal import keep_limit, open_journal, tests
 from faar_ray.tune.propose.proposer import Proposer
 from faar_ray.tune.propose.warm_start import warm_start
 from faar_ray.tune.run import run_folder
@@ -176,6 +176,8 @@ def conclude(
     finished = [result for result in results if result.role == "trial" and result.state == "COMPLETE"]
     complete = [result for result in finished if proposer.feasible(result)]
     fault = search_state.fatal or (None if complete else nothing_feasible(space, results))
+    limit = search_state.limit or proposer.ended_early()
+    keep_limit(proposer.study, limit)
     report = build_report(folder.path, mlflow)
     unwritten = mlflow.end_search("FAILED" if search_state.fatal else "FINISHED", report)
     if not all(result.run_id for result in results):  # runs that were made at last
@@ -184,7 +186,7 @@ def conclude(
     answer = build_answer(results, space.objectives, space.limits)
     counts = proposer.counts()
     where = (place, uri, experiment, parent)
-    return Outcome(*where, counts, results, best, answer, search_state.limit, fault, unwritten)
+    return Outcome(*where, counts, results, best, answer, limit, fault, unwritten)
 
 
 def write_search_results(folder: RunFolder, proposer: Proposer, mlflow: MLflowWatcher) -> list[TrialResult]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from faar_ray.config.data_section import DataConfig
 from faar_ray.config.task_definitions import UNITS, TaskType
 from faar_ray.config.trial import TrialConfig
 from faar_ray.records import TrialResult
@@ -21,8 +22,9 @@ METRICS: dict[TaskType, str] = {
 def protocol(config: TrialConfig | None, results: Sequence[TrialResult]) -> Iterator[str]:
     """Sentences on data, splits, metrics and delta_m."""
     if config is not None:
-        height, width = config.data.size
-        yield f"Data set {config.data.name}, predictions and labels compared at {height} x {width} pixels."
+        yield f"Data set {config.data.name}; {_evaluation(config.data)}."
+        if config.data.name != "scenes":
+            yield _splits(config.data)
         yield "; ".join(_metric_sentence(config, task) for task in config.data.tasks) + "."
     yield (
         "delta_m: mean over tasks of the relative gain on the single-task reference, in per cent, signed so that more "
@@ -33,6 +35,22 @@ def protocol(config: TrialConfig | None, results: Sequence[TrialResult]) -> Iter
         yield "The search used the val split; the test split was read once, at the end."
     else:
         yield "All values are of the val split, which the search used; the test split was not read."
+
+
+def _evaluation(data: DataConfig) -> str:
+    height, width = data.size
+    if data.evaluation == "original":
+        return f"images resized to {height} x {width} pixels, predictions compared at the labels' own size (original)"
+    return f"predictions and labels compared at {height} x {width} pixels (resized)"
+
+
+def _splits(data: DataConfig) -> str:
+    if data.protocol == "papers":
+        return "Protocol of the papers: the published val split chose and judged (data.protocol: papers)."
+    return (
+        f"Val is {data.val_share:.0%} of the published training images and test the published val split, unless the "
+        "data set has a test split of its own (data.protocol: search)."
+    )
 
 
 def _metric_sentence(config: TrialConfig, task: str) -> str:
