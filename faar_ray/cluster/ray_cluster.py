@@ -16,7 +16,7 @@ import faar_ray
 from faar_ray.cluster import ray_internals
 from faar_ray.cluster.capacity import Node, this_machine
 from faar_ray.cluster.ray_folder import use_short_ray_folder
-from faar_ray.errors import ConfigError
+from faar_ray.errors import ConfigError, FaarRayError
 from faar_ray.storage.credentials import SHARED_VARIABLES
 
 QUIET = {
@@ -69,6 +69,7 @@ def connected(address: str | None, *, code: bool = True) -> Iterator[list[Machin
 
     Raises:
         ConfigError: no cluster answers at the address.
+        FaarRayError: Ray does not start on this machine.
     """
     set_defaults(QUIET)
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "include_dashboard": None}
@@ -87,9 +88,9 @@ def connected(address: str | None, *, code: bool = True) -> Iterator[list[Machin
     on_term = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(**options)
-    except (ConnectionError, RuntimeError, ValueError) as fault:
+    except (OSError, RuntimeError, ValueError) as fault:
         if address is None:
-            raise
+            raise FaarRayError(f"Ray cannot start on this machine: {fault}") from fault
         raise ConfigError(f"--address: no Ray cluster answers at {address!r} ({fault})") from None
     signal.signal(signal.SIGTERM, on_term)  # Ray's handler prints a stack and leaves runs open
     for name in ("ray", "ray.tune", "ray.train", "ray.data"):

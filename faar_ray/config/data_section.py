@@ -161,7 +161,9 @@ class DataConfig(Section):
             entry, kind = DATASETS[self.name], TYPES[task]
             numbered = map(str, range(entry.channels.get(task, 2)))
             classes = tuple(entry.classes.get(task, numbered)) if kind == "segmentation" else ()
-            own = TaskDefinition(type=kind, classes=classes, weight=PAPER_WEIGHTS.get(task))
+            pixels = self.name == "cityscapes" and task == "depth" and self.disparity == "disparity"
+            unit = "px" if pixels else None
+            own = TaskDefinition(type=kind, classes=classes, unit=unit, weight=PAPER_WEIGHTS.get(task))
         return own if own.weight is not None else own.model_copy(update={"weight": WEIGHTS[own.type]})
 
 

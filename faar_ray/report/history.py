@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from faar_ray.config.secrets import without_secrets
 from faar_ray.records import TrialResult
+from faar_ray.tracking.mlflow.artifact_folder import local_folder
 from faar_ray.tracking.mlflow.store import FAILURES, client, database_file, quiet
 
 if TYPE_CHECKING:
@@ -48,7 +49,11 @@ def log_report(uri: str, parent: str, folder: Path) -> str:
         return missing
     try:
         with quiet():
-            client(uri).log_artifacts(parent, str(folder), "report")
+            mlflow = client(uri)
+            artifacts = local_folder(mlflow.get_run(parent).info.artifact_uri)
+            if artifacts is not None and not artifacts.is_dir():  # it would be made anew where nobody looks
+                return f"the folder of its artifacts, {artifacts}, is gone"
+            mlflow.log_artifacts(parent, str(folder), "report")
     except FAILURES as fault:
         return _reason(fault)
     return ""

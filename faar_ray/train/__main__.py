@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Sequence
 from contextlib import redirect_stdout
@@ -20,7 +21,7 @@ from faar_ray.config.trial_file import TrialFile, read_trial, trial_document
 from faar_ray.config.validation_messages import locate
 from faar_ray.errors import ConfigError
 from faar_ray.models import build_model, parameter_terms, parameters_by_part
-from faar_ray.records import EpochRecord
+from faar_ray.records import EpochRecord, json_metrics
 from faar_ray.tasks import primary, tasks_of
 from faar_ray.tools import shell_command, tool_command, where_to_look
 from faar_ray.train.session import Session
@@ -103,13 +104,14 @@ def train(file: TrialFile, name: str, *, resume: bool, as_json: bool) -> None:
             _tell_epoch(file, record, console)
     _tell_end(session, metrics, console)
     if as_json:
-        outcome = {"name": name, "path": str(session.place), "trial_id": session.trial_id, "metrics": metrics}
-        print(json.dumps(outcome | {"tracking_uri": session.tracking_uri, "run_id": session.run_id}))
+        outcome: dict[str, Any] = {"name": name, "path": str(session.place), "trial_id": session.trial_id}
+        outcome |= {"metrics": json_metrics(metrics), "tracking_uri": session.tracking_uri, "run_id": session.run_id}
+        print(json.dumps(outcome, allow_nan=False))
 
 
 def _tell_epoch(file: TrialFile, record: EpochRecord, console: Console) -> None:
     metrics = record.metrics
-    scores = [f"{name} {value:.2f}" for name, value in primary(metrics, tasks_of(file.data)).items()]
+    scores = [f"{name} {_score(value)}" for name, value in primary(metrics, tasks_of(file.data)).items()]
     ranks = [f"rank {metrics['rank/mean']:.1f}"] if "rank/mean" in metrics else []
     console.print(
         f"epoch {record.epoch + 1}/{file.optim.epochs}  loss {metrics['train/loss']:.3f}  "
@@ -122,14 +124,19 @@ def _tell_end(session: Session, metrics: dict[str, float], console: Console) -> 
     table = Table("task", "metric", "val", title=f"{session.place.path.name}/{session.trial_id}, last epoch")
     table.columns[2].justify = "right"
     for name, task in tasks_of(session.config.data).items():
-        table.add_row(name, task.metric, f"{metrics[f'val/{name}/{task.metric}']:.2f} {task.metric_unit}")
+        table.add_row(name, task.metric, _score(metrics[f"val/{name}/{task.metric}"], task.metric_unit))
     if "delta_m" in metrics:
-        table.add_row("all", "delta_m", f"{metrics['delta_m']:+.2f} %")
+        table.add_row("all", "delta_m", _score(metrics["delta_m"], "%", sign="+"))
     table.caption = f"{metrics['trainable_params']:,.0f} trainable parameters"
     console.print(table)
     console.print(f"written: {session.place.display_path('trials', session.trial_id)}", soft_wrap=True, highlight=False)
     look = where_to_look(session.tracking_uri, session.experiment_id, session.run_id)
     console.print(f"look:    {look}", soft_wrap=True, highlight=False)
+
+
+def _score(value: float, unit: str = "", *, sign: str = "") -> str:
+    """A metric for people."""
+    return "no labels" if math.isnan(value) else f"{value:{sign}.2f} {unit}".rstrip()
 
 
 if __name__ == "__main__":

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Generator, Mapping
 
 import torch
+from torch import Tensor
 
 from faar_ray.adapters.sinewich.sine_measure import measure
 from faar_ray.data import load_dataset, local_data
@@ -78,9 +80,12 @@ def run_epoch(trial: Trial, epoch: int, references: Mapping[str, float] | None) 
 
 
 def train_epoch(trial: Trial, epoch: int) -> dict[str, float]:
-    """One pass over the training images; returns the mean losses, `train/loss` and `train/loss/<task>`."""
+    """One pass over the training images; returns `train/loss/<task>`, and `train/loss`, their weighted sum.
+
+    A task's loss is the mean over the steps with labels of it: NaN, and no part of the sum, where no step has any.
+    """
     config, runtime = trial.config, trial.runtime
-    totals: dict[str, float] = {}
+    losses: list[Tensor] = []
     trial.model.train()
     order = trial.train_data.batches(
         batch_size=config.optim.batch_size,
@@ -92,12 +97,13 @@ def train_epoch(trial: Trial, epoch: int) -> dict[str, float]:
     )
     for step, batch in enumerate(order, start=epoch * trial.steps_per_epoch):
         trial.policy.sample_mask(epoch, step)
-        losses = train_step(trial, batch, step)
-        whole = torch.stack([trial.tasks[task].weight * value for task, value in losses.items()]).sum()
-        for name, value in {"train/loss": whole, **{f"train/loss/{t}": v for t, v in losses.items()}}.items():
-            totals[name] = totals.get(name, 0.0) + value.item()
+        losses.append(torch.stack([*train_step(trial, batch, step).values()]))
     trial.optimizer.zero_grad(set_to_none=True)
-    return {name: total / trial.steps_per_epoch for name, total in totals.items()}
+
+    mean_T = torch.stack(losses).double().nanmean(0).tolist()
+    means = dict(zip(config.data.tasks, mean_T, strict=True))
+    parts = [trial.tasks[task].weight * mean for task, mean in means.items() if not math.isnan(mean)]
+    return {"train/loss": sum(parts) if parts else math.nan} | {f"train/loss/{t}": mean for t, mean in means.items()}
 
 
 def end_epoch(trial: Trial, epoch: int) -> list[RankRecord]:

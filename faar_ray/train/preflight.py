@@ -55,6 +55,19 @@ def _digest(name: str, checkpoint: str, size: tuple[int, int], version: tuple[in
     return digest_of_weights(build_backbone(BackboneConfig(name=name, checkpoint=checkpoint), size, 0))
 
 
+def fetch_weights(config: TrialConfig) -> None:
+    """Fetch the pretrained weights of a timm backbone, so that a search does not start without them.
+
+    Raises:
+        DataError: they cannot be fetched.
+    """
+    backbone = config.backbone
+    if backbone.pretrained and backbone.checkpoint is None and backbone.name != "swin_micro":
+        from faar_ray.models.backbone import build_backbone  # timm takes seconds to import
+
+        build_backbone(backbone, config.data.size, config.seed)
+
+
 def check_last_batch(config: TrialConfig, images: int, workers: int) -> None:
     """Check that every worker gets an image of every batch.
 

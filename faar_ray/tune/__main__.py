@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import shlex
 import sys
 import warnings
 from collections.abc import Sequence
@@ -42,7 +43,7 @@ def parser() -> argparse.ArgumentParser:
         epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    out.add_argument("space", metavar="SPACE.yaml", type=Path, help="the search space")
+    out.add_argument("space", metavar="SPACE.yaml", type=Path, nargs="?", help="the search space")
     out.add_argument("overrides", metavar="key=value", nargs="*", help="replaces a key of the file")
     out.add_argument(
         "--dry-run", action="store_true", help="show what would run, there with --address, and start nothing"
@@ -73,11 +74,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run_command(lambda: _run(options), resume)
 
 
+def missing_space(resume: bool) -> str:
+    """What to type where no file was named, with the runs that are here."""
+    runs = sorted(Path("runs").glob("*/space.yaml"), key=lambda file: file.stat().st_mtime, reverse=True)
+    lines = [f"SPACE.yaml is missing: python -m faar_ray.tune SPACE.yaml{' --resume' if resume else ''}"]
+    if resume and runs:
+        lines.append("runs in ./runs, the latest first:")
+        lines += [f"  python -m faar_ray.tune {shlex.quote(str(file))} --resume" for file in runs[:5]]
+    return "\n".join(lines)
+
+
 def _run(options: argparse.Namespace) -> int:
     warnings.filterwarnings("ignore")
     from faar_ray.config.validation_messages import locate
-    from faar_ray.tune.space.space import read_document, space_of, space_path
+    from faar_ray.tune.space.overridden_path import space_path
+    from faar_ray.tune.space.space import read_document, space_of
 
+    if options.space is None or "=" in str(options.space):
+        raise ConfigError(missing_space(options.resume))
     named = [] if options.name is None else [f"name={json.dumps(options.name)}"]
     document = read_document(options.space, [*options.overrides, *named])
     space = space_of(document)
@@ -93,7 +107,7 @@ def _run(options: argparse.Namespace) -> int:
 
 def _start(space: SearchSpace, options: argparse.Namespace) -> int:
     from faar_ray.config.tracking_place import tracking_place
-    from faar_ray.train.preflight import preflight
+    from faar_ray.train.preflight import fetch_weights, preflight
     from faar_ray.tune.propose.related_draws import check_relations
     from faar_ray.tune.run.remote_run import check_remote
     from faar_ray.tune.run.resolved_search import resolve
@@ -128,6 +142,9 @@ def _start(space: SearchSpace, options: argparse.Namespace) -> int:
         search = dataclasses.replace(search, space=search.space.model_copy(update={"tracking": space.tracking}))
     if options.resume or not place.uri:
         check_resumable(look.path, space, resume=options.resume)
+    configs = [space.trial_config(one) for one in ({}, *space.controls)]
+    for config in {config.backbone.model_dump_json(): config for config in configs}.values():
+        fetch_weights(config)
     from faar_ray.tune.command import search_and_answer
 
     return search_and_answer(search, options, console, first_line)

@@ -12,17 +12,19 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+from uuid import uuid4
 
 from ray.tune import Trainable
 
 from faar_ray.cluster.autoscaling import cluster_capacity, cluster_from_ray
 from faar_ray.cluster.ray_cluster import Machine, connected
-from faar_ray.config.secrets import without_user
 from faar_ray.errors import FaarRayError, NothingFeasible, StorageError
 from faar_ray.records import State, TrialResult
 from faar_ray.report.results import write_results
 from faar_ray.report.words.answer import Answer, build_answer
 from faar_ray.storage.run_location import RunLocation
+from faar_ray.tracking.mlflow.runs import FOLDER_TAG, KnownRun
 from faar_ray.tracking.mlflow.store import config_error_on_failure
 from faar_ray.tracking.mlflow.sync_thread import updates
 from faar_ray.tracking.mlflow.writer import SearchStatus, Tracker
@@ -89,7 +91,8 @@ def run_search(search: ResolvedSearch, progress: Reporter, *, resume: bool, part
         study = open_journal(folder.study_log, space.name, space.objectives)
         warm_start(study, space, progress.note)
         proposer = Proposer(space, study)
-        mlflow = MLflowWatcher(functools.partial(open_tracker, space, folder), folder.path, progress.note)
+        opened = functools.partial(open_tracker, space, folder, fresh=fresh)
+        mlflow = MLflowWatcher(opened, folder.path, progress.note)
         progress.backlog, progress.waiting = mlflow.backlog, mlflow.waiting
         with closing(mlflow, folder, proposer):
             if resume:
@@ -216,18 +219,30 @@ def nothing_feasible(space: SearchSpace, results: Sequence[TrialResult]) -> Noth
     return NothingFeasible(f"none of {len(complete)} finished trials satisfies {' and '.join(space.constraints)}")
 
 
-def open_tracker(space: SearchSpace, folder: RunFolder) -> Tracker:
-    """MLflow with the search's parent run open: the one of `run.json`, else a new one."""
-    tracker = Tracker(space.tracking.uri, space.tracking.experiment or space.name)
+def open_tracker(space: SearchSpace, folder: RunFolder, *, fresh: bool = False) -> Tracker:
+    """MLflow with the search's parent run open: the one that `run.json` knows by its ids, else a new one.
+
+    Args:
+        space: the search space.
+        folder: of the run.
+        fresh: whether the search starts; a run in `run.json` is then of one that was killed before any trial began.
+    """
     before = run_folder.read_run(folder)
-    same = without_user(before.get("tracking_uri", "")) == without_user(tracker.uri)
-    known = before.get("parent_run_id") if same else None
-    with config_error_on_failure(tracker.uri):
-        if known is None or not tracker.resume_search(known):  # the latter: a new view of the same journal
-            tracker.start_search(space.name, run_folder.as_yaml(space), {}, seed=space.search.seed)
+    known = KnownRun() if fresh else KnownRun.of(before, "parent_run_id")
+    tracker = Tracker(space.tracking.uri, space.tracking.experiment or space.name, known)
+    folder_id = known.folder_id or uuid4().hex
     objectives = [objective.model_dump() for objective in space.objectives]
-    facts = {"name": space.name, "tracking_uri": tracker.uri, "parent_run_id": tracker.parent, "objectives": objectives}
-    run_folder.write_run(folder, facts)
+    facts: dict[str, Any] = {"name": space.name, "tracking_uri": tracker.uri, "parent_run_id": tracker.known_run}
+    facts |= {"folder_id": folder_id, "objectives": objectives}
+    run_folder.write_run(folder, facts)  # before a run is made: a driver that is killed now leaves none that is unknown
+
+    with config_error_on_failure(tracker.uri):
+        if fresh and (abandoned := before.get("parent_run_id")):
+            tracker.close_abandoned(str(abandoned))
+        tags = {FOLDER_TAG: folder_id}
+        if not tracker.resume_search(tags):  # a new view of the same journal
+            tracker.start_search(space.name, run_folder.as_yaml(space), tags, seed=space.search.seed)
+    run_folder.write_run(folder, facts | {"parent_run_id": tracker.parent})
     return tracker
 
 
@@ -235,11 +250,12 @@ def open_tracker(space: SearchSpace, folder: RunFolder) -> Tracker:
 def locked_run(place: RunLocation, space: SearchSpace, *, fresh: bool) -> Iterator[RunFolder]:
     """Lock the run's folder; one made for a search that could not start is deleted again."""
     path = place.path
-    folder = run_folder.lock_run(path, space, emptied=fresh and bool(place.uri))
+    folder = run_folder.lock_run(path, space, fresh=fresh, is_copy=bool(place.uri))
     try:
         yield folder
-    except FaarRayError as fault:
-        if fresh and not isinstance(fault, StorageError) and not any((path / "trials").iterdir()):
+    except BaseException as fault:
+        goes_on = isinstance(fault, KeyboardInterrupt | StorageError)  # by the command that is printed
+        if fresh and not goes_on and not run_folder.has_begun(path):
             shutil.rmtree(path, ignore_errors=True)
         raise
     finally:

@@ -101,6 +101,9 @@ def test_a_name_in_use_is_exit_2_and_nothing_is_written(
     path = space_file(tmp_path / "space.yaml")
     space: SearchSpace = read_space(path)
     lock_run(tmp_path / "runs" / "tiny", space).close()
+    begun = tmp_path / "runs" / "tiny" / "trials" / "t000-s0" / "config.yaml"
+    begun.parent.mkdir()
+    begun.write_text("")
     before = {entry: entry.stat().st_mtime_ns for entry in (tmp_path / "runs" / "tiny").rglob("*")}
     assert main([str(path)]) == 2
     assert "exists already: --resume" in capsys.readouterr().err

@@ -44,7 +44,7 @@ a gateway's 404 or 403 before it, a full disk."""
 
 
 def absolute_uri(uri: str) -> str:
-    """A tracking URI without credentials that does not depend on the working directory; makes a database's folder.
+    """A tracking URI without credentials that does not depend on the working directory.
 
     Raises:
         ConfigError: the URI is a plain folder (MLflow 3 removed its file store) or a database in memory.
@@ -59,12 +59,7 @@ def absolute_uri(uri: str) -> str:
     name, query = make_url(uri).database, uri.partition("?")[2]
     if not name or name == ":memory:":
         raise ConfigError(f"tracking.uri: must name a database file, such as sqlite:///mlflow.db, got {uri!r}")
-    path = Path(name).expanduser().resolve()
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as fault:
-        raise ConfigError(f"tracking.uri: {path.parent} cannot be created ({fault.strerror})") from None
-    return sqlite_uri(path) + (f"?{query}" if query else "")
+    return sqlite_uri(Path(name).expanduser().resolve()) + (f"?{query}" if query else "")
 
 
 def sqlite_uri(path: Path) -> str:

@@ -108,6 +108,8 @@ class Running:
     """Clock when it was handed to Ray, in seconds."""
     seconds_before: float = 0.0
     """Of epochs that were trained before the driver was killed."""
+    trained_s: float = 0.0
+    """Of its own finished epochs, whichever driver saw them; epochs that it inherited are not its own."""
     epochs: int = 0
     """Epochs known to be finished (replays included once)."""
     notified_epochs: int = 0

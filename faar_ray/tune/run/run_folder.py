@@ -16,7 +16,6 @@ import yaml
 from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
-from faar_ray.config.secrets import without_user
 from faar_ray.errors import ConfigError, DataError
 from faar_ray.records import TrialResult
 from faar_ray.storage.atomic import atomic_write, atomic_write_or_storage_error, check_writable, clear_leftovers
@@ -24,8 +23,10 @@ from faar_ray.storage.run_location import RunLocation, location_of
 from faar_ray.tracking.files.finish import repair_trial_files, trace_fault
 from faar_ray.tune.space.space import SearchSpace
 
-MAY_CHANGE = ("budget", "resources", "failure")
-"""Sections that a resumed search may change: no trial's config depends on them."""
+MAY_CHANGE = ("budget", "resources", "failure", "storage", "name", "tracking.uri")
+"""Sections and keys that a resumed search may change: no trial's config depends on them."""
+FILES = ("space.yaml", "run.json", "study.log", "results.parquet", "report", "trials", "rank_trace", ".ray", ".lock")
+"""What a run's folder holds."""
 
 
 @dataclass(frozen=True)
@@ -77,17 +78,37 @@ def check_resumable(path: Path, space: SearchSpace, *, resume: bool) -> None:
             raise ConfigError(f"--resume: there is no run in {path}; without --resume it is started")
         if faults := list(differences(with_defaults(stored_space(path)), resolved(space))):
             raise ConfigError([f"--resume: {fault}" for fault in faults])
-    elif path.exists() and (not path.is_dir() or any(path.iterdir())):
+    else:
+        check_free(path)
+
+
+def has_begun(path: Path) -> bool:
+    """Whether any trial of a run has written a file."""
+    return any(file.is_file() for file in (path / "trials").rglob("*"))
+
+
+def check_free(path: Path) -> None:
+    """Refuse a folder that holds anything but what is left of a search that ended before any trial began.
+
+    Raises:
+        ConfigError: naming it.
+    """
+    if path.exists() and (not path.is_dir() or has_begun(path) or any(not _is_ours(entry) for entry in path.iterdir())):
         raise ConfigError(f"name: {path} exists already: --resume goes on with it, --name NEW starts another")
 
 
-def lock_run(path: Path, space: SearchSpace, *, emptied: bool = False) -> RunFolder:
+def _is_ours(entry: Path) -> bool:
+    return entry.name in FILES or entry.suffix == ".tmp" or entry.name.startswith("study.log.")
+
+
+def lock_run(path: Path, space: SearchSpace, *, fresh: bool = False, is_copy: bool = False) -> RunFolder:
     """Make or take the folder.
 
     Args:
         path: the folder.
         space: what is searched.
-        emptied: delete what is in the folder, the local copy of another run of this name.
+        fresh: start a search; what an earlier one left that ended before any trial began is deleted.
+        is_copy: the folder is a working copy, perhaps of another run of this name.
 
     Raises:
         ConfigError: another driver uses it, or it cannot be written.
@@ -103,7 +124,12 @@ def lock_run(path: Path, space: SearchSpace, *, emptied: bool = False) -> RunFol
         raise ConfigError(f"storage.path: {path} cannot be written ({fault.strerror})") from None
     folder = RunFolder(path, lock)
     try:
-        _prepare(folder, space, emptied=emptied)
+        if fresh and not is_copy:
+            check_free(path)  # another driver may have had it since it was looked at
+        _prepare(folder, space, emptied=fresh)
+    except ConfigError:
+        folder.close()
+        raise
     except OSError as fault:
         folder.close()
         raise ConfigError(f"storage.path: {path} cannot be written ({fault.strerror})") from None
@@ -115,7 +141,7 @@ def _prepare(folder: RunFolder, space: SearchSpace, *, emptied: bool) -> None:
     for old in folder.path.iterdir() if emptied else ():
         if old.is_dir():
             shutil.rmtree(old)
-        elif old.name != ".lock":
+        elif old.name not in (".lock", "run.json"):  # the latter knows an MLflow run that is open perhaps
             old.unlink()
     for part in ("trials", "rank_trace"):
         (folder.path / part).mkdir(exist_ok=True)
@@ -186,10 +212,8 @@ def with_defaults(stored: dict[str, Any]) -> dict[str, Any]:
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
     """Changes of a space that a resumed search must not have, one sentence each."""
     before, after = dict(_flat(old)), dict(_flat(new))
-    if "tracking.uri" in before and "tracking.uri" in after:  # another user of the same database may go on
-        before["tracking.uri"], after["tracking.uri"] = (without_user(str(s["tracking.uri"])) for s in (before, after))
     for key in [*before, *(key for key in after if key not in before)]:
-        if key.split(".")[0] not in MAY_CHANGE and before.get(key) != after.get(key):
+        if not {key, key.split(".")[0]} & set(MAY_CHANGE) and before.get(key) != after.get(key):
             was, now = (json.dumps(side[key]) if key in side else "absent" for side in (before, after))
             yield f"{key} was {was} when the run was started and is {now} now; a new --name starts another run"
 

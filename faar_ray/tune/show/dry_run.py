@@ -93,6 +93,8 @@ def bound(space: SearchSpace, capacity: Capacity | None = None, cluster: Cluster
         jobs = f"{controls} controls and {tasks} single-task references (none where cached)"
         lines.append(f"in addition: {jobs} x {base} epochs")
 
+    if space.budget.trial_time:
+        lines.append(f"each trial within {space.budget.trial_time} of training, then to the end of its epoch")
     if limits := list(limits_of(space, capacity, cluster.at_most() if cluster else None)):
         lines += [*limits, "at a limit, running trials, references and controls end after their epoch"]
     if (price := space.resources.usd_per_hour) is not None and cluster is None:

@@ -147,10 +147,3 @@ def test_our_own_names_stay(name: str) -> None:
 )
 def test_unavailable_and_rejected_are_distinguished(error: Exception, unavailable: bool) -> None:
     assert is_unavailable(error) is unavailable
-
-
-def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-
-    with pytest.raises(ConfigError, match=r"tracking\.uri: .*file/deeper cannot be created"):
-        absolute_uri(f"sqlite:///{tmp_path}/file/deeper/mlflow.db")
