@@ -19,7 +19,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as transforms
 
 from faar_ray.command_line import hide_passwords, refuse_repeats, run_command
-from faar_ray.config.tracking_place import default_tracking_uri
+from faar_ray.tracking.place import default_tracking_uri
 from faar_ray.data.contact_sheet import Picture, picture
 from faar_ray.data.dense import MEAN_3, STD_3
 from faar_ray.data.photographs.photograph import read_photograph

@@ -11,7 +11,7 @@ from pathlib import Path
 import yaml
 
 from faar_ray.command_line import hide_passwords, refuse_repeats, run_command
-from faar_ray.config.tracking_place import default_tracking_uri
+from faar_ray.tracking.place import default_tracking_uri
 from faar_ray.export.merged_file import write_merged
 from faar_ray.export.rank_pattern import rank_pattern
 from faar_ray.export.read import load_model, read_adapter_file

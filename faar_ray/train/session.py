@@ -15,7 +15,7 @@ from uuid import uuid4
 import torch
 
 from faar_ray.cluster.capacity import capacity, this_machine
-from faar_ray.config.tracking_place import tracking_place
+from faar_ray.tracking.place import tracking_place
 from faar_ray.config.trial_file import TrialFile
 from faar_ray.errors import ConfigError, StorageError
 from faar_ray.records import EpochRecord

@@ -106,7 +106,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _start(space: SearchSpace, options: argparse.Namespace) -> int:
-    from faar_ray.config.tracking_place import tracking_place
+    from faar_ray.tracking.place import tracking_place
     from faar_ray.train.preflight import fetch_weights, preflight
     from faar_ray.tune.propose.related_draws import check_relations
     from faar_ray.tune.run.remote_run import check_remote
