@@ -11,12 +11,12 @@ from pathlib import Path
 import yaml
 
 from faar_ray.command_line import hide_passwords, refuse_repeats, run_command
-from faar_ray.tracking.place import default_tracking_uri
 from faar_ray.export.merged_file import write_merged
 from faar_ray.export.rank_pattern import rank_pattern
 from faar_ray.export.read import load_model, read_adapter_file
 from faar_ray.export.trials import adapter_of
 from faar_ray.storage.atomic import atomic_write, config_error_on_oserror, must_be_new
+from faar_ray.tracking.place import default_tracking_uri
 
 EXAMPLE = "example: python -m faar_ray.export rho/t003-s0 --merge semseg --out semseg.safetensors"
 

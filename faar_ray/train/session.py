@@ -15,7 +15,6 @@ from uuid import uuid4
 import torch
 
 from faar_ray.cluster.capacity import capacity, this_machine
-from faar_ray.tracking.place import tracking_place
 from faar_ray.config.trial_file import TrialFile
 from faar_ray.errors import ConfigError, StorageError
 from faar_ray.records import EpochRecord
@@ -28,6 +27,7 @@ from faar_ray.tracking.mlflow.store import config_error_on_failure, database_fil
 from faar_ray.tracking.mlflow.sync_thread import INTERRUPT_TIMEOUT_S, SyncThread, shutdown_timeout, updates
 from faar_ray.tracking.mlflow.trial_run import Ending, TrialRun
 from faar_ray.tracking.mlflow.writer import Tracker
+from faar_ray.tracking.place import tracking_place
 from faar_ray.train.fit import fit
 from faar_ray.train.preflight import preflight
 from faar_ray.train.trial_spec import TrialSpec

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from faar_ray.config.run_sections import Tracking
-from faar_ray.tracking.place import default_tracking_uri, tracking_place
 from faar_ray.errors import ConfigError
+from faar_ray.tracking.place import default_tracking_uri, tracking_place
 
 SERVER = "http://host:5000"
 
