@@ -23,7 +23,7 @@ from faar_ray.data.dense import MEAN_3, STD_3
 from faar_ray.data.photographs.photograph import read_photograph
 from faar_ray.data.pictures import Picture, measured_range, picture
 from faar_ray.errors import ConfigError
-from faar_ray.export.read import load_model, read_adapter_file
+from faar_ray.export.read import CHECKPOINT_HELP, load_model, read_adapter_file
 from faar_ray.export.trials import adapter_of
 from faar_ray.models import MultiTaskModel
 from faar_ray.storage.atomic import atomic_write, config_error_on_oserror, must_be_new
@@ -50,6 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("images", metavar="IMAGE", nargs="+", type=Path, help="pictures; resized to the trial's size")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="for <image>_<task>.png")
+    parser.add_argument("--checkpoint", type=Path, metavar="FILE", help=CHECKPOINT_HELP)
     parser.add_argument("--tracking-uri", default=default_tracking_uri(), help="where MLflow run ids are looked up")
     args = parser.parse_args(argv)
     return run_command(lambda: _run(args))
@@ -57,11 +58,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(args: argparse.Namespace) -> None:
     with config_error_on_oserror(args.out):
-        for path in predict(args.trial, args.images, args.out, tracking_uri=args.tracking_uri):
+        for path in predict(
+            args.trial, args.images, args.out, tracking_uri=args.tracking_uri, checkpoint=args.checkpoint
+        ):
             print(path)
 
 
-def predict(trial: str, images: Sequence[Path], out: Path, *, tracking_uri: str) -> Iterator[Path]:
+def predict(
+    trial: str, images: Sequence[Path], out: Path, *, tracking_uri: str, checkpoint: Path | None = None
+) -> Iterator[Path]:
     """Write `<image>_<task>.png` at each image's own size; yields every path.
 
     Raises:
@@ -77,7 +82,7 @@ def predict(trial: str, images: Sequence[Path], out: Path, *, tracking_uri: str)
     for path, name in itertools.product(images, file.config.data.tasks):
         must_be_new(out / f"{path.stem}_{name}.png")
 
-    model, tasks = load_model(file, source), tasks_of(file.config.data)
+    model, tasks = load_model(file, source, checkpoint), tasks_of(file.config.data)
     for path in images:
         photograph = read_photograph(path)
         for name, output_NHW in outputs(model, photograph, file.config.data.size).items():

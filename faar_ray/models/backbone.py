@@ -63,7 +63,7 @@ def check_backbone(config: BackboneConfig) -> BackboneFamily:
     family = family_of(config.name)
     family.check(config.name)
     if config.checkpoint is not None:
-        check_weight_file(Path(config.checkpoint))
+        check_weight_file(Path(config.checkpoint).expanduser())
     elif config.pretrained and timm.is_model(config.name):
         check_pretrained(config.name)
     return family

@@ -47,7 +47,7 @@ def fit(spec: TrialSpec, runtime: Runtime | None = None) -> Epochs:
     config, runtime = spec.config, runtime or InProcess()
     data = local_data(config.data, spec.shards_uri)
     with TrialSink(spec, runtime) as sink:
-        trial = Trial(config, runtime, data)
+        trial = Trial(config, runtime, data, spec.checkpoint)
         records = sink.resume(trial)
         yield from records
         for epoch in range(len(records), config.optim.epochs):

@@ -31,6 +31,7 @@ from faar_ray.tracking.place import tracking_place
 from faar_ray.train.fit import fit
 from faar_ray.train.preflight import preflight
 from faar_ray.train.trial_spec import TrialSpec
+from faar_ray.train.weights import Digests, check_same_weights, weights_of
 
 RUN_FILE = "run.json"
 
@@ -64,6 +65,7 @@ class Session:
         capacity(file.resources, [this_machine()])
         check_writable(self.folder)
         self.paths.remote_copy.pull()
+        self._checkpoint, self._weights = self._known_weights()
         self._timeout = shutdown_timeout()
         with self._removed_if_not_begun():
             self._open_mlflow(name)
@@ -82,6 +84,21 @@ class Session:
         store.check()
         part = f"trials/{self.trial_id}"
         return bool(store.files(part).keys() - {f"{part}/{RUN_FILE}"})
+
+    def _known_weights(self) -> tuple[str, Digests]:
+        """Where the backbone's weights lie now, if the trial was started with them elsewhere, and their digest.
+
+        Raises:
+            ConfigError: they are not those that the trial was started with.
+        """
+        before: Digests = {} if self._fresh else read_facts(self.folder / RUN_FILE).get("weights", {})
+        first, now = next(iter(before), None), self.config.backbone.checkpoint
+        moved: dict[str, str] = {}
+        if first is not None and now is not None and first not in (now, self.config.backbone.name):
+            self.config, moved = self.config.with_checkpoint(first), {first: now}
+        weights = weights_of([self.config], moved)
+        check_same_weights(before, weights, moved)
+        return moved.get(first or "", ""), weights
 
     @contextmanager
     def _removed_if_not_begun(self) -> Iterator[None]:
@@ -125,7 +142,7 @@ class Session:
                 self._write_facts(self._tracker.runs.get(self.trial_id, run_id), folder_id)
 
     def _write_facts(self, run_id: str, folder_id: str) -> None:
-        facts = {"run_id": run_id, "tracking_uri": self.tracking_uri, "folder_id": folder_id}
+        facts = {"run_id": run_id, "tracking_uri": self.tracking_uri, "folder_id": folder_id, "weights": self._weights}
         with atomic_write_or_storage_error(self.folder / RUN_FILE) as scratch:
             scratch.write_text(json.dumps(facts) + "\n")
         self.paths.remote_copy.push()
@@ -175,6 +192,7 @@ class Session:
             self.config,
             self.place,
             title=self._run.title,
+            checkpoint=self._checkpoint,
             references=self.file.references,
             workers=resources.workers,
             threads=resources.cpus_per_worker,
@@ -188,7 +206,8 @@ class Session:
         from faar_ray.cluster.ray_cluster import connected  # seconds to import
         from faar_ray.train.runtimes.ray_train import TrainRun
 
-        with connected(None):
+        module = self.config.data.module
+        with connected(None, modules=[module] if module else []):
             yield from TrainRun(spec).epochs()
 
 

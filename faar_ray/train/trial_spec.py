@@ -41,6 +41,8 @@ class TrialSpec:
     """Epochs of that checkpoint."""
     sentinel_file: str = ""
     """A file of the run that must exist on every machine that trains, "" for none."""
+    checkpoint: str = ""
+    """Where the weights of `backbone.checkpoint` lie on this machine, "" for where the config says."""
     title: str = ""
     """Of the trial's pictures."""
 

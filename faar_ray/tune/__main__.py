@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import shlex
 import sys
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -107,11 +107,18 @@ def _run(options: argparse.Namespace) -> int:
 
 def _start(space: SearchSpace, options: argparse.Namespace) -> int:
     from faar_ray.tracking.place import tracking_place
-    from faar_ray.train.preflight import fetch_weights, preflight
+    from faar_ray.train.preflight import preflight
+    from faar_ray.train.weights import check_same_weights, weights_of
     from faar_ray.tune.propose.related_draws import check_relations
     from faar_ray.tune.run.remote_run import check_remote
     from faar_ray.tune.run.resolved_search import resolve
-    from faar_ray.tune.run.run_folder import check_resumable, recorded_tracking
+    from faar_ray.tune.run.run_folder import (
+        check_resumable,
+        read_run,
+        recorded_tracking,
+        with_checkpoint,
+        with_first_checkpoint,
+    )
 
     first_line = ""
     if not options.resume:
@@ -139,14 +146,16 @@ def _start(space: SearchSpace, options: argparse.Namespace) -> int:
     look = check_remote(place, resume=options.resume) if place.uri else place
     if options.resume:  # where nobody says otherwise, a run stays where it is
         space = space.model_copy(update={"tracking": tracking_place(space.tracking, recorded_tracking(look.path))[0]})
-        search = dataclasses.replace(search, space=search.space.model_copy(update={"tracking": space.tracking}))
+        search = replace(search, space=search.space.model_copy(update={"tracking": space.tracking}))
+    space, moved = with_first_checkpoint(look.path, space) if options.resume else (space, {})
     if options.resume or not place.uri:
         check_resumable(look.path, space, resume=options.resume)
-    configs = [space.trial_config(one) for one in ({}, *space.controls)]
-    for config in {config.backbone.model_dump_json(): config for config in configs}.values():
-        fetch_weights(config)
+    weights = weights_of((space.trial_config(one) for one in ({}, *space.controls)), moved)
+    if options.resume:
+        check_same_weights(read_run(look.path).get("weights", {}), weights, moved)
     from faar_ray.tune.command import search_and_answer
 
+    search = replace(search, space=with_checkpoint(search.space, space), weights=weights, moved=moved)
     return search_and_answer(search, options, console, first_line)
 
 

@@ -9,7 +9,7 @@ import contextlib
 import dataclasses
 import functools
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -91,13 +91,13 @@ def run_search(search: ResolvedSearch, progress: Reporter, *, resume: bool, part
         study = open_journal(folder.study_log, space.name, space.objectives)
         warm_start(study, space, progress.note)
         proposer = Proposer(space, study)
-        opened = functools.partial(open_tracker, space, folder, fresh=fresh)
+        opened = functools.partial(open_tracker, space, folder, fresh=fresh, weights=search.weights)
         mlflow = MLflowWatcher(opened, folder.path, progress.note)
         progress.backlog, progress.waiting = mlflow.backlog, mlflow.waiting
         with closing(mlflow, folder, proposer):
             if resume:
                 repair_traces(place, proposer.results(), progress.note)
-            references = References(space, proposer.results())
+            references = References(space, proposer.results(), weights=search.weights)
             mlflow.reconcile([(job_of(space, result), result) for result in proposer.results()])
             watchers: list[Watcher] = [*([remote] if remote else []), mlflow, progress]
             search_state = parts.search_state(
@@ -131,7 +131,7 @@ def train(
 ) -> None:
     """References, trials and controls, under Ray."""
     space, place = search.space, search.location
-    around = RunContext(place, space.resources, space.storage.keep_checkpoints)
+    around = RunContext(place, space.resources, space.storage.keep_checkpoints, search.moved)
 
     def spec(job: Job) -> TrialSpec:
         alone = job.role == "reference"
@@ -140,7 +140,7 @@ def train(
         )
 
     progress.phase("starting Ray")
-    with connected(search.address) as machines:
+    with connected(search.address, modules=modules_of(space)) as machines:
         search_state.concurrent = concurrent_trials(search, machines)
         make_data(space, progress.phase, shards_uri(place))
         progress.phase("opening MLflow")
@@ -150,6 +150,12 @@ def train(
             run_jobs(search_state, spec, space.resources, space.failure.max_retries, folder.ray, actor, watch)
     if isinstance(search_state.fatal, StorageError):
         raise search_state.fatal
+
+
+def modules_of(space: SearchSpace) -> list[str]:
+    """The modules that trials import: `data.module` of the base and the controls."""
+    configs = [space.trial_config(changes) for changes in ({}, *space.controls)]
+    return sorted({config.data.module for config in configs if config.data.module})
 
 
 def concurrent_trials(search: ResolvedSearch, machines: Sequence[Machine]) -> int:
@@ -219,21 +225,24 @@ def nothing_feasible(space: SearchSpace, results: Sequence[TrialResult]) -> Noth
     return NothingFeasible(f"none of {len(complete)} finished trials satisfies {' and '.join(space.constraints)}")
 
 
-def open_tracker(space: SearchSpace, folder: RunFolder, *, fresh: bool = False) -> Tracker:
+def open_tracker(
+    space: SearchSpace, folder: RunFolder, *, fresh: bool = False, weights: Mapping[str, str] | None = None
+) -> Tracker:
     """MLflow with the search's parent run open: the one that `run.json` knows by its ids, else a new one.
 
     Args:
         space: the search space.
         folder: of the run.
         fresh: whether the search starts; a run in `run.json` is then of one that was killed before any trial began.
+        weights: digests of the weights that backbones begin with.
     """
-    before = run_folder.read_run(folder)
+    before = run_folder.read_run(folder.path)
     known = KnownRun() if fresh else KnownRun.of(before, "parent_run_id")
     tracker = Tracker(space.tracking.uri, space.tracking.experiment or space.name, known)
     folder_id = known.folder_id or uuid4().hex
     objectives = [objective.model_dump() for objective in space.objectives]
     facts: dict[str, Any] = {"name": space.name, "tracking_uri": tracker.uri, "parent_run_id": tracker.known_run}
-    facts |= {"folder_id": folder_id, "objectives": objectives}
+    facts |= {"folder_id": folder_id, "objectives": objectives, "weights": dict(weights or {})}
     run_folder.write_run(folder, facts)  # before a run is made: a driver that is killed now leaves none that is unknown
 
     with config_error_on_failure(tracker.uri):

@@ -33,9 +33,18 @@ class References:
         space: numbers in its `references` are taken as they are; `auto` looks into the cache, then trains.
         finished: what this search has trained already.
         cache: folder of the cache.
+        weights: digests of the weights that backbones begin with (`train.weights.weights_of`).
     """
 
-    def __init__(self, space: SearchSpace, finished: Sequence[TrialResult] = (), cache: Path | None = None) -> None:
+    def __init__(
+        self,
+        space: SearchSpace,
+        finished: Sequence[TrialResult] = (),
+        cache: Path | None = None,
+        *,
+        weights: Mapping[str, str] | None = None,
+    ) -> None:
+        self._weights = weights or {}
         self.folder = (cache or default_cache_dir()) / "references"
         self.val: dict[str, float] = {}
         """Task -> its metric on val; what delta_m uses. NaN for a task without labels there, which it leaves out."""
@@ -75,9 +84,8 @@ class References:
         row["metrics"] = dict.fromkeys(_needed(job)) | row["metrics"]  # null: no evidence
         try:
             with atomic_write(self._path(job)) as scratch:
-                scratch.write_text(
-                    json.dumps({"depends_on": facts(job.config), "result": row}, indent=1, allow_nan=False)
-                )
+                kept = {"depends_on": facts(job.config, self._weights), "result": row}
+                scratch.write_text(json.dumps(kept, indent=1, allow_nan=False))
         except OSError:
             return
 
@@ -97,7 +105,7 @@ class References:
         self.test |= primary(metrics, tasks, "test")
 
     def _path(self, job: Job) -> Path:
-        text = json.dumps(facts(job.config), sort_keys=True)
+        text = json.dumps(facts(job.config, self._weights), sort_keys=True)
         return self.folder / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
 
     def _read(self, job: Job) -> TrialResult | None:
@@ -115,9 +123,13 @@ def _needed(job: Job) -> list[str]:
     return [f"{split}/{name}/{task.metric}" for split in ("val", "test") for name, task in tasks]
 
 
-def facts(config: TrialConfig) -> dict[str, Any]:
-    """Everything that a reference's metrics depend on."""
-    return {"config": config.model_dump(mode="json"), "code": code_version()}
+def facts(config: TrialConfig, weights: Mapping[str, str]) -> dict[str, Any]:
+    """Everything that a reference's metrics depend on; weights in a file count by what they are, not by its name."""
+    plain, path = config.model_dump(mode="json"), config.backbone.checkpoint
+    digest = weights.get(path or config.backbone.name, "")
+    if digest and path:
+        plain["backbone"]["checkpoint"] = ""
+    return {"config": plain, "code": code_version(), "weights": digest}
 
 
 @functools.cache

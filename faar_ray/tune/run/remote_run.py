@@ -111,7 +111,7 @@ def check_remote(location: RunLocation, *, resume: bool) -> RunLocation:
     if resume:
         if not store.files("space.yaml"):
             raise ConfigError(f"--resume: there is no run in {location}; without --resume it is started")
-        return download_run(location.uri, "space.yaml")
+        return download_run(location.uri, "space.yaml", "run.json")
     _check_free(location, store)
     return location
 

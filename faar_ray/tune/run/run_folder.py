@@ -16,6 +16,7 @@ import yaml
 from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
+from faar_ray.config.trial import with_dotted
 from faar_ray.errors import ConfigError, DataError
 from faar_ray.records import TrialResult
 from faar_ray.storage.atomic import atomic_write, atomic_write_or_storage_error, check_writable, clear_leftovers
@@ -80,6 +81,27 @@ def check_resumable(path: Path, space: SearchSpace, *, resume: bool) -> None:
             raise ConfigError([f"--resume: {fault}" for fault in faults])
     else:
         check_free(path)
+
+
+def with_first_checkpoint(path: Path, space: SearchSpace) -> tuple[SearchSpace, dict[str, str]]:
+    """A space to resume with the `backbone.checkpoint` of its start, by which its trials are known.
+
+    Returns:
+        The space, and that file -> the file that the space names now. Unchanged where they are one, or where the run
+        has not recorded what weights it had: then the names tell whether they are the same.
+    """
+    if not (path / "space.yaml").is_file():
+        return space, {}
+    first = stored_space(path).get("base", {}).get("backbone", {}).get("checkpoint")
+    now = space.trial_config({}).backbone.checkpoint
+    if first == now or now is None or first not in read_run(path).get("weights", {}):
+        return space, {}
+    return space.model_copy(update={"base": with_dotted(space.base, {"backbone.checkpoint": first})}), {first: now}
+
+
+def with_checkpoint(space: SearchSpace, other: SearchSpace) -> SearchSpace:
+    """The space with another one's base."""
+    return space.model_copy(update={"base": other.base})
 
 
 def has_begun(path: Path) -> bool:
@@ -160,10 +182,10 @@ def write_run(folder: RunFolder, facts: Mapping[str, Any]) -> None:
         scratch.write_text(json.dumps(facts, indent=1))
 
 
-def read_run(folder: RunFolder) -> dict[str, Any]:
+def read_run(path: Path) -> dict[str, Any]:
     """`run.json`; empty where a killed driver had not written it yet."""
     try:
-        facts: dict[str, Any] = json.loads((folder.path / "run.json").read_text())
+        facts: dict[str, Any] = json.loads((path / "run.json").read_text())
         return facts
     except (OSError, ValueError):
         return {}

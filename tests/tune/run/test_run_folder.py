@@ -94,10 +94,10 @@ def test_one_driver_at_a_time(space: Space, tmp_path: Path) -> None:
 
 def test_run_json_survives_and_a_missing_one_is_empty(space: Space, tmp_path: Path) -> None:
     stored = lock_run(tmp_path, space())
-    assert read_run(stored) == {}
+    assert read_run(stored.path) == {}
     facts: dict[str, Any] = {"name": "tiny", "tracking_uri": "sqlite:///x", "parent_run_id": "1", "objectives": []}
     write_run(stored, facts)
-    assert read_run(stored) == json.loads((tmp_path / "run.json").read_text()) == facts
+    assert read_run(stored.path) == json.loads((tmp_path / "run.json").read_text()) == facts
     stored.close()
 
 
