@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from faar_ray.config.paths import folder_of, is_remote
 from faar_ray.config.registries import DATASETS, load_builder
 from faar_ray.config.trial import DataConfig
@@ -12,7 +14,7 @@ from faar_ray.data.packed.places import packed_uri
 from faar_ray.data.packed.reader import PackedReader, check_contents
 from faar_ray.data.packed.transfer import download_packed, remote_manifest
 from faar_ray.data.photographs.splits import split_rows
-from faar_ray.data.samples import SampleDataset
+from faar_ray.data.samples import sample_datasets
 from faar_ray.data.shards.shard_set import shards_of
 from faar_ray.data.shards.shard_store import download_shards, missing_shards
 from faar_ray.errors import ConfigError, StorageError
@@ -144,7 +146,18 @@ def load_dataset(config: DataConfig, split: Split) -> SplitData:
         DataError: samples that do not fit, or a cache that cannot be written.
         StorageError: a URI that cannot be read.
     """
-    reader, tasks = open_split(config, split), tasks_of(config)
-    if isinstance(reader, ColumnReader):
-        return DenseDataset(reader.columns(("image", *tasks)), tasks)
-    return SampleDataset(reader, config)
+    (data,) = load_datasets(config, (split,)).values()
+    return data
+
+
+def load_datasets(config: DataConfig, splits: Sequence[Split]) -> dict[Split, SplitData]:
+    """Several splits, which share the processes that read them.
+
+    Raises:
+        As `load_dataset`.
+    """
+    readers, tasks = {split: open_split(config, split) for split in splits}, tasks_of(config)
+    columns = {split: reader for split, reader in readers.items() if isinstance(reader, ColumnReader)}
+    dense = {split: DenseDataset(reader.columns(("image", *tasks)), tasks) for split, reader in columns.items()}
+    others = {split: reader for split, reader in readers.items() if split not in columns}
+    return {**dense, **(sample_datasets(others, config) if others else {})}
