@@ -11,12 +11,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 from torch import Tensor
-from torchvision.transforms.v2.functional import pil_to_tensor
 
 from faar_ray.config.data_section import DataConfig
 from faar_ray.data.packed.encoding import decode_label
 from faar_ray.data.packed.manifest import ROW_GROUP_IMAGES, Manifest, read_manifest
-from faar_ray.data.photographs.photograph import decode_photograph
+from faar_ray.data.photographs.pixels import decode_pixels
 from faar_ray.data.photographs.splits import split_rows
 from faar_ray.errors import ConfigError, DataError
 from faar_ray.tasks import tasks_of
@@ -71,7 +70,7 @@ class PackedReader:
         for name in names:
             content = row[name]
             if name == "image":
-                sample[name] = pil_to_tensor(decode_photograph(content, f"{self.folder}: image {index}"))
+                sample[name] = decode_pixels(content, f"{self.folder}: image {index}")
             else:
                 sample[name] = None if content is None else self._label(name, content, index)
         return sample

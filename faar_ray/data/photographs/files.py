@@ -11,11 +11,10 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms.v2.functional import pil_to_tensor
 
 from faar_ray.config.data_section import DataConfig
 from faar_ray.config.paths import folder_of
-from faar_ray.data.photographs.photograph import read_photograph
+from faar_ray.data.photographs.pixels import read_pixels
 from faar_ray.data.photographs.splits import split_rows
 from faar_ray.errors import ConfigError, DataError
 
@@ -93,11 +92,7 @@ class PhotographFiles(ABC):
     def sample(self, index: int, names: Sequence[str]) -> Mapping[str, Tensor | None]:
         """The image and labels of a sample."""
         id = self.ids[index]
-        return {name: self._image(id) if name == "image" else self.label(name, id) for name in names}
-
-    def _image(self, id: str) -> Tensor:
-        image: Tensor = pil_to_tensor(read_photograph(self.image_path(id)))
-        return image
+        return {name: read_pixels(self.image_path(id)) if name == "image" else self.label(name, id) for name in names}
 
     @classmethod
     def _find_root(cls, root: str | None) -> Path:
