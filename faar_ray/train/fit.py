@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Generator, Mapping
 
@@ -22,6 +23,9 @@ from faar_ray.train.trial import Trial
 from faar_ray.train.trial_sink import TrialSink
 from faar_ray.train.trial_spec import TrialSpec
 
+log = logging.getLogger(__name__)
+SKIPPED = "train/skipped"
+"""Share of an epoch's steps that changed nothing, because gradients overflowed; only of fp16."""
 Epochs = Generator[EpochRecord, None, dict[str, float]]
 """The epochs of a trial; what it returns at its end are the test split's metrics."""
 
@@ -43,6 +47,7 @@ def fit(spec: TrialSpec, runtime: Runtime | None = None) -> Epochs:
     Raises:
         StorageError: the trial's files cannot be read or written.
         NonFiniteLoss: naming step and task.
+        NonFiniteGradient: naming step and parameter.
     """
     config, runtime = spec.config, runtime or InProcess()
     if spec.shards_uri and not config.data.root:
@@ -54,6 +59,7 @@ def fit(spec: TrialSpec, runtime: Runtime | None = None) -> Epochs:
         yield from records
         for epoch in range(len(records), config.optim.epochs):
             record = run_epoch(trial, epoch, spec.references)
+            warn_of_skips(record)
             sink.add(trial, record)
             yield record
 
@@ -82,9 +88,10 @@ def run_epoch(trial: Trial, epoch: int, references: Mapping[str, float] | None) 
 
 
 def train_epoch(trial: Trial, epoch: int) -> dict[str, float]:
-    """One pass over the training images; returns the mean losses, `train/loss` and `train/loss/<task>`."""
+    """One pass over the training images; gives the mean losses, `train/loss` and `train/loss/<task>`, and `SKIPPED`."""
     config, runtime = trial.config, trial.runtime
     totals: dict[str, float] = {}
+    trial.skipped_steps = 0
     trial.model.train()
     order = batches(
         trial.train_data,
@@ -102,7 +109,19 @@ def train_epoch(trial: Trial, epoch: int) -> dict[str, float]:
         for name, value in {"train/loss": whole, **{f"train/loss/{t}": v for t, v in losses.items()}}.items():
             totals[name] = totals.get(name, 0.0) + value.item()
     trial.optimizer.zero_grad(set_to_none=True)
+    if trial.scaler.is_enabled():
+        totals[SKIPPED] = float(trial.skipped_steps)
     return {name: total / trial.steps_per_epoch for name, total in totals.items()}
+
+
+def warn_of_skips(record: EpochRecord) -> None:
+    """Warn of an epoch that trained nothing."""
+    if record.metrics.get(SKIPPED) == 1.0:
+        log.warning(
+            "epoch %d: every step was skipped, for its gradients overflow fp16; more epochs lower the loss scale, "
+            "optim.precision: bf16 needs none",
+            record.epoch,
+        )
 
 
 def end_epoch(trial: Trial, epoch: int) -> list[RankRecord]:
