@@ -1,14 +1,26 @@
-"""What all commands share: exit codes, errors without a traceback, Ctrl-C."""
+"""What all commands share: exit codes, errors without a traceback, signals, readers of their output that go away."""
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable
+from typing import NoReturn
 
+from faar_ray import interrupts
 from faar_ray.errors import FaarRayError, StorageError
+from faar_ray.streams import drop_unread_output
 
 INTERRUPTED = 130
+
+
+def run_process(main: Callable[[], int]) -> NoReturn:
+    """Run a command as this process, and exit with its code."""
+    drop_unread_output()
+    interrupts.listen()
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:  # before or after the command's own work
+        sys.exit(INTERRUPTED)
 
 
 def run_command(command: Callable[[], int | None], resume: str = "") -> int:
@@ -30,6 +42,3 @@ def run_command(command: Callable[[], int | None], resume: str = "") -> int:
     except KeyboardInterrupt:
         print("\ninterrupted" + (f"; continue with:\n  {resume}" if resume else ""), file=sys.stderr)
         return INTERRUPTED
-    except BrokenPipeError:  # the reader of the output, such as `head`, has ended
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python's own flush at exit complains
-        return 1

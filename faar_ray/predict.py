@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torchvision.transforms.v2 import functional as transforms
 
-from faar_ray.command_line import run_command
+from faar_ray.command_line import run_command, run_process
 from faar_ray.data.contact_sheet import Picture, picture
 from faar_ray.data.dense import MEAN_3, STD_3
 from faar_ray.errors import ConfigError, DataError
@@ -111,4 +110,4 @@ def coloured(task: str, output_NHW: Tensor) -> Picture:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_process(main)

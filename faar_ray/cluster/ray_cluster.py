@@ -16,6 +16,7 @@ import faar_ray
 from faar_ray.cluster import ray_internals
 from faar_ray.cluster.capacity import Node, this_machine
 from faar_ray.errors import ConfigError
+from faar_ray.interrupts import hangups_held_back
 from faar_ray.storage.credentials import SHARED_VARIABLES
 
 QUIET = {
@@ -84,7 +85,8 @@ def connected(address: str | None, *, code: bool = True) -> Iterator[list[Machin
     ray_internals.redirect_raylet_messages(_log_raylet_message)
     on_term = signal.getsignal(signal.SIGTERM)
     try:
-        ray.init(**options)
+        with hangups_held_back():
+            ray.init(**options)
     except (ConnectionError, RuntimeError, ValueError) as fault:
         if address is None:
             raise

@@ -14,10 +14,9 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # both are read when 
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 from mlflow import MlflowClient
-from mlflow.exceptions import MlflowException
 
 from faar_ray.records import TrialResult
-from faar_ray.tracking.mlflow.store import SQLITE, quiet
+from faar_ray.tracking.mlflow.store import SQLITE, quiet, root_cause
 
 MetricCurve = list[tuple[int, float]]
 """(epoch, value), by epoch."""
@@ -41,8 +40,8 @@ def read_history(uri: str, parent: str, results: Sequence[TrialResult], metric: 
             client = MlflowClient(uri)
             curves = {r.trial_id: _curve(client, r.run_id, metric) for r in results if r.run_id}
             return History({trial: curve for trial, curve in curves.items() if curve}, _environment(client, parent))
-    except (MlflowException, OSError) as fault:
-        return History(missing=_reason(fault))
+    except Exception as fault:  # of a server, a database, a driver that is not installed
+        return History(missing=root_cause(fault))
 
 
 def log_report(uri: str, parent: str, folder: Path) -> str:
@@ -52,8 +51,8 @@ def log_report(uri: str, parent: str, folder: Path) -> str:
     try:
         with quiet():
             MlflowClient(uri).log_artifacts(parent, str(folder), "report")
-    except (MlflowException, OSError) as fault:
-        return _reason(fault)
+    except Exception as fault:
+        return root_cause(fault)
     return ""
 
 
@@ -64,10 +63,6 @@ def _database(uri: str) -> Path:
 def _is_missing(uri: str) -> bool:
     """Whether a sqlite database is missing; MLflow would make an empty one."""
     return uri.startswith(SQLITE) and not _database(uri).is_file()
-
-
-def _reason(fault: Exception) -> str:
-    return str(fault).splitlines()[0] if str(fault) else type(fault).__name__
 
 
 def _curve(client: MlflowClient, run: str, metric: str) -> MetricCurve:

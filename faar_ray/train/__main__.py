@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import shlex
-import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from faar_ray.command_line import run_command
+from faar_ray.command_line import run_command, run_process
 from faar_ray.config.overrides import dotted_path
 from faar_ray.config.trial_file import TrialFile, read_trial, trial_document
 from faar_ray.config.validation_messages import locate
@@ -31,7 +30,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     args = _parser().parse_intermixed_args(argv)
     again = [tool_command("python"), "-m", "faar_ray.train", str(args.config), *args.overrides, "--resume"]
-    return run_command(lambda: _run(args), shlex.join(again))
+    args.resume_command = shlex.join(again)
+    return run_command(lambda: _run(args), args.resume_command)
 
 
 def _run(args: argparse.Namespace) -> None:
@@ -40,7 +40,8 @@ def _run(args: argparse.Namespace) -> None:
         if args.dry_run:
             dry_run(file, as_json=args.json)
         else:
-            train(file, file.name or args.config.stem, resume=args.resume, as_json=args.json)
+            name = file.name or args.config.stem
+            train(file, name, resume=args.resume, as_json=args.json, resume_command=args.resume_command)
     except ConfigError as error:
         raise locate(error, trial_document(args.config, args.overrides), dotted_path) from None
 
@@ -89,10 +90,11 @@ def dry_run(file: TrialFile, *, as_json: bool) -> None:
     console.print(f"of {counted['total_params']:,} in all; tasks {tasks}; nothing was trained", soft_wrap=True)
 
 
-def train(file: TrialFile, name: str, *, resume: bool, as_json: bool) -> None:
+def train(file: TrialFile, name: str, *, resume: bool, as_json: bool, resume_command: str = "") -> None:
     """Train to the end, a line per epoch, then a table."""
     console = Console(stderr=as_json)
-    session = Session(file, name, resume=resume, notify=partial(console.print, style="yellow", soft_wrap=True))
+    notify = partial(console.print, style="yellow", soft_wrap=True)
+    session = Session(file, name, resume=resume, notify=notify, resume_command=resume_command)
     metrics: dict[str, float] = {}
     for record in session.epochs():
         metrics = record.metrics
@@ -124,4 +126,4 @@ def _tell_end(session: Session, metrics: dict[str, float], console: Console) -> 
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_process(main)

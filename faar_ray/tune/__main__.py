@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from faar_ray.command_line import run_command
+from faar_ray.command_line import run_command, run_process
 from faar_ray.errors import ConfigError
 from faar_ray.tools import tool_command
-from faar_ray.tune.execute import interrupts
 
 if TYPE_CHECKING:
     from faar_ray.tune.space.space import SearchSpace
@@ -64,10 +63,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; gives the exit code."""
     raw = list(sys.argv[1:] if argv is None else argv)
     options = parser().parse_intermixed_args(raw)
-    interrupts.listen()
     again = raw if "--resume" in raw else [*raw, "--resume"]
-    resume = shlex.join([tool_command("python"), "-m", "faar_ray.tune", *again])
-    return run_command(lambda: _run(options), resume)
+    options.resume_command = shlex.join([tool_command("python"), "-m", "faar_ray.tune", *again])
+    return run_command(lambda: _run(options), options.resume_command)
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -119,4 +117,4 @@ def _start(space: SearchSpace, options: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_process(main)

@@ -37,7 +37,7 @@ def search_and_answer(search: ResolvedSearch, options: argparse.Namespace, conso
         JsonLines(console.file) if lines else Progress(console, space.name, shown, space.budget.trials, verbosity)
     )
     with reporter as progress:
-        outcome = run_search(search, progress, resume=options.resume)
+        outcome = run_search(search, progress, resume=options.resume, resume_command=options.resume_command)
     if not lines:
         _show(space, outcome, console)
         _show_next_commands(outcome, options, console)
