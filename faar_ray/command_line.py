@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Callable
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from faar_ray import interrupts
 from faar_ray.errors import FaarRayError, StorageError
@@ -42,3 +43,25 @@ def run_command(command: Callable[[], int | None], resume: str = "") -> int:
     except KeyboardInterrupt:
         print("\ninterrupted" + (f"; continue with:\n  {resume}" if resume else ""), file=sys.stderr)
         return INTERRUPTED
+
+
+def refuse_repeats(parser: argparse.ArgumentParser) -> None:
+    """Refuse an option with a value that is given twice, of which argparse would silently take the last.
+
+    Args:
+        parser: before its options are added.
+    """
+    parser.register("action", None, _Once)
+
+
+class _Once(argparse.Action):
+    """Stores a value, once."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: str | None = None
+    ) -> None:
+        given: set[str] = namespace.__dict__.setdefault("_given", set())
+        if option and self.dest in given:
+            parser.error(f"{option}: given twice, takes one value; run the command once for each")
+        given.add(self.dest)
+        setattr(namespace, self.dest, values)

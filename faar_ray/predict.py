@@ -13,19 +13,24 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2 import functional as transforms
 
-from faar_ray.command_line import run_command, run_process
+from faar_ray.command_line import refuse_repeats, run_command, run_process
 from faar_ray.data.contact_sheet import Picture, picture
 from faar_ray.data.dense import MEAN_3, STD_3
-from faar_ray.errors import ConfigError, DataError
+from faar_ray.data.photographs.photograph import read_photograph
+from faar_ray.errors import ConfigError
 from faar_ray.export.read import load_model, read_adapter_file
 from faar_ray.export.trials import adapter_of
 from faar_ray.models import MultiTaskModel
 from faar_ray.storage.atomic import atomic_write, config_error_on_oserror, must_be_new
 
+STRIP_VALUES = 2**23
+"""Values of an output that are enlarged at a time."""
+LEAST_CHANNELS = 16
+"""Outputs of fewer count as this many, for their colours take more than they do."""
 EXAMPLE = "example: python -m faar_ray.predict rho/t003-s0 street.jpg --out pictures"
 
 
@@ -34,6 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m faar_ray.predict", description="Every task's prediction as a picture.", epilog=EXAMPLE
     )
+    refuse_repeats(parser)
     parser.add_argument(
         "trial", metavar="TRIAL", help="a trial's folder or URI, NAME/TRIAL_ID under ./runs, or an MLflow run"
     )
@@ -59,45 +65,53 @@ def predict(trial: str, images: Sequence[Path], out: Path, *, tracking_uri: str)
     """
     if len({path.stem for path in images}) < len(images):
         raise ConfigError("IMAGE: names must differ, or one prediction would overwrite another")
-    opened = {path: read_image(path) for path in images}
+    for path in images:  # before anything is written; one at a time, for each is large
+        read_photograph(path)
     source = adapter_of(trial, tracking_uri=tracking_uri)
     file = read_adapter_file(source)
-    for path, name in itertools.product(opened, file.config.data.tasks):
+    for path, name in itertools.product(images, file.config.data.tasks):
         must_be_new(out / f"{path.stem}_{name}.png")
+
     model = load_model(file, source)
-    for path, image in opened.items():
-        for task, output_NHW in outputs(model, image, file.config.data.image_size).items():
+    for path in images:
+        photograph = read_photograph(path)
+        for task, output_NHW in outputs(model, photograph, file.config.data.size).items():
             target = out / f"{path.stem}_{task}.png"
-            pixels = (coloured(task, output_NHW) * 255).round().astype(np.uint8)
             with atomic_write(target) as scratch:
-                Image.fromarray(pixels).save(scratch, format="png")
+                Image.fromarray(painted(task, output_NHW, photograph.size)).save(scratch, format="png")
             yield target
 
 
-def read_image(path: Path) -> Tensor:
-    """(3, H, W) in 0..1.
+@torch.no_grad()
+def outputs(model: MultiTaskModel, photograph: Image.Image, size: tuple[int, int]) -> dict[str, Tensor]:
+    """Raw outputs of every task, (N, H, W), computed at `size`, (height, width)."""
+    small = photograph.resize(size[::-1], Image.Resampling.BILINEAR)
+    image_3HW = transforms.to_dtype(transforms.pil_to_tensor(small), torch.float32, scale=True)
+    predicted: dict[str, Tensor] = model(transforms.normalize(image_3HW, list(MEAN_3), list(STD_3))[None])
+    return {task: y[0] for task, y in predicted.items()}
 
-    Raises:
-        DataError: no such file, or no picture.
-    """
-    try:
-        with Image.open(path) as opened:
-            rgb = opened.convert("RGB")
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such image") from None
-    except (UnidentifiedImageError, OSError) as fault:
-        raise DataError(f"{path}: cannot be read as an image ({fault})") from fault
-    pixels: Tensor = transforms.to_dtype(transforms.pil_to_tensor(rgb), torch.float32, scale=True)
+
+def painted(task: str, output_NHW: Tensor, size: tuple[int, int]) -> Picture:
+    """A task's raw output as 8-bit colours at (width, height), (height, width, 3); the memory beside it is bounded."""
+    width, height = size
+    rows = max(1, STRIP_VALUES // (max(len(output_NHW), LEAST_CHANNELS) * width))
+    pixels = np.empty((height, width, 3), np.uint8)
+    for top in range(0, height, rows):
+        strip = enlarged(output_NHW, size, range(top, min(top + rows, height)))
+        pixels[top : top + rows] = (coloured(task, strip) * 255).round()
     return pixels
 
 
-@torch.no_grad()
-def outputs(model: MultiTaskModel, image_3HW: Tensor, side: int) -> dict[str, Tensor]:
-    """Raw outputs of every task, (N, H, W) at the image's own size, computed at side x side."""
-    small = transforms.resize(image_3HW, [side, side], antialias=True)
-    predicted: dict[str, Tensor] = model(transforms.normalize(small, list(MEAN_3), list(STD_3))[None])
-    size = image_3HW.shape[-2:]
-    return {task: F.interpolate(y, size=size, mode="bilinear")[0] for task, y in predicted.items()}
+def enlarged(output_NHW: Tensor, size: tuple[int, int], rows: range) -> Tensor:
+    """Some rows of the output at (width, height), as `F.interpolate(mode="bilinear")` gives them for the whole."""
+    (width, height), there = size, output_NHW.shape[1]
+    place = ((torch.arange(rows.start, rows.stop) + 0.5) * (there / height) - 0.5).clamp(min=0)
+    above = place.long()
+    below = (above + 1).clamp(max=there - 1)
+
+    first, needed = int(above[0]), int(below[-1] - above[0]) + 1
+    wide = F.interpolate(output_NHW[None, :, first : first + needed], size=(needed, width), mode="bilinear")[0]
+    return wide[:, above - first].lerp(wide[:, below - first], (place - above)[:, None])
 
 
 def coloured(task: str, output_NHW: Tensor) -> Picture:

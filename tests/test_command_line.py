@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
+
 import pytest
 
-from faar_ray.command_line import run_command
+from faar_ray.command_line import refuse_repeats, run_command
 from faar_ray.errors import ConfigError, StorageError, TooManyFailures
 
 RESUME = "python -m faar_ray.tune rho.yaml --resume"
@@ -45,3 +47,16 @@ def test_without_a_way_to_resume_none_is_shown(capsys: pytest.CaptureFixture[str
 def test_an_unexpected_error_keeps_its_traceback() -> None:
     with pytest.raises(ZeroDivisionError):
         run_command(lambda: 1 // 0)
+
+
+def test_an_option_with_one_value_is_refused_when_it_is_given_twice(capsys: pytest.CaptureFixture[str]) -> None:
+    parser = argparse.ArgumentParser()
+    refuse_repeats(parser)
+    parser.add_argument("images", nargs="+")
+    parser.add_argument("--merge")
+    parser.add_argument("--json", action="store_true")
+    assert parser.parse_args(["a", "b", "--merge", "x", "--json", "--json"]).merge == "x"
+    with pytest.raises(SystemExit) as end:
+        parser.parse_args(["a", "--merge", "x", "--merge=y"])
+    assert end.value.code == 2
+    assert "--merge: given twice" in capsys.readouterr().err

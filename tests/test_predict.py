@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,7 @@ from PIL import Image
 from faar_ray.config.trial import TrialConfig
 from faar_ray.export.adapter_file import write_adapter
 from faar_ray.models import build_model
-from faar_ray.predict import coloured, main
+from faar_ray.predict import coloured, enlarged, main, painted, predict
 
 TASKS = ("semseg", "human_parts", "saliency", "normals", "depth", "edge")
 
@@ -50,10 +52,69 @@ def test_outputs_are_coloured_by_what_they_say() -> None:
     assert np.allclose(coloured("saliency", torch.tensor([[[-50.0, 50.0]]])), [[[0] * 3, [1] * 3]])
 
 
-@pytest.mark.parametrize(("name", "says"), [("none.png", "no such image"), ("text.png", "cannot be read as an image")])
+@pytest.mark.parametrize(
+    ("name", "says"), [("none.png", "no such picture"), ("text.png", "cannot be read as a picture")]
+)
 def test_what_is_no_image_is_refused_by_name(
     trial: Path, name: str, says: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (trial / "text.png").write_text("hello")
     assert main([str(trial / "t"), str(trial / name), "--out", str(trial / "out")]) == 2
     assert f"{name}: {says}" in capsys.readouterr().err
+    assert not (trial / "out").exists()
+
+
+def arrays_of(pixels: int) -> Iterator[object]:
+    """Pictures and tensors in memory with at least so many pixels."""
+    for thing in gc.get_objects():
+        if type(thing) is torch.Tensor and thing.numel() >= pixels:
+            yield thing
+        if isinstance(thing, Image.Image) and thing.width * thing.height >= pixels:
+            yield thing
+
+
+def test_one_picture_at_a_time_is_in_memory(trial: Path) -> None:
+    height, width = 300, 7000  # more pixels than any weight of the model has values
+    paths = [trial / f"{name}.png" for name in "abc"]
+    for path in paths:
+        Image.new("RGB", (width, height)).save(path)
+    written = predict(str(trial / "t"), paths, trial / "out", tracking_uri="")
+    for _ in range(len(TASKS) + 1):  # the second picture's first
+        next(written)
+        gc.collect()
+        assert len(list(arrays_of(width * height))) == 1
+
+
+def test_a_broken_picture_is_refused_before_anything_is_written(
+    trial: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (trial / "cut.png").write_bytes((trial / "street.png").read_bytes()[:2000])
+    arguments = [str(trial / "t"), str(trial / "street.png"), str(trial / "cut.png"), "--out", str(trial / "out")]
+    assert main(arguments) == 2
+    assert "cut.png: cannot be read as a picture" in capsys.readouterr().err
+    assert not (trial / "out").exists()
+
+
+@pytest.mark.parametrize("orientation", [3, 6])
+def test_a_photograph_on_its_side_is_predicted_upright(trial: Path, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    with Image.open(trial / "street.png") as upright:
+        turned = upright.transpose({3: Image.Transpose.ROTATE_180, 6: Image.Transpose.ROTATE_90}[orientation])
+    turned.save(trial / "turned.png", exif=exif)
+    assert main([str(trial / "t"), *(str(trial / f"{n}.png") for n in ("street", "turned")), "--out", str(trial)]) == 0
+    for task in TASKS:
+        with Image.open(trial / f"street_{task}.png") as one, Image.open(trial / f"turned_{task}.png") as other:
+            assert np.array_equal(np.asarray(one), np.asarray(other)), task
+
+
+@pytest.mark.parametrize("size", [(90, 40), (7, 9), (16, 16), (1, 1), (3, 200)])
+def test_strips_are_what_the_whole_output_is(size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    output = torch.randn(5, 16, 16, generator=torch.Generator().manual_seed(0))
+    whole = torch.nn.functional.interpolate(output[None], size=size[::-1], mode="bilinear")[0]
+    for rows in (range(size[1]), range(size[1] // 2, size[1])):
+        torch.testing.assert_close(enlarged(output, size, rows), whole[:, rows.start : rows.stop])
+    at_once = painted("semseg", output, size)
+    monkeypatch.setattr("faar_ray.predict.STRIP_VALUES", 1)
+    assert np.array_equal(painted("semseg", output, size), at_once)
+    assert at_once.shape == (*size[::-1], 3)

@@ -7,12 +7,14 @@ entry names its builder as `module:function`, which is imported on first use; an
 from __future__ import annotations
 
 import pkgutil
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from pydantic import BeforeValidator, WithJsonSchema
 from pydantic_core import PydanticKnownError
+
+from faar_ray.config.class_names import CITYSCAPES, HUMAN_PARTS, NYUD, PASCAL, SCENES
 
 Builder = Callable[..., Any] | str
 
@@ -48,11 +50,15 @@ class DatasetEntry:
     """One value of `data.name`."""
 
     channels: Mapping[str, int]
-    """Output channels of each task that it has labels for."""
+    """Output channels of each task that it has labels for; of the papers' names (`semseg`, ...) only."""
+    classes: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Names of the classes of tasks that have some."""
     open: Builder | None = None
     """(DataConfig, split) -> Reader (data/datasets.py); None: its tasks are known, it cannot be read yet."""
     shards: Builder | None = None
     """() -> ShardSet (data/shards/shard_set.py); None: every machine reads it from `data.root` or makes it itself."""
+    describe: Builder | None = None
+    """root -> its tasks, `{name: TaskDefinition}`; None: `channels` says it all."""
     needs_root: bool = False
     """Cannot be read without `data.root`."""
     domains: tuple[str, ...] = ()
@@ -76,13 +82,35 @@ RANK_POLICIES: dict[str, PolicyEntry] = {
 DATASETS: dict[str, DatasetEntry] = {
     "scenes": DatasetEntry(
         {"semseg": 9, "human_parts": 7, "saliency": 1, "normals": 3, "depth": 1, "edge": 1},
+        {"semseg": SCENES, "human_parts": HUMAN_PARTS},
         open="faar_ray.data.scenes.reader:SceneReader",
         shards="faar_ray.data.scenes.scene_shards:scene_shards",
         domains=("source", "target"),
     ),
-    "pascal_context": DatasetEntry({"semseg": 21, "human_parts": 7, "saliency": 1, "normals": 3, "edge": 1}),
-    "nyud": DatasetEntry({"semseg": 40, "normals": 3, "depth": 1, "edge": 1}),
-    "cityscapes": DatasetEntry({"semseg": 19, "depth": 1}),
+    "pascal_context": DatasetEntry(
+        {"semseg": 21, "human_parts": 7, "saliency": 1, "normals": 3, "edge": 1},
+        {"semseg": PASCAL, "human_parts": HUMAN_PARTS},
+        open="faar_ray.data.photographs.pascal_context:PascalContext",
+        needs_root=True,
+    ),
+    "nyud": DatasetEntry(
+        {"semseg": 40, "normals": 3, "depth": 1, "edge": 1},
+        {"semseg": NYUD},
+        open="faar_ray.data.photographs.nyud:Nyud",
+        needs_root=True,
+    ),
+    "cityscapes": DatasetEntry(
+        {"semseg": 19, "depth": 1},
+        {"semseg": CITYSCAPES},
+        open="faar_ray.data.photographs.cityscapes:Cityscapes",
+        needs_root=True,
+    ),
+    "folder": DatasetEntry(
+        {},
+        open="faar_ray.data.photographs.folder:Folder",
+        describe="faar_ray.data.photographs.dataset_yaml:describe",
+        needs_root=True,
+    ),
 }
 
 

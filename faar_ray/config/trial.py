@@ -13,21 +13,19 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from faar_ray.config.data_section import DataConfig
 from faar_ray.config.presets import PRESETS
+from faar_ray.config.section import Positive, Section
 from faar_ray.config.trial_sections import (
     AdapterConfig,
     BackboneConfig,
-    DataConfig,
     DecoderConfig,
     LayerName,
     OptimConfig,
     PdrsConfig,
     PlacementConfig,
-    Positive,
     RanksConfig,
-    Section,
     SinewichConfig,
-    TaskName,
     at_stage,
 )
 
@@ -46,7 +44,6 @@ __all__ = [
     "RanksConfig",
     "Section",
     "SinewichConfig",
-    "TaskName",
     "TrialConfig",
     "at_stage",
     "config_id",

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field
 
-from faar_ray.config.paths import STORAGE, storage_fault
-from faar_ray.config.registries import ADAPTERS, DATASETS, RANK_POLICIES, AdapterEntry, PolicyEntry, name_in
+from faar_ray.config.registries import ADAPTERS, RANK_POLICIES, AdapterEntry, PolicyEntry, name_in
+from faar_ray.config.section import Positive, Section
 from faar_ray.config.validation_messages import rule
 
-TaskName = Literal["semseg", "human_parts", "saliency", "normals", "depth", "edge"]
 LayerName = Literal["qkv", "proj", "fc1", "fc2"]
 Coverage = Annotated[float, Field(gt=0, le=1), rule("satisfy 0 < rho <= 1")]
-Positive = Annotated[float, Field(gt=0)]
 Rank = Annotated[int, Field(ge=1)]
 Number = TypeVar("Number", int, float)
 STAGES = ("0", "1", "2", "3")
@@ -44,46 +42,6 @@ RankOfStages = Annotated[dict[str, Rank], BeforeValidator(_numbered), OfStages]
 def at_stage(value: Number | Mapping[str, Number], stage: int) -> Number:
     """A key that is a number, or a number for each stage."""
     return value[str(stage)] if isinstance(value, Mapping) else value
-
-
-class Section(BaseModel):
-    """A frozen, strict group of keys: unknown keys and wrong types are faults."""
-
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
-
-
-class DataConfig(Section):
-    """Which data set, which tasks, how many images."""
-
-    name: Annotated[str, *name_in(DATASETS)] = Field("scenes", description="Data set.")
-    tasks: Annotated[tuple[TaskName, ...], Field(min_length=1, strict=False)] = Field(
-        ("semseg", "human_parts", "normals"), description="Tasks trained together, in this order."
-    )
-    root: Annotated[str, Field(min_length=1)] | None = Field(
-        None,
-        description=f"Folder or {STORAGE} of the data set's shards (`python -m faar_ray.data pack --out`). null: "
-        "`scenes` are made in the cache where they are missing; with a `storage.path` in object storage all machines "
-        "take them from `<storage.path>/data`, where the search puts them.",
-    )
-    domain: Literal["target", "source"] = Field("target", description="`scenes` only: the domain that is drawn from.")
-    image_size: Annotated[int, Field(ge=32)] = Field(64, description="Side of the square images, pixels.")
-    train_images: Annotated[int, Field(ge=1)] = Field(720, description="`scenes` only: training images.")
-    val_images: Annotated[int, Field(ge=1)] = Field(600, description="`scenes` only: validation images.")
-    test_images: Annotated[int, Field(ge=1)] = Field(600, description="`scenes` only: test images, read once.")
-    seed: Annotated[int, Field(ge=0)] = Field(0, description="`scenes` only: seed of the generator.")
-
-    @field_validator("root")
-    @classmethod
-    def _known_kind(cls, root: str | None) -> str | None:
-        if root and (fault := storage_fault(root)):
-            raise ValueError(fault)
-        return root
-
-    @model_validator(mode="after")
-    def _distinct_tasks(self) -> Self:
-        if len(set(self.tasks)) != len(self.tasks):
-            raise ValueError(f"tasks: must be distinct, got {list(self.tasks)}")
-        return self
 
 
 class BackboneConfig(Section):
@@ -301,7 +259,7 @@ class DecoderConfig(Section):
     cutoff: Annotated[float, Field(gt=0, le=1), rule("satisfy 0 < cutoff <= 1")] = Field(
         0.5, description="`xt_cons`: radius that parts low from high frequencies, as a share of Nyquist's."
     )
-    primary: Annotated[tuple[TaskName, ...], Field(min_length=1, strict=False)] | None = Field(
+    primary: Annotated[tuple[str, ...], Field(min_length=1, strict=False)] | None = Field(
         None, description="`xt_cons`: tasks that are pulled; null: each in turn."
     )
     width: Annotated[int, Field(ge=1)] | None = Field(

@@ -16,7 +16,8 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Patch
 from torch import Tensor
 
-from faar_ray.data.dense import DenseDataset, unnormalise
+from faar_ray.data.datasets import SplitData
+from faar_ray.data.dense import unnormalise
 from faar_ray.errors import DataError
 from faar_ray.storage.atomic import atomic_write
 from faar_ray.tasks import IGNORE
@@ -45,7 +46,7 @@ TITLES = {
 }
 
 
-def write_contact_sheet(datasets: Mapping[str, DenseDataset], path: Path, images: int) -> None:
+def write_contact_sheet(datasets: Mapping[str, SplitData], path: Path, images: int) -> None:
     """Write the first `images` samples of each named data set as a PNG.
 
     Raises:
@@ -58,7 +59,7 @@ def write_contact_sheet(datasets: Mapping[str, DenseDataset], path: Path, images
         raise DataError(f"{path}: cannot be written ({error})") from error
 
 
-def contact_sheet(datasets: Mapping[str, DenseDataset], images: int) -> Figure:
+def contact_sheet(datasets: Mapping[str, SplitData], images: int) -> Figure:
     """The sheet as a figure.
 
     Args:
@@ -79,7 +80,7 @@ def contact_sheet(datasets: Mapping[str, DenseDataset], images: int) -> Figure:
         axes.set_title(TITLES[column], fontsize=9)
 
     figure.legend(
-        handles=_legend(columns, next(iter(datasets.values())).classes),
+        handles=_legend(columns, {name: task.classes for name, task in next(iter(datasets.values())).tasks.items()}),
         loc="outside lower center",
         ncols=8,
         fontsize=7,

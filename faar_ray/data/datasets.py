@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal, Protocol, runtime_checkable
 
-import torch
 from torch import Tensor
 
-from faar_ray.config.registries import DATASETS, load_builder
-from faar_ray.config.trial import DataConfig
-from faar_ray.errors import ConfigError, DataError
+from faar_ray.tasks import Task
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
@@ -19,80 +16,71 @@ SPLITS: tuple[Split, ...] = ("train", "val", "test")
 class Reader(Protocol):
     """One split of a data set."""
 
-    classes: Mapping[str, Sequence[str]]
-    """Names of the classes, by task (semseg, human_parts); the number of names is the number of output channels."""
-
     def __len__(self) -> int:
         """Number of samples."""
 
     def sample(self, index: int, names: Sequence[str]) -> Mapping[str, Tensor | None]:
         """The image and the labels of a sample at its own size, stored compactly.
 
-        image (3, H, W) uint8; semseg and human_parts (H, W) uint8, 255 = ignore; saliency and edge (1, H, W) uint8,
-        0 or 1; normals (3, H, W) int8, 127ths of unit vectors, zeros = ignore; depth (1, H, W) float16, metres.
-        A label that the sample lacks is None.
+        image (3, H, W) uint8; by type: segmentation (H, W) uint8, 255 = ignore; binary and edge (1, H, W) uint8, 0 or
+        1, 255 = ignore; normals (3, H, W) int8, 127ths of unit vectors, or float32, zeros = ignore; depth (1, H, W)
+        float16 or float32, 255 = ignore; regression (1, H, W) float32, NaN = ignore. A label that the sample lacks is
+        None: all of it is ignored.
 
         Args:
             index: of the sample, from 0.
             names: `image` and tasks.
+
+        Raises:
+            DataError: naming the file that is missing, damaged, or does not fit.
         """
 
 
 @runtime_checkable
 class ColumnReader(Protocol):
-    """A reader that can give a whole split at once, which is quicker than sample by sample."""
+    """A reader that can give a whole split at once, which is quicker than sample by sample; all of one size."""
 
     def columns(self, names: Sequence[str]) -> Mapping[str, Tensor]:
         """Each quantity of all samples, stacked: (samples, ...)."""
 
 
-def open_split(config: DataConfig, split: Split) -> Reader:
-    """The reader of a split; it loads nothing before it is asked for samples.
+@runtime_checkable
+class FileReader(Protocol):
+    """A reader of photographs in files: each sample has a name and one encoded image."""
 
-    Raises:
-        ConfigError: a data set without a reader, or a task that it has no labels for.
-    """
-    check_labels(config)
-    build = DATASETS[config.name].open
-    assert build is not None
-    reader: Reader = load_builder(build)(config, split)
-    return reader
+    def id(self, index: int) -> str:
+        """Name of a sample, e.g. the stem of its files."""
+
+    def image_bytes(self, index: int) -> bytes:
+        """The image's file, as it lies."""
 
 
-def check_labels(config: DataConfig) -> None:
-    """Check that a data set has a reader, and labels for the tasks.
+class SplitData(Protocol):
+    """A split as training and evaluation read it; samples hold what data/dense.py lists."""
 
-    Raises:
-        ConfigError: naming the key, its possible values, and the value.
-    """
-    entry = DATASETS[config.name]
-    if entry.open is None:
-        readable = ", ".join(name for name, other in DATASETS.items() if other.open is not None)
-        raise ConfigError(f"data.name: must be one of {readable}, got {config.name!r}")
+    tasks: Mapping[str, Task]
 
-    unknown = [task for task in config.tasks if task not in entry.channels]
-    if unknown:
-        raise ConfigError(f"data.tasks: {config.name} has {', '.join(entry.channels)}, got {', '.join(unknown)}")
+    def __len__(self) -> int:
+        """Number of images."""
 
+    def __getitem__(self, index: int, /) -> dict[str, Tensor]:
+        """One sample as it is evaluated: without augmentation."""
 
-def read_columns(reader: Reader, names: Sequence[str], size: int) -> dict[str, Tensor]:
-    """The image and labels of a whole split, (samples, ...) each.
+    def batches(
+        self,
+        *,
+        batch_size: int,
+        seed: int,
+        epoch: int,
+        train: bool,
+        worker: int = 0,
+        workers: int = 1,
+        original: bool = False,
+    ) -> Iterator[dict[str, Tensor]]:
+        """Batches of samples, (B, ...) each; the last one may be smaller.
 
-    Raises:
-        DataError: a sample lacks a label, or is not `size` x `size`.
-    """
-    if isinstance(reader, ColumnReader):
-        return dict(reader.columns(names))
-
-    samples = [_whole_sample(reader, index, names, size) for index in range(len(reader))]
-    return {name: torch.stack([sample[name] for sample in samples]) for name in names}
-
-
-def _whole_sample(reader: Reader, index: int, names: Sequence[str], size: int) -> dict[str, Tensor]:
-    sample = {name: value for name, value in reader.sample(index, names).items() if value is not None}
-    if missing := [name for name in names if name not in sample]:
-        raise DataError(f"sample {index} has no {', '.join(missing)}")
-    for name in names:
-        if sample[name].shape[-2:] != (size, size):
-            raise DataError(f"{name} of sample {index} must be {size}x{size}, got {tuple(sample[name].shape[-2:])}")
-    return sample
+        `train=True`: order and augmentation depend on (seed, epoch, index) and on nothing else. `train=False`: in
+        order; with `original`, labels have their own size: `label_size` (B, 2) holds height and width, beyond which
+        they are ignored. Of several workers each gets every `workers`-th row of the same batches; its part of the last
+        one may be empty, or missing where it is evaluated.
+        """

@@ -1,20 +1,22 @@
 """Images with dense labels in memory, read as single samples or as shuffled and flipped batches.
 
-Shapes: B batch, C channels, H W space. A sample holds, for the tasks asked for:
-image (3, H, W) float32, normalised; semseg (H, W) int64, 255 = ignore; human_parts (H, W) int64, 0 = background, 255 =
-ignore; saliency and edge (1, H, W) float32, 0 or 1; normals (3, H, W) float32, unit, camera axes (x right, y down,
-z forward), zeros = ignore; depth (1, H, W) float32, metres, 255 = ignore.
+Shapes: B batch, C channels, H W space. A sample holds, by the type of the task:
+image (3, H, W) float32, normalised; segmentation (H, W) int64, 255 = ignore; binary and edge (1, H, W) float32, 0 or 1,
+255 = ignore; normals (3, H, W) float32, unit, camera axes (x right, y down, z forward), zeros = ignore; depth
+(1, H, W) float32, 255 or NaN = ignore; regression (1, H, W) float32, NaN = ignore.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from faar_ray.config.task_definitions import TaskType
 from faar_ray.seeding import private
+from faar_ray.tasks import Task
 
 # ImageNet's, which timm's pretrained Swins were trained with.
 MEAN_3 = (0.485, 0.456, 0.406)
@@ -24,19 +26,15 @@ STD_3 = (0.229, 0.224, 0.225)
 class DenseDataset(Dataset[dict[str, Tensor]]):
     """Compact tensors (uint8, int8, half), all with the same number of rows; decoded when read."""
 
-    def __init__(
-        self, stored: Mapping[str, Tensor], tasks: tuple[str, ...], classes: Mapping[str, Sequence[str]] | None = None
-    ) -> None:
+    def __init__(self, stored: Mapping[str, Tensor], tasks: Mapping[str, Task]) -> None:
         """Hold a split.
 
         Args:
             stored: columns (rows, ...) as a reader gives them: `image` and one per task.
             tasks: in this order.
-            classes: names of the classes, by task.
         """
         self.stored = dict(stored)
-        self.tasks = tasks
-        self.classes = dict(classes or {})
+        self.tasks: Mapping[str, Task] = dict(tasks)
 
     def __len__(self) -> int:
         """Number of images."""
@@ -45,45 +43,56 @@ class DenseDataset(Dataset[dict[str, Tensor]]):
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         """One decoded sample, as this file's docstring lists it."""
         row = range(len(self))[index]
-        sample = decode({name: values[row : row + 1] for name, values in self.stored.items()})
+        sample = decode({name: values[row : row + 1] for name, values in self.stored.items()}, self.tasks)
         return {name: values[0] for name, values in sample.items()}
 
+    def batches(
+        self,
+        *,
+        batch_size: int,
+        seed: int,
+        epoch: int,
+        train: bool,
+        worker: int = 0,
+        workers: int = 1,
+        original: bool = False,
+    ) -> Iterator[dict[str, Tensor]]:
+        """Batches as `SplitData` promises; of augmentation there are horizontal flips. Labels have the images' size."""
+        count = len(self)
+        order, flipped = torch.arange(count), torch.zeros(count, dtype=torch.bool)
+        if train:
+            stream = private("batches", seed, epoch)
+            order = torch.randperm(count, generator=stream)
+            flipped = torch.rand(count, generator=stream) < 0.5
 
-def batches(
-    dataset: DenseDataset, *, batch_size: int, seed: int, epoch: int, train: bool, worker: int = 0, workers: int = 1
-) -> Iterator[dict[str, Tensor]]:
-    """Batches of decoded samples, (B, ...) each; the last one may be smaller.
-
-    `train=True`: order and horizontal flips depend on (seed, epoch) and on nothing else. `train=False`: in order.
-    Of several workers each gets every `workers`-th row of the same batches. Its part of the last batch may be empty.
-    """
-    count = len(dataset)
-    order, flipped = torch.arange(count), torch.zeros(count, dtype=torch.bool)
-    if train:
-        stream = private("batches", seed, epoch)
-        order = torch.randperm(count, generator=stream)
-        flipped = torch.rand(count, generator=stream) < 0.5
-
-    for start in range(0, count, batch_size):
-        rows = order[start : start + batch_size][worker::workers]
-        compact = {name: values.index_select(0, rows) for name, values in dataset.stored.items()}
-        yield decode(flip(compact, flipped[rows]))
+        for rows in parts_of(order, batch_size, worker, workers):
+            compact = {name: values.index_select(0, rows) for name, values in self.stored.items()}
+            yield decode(flip(compact, flipped[rows], self.tasks), self.tasks)
 
 
-def flip(compact: dict[str, Tensor], which_B: Tensor) -> dict[str, Tensor]:
+def parts_of(order: Tensor, batch_size: int, worker: int, workers: int) -> Iterator[Tensor]:
+    """A worker's rows of each batch: every `workers`-th row, so that all workers together see the same batches."""
+    for start in range(0, len(order), batch_size):
+        yield order[start : start + batch_size][worker::workers]
+
+
+def flip(compact: dict[str, Tensor], which_B: Tensor, tasks: Mapping[str, Task]) -> dict[str, Tensor]:
     """Mirror the rows marked in which_B left to right, in place; a mirrored normal points the other way in x."""
     rows = which_B.nonzero()[:, 0]
     for name, values in compact.items():
         mirrored = values.index_select(0, rows).flip(-1)
-        if name == "normals":
+        if name in tasks and tasks[name].type == "normals":
             mirrored[:, 0].neg_()
         values.index_copy_(0, rows, mirrored)
     return compact
 
 
-def decode(compact: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def decode(compact: Mapping[str, Tensor], tasks: Mapping[str, Task]) -> dict[str, Tensor]:
     """Stored rows (B, ...) as models and losses take them."""
-    return {name: _DECODERS[name](values) for name, values in compact.items()}
+    return {
+        name: _image(values) if name == "image" else _DECODERS[tasks[name].type](values)
+        for name, values in compact.items()
+    }
 
 
 def _image(levels_B3HW: Tensor) -> Tensor:
@@ -98,17 +107,16 @@ def unnormalise(image_3HW: Tensor) -> Tensor:
 
 
 def _normals(steps_B3HW: Tensor) -> Tensor:
-    """Unit vectors from 127ths; zeros stay zeros. (F.normalize takes 30 times as long over a middle axis.)"""
+    """Unit vectors from 127ths, or as they are; zeros stay zeros. (F.normalize takes 30 times as long here.)"""
     vectors = steps_B3HW.float()
     return vectors * vectors.square().sum(1, keepdim=True).clamp_min_(1).rsqrt_()
 
 
-_DECODERS = {
-    "image": _image,
-    "semseg": Tensor.long,
-    "human_parts": Tensor.long,
-    "saliency": Tensor.float,
+_DECODERS: dict[TaskType, Callable[[Tensor], Tensor]] = {
+    "segmentation": Tensor.long,
+    "binary": Tensor.float,
+    "edge": Tensor.float,
     "normals": _normals,
     "depth": Tensor.float,
-    "edge": Tensor.float,
+    "regression": Tensor.float,
 }

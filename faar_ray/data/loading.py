@@ -1,15 +1,22 @@
-"""From a config to a data set in memory."""
+"""From a config to a split that can be read."""
 
 from __future__ import annotations
 
-from faar_ray.config.paths import is_remote
-from faar_ray.config.registries import DATASETS
+from faar_ray.config.paths import folder_of, is_remote
+from faar_ray.config.registries import DATASETS, load_builder
 from faar_ray.config.trial import DataConfig
-from faar_ray.data.datasets import Split, open_split, read_columns
+from faar_ray.data.datasets import ColumnReader, Reader, Split, SplitData
 from faar_ray.data.dense import DenseDataset
+from faar_ray.data.packed.manifest import is_packed
+from faar_ray.data.packed.places import packed_uri
+from faar_ray.data.packed.reader import PackedReader, check_contents
+from faar_ray.data.packed.transfer import download_packed, remote_manifest
+from faar_ray.data.photographs.splits import split_rows
+from faar_ray.data.samples import SampleDataset
 from faar_ray.data.shards.shard_set import shards_of
-from faar_ray.data.shards.shard_store import missing_shards
+from faar_ray.data.shards.shard_store import download_shards, missing_shards
 from faar_ray.errors import ConfigError, StorageError
+from faar_ray.tasks import tasks_of
 
 ROOT = "data.root"
 
@@ -25,7 +32,10 @@ def check_root(config: DataConfig) -> None:
     entry = DATASETS[config.name]
     if entry.needs_root and config.root is None:
         raise ConfigError(f"{ROOT}: must name the folder of {config.name}, got null")
-    if not config.root or not is_remote(config.root) or entry.shards is None:
+    if not config.root or not is_remote(config.root):
+        return
+    if entry.shards is None:
+        _check_packed(config, config.root)
         return
 
     try:
@@ -42,7 +52,88 @@ def check_root(config: DataConfig) -> None:
         )
 
 
-def load_dataset(config: DataConfig, split: Split) -> DenseDataset:
+def _check_packed(config: DataConfig, uri: str) -> None:
+    """Check that a URI holds packed shards of this data set and its tasks."""
+    try:
+        manifest = remote_manifest(uri, ROOT)
+    except StorageError as error:
+        raise ConfigError(str(error)) from None
+    if manifest is None:
+        raise ConfigError(
+            f"{ROOT}: {uri} holds no packed shards; upload them with: "
+            f"python -m faar_ray.data pack {config.name} --root FOLDER --out {uri}"
+        )
+    check_contents(config, manifest, uri)
+
+
+def local_data(config: DataConfig, shards_uri: str = "") -> DataConfig:
+    """The same data where this machine has them; shards in object storage are downloaded into its cache.
+
+    Args:
+        config: as the trial has it.
+        shards_uri: where a search puts the shards of data that only its driver's machine has; "" for none.
+
+    Raises:
+        StorageError: a URI that cannot be read.
+        DataError: damaged shards, or a cache that cannot be written.
+    """
+    if DATASETS[config.name].shards is not None:
+        if shards_uri and not config.root:
+            download_shards(config, shards_uri, "storage.path")
+        return config
+
+    folder = folder_of(config.root)
+    if config.root and is_remote(config.root):
+        folder = download_packed(config.root, ROOT)
+    elif folder is not None and shards_uri and not folder.exists():
+        folder = download_packed(packed_uri(config, shards_uri), "storage.path")
+    return config if folder is None else config.model_copy(update={"root": str(folder)})
+
+
+def count_images(config: DataConfig, split: Split) -> int:
+    """Number of images of a split, without downloading shards."""
+    if config.root and is_remote(config.root) and DATASETS[config.name].shards is None:
+        manifest = remote_manifest(config.root, ROOT)
+        if manifest is not None:
+            published = {name: manifest.images(name) for name in manifest.splits}
+            return len(split_rows(config, split, published)[1])
+    return len(open_split(config, split))
+
+
+def open_split(config: DataConfig, split: Split) -> Reader:
+    """The reader of a split; it loads nothing before it is asked for samples.
+
+    Raises:
+        ConfigError: a data set without a reader, or a task that it has no labels for.
+    """
+    check_labels(config)
+    folder = folder_of(config.root)
+    if folder is not None and is_packed(folder):
+        return PackedReader(config, split, folder)
+    build = DATASETS[config.name].open
+    assert build is not None
+    reader: Reader = load_builder(build)(config, split)
+    return reader
+
+
+def check_labels(config: DataConfig) -> None:
+    """Check that a data set has a reader, and labels for the tasks.
+
+    Raises:
+        ConfigError: naming the key, its possible values, and the value.
+    """
+    entry = DATASETS[config.name]
+    if entry.open is None:
+        readable = ", ".join(name for name, other in DATASETS.items() if other.open is not None)
+        raise ConfigError(f"data.name: must be one of {readable}, got {config.name!r}")
+
+    labelled = {**entry.channels, **config.definitions}
+    unknown = [task for task in config.tasks if task not in labelled]
+    if unknown:
+        raise ConfigError(f"data.tasks: {config.name} has {', '.join(labelled)}, got {', '.join(unknown)}")
+
+
+def load_dataset(config: DataConfig, split: Split) -> SplitData:
     """The images of a split with the labels of `config.tasks`.
 
     Raises:
@@ -50,6 +141,7 @@ def load_dataset(config: DataConfig, split: Split) -> DenseDataset:
         DataError: samples that do not fit, or a cache that cannot be written.
         StorageError: a URI that cannot be read.
     """
-    reader = open_split(config, split)
-    stored = read_columns(reader, ("image", *config.tasks), config.image_size)
-    return DenseDataset(stored, tuple(config.tasks), reader.classes)
+    reader, tasks = open_split(config, split), tasks_of(config)
+    if isinstance(reader, ColumnReader):
+        return DenseDataset(reader.columns(("image", *tasks)), tasks)
+    return SampleDataset(reader, config)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import yaml
 
-from faar_ray.command_line import run_command, run_process
+from faar_ray.command_line import refuse_repeats, run_command, run_process
 from faar_ray.export.merged_file import write_merged
 from faar_ray.export.rank_pattern import rank_pattern
 from faar_ray.export.read import load_model, read_adapter_file
@@ -29,6 +29,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m faar_ray.export", description="Take a trained trial elsewhere.", epilog=EXAMPLE
     )
+    refuse_repeats(parser)
     parser.add_argument(
         "trial", metavar="TRIAL", help="a trial's folder or URI, NAME/TRIAL_ID under ./runs, or an MLflow run"
     )

@@ -14,7 +14,7 @@ from faar_ray.models.family import BackboneFamily, check_placement
 from faar_ray.models.multitask import MultiTaskModel, adapter_list
 from faar_ray.models.surgery import adapt_backbone, base_owners, base_rank
 from faar_ray.seeding import seeded
-from faar_ray.tasks import output_channels
+from faar_ray.tasks import tasks_of
 
 DECODER_STAGE = 4
 """Stage of what is of the decoder, in traces: after the backbone's."""
@@ -28,10 +28,10 @@ def build_model(config: TrialConfig) -> MultiTaskModel:
         ConfigError: tasks or backbone that do not exist, or an image size that the backbone cannot take.
         DataError: weights that cannot be loaded.
     """
-    outputs = output_channels(config.data.name, config.data.tasks)
+    outputs = {name: task.channels for name, task in tasks_of(config.data).items()}
     family = family_of(config.backbone.name)
     check_placement(family, config)
-    backbone = build_backbone(config.backbone, config.data.image_size, config.seed)
+    backbone = build_backbone(config.backbone, config.data.size, config.seed)
     clock = ClockNet(config.data.tasks, config.sinewich, config.seed) if config.has_sine_bases else None
     adapt_backbone(backbone, family, config, clock)
     decoder = _decoder(config, family, outputs, family.widths(backbone), clock)
@@ -51,12 +51,12 @@ def _decoder(
     clock: ClockNet | None,
 ) -> Decoder:
     """The decoder over the four maps."""
-    pyramid = config.backbone.pyramid
+    pyramid, (height, width) = config.backbone.pyramid, config.data.size
     return build_decoder(
         config.decoder,
         family.channels(widths, pyramid),
         outputs,
-        grids=[(side, side) for side in (-(-config.data.image_size // stride) for stride in family.strides[pyramid])],
+        grids=[(-(-height // stride), -(-width // stride)) for stride in family.strides[pyramid]],
         embed_dim=family.embed_dim(widths),
         seed=config.seed,
         hidden=partial(_hidden, config, clock) if clock is not None and config.decoder.hidden == "sine" else None,

@@ -34,7 +34,7 @@ class BackboneFamily:
     """As messages name it: `a timm Swin (swin_*)`."""
     recognises: Callable[[str], bool]
     """Whether `backbone.name` is one of the family."""
-    build: Callable[[BackboneConfig, int], nn.Module]
+    build: Callable[[BackboneConfig, tuple[int, int]], nn.Module]
     """(config, image size) -> a module with `layers`, each a stage with `blocks`; its weights loaded."""
     model: type[MultiTaskModel]
     """Computes the maps: `levels`."""

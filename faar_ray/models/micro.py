@@ -21,10 +21,10 @@ from faar_ray.errors import DataError
 NAME = "swin_micro"
 
 
-def architecture(image_size: int = 64, drop_path: float = 0.0) -> SwinTransformer:
+def architecture(size: int | tuple[int, int] = 64, drop_path: float = 0.0) -> SwinTransformer:
     """Patch 4, embedding 24, two blocks in each of four stages, windows of 4."""
     return SwinTransformer(
-        img_size=image_size, patch_size=4, embed_dim=24, depths=(2, 2, 2, 2), num_heads=(2, 4, 8, 16),
+        img_size=size, patch_size=4, embed_dim=24, depths=(2, 2, 2, 2), num_heads=(2, 4, 8, 16),
         window_size=4, num_classes=0, drop_path_rate=drop_path,
     )  # fmt: skip
 

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import timm
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from faar_ray.config.trial import BackboneConfig
 from faar_ray.errors import ConfigError, DataError
-from faar_ray.storage.torch_file import read_torch_file
+from faar_ray.models.weight_file import read_weights
 
 Fit = Callable[[dict[str, Tensor], Any], dict[str, Tensor]]
 """timm's `checkpoint_filter_fn` of an architecture: resizes position tables."""
+UNUSED = ("head.", "head_dist.", "norm.", "fc_norm.")
+"""Classifiers and the norms before them; maps are taken before the last norm."""
 
 
 @lru_cache(maxsize=8)
@@ -30,19 +30,21 @@ def outline(name: str) -> Any:
         return timm.create_model(name, num_classes=0)
 
 
-def build_timm(config: BackboneConfig, image_size: int, fit: Fit) -> Any:
+def build_timm(config: BackboneConfig, size: tuple[int, int], fit: Fit) -> Any:
     """The timm model with hub weights, those of `backbone.checkpoint`, or as initialised.
 
     Raises:
         ConfigError: an image size that patches do not divide.
         DataError: weights that are missing, damaged or of another architecture.
     """
-    check_patches(config.name, image_size, int(outline(config.name).patch_embed.patch_size[0]))
-    options: dict[str, Any] = {"num_classes": 0, "drop_path_rate": config.drop_path, "img_size": image_size}
+    check_patches(config.name, size, int(outline(config.name).patch_embed.patch_size[0]))
+    options: dict[str, Any] = {"num_classes": 0, "drop_path_rate": config.drop_path, "img_size": size}
+    pretrained = config.pretrained and config.checkpoint is None
     try:
-        pretrained = config.pretrained and config.checkpoint is None
         model = timm.create_model(config.name, pretrained=pretrained, **options)
-    except OSError as error:
+    except Exception as error:
+        if not pretrained:
+            raise
         raise DataError(
             f"backbone.pretrained: the weights of {config.name} could not be fetched ({type(error).__name__}); "
             "give a local file as backbone.checkpoint, or set backbone.pretrained: false"
@@ -51,16 +53,16 @@ def build_timm(config: BackboneConfig, image_size: int, fit: Fit) -> Any:
     return model
 
 
-def check_patches(name: str, image_size: int, patch: int) -> None:
+def check_patches(name: str, size: tuple[int, int], patch: int) -> None:
     """Windows that do not divide the grid are padded; patches that do not divide the image cannot be.
 
     Raises:
         ConfigError: naming the nearest sizes that can.
     """
-    if image_size % patch:
-        near = sorted({max(patch, image_size // patch * patch), -(-image_size // patch) * patch})
+    if odd := next((side for side in size if side % patch), None):
+        near = sorted({max(patch, odd // patch * patch), -(-odd // patch) * patch})
         raise ConfigError(
-            f"data.image_size: must be a multiple of {patch}, the patch of {name}, got {image_size} "
+            f"data.image_size: must be a multiple of {patch}, the patch of {name}, got {odd} "
             f"(near: {' or '.join(map(str, near))})"
         )
 
@@ -68,42 +70,33 @@ def check_patches(name: str, image_size: int, patch: int) -> None:
 def load_checkpoint(model: nn.Module, config: BackboneConfig, fit: Fit) -> None:
     """The weights of `backbone.checkpoint`, if any."""
     if config.checkpoint is not None:
-        load_weights(model, read_weights(Path(config.checkpoint)), config.checkpoint, fit)
-
-
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """Tensors by name, of a .safetensors file or one of `torch.save`.
-
-    Raises:
-        DataError: it cannot be read, or holds something else.
-    """
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        outer = read_torch_file(path, legacy=True)
-    except (SafetensorError, OSError, DataError) as fault:
-        reason = str(fault).removeprefix(f"{path}: ")
-        raise DataError(f"backbone.checkpoint: {path} cannot be read as weights: {reason}") from None
-    state = outer.get("model", outer.get("state_dict", outer))
-    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise DataError(f"backbone.checkpoint: {path}: must hold tensors by name")
-    return {str(key).removeprefix("module."): value for key, value in state.items()}
+        load_weights(model, read_weights(Path(config.checkpoint)), f"backbone.checkpoint: {config.checkpoint}", fit)
 
 
 def load_weights(model: nn.Module, weights: dict[str, Tensor], source: str, fit: Fit) -> None:
-    """Load what belongs to the trunk, position tables resized to the windows; a classifier head is left out.
+    """Load what belongs to the trunk, position tables resized to the windows; head and last norm are left out.
 
     Raises:
-        DataError: naming the first weights that do not fit.
+        DataError: naming the first weights that do not fit, or that are not finite.
     """
     expected = model.state_dict()
-    trunk = fit({key: value.float() for key, value in weights.items() if not key.startswith("head.")}, model)
-    optional = {key for key in expected if key.startswith("norm.")}
-    missing = sorted(expected.keys() - trunk.keys() - optional)
+    given = {key: value.float() for key, value in weights.items() if not key.startswith(UNUSED)}
+    try:
+        trunk = fit(given, model)
+    except Exception:  # of whatever class, by what the weights of another architecture lack or have too much
+        trunk = given
+
+    missing = sorted(key for key in expected.keys() - trunk.keys() if not key.startswith(UNUSED))
     unexpected = sorted(trunk.keys() - expected.keys())
-    reshaped = sorted(key for key in expected.keys() & trunk.keys() if expected[key].shape != trunk[key].shape)
-    if missing or unexpected or reshaped:
-        parts = {"missing": missing, "unexpected": unexpected, "of another shape": reshaped}
-        text = "; ".join(f"{what}: {', '.join(keys[:5])} ({len(keys)})" for what, keys in parts.items() if keys)
-        raise DataError(f"weights of {source} do not fit the backbone: {text}")
-    model.load_state_dict({key: value for key, value in trunk.items() if key in expected}, strict=False)
+    reshaped = [key for key in sorted(expected.keys() & trunk.keys()) if expected[key].shape != trunk[key].shape]
+    shapes = [f"{key} ({_shape(trunk[key])}, must be {_shape(expected[key])})" for key in reshaped]
+    parts = {"missing": missing, "unexpected": unexpected, "of another shape": shapes}
+    if text := "; ".join(f"{what}: {', '.join(keys[:5])} ({len(keys)})" for what, keys in parts.items() if keys):
+        raise DataError(f"{source}: does not fit the backbone: {text}")
+    if broken := [key for key, value in trunk.items() if not value.isfinite().all()]:
+        raise DataError(f"{source}: has values that are not finite: {', '.join(broken[:5])} ({len(broken)})")
+    model.load_state_dict(trunk, strict=False)
+
+
+def _shape(tensor: Tensor) -> str:
+    return "x".join(map(str, tensor.shape)) or "one number"

@@ -8,7 +8,9 @@ from typing import Literal
 
 from pydantic import Field
 
-from faar_ray.config.trial import Section, TrialConfig
+from faar_ray.config.section import Section
+from faar_ray.config.task_definitions import METRICS
+from faar_ray.config.trial import TrialConfig
 
 Goal = Literal["maximize", "minimize"]
 
@@ -25,15 +27,6 @@ class Objective(Section):
         return 1.0 if self.goal == "maximize" else -1.0
 
 
-TASK_METRICS: dict[str, tuple[str, ...]] = {
-    "semseg": ("miou",),
-    "human_parts": ("miou",),
-    "saliency": ("miou",),
-    "normals": ("mean_angle", "rmse_angle"),
-    "depth": ("rmse",),
-    "edge": ("f1",),
-}
-"""Validation metrics of each task; the first is the one that delta_m uses."""
 SINE_METRICS = (
     *("sine/effective_rank", "sine/effective_rank_base", "sine/mean", "sine/skew"),
     *("sine/omega_std/mean", "sine/omega_std/min", "sine/omega_std/max"),
@@ -50,7 +43,7 @@ def metric_names(config: TrialConfig) -> tuple[str, ...]:
         "delta_m",
         "trainable_params",
         "params/adapters",
-        *(f"val/{task}/{metric}" for task in tasks for metric in TASK_METRICS[task]),
+        *(f"val/{task}/{metric}" for task in tasks for metric in METRICS[config.data.definition(task).type]),
         "train/loss",
         *(f"train/loss/{task}" for task in tasks),
         "rank/mean",

@@ -17,7 +17,7 @@ from faar_ray.report.plots.importance_plot import plot_importance
 from faar_ray.report.plots.over_time_plot import plot_over_time
 from faar_ray.report.plots.panels_plot import is_two_objective, plot_panels
 from faar_ray.report.plots.style import colors
-from faar_ray.report.source import Search, ended_order, read_journal_or_none, read_search
+from faar_ray.report.source import Search, ended_order, limit_of, read_journal_or_none, read_search
 from faar_ray.report.statistics.importance import importances
 from faar_ray.report.statistics.over_time import over_time, over_time_caption, write_over_time
 from faar_ray.report.statistics.table import Row
@@ -61,10 +61,11 @@ def build_report(run_folder: Path, out: Path | None = None) -> Path:
     answer = build_answer(search.results, search.objectives, search.limits)
     history = read_history(search.tracking_uri, search.parent_run_id, search.results, answer.quality.name)
     palette = colors(answer.rows)
-    study = None if search.listed else read_journal_or_none(search.folder)
+    journal = read_journal_or_none(search.folder)
+    study = None if search.listed else journal
     plots = [*_front(search, answer, study, out), *_importance(search, study, out)]
     plots += _curves(search, answer, history, palette, out)
-    page = render(search, answer, history, plots, list(_maps(search, answer, out)))
+    page = render(search, answer, history, plots, list(_maps(search, answer, out)), limit_of(journal))
     with atomic_write(out / "index.html") as scratch:
         scratch.write_text(page, encoding="utf-8")
     return out

@@ -12,6 +12,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from faar_ray.config.null_values import value_words
 from faar_ray.records import TrialResult
 from faar_ray.report.history import History
 from faar_ray.report.source import Search
@@ -45,7 +46,14 @@ class Picture:
         return "data:image/png;base64," + base64.b64encode(self.file.read_bytes()).decode() if self.file else ""
 
 
-def render(search: Search, answer: Answer, history: History, plots: Sequence[Picture], maps: Sequence[Picture]) -> str:
+def render(
+    search: Search,
+    answer: Answer,
+    history: History,
+    plots: Sequence[Picture],
+    maps: Sequence[Picture],
+    limit: str = "",
+) -> str:
     """The whole page as HTML, without scripts or external files.
 
     Args:
@@ -54,6 +62,7 @@ def render(search: Search, answer: Answer, history: History, plots: Sequence[Pic
         history: curves and environment, or why they are missing.
         plots: in order.
         maps: rank heat maps.
+        limit: what ended the search early, if anything did.
     """
     environment = Environment(
         loader=PackageLoader("faar_ray.report", "."),
@@ -91,7 +100,7 @@ def render(search: Search, answer: Answer, history: History, plots: Sequence[Pic
         references=reference_values(search.results),
         summaries=seed_summaries(search.results, answer.quality.name) if search.listed else [],
         key_findings=list(key_findings(search.results, search.traces.values())) if search.listed else [],
-        protocol=list(protocol(search.base, search.results)),
+        protocol=[*protocol(search.base, search.results), *([f"The search ended early: {limit}."] if limit else [])],
         environment=environment_rows(history.environment),
         missing=history.missing,
         space=search.space_yaml,
@@ -126,10 +135,11 @@ def trial_cells(result: TrialResult, parameters: Sequence[str], answer: Answer) 
     """One row of the table of all trials."""
     quality = answer.quality.name
     if result.role == "control":
-        what = ", ".join(f"{k.split('.')[-1]} {format_number(v)}" for k, v in result.params.items())
+        what = ", ".join(f"{k.split('.')[-1]} {format_parameter(k, v)}" for k, v in result.params.items())
     else:
         what = "single task" if result.role == "reference" else ""
-    values = [format_number(result.params.get(name)) for name in parameters]
+    params = result.params
+    values = [format_parameter(name, params[name]) if name in params else "" for name in parameters]
     return {
         "trial": result,
         "what": what,
@@ -151,6 +161,11 @@ def format_interval(row: Row, metric: str) -> str:
 def format_estimate(mean: Estimate) -> str:
     """A mean with the half width of its 95% interval, for a cell."""
     return "" if math.isnan(mean.value) else plus_minus(mean.value, mean.ci95).replace("-", MINUS)
+
+
+def format_parameter(key: str, value: Any) -> str:
+    """A searched key's value for a cell; null with its meaning."""
+    return value_words(key, value) if value is None or isinstance(value, bool) else format_number(value)
 
 
 def format_number(value: Any, *, whole: bool = False) -> str:

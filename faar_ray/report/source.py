@@ -166,6 +166,11 @@ def read_journal_or_none(folder: Path) -> optuna.Study | None:
             return None
 
 
+def limit_of(study: optuna.Study | None) -> str:
+    """What ended the search early, as its journal says; "" for nothing."""
+    return str(study.user_attrs.get("limit", "")) if study is not None else ""
+
+
 def ended_order(study: optuna.Study | None) -> dict[str, int]:
     """Position of each trial id in the order in which trials ended."""
     trials = study.get_trials(deepcopy=False) if study is not None else []

@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+import argparse
+import contextlib
+import hashlib
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from faar_ray.errors import DataError
+
+NUMBERS = (np.float64, np.float32, np.int64, np.int32, np.bool_)
+HARMLESS: tuple[Any, ...] = (
+    argparse.Namespace,
+    np.float64().__reduce__()[0],  # the function that makes them again, wherever this NumPy has it
+    np.dtype,
+    *(type(np.dtype(number)) for number in NUMBERS),
+)
+"""What training programs put beside the weights: their arguments, and best metrics as NumPy's numbers."""
 
 
 def read_torch_file(path: Path, *, legacy: bool = False) -> Mapping[str, Any]:
@@ -20,7 +34,8 @@ def read_torch_file(path: Path, *, legacy: bool = False) -> Mapping[str, Any]:
 
     Args:
         path: the file.
-        legacy: whether the format before torch 1.6 will do, which has no checksums.
+        legacy: whether it comes from another program: the format before torch 1.6 will do, which has no checksums,
+            and beside the tensors the arguments of its command line and NumPy's numbers.
 
     Raises:
         DataError: naming the file: damaged, another format, or more than tensors and plain values.
@@ -32,15 +47,37 @@ def read_torch_file(path: Path, *, legacy: bool = False) -> Mapping[str, Any]:
     if not whole and not legacy:
         raise DataError(f"{path}: empty, cut off or no torch file")
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        allowed = torch.serialization.safe_globals([*HARMLESS] if legacy else [])
+        with allowed, path.open("rb") as file:  # given a path, torch goes by its suffix
+            state = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as fault:  # torch tells of bad files in many words and classes, some of them bad advice
+        odd = _odd_classes(path)
+        what = f"; {', '.join(odd[:5])}: save tensors alone" if odd else ""
         raise DataError(
             f"{path}: damaged, no torch file, or one that holds more than tensors and plain values "
-            f"({type(fault).__name__}); nothing in it was executed"
+            f"({type(fault).__name__}{what}); nothing in it was executed"
         ) from None
     if not isinstance(state, Mapping) or not all(isinstance(key, str) for key in state):
         raise DataError(f"{path}: must hold names and values, got {type(state).__name__}")
     return state
+
+
+def digest_of_values(tensors: Iterable[Tensor]) -> str:
+    """One sha256 over the values of tensors on the CPU, whatever their order."""
+    each = sorted(hashlib.sha256(_bytes(tensor)).digest() for tensor in tensors)
+    return hashlib.sha256(b"".join(each)).hexdigest()
+
+
+def _bytes(tensor: Tensor) -> memoryview:
+    return tensor.detach().contiguous().flatten().view(torch.uint8).numpy().data
+
+
+def _odd_classes(path: Path) -> list[str]:
+    """Names of what a file would import beyond tensors, as far as they can be told."""
+    with contextlib.suppress(Exception):
+        known = {f"{thing.__module__}.{thing.__qualname__}" for thing in HARMLESS}
+        return sorted(set(torch.serialization.get_unsafe_globals_in_checkpoint(path)) - known)
+    return []
 
 
 def _checked(path: Path) -> bool:

@@ -2,6 +2,6 @@
 
 from faar_ray.tasks.losses import IGNORE
 from faar_ray.tasks.metrics import metric_for, primary
-from faar_ray.tasks.table import TASKS, Task, delta_m, output_channels
+from faar_ray.tasks.table import Task, delta_m, tasks_of
 
-__all__ = ["IGNORE", "TASKS", "Task", "delta_m", "metric_for", "output_channels", "primary"]
+__all__ = ["IGNORE", "Task", "delta_m", "metric_for", "primary", "tasks_of"]

@@ -87,6 +87,15 @@ def _depth_l1(prediction_B1HW: Tensor, target_B1HW: Tensor, counts_2: Tensor) ->
     return _over(((prediction_B1HW - target_B1HW).abs() * (target_B1HW != IGNORE)).sum(), counts_2)
 
 
+def _known(target: Tensor) -> Tensor:
+    return _pair(target.isfinite().sum())
+
+
+def _regression_l1(prediction: Tensor, target: Tensor, counts_2: Tensor) -> Tensor:
+    known = target.isfinite()
+    return _over(((prediction - target.where(known, 0)).abs() * known).sum(), counts_2)
+
+
 cross_entropy = Loss(_labelled, _cross_entropy)
 """Pixel-wise cross-entropy; 255 is ignored."""
 balanced_saliency_bce = Loss(_labelled_and_negative, _balanced_bce)
@@ -97,3 +106,5 @@ normals_l1 = Loss(_pointing_components, _normals_l1)
 """L1 between unit vectors, per component; pixels whose target is the zero vector are ignored."""
 depth_l1 = Loss(_labelled, _depth_l1)
 """L1 in the data's unit (m); 255 is ignored."""
+regression_l1 = Loss(_known, _regression_l1)
+"""L1 in the data's unit; NaN is ignored."""

@@ -14,7 +14,7 @@ from torchmetrics import MeanSquaredError, Metric
 from torchmetrics.classification import BinaryPrecisionRecallCurve, MulticlassJaccardIndex
 
 from faar_ray.tasks.losses import IGNORE
-from faar_ray.tasks.table import TASKS
+from faar_ray.tasks.table import Task
 
 SALIENCY_THRESHOLDS = torch.linspace(0.2, 0.9, 15)
 
@@ -92,7 +92,7 @@ class NormalsAngle(Metric):
         return {"mean_angle": self.total / pixels, "rmse_angle": (self.squares / pixels).sqrt()}
 
 
-class DepthRMSE(MeanSquaredError):
+class RMSE(MeanSquaredError):
     """Root mean squared error over pooled valid pixels, in the data's unit."""
 
     def __init__(self) -> None:
@@ -101,7 +101,7 @@ class DepthRMSE(MeanSquaredError):
 
     def update(self, prediction_B1HW: Tensor, target_B1HW: Tensor) -> None:
         """Add a batch."""
-        valid = target_B1HW != IGNORE
+        valid = (target_B1HW != IGNORE) & target_B1HW.isfinite()
         super().update(prediction_B1HW[valid].double(), target_B1HW[valid].double())
 
     def compute(self) -> dict[str, Tensor]:  # type: ignore[override]
@@ -126,21 +126,21 @@ class EdgeF1(BinaryPrecisionRecallCurve):
         return {"f1": 100 * f1.nan_to_num(0).max()}  # NaN where nothing is predicted
 
 
-def metric_for(task: str, channels: int) -> Metric:
+def metric_for(task: Task) -> Metric:
     """A fresh metric of a task; `compute()` gives name -> value."""
-    match task:
-        case "semseg" | "human_parts":
-            return MeanIoU(channels)
-        case "saliency":
+    match task.type:
+        case "segmentation":
+            return MeanIoU(task.channels)
+        case "binary":
             return SaliencyIoU()
         case "normals":
             return NormalsAngle()
-        case "depth":
-            return DepthRMSE()
-        case _:
+        case "edge":
             return EdgeF1()
+        case _:
+            return RMSE()
 
 
-def primary(metrics: Mapping[str, float], tasks: tuple[str, ...], split: str = "val") -> dict[str, float]:
+def primary(metrics: Mapping[str, float], tasks: Mapping[str, Task], split: str = "val") -> dict[str, float]:
     """The metric of each task that delta_m uses, from flat names `<split>/<task>/<metric>`."""
-    return {task: metrics[f"{split}/{task}/{TASKS[task].metric}"] for task in tasks}
+    return {name: metrics[f"{split}/{name}/{task.metric}"] for name, task in tasks.items()}

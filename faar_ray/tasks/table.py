@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from faar_ray.config.registries import DATASETS
-from faar_ray.errors import ConfigError
+from faar_ray.config.data_section import DataConfig
+from faar_ray.config.task_definitions import METRICS, UNITS, TaskDefinition, TaskType
 from faar_ray.tasks.losses import (
     Loss,
     balanced_edge_bce,
@@ -14,6 +14,7 @@ from faar_ray.tasks.losses import (
     cross_entropy,
     depth_l1,
     normals_l1,
+    regression_l1,
 )
 
 
@@ -22,41 +23,61 @@ class Task:
     """One dense task."""
 
     name: str
+    type: TaskType
+    channels: int
+    """Outputs of its head."""
     loss: Loss
     weight: float
     """w_t in L_MTL = sum_t w_t L_t."""
     metric: str
     """Name of the metric that delta_m uses."""
-    higher_is_better: bool
-    metric_unit: str = ""
+    metric_unit: str
+    classes: tuple[str, ...] = ()
+    """Names, of segmentation."""
+    colours: tuple[str, ...] | None = None
+
+    @property
+    def higher_is_better(self) -> bool:
+        """Whether more of the metric is better."""
+        return self.metric in HIGHER_IS_BETTER
 
 
-TASKS: dict[str, Task] = {
-    task.name: task
-    for task in (
-        Task("semseg", cross_entropy, 1.0, "miou", True, "%"),
-        Task("human_parts", cross_entropy, 2.0, "miou", True, "%"),
-        Task("saliency", balanced_saliency_bce, 5.0, "miou", True, "%"),
-        Task("normals", normals_l1, 10.0, "mean_angle", False, "deg"),
-        Task("depth", depth_l1, 1.0, "rmse", False, "m"),
-        Task("edge", balanced_edge_bce, 50.0, "f1", True, "%"),
-    )
+LOSSES: dict[TaskType, Loss] = {
+    "segmentation": cross_entropy,
+    "binary": balanced_saliency_bce,
+    "edge": balanced_edge_bce,
+    "normals": normals_l1,
+    "depth": depth_l1,
+    "regression": regression_l1,
 }
+HIGHER_IS_BETTER = ("miou", "f1")
+ANGLES = ("mean_angle", "rmse_angle")
 
 
-def output_channels(dataset: str, tasks: tuple[str, ...]) -> dict[str, int]:
-    """Channels that each task's head puts out on a data set, in the order of `tasks`.
-
-    Raises:
-        ConfigError: the data set has no labels for a task.
-    """
-    have = DATASETS[dataset].channels
-    if missing := [task for task in tasks if task not in have]:
-        raise ConfigError(f"data.tasks: {dataset} has labels for {', '.join(have)}, got {', '.join(missing)}")
-    return {task: have[task] for task in tasks}
+def tasks_of(data: DataConfig) -> dict[str, Task]:
+    """The tasks of a trial, in the order of `data.tasks`."""
+    return {name: _task(name, data.definition(name)) for name in data.tasks}
 
 
-def delta_m(metrics: Mapping[str, float], references: Mapping[str, float]) -> float:
+def _task(name: str, definition: TaskDefinition) -> Task:
+    metric = definition.metric or METRICS[definition.type][0]
+    own_unit = definition.unit if definition.unit is not None else UNITS.get(definition.type, "")
+    unit = "%" if metric in HIGHER_IS_BETTER else "deg" if metric in ANGLES else own_unit
+    assert definition.weight is not None
+    return Task(
+        name,
+        definition.type,
+        definition.channels,
+        LOSSES[definition.type],
+        definition.weight,
+        metric,
+        unit,
+        definition.classes,
+        definition.colours,
+    )
+
+
+def delta_m(metrics: Mapping[str, float], references: Mapping[str, float], tasks: Mapping[str, Task]) -> float:
     """Mean relative gain over single-task references, percent (METHODS, evaluation).
 
     delta_m = 100/T sum_t (-1)^{l_t} (M_t - S_t) / S_t, with l_t = 1 where lower is better.
@@ -64,7 +85,8 @@ def delta_m(metrics: Mapping[str, float], references: Mapping[str, float]) -> fl
     Args:
         metrics: M, task -> its metric.
         references: S, task -> the single-task model's metric; must hold every task of `metrics`.
+        tasks: their directions.
     """
-    signs = {task: 1.0 if TASKS[task].higher_is_better else -1.0 for task in metrics}
+    signs = {task: 1.0 if tasks[task].higher_is_better else -1.0 for task in metrics}
     gains = [signs[task] * (value - references[task]) / references[task] for task, value in metrics.items()]
     return 100.0 * sum(gains) / len(gains)

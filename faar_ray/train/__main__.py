@@ -19,7 +19,7 @@ from faar_ray.config.trial_file import TrialFile, read_trial, trial_document
 from faar_ray.config.validation_messages import locate
 from faar_ray.errors import ConfigError
 from faar_ray.models import build_model, parameter_terms, parameters_by_part
-from faar_ray.tasks import TASKS
+from faar_ray.tasks import primary, tasks_of
 from faar_ray.tools import tool_command, ui_command
 from faar_ray.train.session import Session
 
@@ -96,9 +96,10 @@ def train(file: TrialFile, name: str, *, resume: bool, as_json: bool, resume_com
     notify = partial(console.print, style="yellow", soft_wrap=True)
     session = Session(file, name, resume=resume, notify=notify, resume_command=resume_command)
     metrics: dict[str, float] = {}
+    tasks = tasks_of(file.data)
     for record in session.epochs():
         metrics = record.metrics
-        scores = [f"{task} {metrics[f'val/{task}/{TASKS[task].metric}']:.2f}" for task in file.data.tasks]
+        scores = [f"{name} {value:.2f}" for name, value in primary(metrics, tasks).items()]
         ranks = [f"rank {metrics['rank/mean']:.1f}"] if "rank/mean" in metrics else []
         console.print(
             f"epoch {record.epoch + 1}/{file.optim.epochs}  loss {metrics['train/loss']:.3f}  "
@@ -114,9 +115,8 @@ def train(file: TrialFile, name: str, *, resume: bool, as_json: bool, resume_com
 def _tell_end(session: Session, metrics: dict[str, float], console: Console) -> None:
     table = Table("task", "metric", "val", title=f"{session.place.path.name}/{session.trial_id}, last epoch")
     table.columns[2].justify = "right"
-    for task in session.config.data.tasks:
-        spec = TASKS[task]
-        table.add_row(task, spec.metric, f"{metrics[f'val/{task}/{spec.metric}']:.2f} {spec.metric_unit}")
+    for name, task in tasks_of(session.config.data).items():
+        table.add_row(name, task.metric, f"{metrics[f'val/{name}/{task.metric}']:.2f} {task.metric_unit}")
     if "delta_m" in metrics:
         table.add_row("all", "delta_m", f"{metrics['delta_m']:+.2f} %")
     table.caption = f"{metrics['trainable_params']:,.0f} trainable parameters"

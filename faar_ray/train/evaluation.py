@@ -1,23 +1,29 @@
-"""Evaluation at full current rank, on whole splits, at the data's own size."""
+"""Evaluation at full current rank, on whole splits."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchmetrics import Metric
 
 from faar_ray.adapters import cached_kernels
-from faar_ray.data import DenseDataset, batches
-from faar_ray.tasks import delta_m, metric_for, output_channels, primary
+from faar_ray.data import SplitData
+from faar_ray.data.samples import LABEL_SIZE
+from faar_ray.tasks import delta_m, metric_for, primary
 from faar_ray.train.trial import Trial
 
-EVALUATION_BATCH = 50
+LARGEST_BATCH = 50
+PIXELS = 16 * 448 * 448
+"""Of a batch, at most."""
 
 
 @torch.no_grad()
 def evaluate(
     trial: Trial,
-    dataset: DenseDataset,
+    dataset: SplitData,
     *,
     split: str,
     references: Mapping[str, float] | None = None,
@@ -26,26 +32,44 @@ def evaluate(
 
     Each worker evaluates its part of the images; torchmetrics adds up the workers' counts before it divides.
     """
-    config, model, runtime = trial.config, trial.model, trial.runtime
-    tasks = config.data.tasks
-    outputs = output_channels(config.data.name, tasks)
-    metrics = {task: metric_for(task, outputs[task]).to(runtime.metrics_device) for task in tasks}
+    model, runtime = trial.model, trial.runtime
+    metrics = {name: metric_for(task).to(runtime.metrics_device) for name, task in trial.tasks.items()}
 
     was_training = model.training
     model.eval()
     share = {"worker": runtime.rank, "workers": runtime.world_size}
+    original = trial.config.data.evaluation == "original"
+    order = dataset.batches(
+        batch_size=batch_size(trial.config.data.size), seed=0, epoch=0, train=False, original=original, **share
+    )
     with cached_kernels(trial.sines):
-        for batch in batches(dataset, batch_size=EVALUATION_BATCH, seed=0, epoch=0, train=False, **share):
+        for batch in order:
             if not len(batch["image"]):
                 continue
             predictions = model(batch["image"].to(runtime.device, trial.dtype))
-            for task, metric in metrics.items():
-                metric.update(
-                    predictions[task].to(runtime.metrics_device, trial.dtype), batch[task].to(runtime.metrics_device)
-                )
+            for name, metric in metrics.items():
+                prediction = predictions[name].to(runtime.metrics_device, trial.dtype)
+                update(metric, prediction, batch[name].to(runtime.metrics_device), batch.get(LABEL_SIZE))
     model.train(was_training)
 
     values = {f"{split}/{task}/{name}": float(v) for task, m in metrics.items() for name, v in m.compute().items()}
     if references:
-        values["delta_m" if split == "val" else f"{split}/delta_m"] = delta_m(primary(values, tasks, split), references)
+        values["delta_m" if split == "val" else f"{split}/delta_m"] = delta_m(
+            primary(values, trial.tasks, split), references, trial.tasks
+        )
     return values
+
+
+def batch_size(size: tuple[int, int]) -> int:
+    """Images that are evaluated at once, of a height and width."""
+    return max(1, min(LARGEST_BATCH, PIXELS // (size[0] * size[1])))
+
+
+def update(metric: Metric, prediction_BNHW: Tensor, label: Tensor, size_B2: Tensor | None) -> None:
+    """Add a batch to a metric; predictions are resized to labels that have sizes of their own."""
+    if size_B2 is None:
+        metric.update(prediction_BNHW, label)
+        return
+    for row, (height, width) in enumerate(size_B2.tolist()):
+        resized = F.interpolate(prediction_BNHW[row : row + 1], size=(height, width), mode="bilinear")
+        metric.update(resized, label[row : row + 1, ..., :height, :width])

@@ -9,11 +9,9 @@ from collections.abc import Generator, Mapping
 import torch
 
 from faar_ray.adapters.sinewich.sine_measure import measure
-from faar_ray.data import batches, load_dataset
-from faar_ray.data.shards.shard_store import download_shards
+from faar_ray.data import load_dataset, local_data
 from faar_ray.ranks import rank_metrics, sine_metrics
 from faar_ray.records import EpochRecord, RankRecord, SineRecord
-from faar_ray.tasks import TASKS
 from faar_ray.train.evaluation import evaluate
 from faar_ray.train.gradients import gradient_cosines
 from faar_ray.train.memory import PeakMemory
@@ -50,11 +48,9 @@ def fit(spec: TrialSpec, runtime: Runtime | None = None) -> Epochs:
         NonFiniteGradient: naming step and parameter.
     """
     config, runtime = spec.config, runtime or InProcess()
-    if spec.shards_uri and not config.data.root:
-        download_shards(config.data, spec.shards_uri, "storage.path")
-
+    data = local_data(config.data, spec.shards_uri)
     with TrialSink(spec, runtime) as sink:
-        trial = Trial(config, runtime)
+        trial = Trial(config, runtime, data)
         records = sink.resume(trial)
         yield from records
         for epoch in range(len(records), config.optim.epochs):
@@ -65,7 +61,7 @@ def fit(spec: TrialSpec, runtime: Runtime | None = None) -> Epochs:
 
     if not spec.test:
         return {}
-    return evaluate(trial, load_dataset(config.data, "test"), split="test", references=spec.test_references)
+    return evaluate(trial, load_dataset(data, "test"), split="test", references=spec.test_references)
 
 
 def run_epoch(trial: Trial, epoch: int, references: Mapping[str, float] | None) -> EpochRecord:
@@ -93,8 +89,7 @@ def train_epoch(trial: Trial, epoch: int) -> dict[str, float]:
     totals: dict[str, float] = {}
     trial.skipped_steps = 0
     trial.model.train()
-    order = batches(
-        trial.train_data,
+    order = trial.train_data.batches(
         batch_size=config.optim.batch_size,
         seed=config.seed,
         epoch=epoch,
@@ -105,7 +100,7 @@ def train_epoch(trial: Trial, epoch: int) -> dict[str, float]:
     for step, batch in enumerate(order, start=epoch * trial.steps_per_epoch):
         trial.policy.sample_mask(epoch, step)
         losses = train_step(trial, batch, step)
-        whole = torch.stack([TASKS[task].weight * value for task, value in losses.items()]).sum()
+        whole = torch.stack([trial.tasks[task].weight * value for task, value in losses.items()]).sum()
         for name, value in {"train/loss": whole, **{f"train/loss/{t}": v for t, v in losses.items()}}.items():
             totals[name] = totals.get(name, 0.0) + value.item()
     trial.optimizer.zero_grad(set_to_none=True)

@@ -9,8 +9,6 @@ import torch
 
 from faar_ray.adapters import SineWeights
 from faar_ray.adapters.sinewich.sine_measure import mean_cosines
-from faar_ray.data import batches
-from faar_ray.tasks import TASKS
 from faar_ray.train.step import to_device
 from faar_ray.train.trial import Trial
 
@@ -28,7 +26,7 @@ def gradient_cosines(trial: Trial) -> dict[SineWeights, list[float | None]]:
     if len(tasks) == 1 or not layers:
         return {}
     images = min(IMAGES, max(1, trial.config.optim.batch_size // trial.config.optim.accumulate))  # what fits a step
-    batch = next(iter(batches(trial.val_data, batch_size=images, seed=0, epoch=0, train=False)))
+    batch = next(iter(trial.val_data.batches(batch_size=images, seed=0, epoch=0, train=False)))
     batch = {name: to_device(trial, values) for name, values in batch.items()}
 
     was_training = trial.model.training
@@ -38,7 +36,7 @@ def gradient_cosines(trial: Trial) -> dict[SineWeights, list[float | None]]:
     sizes = [sum(p.numel() for p in layer.bases.parameters()) for layer in layers]
     of_tasks: list[tuple[torch.Tensor, ...]] = []
     for task in tasks:
-        loss = TASKS[task].loss(predictions[task], batch[task])
+        loss = trial.tasks[task].loss(predictions[task], batch[task])
         gradients = torch.autograd.grad(loss, parameters, retain_graph=task != tasks[-1])
         of_tasks.append(torch.cat([g.flatten() for g in gradients]).double().split(sizes))
 

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+from pathlib import Path
+
 import torch
 
-from faar_ray.config.trial import TrialConfig
-from faar_ray.data import check_labels, check_root, open_split
+from faar_ray.config.trial import BackboneConfig, TrialConfig
+from faar_ray.data import check_labels, check_root, count_images
 from faar_ray.errors import ConfigError
 
 
 def preflight(config: TrialConfig, workers: int = 1) -> None:
-    """Check that data set, tasks and backbone exist; builds and loads nothing.
+    """Check that data set, tasks and backbone exist, and that the weights of `backbone.checkpoint` fit.
 
     Raises:
         ConfigError: the data set cannot be read, labels, shards or the backbone are missing, `optim.compile` lacks a
             C++ compiler, or the last batch has fewer images than workers.
-        DataError: a checkpoint is missing.
+        DataError: `backbone.checkpoint` cannot be loaded.
     """
     check_labels(config.data)
     check_root(config.data)
     if workers > 1:
-        check_last_batch(config, len(open_split(config.data, "train")), workers)
+        check_last_batch(config, count_images(config.data, "train"), workers)
     if config.optim.compile and not torch.cuda.is_available():
         check_compiler()
     if config.backbone.name != "swin_micro" or config.backbone.checkpoint is not None:
@@ -28,6 +31,28 @@ def preflight(config: TrialConfig, workers: int = 1) -> None:
         from faar_ray.models.family import check_placement
 
         check_placement(check_backbone(config.backbone), config)
+        weights_digest(config)
+
+
+def weights_digest(config: TrialConfig) -> str:
+    """What tells the weights of `backbone.checkpoint` from others, whatever the file's name; "" without the key.
+
+    Raises:
+        DataError: they cannot be loaded.
+    """
+    backbone = config.backbone
+    if backbone.checkpoint is None:
+        return ""
+    written = Path(backbone.checkpoint).stat()
+    return _digest(backbone.name, backbone.checkpoint, config.data.size, (written.st_mtime_ns, written.st_size))
+
+
+@lru_cache(maxsize=64)
+def _digest(name: str, checkpoint: str, size: tuple[int, int], version: tuple[int, int]) -> str:
+    """Loads the file once for all configs that take it."""
+    from faar_ray.models.backbone import build_backbone, digest_of_weights
+
+    return digest_of_weights(build_backbone(BackboneConfig(name=name, checkpoint=checkpoint), size, 0))
 
 
 def check_last_batch(config: TrialConfig, images: int, workers: int) -> None:

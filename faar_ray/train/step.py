@@ -11,7 +11,6 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from faar_ray.adapters import cached_kernels
 from faar_ray.errors import FaarRayError
-from faar_ray.tasks import TASKS
 from faar_ray.train.trial import Trial
 
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -92,9 +91,8 @@ def worst_gradient(model: nn.Module) -> tuple[str, Tensor]:
 
 def counts_of(trial: Trial, batch: Batch) -> dict[str, Tensor]:
     """What each task's loss counts in the labels of the whole step, over all workers."""
-    tasks = trial.config.data.tasks
-    counts_T2 = torch.stack([TASKS[task].loss.counts(batch[task]) for task in tasks])
-    return dict(zip(tasks, trial.runtime.all_reduce_sum(counts_T2), strict=True))
+    counts_T2 = torch.stack([task.loss.counts(batch[name]) for name, task in trial.tasks.items()])
+    return dict(zip(trial.tasks, trial.runtime.all_reduce_sum(counts_T2), strict=True))
 
 
 def accumulated(trial: Trial, batch: Batch, counts: Mapping[str, Tensor], parts: int) -> Tensor:
@@ -106,7 +104,7 @@ def accumulated(trial: Trial, batch: Batch, counts: Mapping[str, Tensor], parts:
             with nullcontext() if last else trial.runtime.no_sync(trial.wrapped_model):
                 part = batch if parts == 1 else {name: values[rows] for name, values in batch.items()}
                 of_part = shares_of(trial, part, counts)
-                loss = torch.stack([TASKS[task].weight * share for task, share in of_part.items()]).sum()
+                loss = torch.stack([trial.tasks[task].weight * share for task, share in of_part.items()]).sum()
                 loss = loss * trial.runtime.world_size  # workers' gradients are averaged
                 if last and (term := trial.policy.loss_term()) is not None:
                     loss = loss + term
@@ -121,7 +119,7 @@ def shares_of(trial: Trial, batch: Batch, counts: Mapping[str, Tensor]) -> dict[
     with torch.autocast(trial.runtime.device.type, dtype=kind, enabled=kind is not None):
         predictions = trial.forward(batch["image"])
     full = predictions if kind is None else {task: y.float() for task, y in predictions.items()}
-    return {task: TASKS[task].loss.share(full[task], batch[task], counts[task]) for task in counts}
+    return {task: trial.tasks[task].loss.share(full[task], batch[task], counts[task]) for task in counts}
 
 
 def to_device(trial: Trial, values: Tensor) -> Tensor:

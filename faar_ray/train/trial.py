@@ -9,11 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from faar_ray.config.data_section import DataConfig
 from faar_ray.config.trial import TrialConfig
 from faar_ray.data import load_dataset
 from faar_ray.models import adapter_list, build_model, parameters_by_part, sine_layers, trained_state
 from faar_ray.ranks import build_policy, shrink
 from faar_ray.seeding import seed_of
+from faar_ray.tasks import tasks_of
 from faar_ray.train.checkpoint import load_trained_state
 from faar_ray.train.optimizer import build_optimizer, build_scheduler
 from faar_ray.train.preflight import check_last_batch
@@ -30,10 +32,19 @@ def compiled(model: nn.Module) -> Callable[[Tensor], dict[str, Tensor]]:
 class Trial:
     """Everything that changes while a trial trains, and the data that it trains on."""
 
-    def __init__(self, config: TrialConfig, runtime: Runtime) -> None:
+    def __init__(self, config: TrialConfig, runtime: Runtime, data: DataConfig | None = None) -> None:
+        """Build it.
+
+        Args:
+            config: of the trial.
+            runtime: one process, or a worker of several.
+            data: the same as `config.data`, where this machine has them (`local_data`).
+        """
+        data = data or config.data
         self.config, self.runtime = config, runtime
-        self.train_data = load_dataset(config.data, "train")
-        self.val_data = load_dataset(config.data, "val")
+        self.tasks = tasks_of(config.data)
+        self.train_data = load_dataset(data, "train")
+        self.val_data = load_dataset(data, "val")
         self.dtype = torch.float64 if config.optim.precision == "fp64" else torch.float32
         self.model = build_model(config).to(runtime.device, self.dtype)
         self.adapters = adapter_list(self.model)

@@ -88,6 +88,7 @@ def _run(options: argparse.Namespace) -> int:
 
 def _start(space: SearchSpace, options: argparse.Namespace) -> int:
     from faar_ray.train.preflight import preflight
+    from faar_ray.tune.propose.related_draws import check_relations
     from faar_ray.tune.run.remote_run import check_remote
     from faar_ray.tune.run.resolved_search import resolve
     from faar_ray.tune.run.run_folder import check_resumable
@@ -99,6 +100,7 @@ def _start(space: SearchSpace, options: argparse.Namespace) -> int:
         except ConfigError as fault:
             raise ConfigError([f"controls.{index}.{text}" for text in fault.faults]) from None
 
+    check_relations(space)
     console = Console(stderr=options.json, highlight=False)
     search = resolve(space, options.address, dry_run=options.dry_run)
     if options.dry_run:

@@ -31,7 +31,7 @@ from faar_ray.tune.execute.ray_tune import run_jobs
 from faar_ray.tune.execute.ray_tune_adapters import abort_on_storage_error
 from faar_ray.tune.execute.resource_monitor import ResourceMonitor
 from faar_ray.tune.execute.trainable import TrialActor
-from faar_ray.tune.propose.journal import keep_end, open_journal, tests
+from faar_ray.tune.propose.journal import keep_end, keep_limit, open_journal, tests
 from faar_ray.tune.propose.proposer import Proposer
 from faar_ray.tune.propose.warm_start import warm_start
 from faar_ray.tune.run import run_folder
@@ -186,6 +186,8 @@ def conclude(
     complete = [result for result in finished if proposer.feasible(result)]
     fault = search_state.fatal or (None if complete else nothing_feasible(space, results))
     keep_end(proposer.study, ended=True)
+    limit = search_state.limit or proposer.ended_early()
+    keep_limit(proposer.study, limit)
     report = build_report(folder.path, mlflow)
     unwritten = mlflow.end_search("FAILED" if search_state.fatal else "FINISHED", report)
     if not all(result.run_id for result in results):  # runs that were made at last
@@ -193,7 +195,7 @@ def conclude(
     best = best_of(complete, space.objectives)
     answer = build_answer(results, space.objectives, space.limits)
     counts = proposer.counts()
-    return Outcome(place, uri, parent, counts, results, best, answer, search_state.limit, fault, unwritten)
+    return Outcome(place, uri, parent, counts, results, best, answer, limit, fault, unwritten)
 
 
 def write_search_results(folder: RunFolder, proposer: Proposer, mlflow: MLflowWatcher) -> list[TrialResult]:

@@ -10,9 +10,17 @@ import pytest
 
 from faar_ray.config.trial import DataConfig
 from faar_ray.data import DenseDataset, load_dataset
+from faar_ray.data.datasets import Split
 
 ALL_TASKS = ("semseg", "human_parts", "saliency", "normals", "depth", "edge")
 MakeConfig = Callable[..., DataConfig]
+
+
+def in_memory(config: DataConfig, split: Split) -> DenseDataset:
+    """Scenes, whose columns can be compared."""
+    data = load_dataset(config, split)
+    assert isinstance(data, DenseDataset)
+    return data
 
 
 def rooted(config: DataConfig, root: str | Path) -> DataConfig:
@@ -35,4 +43,4 @@ def make_config() -> MakeConfig:
 
 @pytest.fixture(scope="session")
 def dataset(make_config: MakeConfig, cache: Path) -> DenseDataset:
-    return load_dataset(make_config(image_size=64, root=str(cache)), "train")
+    return in_memory(make_config(image_size=64, root=str(cache)), "train")

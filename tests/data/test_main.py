@@ -45,7 +45,7 @@ def test_check_finds_the_damaged_shard(tmp_path: Path, capsys: pytest.CaptureFix
 @pytest.mark.parametrize(
     ("command", "message"),
     [
-        (["show", "nyud"], "must be one of scenes, got 'nyud'"),
+        (["show", "nyu"], "must be one of scenes, pascal_context, nyud, cityscapes, folder, got 'nyu'"),
         (["show", "scenes", "--size", "8"], "--size: "),
         (["pack", "scenes", "--images", "0"], "--images: "),
         (["pack", "scenes", "--seed", "-1"], "--seed: "),

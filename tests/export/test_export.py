@@ -128,3 +128,11 @@ def test_a_flipped_bit_of_a_weight_is_noticed(trial: Trial, capsys: pytest.Captu
     path.write_bytes(raw)
     assert main(["rho/t000-s0", "--rank-pattern", "--out", "p.yaml"]) == 2
     assert "adapter.safetensors: damaged" in capsys.readouterr().err
+
+
+def test_two_merges_in_one_command_are_refused(trial: Trial, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["rho/t000-s0", "--merge", "semseg", "--merge", "normals", "--out", "x"])
+    assert end.value.code == 2
+    assert "--merge: given twice" in capsys.readouterr().err
+    assert not Path("x").exists()

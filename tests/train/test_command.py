@@ -80,7 +80,7 @@ def test_a_trial_leaves_its_folder_its_trace_and_a_finished_run(
         (["optim.epoch=3"], "did you mean 'epochs'"),
         (
             ["data.name=nyud", "data.tasks=[semseg, normals]", "references=null"],
-            "command line: data.name=nyud: must be one of scenes, got 'nyud'",
+            "data.root: must name the folder of nyud, got null",
         ),
         (["backbone.name=resnet50"], "must be swin_micro, a timm Swin"),
         (["backbone.checkpoint=nowhere.pth"], "backbone.checkpoint: no such file: nowhere.pth"),

@@ -14,11 +14,9 @@ from torch import Tensor
 from faar_ray.adapters import SineBase
 from faar_ray.adapters.sinewich.sine_measure import mean_cosines
 from faar_ray.config.trial import TrialConfig
-from faar_ray.data import batches
 from faar_ray.export.read import load_model, read_adapter_file
 from faar_ray.records import MEASURED, EpochRecord
 from faar_ray.storage.run_location import RunLocation, TrialPaths
-from faar_ray.tasks import TASKS
 from faar_ray.tracking.files.rank_trace import read_rank_trace
 from faar_ray.tracking.files.sine_trace import read_sine_trace
 from faar_ray.train.checkpoint import checkpoint_path, read_checkpoint
@@ -149,7 +147,7 @@ def test_a_step_in_parts_computes_each_base_once_and_gives_the_same_gradients(mo
     for parts in (1, 3):
         made = trial(**{"optim.accumulate": parts, "optim.precision": "fp64"})
         made.model.eval()
-        batch = dict(next(iter(batches(made.train_data, batch_size=16, seed=0, epoch=0, train=True))))
+        batch = dict(next(iter(made.train_data.batches(batch_size=16, seed=0, epoch=0, train=True))))
         gradients: dict[str, Tensor] = {}
         monkeypatch.setattr("faar_ray.train.step.update", lambda t, g=gradients: g.update(grads_of(t)))
         made.policy.sample_mask(0, 0)
@@ -176,13 +174,13 @@ def test_gradient_cosines_are_those_of_each_tasks_own_backward_pass() -> None:
     assert len(result) == 4 * 3 + 1
 
     made.model.eval()
-    batch = dict(next(iter(batches(made.val_data, batch_size=IMAGES, seed=0, epoch=0, train=False))))
+    batch = dict(next(iter(made.val_data.batches(batch_size=IMAGES, seed=0, epoch=0, train=False))))
     layer = made.sines[0]
     vectors = []
     for task in made.config.data.tasks:
         made.model.zero_grad()
         label = batch[task].double() if batch[task].is_floating_point() else batch[task]
-        TASKS[task].loss(made.model(batch["image"].double())[task], label).backward()
+        made.tasks[task].loss(made.model(batch["image"].double())[task], label).backward()
         vectors.append(torch.cat([p.grad.flatten() for p in layer.bases.parameters()]))
     assert result[layer] == pytest.approx(mean_cosines(torch.stack(vectors)))
 

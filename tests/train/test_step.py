@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from faar_ray.config.trial import BackboneConfig, TrialConfig
-from faar_ray.data import batches
 from faar_ray.models.backbone import build_backbone
 from faar_ray.records import EpochRecord
 from faar_ray.train.fit import run_epoch, train_epoch, warn_of_skips
@@ -34,7 +33,7 @@ def trial(**dotted: Any) -> Trial:
 
 def first_batch(made: Trial) -> dict[str, Tensor]:
     config = made.config
-    return dict(next(iter(batches(made.train_data, batch_size=config.optim.batch_size, seed=0, epoch=0, train=True))))
+    return dict(next(iter(made.train_data.batches(batch_size=config.optim.batch_size, seed=0, epoch=0, train=True))))
 
 
 def observed(made: Trial, monkeypatch: pytest.MonkeyPatch) -> list[str]:

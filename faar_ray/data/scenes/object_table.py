@@ -9,8 +9,9 @@ from typing import NamedTuple
 
 import torch
 
-CLASSES = ("floor", "wall", "ceiling", "crate", "ball", "pillar", "table", "rod", "person")
-PARTS = ("background", "head", "torso", "upper arm", "lower arm", "upper leg", "lower leg")
+from faar_ray.config.class_names import HUMAN_PARTS, SCENES
+
+CLASSES, PARTS = SCENES, HUMAN_PARTS
 GARMENTS = ("skin", "shirt", "trousers")
 TEXTURES = ("checks", "stripes", "noise")
 PERSON = CLASSES.index("person")

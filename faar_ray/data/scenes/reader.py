@@ -9,7 +9,6 @@ from torch import Tensor
 
 from faar_ray.config.paths import folder_of, is_remote
 from faar_ray.config.trial import DataConfig
-from faar_ray.data.scenes.object_table import CLASSES, PARTS
 from faar_ray.data.scenes.scene_shards import read_scenes, split_images
 from faar_ray.data.shards.shard_store import download_shards
 
@@ -22,8 +21,6 @@ class SceneReader:
             which missing shards are downloaded into the cache.
         split: train, val or test.
     """
-
-    classes: Mapping[str, Sequence[str]] = {"semseg": CLASSES, "human_parts": PARTS}
 
     def __init__(self, config: DataConfig, split: str) -> None:
         self.config, self.split = config, split

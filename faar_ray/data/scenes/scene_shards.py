@@ -51,7 +51,7 @@ def split_images(config: DataConfig, split: str) -> int:
 def pack_options(config: DataConfig) -> str:
     """Options of `python -m faar_ray.data pack` that make at least the shards of a config."""
     images = max(split_images(config, split) for split in SPLITS)
-    return f"--domain {config.domain} --size {config.image_size} --seed {config.seed} --images {images}"
+    return f"--domain {config.domain} --size {config.size[0]} --seed {config.seed} --images {images}"
 
 
 def generator_parameters(config: DataConfig) -> dict[str, str]:
@@ -61,7 +61,7 @@ def generator_parameters(config: DataConfig) -> dict[str, str]:
         "generator_version": str(GENERATOR_VERSION),
         "domain": config.domain,
         "domain_parameters": domain,
-        "image_size": str(config.image_size),
+        "image_size": str(config.size[0]),
         "seed": str(config.seed),
     }
 
@@ -136,7 +136,7 @@ def render_shard(config: DataConfig, split: str, number: int) -> Rendered:
 
     def chunk(index: int) -> Rendered:
         stream = private("scenes", config.seed, config.domain, split, index)
-        return render(CHUNK_IMAGES, domain, config.image_size, stream)
+        return render(CHUNK_IMAGES, domain, config.size[0], stream)
 
     threads = torch.get_num_threads()
     try:

@@ -27,7 +27,7 @@ class ShardReport:
 def verify_split(config: DataConfig, split: str, cache_dir: Path | None = None) -> list[ShardReport]:
     """A report for each shard of a split."""
     shards = shards_of(config.name)
-    return [_verify(path, shards, config.image_size) for path in shards.paths(config, split, cache_dir)]
+    return [_verify(path, shards, config.size[0]) for path in shards.paths(config, split, cache_dir)]
 
 
 def _verify(path: Path, shards: ShardSet, size: int) -> ShardReport:

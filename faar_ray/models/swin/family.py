@@ -39,13 +39,13 @@ def _check(name: str) -> None:
         )
 
 
-def _build(config: BackboneConfig, image_size: int) -> nn.Module:
-    return _without_norm(build_timm(config, image_size, checkpoint_filter_fn))
+def _build(config: BackboneConfig, size: tuple[int, int]) -> nn.Module:
+    return _without_norm(build_timm(config, size, checkpoint_filter_fn))
 
 
-def _build_micro(config: BackboneConfig, image_size: int) -> nn.Module:
-    check_patches(config.name, image_size, MICRO_PATCH)
-    backbone = micro.architecture(image_size, config.drop_path)
+def _build_micro(config: BackboneConfig, size: tuple[int, int]) -> nn.Module:
+    check_patches(config.name, size, MICRO_PATCH)
+    backbone = micro.architecture(size, config.drop_path)
     load_checkpoint(backbone, config, checkpoint_filter_fn)
     if config.pretrained and config.checkpoint is None:
         load_weights(backbone, micro.weights(), micro.NAME, checkpoint_filter_fn)

@@ -33,8 +33,8 @@ def _check(name: str) -> None:
         raise ConfigError(f"backbone.name: {name} has {len(blocks)} blocks, must have at least {QUARTERS}")
 
 
-def _build(config: BackboneConfig, image_size: int) -> nn.Module:
-    return QuarteredViT(build_timm(config, image_size, checkpoint_filter_fn))
+def _build(config: BackboneConfig, size: tuple[int, int]) -> nn.Module:
+    return QuarteredViT(build_timm(config, size, checkpoint_filter_fn))
 
 
 def _task_block(block: Any, task_linears: Any, continues: bool, *, shared_input: bool = False) -> ViTTaskBlock:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
 
+from faar_ray.config.null_values import value_words
 from faar_ray.records import MEASURED, Role, TrialResult
 
 COSTS = ("trainable_params", "params/", "rank/", *MEASURED)
@@ -80,7 +81,7 @@ def _format_parameter(key: str, value: Any, digits: int) -> str:
         value = f"{value:.{digits}g}"
     elif isinstance(value, list | tuple):
         value = "+".join(map(str, value))
-    return str(value) if key == "method" else f"{key} {value}"
+    return str(value) if key == "method" else f"{key} {value_words(key, value)}"
 
 
 def with_names(configs: Sequence[Config]) -> list[Config]:

@@ -134,7 +134,7 @@ def _effect(settings: Sequence[Any], values: NDArray[np.float64], noise: Noise) 
 def _levels(settings: Sequence[Any]) -> NDArray[np.int64]:
     """Each value's level: itself where there are few, else the quarter that it is in."""
     distinct = sorted(set(settings), key=lambda value: (str(type(value)), value))
-    if len(distinct) <= QUARTERS or any(isinstance(value, str | bool) for value in distinct):
+    if len(distinct) <= QUARTERS or any(value is None or isinstance(value, str | bool) for value in distinct):
         return np.array([distinct.index(value) for value in settings])
     return np.searchsorted(np.quantile(settings, [0.25, 0.5, 0.75]), settings, side="left")
 

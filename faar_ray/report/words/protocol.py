@@ -4,25 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from faar_ray.config.data_section import DataConfig
+from faar_ray.config.task_definitions import UNITS, TaskType
 from faar_ray.config.trial import TrialConfig
 from faar_ray.records import TrialResult
 
-METRICS = {
-    "semseg": "semseg: mean IoU over classes, pixel counts pooled over images (%)",
-    "human_parts": "human_parts: mean IoU over parts and background, pooled (%)",
-    "saliency": "saliency: foreground Jaccard per image, averaged; the best of 15 thresholds 0.2 to 0.9 (%)",
-    "normals": "normals: mean angular error (degrees; the papers call it rmse), the true rmse beside it",
-    "depth": "depth: RMSE over pooled pixels (m)",
-    "edge": "edge: F1 (%)",
+METRICS: dict[TaskType, str] = {
+    "segmentation": "mean IoU over classes, pixel counts pooled over images (%)",
+    "binary": "foreground Jaccard per image, averaged; the best of 15 thresholds 0.2 to 0.9 (%)",
+    "normals": "mean angular error (degrees; the papers call it rmse), the true rmse beside it",
+    "depth": "RMSE over pooled pixels ({unit})",
+    "regression": "RMSE over pooled pixels ({unit})",
+    "edge": "F1 (%)",
 }
 
 
 def protocol(config: TrialConfig | None, results: Sequence[TrialResult]) -> Iterator[str]:
     """Sentences on data, splits, metrics and delta_m."""
     if config is not None:
-        size, tasks = config.data.image_size, config.data.tasks
-        yield f"Data set {config.data.name}, predictions and labels compared at {size} x {size} pixels."
-        yield "; ".join(METRICS[task] for task in tasks) + "."
+        yield f"Data set {config.data.name}; {_evaluation(config.data)}."
+        if config.data.name != "scenes":
+            yield _splits(config.data)
+        yield "; ".join(_metric_sentence(config, task) for task in config.data.tasks) + "."
     yield (
         "delta_m: mean over tasks of the relative gain on the single-task reference, in per cent, signed so that more "
         "is better; 0 equals single-task models."
@@ -32,6 +35,28 @@ def protocol(config: TrialConfig | None, results: Sequence[TrialResult]) -> Iter
         yield "The search used the val split; the test split was read once, at the end."
     else:
         yield "All values are of the val split, which the search used; the test split was not read."
+
+
+def _evaluation(data: DataConfig) -> str:
+    height, width = data.size
+    if data.evaluation == "original":
+        return f"images resized to {height} x {width} pixels, predictions compared at the labels' own size (original)"
+    return f"predictions and labels compared at {height} x {width} pixels (resized)"
+
+
+def _splits(data: DataConfig) -> str:
+    if data.protocol == "papers":
+        return "Protocol of the papers: the published val split chose and judged (data.protocol: papers)."
+    return (
+        f"Val is {data.val_share:.0%} of the published training images and test the published val split, unless the "
+        "data set has a test split of its own (data.protocol: search)."
+    )
+
+
+def _metric_sentence(config: TrialConfig, task: str) -> str:
+    definition = config.data.definition(task)
+    unit = definition.unit or UNITS.get(definition.type) or "the labels' unit"
+    return f"{task}: {METRICS[definition.type].format(unit=unit)}"
 
 
 def reference_values(results: Sequence[TrialResult]) -> list[tuple[str, str, float]]:

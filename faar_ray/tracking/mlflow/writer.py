@@ -160,7 +160,8 @@ class Tracker:
         run = known if known and self._reopen(known) else self._create_child(trial_id, config, role)
         self.runs[trial_id] = run
 
-        pairs = [Param(metric_name(key), str(value)[:LONGEST_PARAM]) for key, value in params.items()]
+        texts = {key: "null" if value is None else str(value) for key, value in params.items()}
+        pairs = [Param(metric_name(key), text[:LONGEST_PARAM]) for key, text in texts.items()]
         for chunk in _chunks(pairs, PARAMS_PER_BATCH):
             self._client.log_batch(run, params=chunk)
         if tags:

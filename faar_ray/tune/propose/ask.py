@@ -22,7 +22,11 @@ from faar_ray.tune.space.sections import SearchConfig
 
 
 def sampler_of(
-    search: SearchConfig, parameters: Mapping[str, Parameter], number: int, older: Sequence[FrozenTrial] = ()
+    search: SearchConfig,
+    parameters: Mapping[str, Parameter],
+    number: int,
+    older: Sequence[FrozenTrial] = (),
+    attempt: int = 0,
 ) -> BaseSampler:
     """The sampler that proposes trial `number`.
 
@@ -31,10 +35,13 @@ def sampler_of(
         parameters: of the space.
         number: of the trial; trials of an older run are not counted.
         older: trials of an older run that are in the study.
+        attempt: of several proposals for the trial, where the first ones broke a relation.
     """
+    again = [attempt] if attempt else []
     request = SamplerRequest(
-        seed=seed_of(search.seed, "sampler", number) % 2**32,
-        search_seed=seed_of(search.seed, "sampler") % 2**32,
+        seed=seed_of(search.seed, "sampler", number, *again) % 2**32,
+        search_seed=seed_of(search.seed, "sampler", *again) % 2**32,
+        attempt=attempt,
         number=number,
         parameters=parameters,
         startup_trials=search.startup_trials,

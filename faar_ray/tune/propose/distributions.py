@@ -10,7 +10,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+    _get_single_value,
+)
 from optuna.samplers import NSGAIISampler
 
 from faar_ray.tune.space.conditions import in_order, unmet_condition
@@ -32,8 +38,9 @@ def distribution(parameter: Parameter) -> BaseDistribution:
     if parameter.scale == "log1m":
         return FloatDistribution(1 - high, 1 - low, log=True)
     if isinstance(low, int) and isinstance(high, int):
-        return IntDistribution(low, high, log=parameter.log)
-    return FloatDistribution(float(low), float(high), log=parameter.log)
+        return IntDistribution(low, high, log=parameter.log, step=int(parameter.step or 1))
+    step = None if parameter.step is None else float(parameter.step)
+    return FloatDistribution(float(low), float(high), log=parameter.log, step=step)
 
 
 def draw(trial: optuna.Trial, parameters: Mapping[str, Parameter], base: Mapping[str, Any]) -> dict[str, Scalar]:
@@ -44,7 +51,27 @@ def draw(trial: optuna.Trial, parameters: Mapping[str, Parameter], base: Mapping
     for key in in_order(parameters):
         if not unmet_condition(parameters[key], base, sample):
             value = _suggested(trial, optuna_name(key, parameters[key]), distribution(parameters[key]))
-            sample[key] = _outward(parameters[key], value)
+            sample[key] = outward(parameters[key], value)
+    return {key: sample[key] for key in parameters if key in sample}
+
+
+def draw_aside(trial: optuna.Trial, parameters: Mapping[str, Parameter], base: Mapping[str, Any]) -> dict[str, Scalar]:
+    """What `draw` would give with the study's present sampler; nothing of it is written into the trial."""
+    study, frozen, sample = trial.study, trial._get_latest_trial(), dict[str, Scalar]()
+    relative = trial.relative_params
+    for key in in_order(parameters):
+        if unmet_condition(parameters[key], base, sample):
+            continue
+        name, dist = optuna_name(key, parameters[key]), distribution(parameters[key])
+        if trial._is_fixed_param(name, dist):
+            value = trial._fixed_params[name]
+        elif dist.single():
+            value = _get_single_value(dist)
+        elif trial._is_relative_param(name, dist):
+            value = relative[name]
+        else:
+            value = study.sampler.sample_independent(study, frozen, name, dist)
+        sample[key] = outward(parameters[key], value)
     return {key: sample[key] for key in parameters if key in sample}
 
 
@@ -56,7 +83,7 @@ def to_optuna(parameters: Mapping[str, Parameter], point: Mapping[str, Scalar]) 
 def from_optuna(parameters: Mapping[str, Parameter], values: Mapping[str, Any]) -> dict[str, Scalar]:
     """Optuna's values as a point (dotted key -> x), in the order of the space."""
     names = {key: optuna_name(key, parameter) for key, parameter in parameters.items()}
-    return {key: _outward(parameters[key], values[name]) for key, name in names.items() if name in values}
+    return {key: outward(parameters[key], values[name]) for key, name in names.items() if name in values}
 
 
 def _suggested(trial: optuna.Trial, name: str, dist: BaseDistribution) -> Any:
@@ -68,9 +95,9 @@ def _suggested(trial: optuna.Trial, name: str, dist: BaseDistribution) -> Any:
     if isinstance(dist, CategoricalDistribution):
         return trial.suggest_categorical(name, dist.choices)
     if isinstance(dist, IntDistribution):
-        return trial.suggest_int(name, dist.low, dist.high, log=dist.log)
+        return trial.suggest_int(name, dist.low, dist.high, log=dist.log, step=dist.step)
     assert isinstance(dist, FloatDistribution)
-    return trial.suggest_float(name, dist.low, dist.high, log=dist.log)
+    return trial.suggest_float(name, dist.low, dist.high, log=dist.log, step=dist.step)
 
 
 def _inward(parameter: Parameter, x: Scalar) -> Any:
@@ -78,13 +105,17 @@ def _inward(parameter: Parameter, x: Scalar) -> Any:
         assert isinstance(x, int | float)
         return 1 - x
     if isinstance(distribution(parameter), FloatDistribution):
+        assert isinstance(x, int | float)
         return float(x)
     return x
 
 
-def _outward(parameter: Parameter, value: Any) -> Scalar:
+def outward(parameter: Parameter, value: Any) -> Scalar:
+    """Optuna's value as everything else sees it."""
     if parameter.scale == "log1m":
         low, high = parameter.bounds
         return min(max(round(1 - float(value), DIGITS), float(low)), float(high))
+    if parameter.step is not None:
+        return parameter.snapped(value)  # min + k * step in floats is not quite on the grid
     scalar: Scalar = value
     return scalar

@@ -26,6 +26,7 @@ from faar_ray.tune.propose.journal_file import JournalFile
 from faar_ray.tune.propose.trial_record import TrialRecord
 
 __all__ = ["results", "tests"]
+LIMIT = "limit"
 SPENT = ("elapsed_s", "gpu_hours", "usd")
 SHOWN_METRICS = ("rank/mean", "trainable_params", "params/adapters")
 
@@ -102,6 +103,12 @@ def keep_spent(study: optuna.Study, amounts: Mapping[str, float]) -> None:
     """Write down what the search has spent so far."""
     for name in amounts:
         study.set_user_attr(name, amounts[name])
+
+
+def keep_limit(study: optuna.Study, limit: str) -> None:
+    """Write down what ended the search early, "" for nothing."""
+    if study.user_attrs.get(LIMIT, "") != limit:
+        study.set_user_attr(LIMIT, limit)
 
 
 def spent(study: optuna.Study) -> dict[str, float]:

@@ -37,14 +37,24 @@ class Genetic(NSGAIISampler):
 
 
 class Gaussian(GPSampler):
-    """Gaussian process; a trial that a killed driver had begun keeps the sample that is in the journal."""
+    """Gaussian process; a trial that a killed driver had begun keeps the sample that is in the journal.
+
+    Args:
+        seed: of this proposal.
+        n_startup_trials: random ones before it learns.
+        anew: whether to propose another sample than the one in the journal.
+    """
+
+    def __init__(self, seed: int, n_startup_trials: int, *, anew: bool = False) -> None:
+        super().__init__(seed=seed, n_startup_trials=n_startup_trials, warn_independent_sampling=False)
+        self._anew = anew
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         """Optuna would count the sample of before the kill as another running trial."""
         journalled = _get_params(trial)
-        if search_space.keys() <= journalled.keys():
+        if search_space.keys() <= journalled.keys() and not self._anew:
             return {name: journalled[name] for name in search_space}
 
         return super().sample_relative(study, trial, search_space)

@@ -107,6 +107,7 @@ class PopulationState:
             first_child=len(journal.trials(self.study)),
             max_children=self.space.budget.trials - len(trials),
             used=list(params.values()),
+            keep=self.space.related.keep,
         )
 
     def _enqueue_child(self, exploit: Exploit, boundary: int) -> None:

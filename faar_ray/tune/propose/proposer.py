@@ -11,6 +11,7 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Sequence
+from functools import partial
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
@@ -21,9 +22,11 @@ from faar_ray.records import TrialResult
 from faar_ray.report.progress import TRIAL_ID
 from faar_ray.tune.propose import journal
 from faar_ray.tune.propose.ask import LaggedStudy, needs_results, sampler_of
-from faar_ray.tune.propose.distributions import draw, from_optuna, to_optuna
+from faar_ray.tune.propose.distributions import from_optuna, to_optuna
 from faar_ray.tune.propose.journal_file import transaction
+from faar_ray.tune.propose.patience import most_in_vain
 from faar_ray.tune.propose.population import PopulationState
+from faar_ray.tune.propose.related_draws import draw_related
 from faar_ray.tune.propose.replicates import leading
 from faar_ray.tune.propose.trial_record import (
     CONFIG_ID,
@@ -36,7 +39,7 @@ from faar_ray.tune.propose.trial_record import (
     TrialRecord,
 )
 from faar_ray.tune.run.jobs import Job, describe_failure, trial_name
-from faar_ray.tune.space.initial_points import active_parameters, planned
+from faar_ray.tune.space.initial_points import active_parameters
 from faar_ray.tune.space.space import Scalar, SearchSpace
 
 OPTUNA_STATES = {"COMPLETE": TrialState.COMPLETE, "PRUNED": TrialState.PRUNED, "FAIL": TrialState.FAIL}
@@ -53,7 +56,7 @@ class Proposer:
     def __init__(self, space: SearchSpace, study: optuna.Study) -> None:
         self.space, self.study = space, study
         self.base_seed = space.trial_config({}).seed
-        self._points = planned(space.search, space.parameters, space.base, space.warm_start.points)
+        self._points = space.planned()
         self._older = journal.older(study)
         self._population = PopulationState(space, study)
         self._live: dict[int, optuna.Trial] = {}
@@ -68,7 +71,28 @@ class Proposer:
             return min(trials, len(self._points))
         if self.space.scheduler.type == "pbt":
             return self.space.scheduler.population
-        return trials - replicates.top * (replicates.seeds - 1) if replicates else trials
+        most = trials - replicates.top * (replicates.seeds - 1) if replicates else trials
+        return min(most, len(self._explored_trials())) if self.ended_early() else most
+
+    def ended_early(self) -> str:
+        """That `budget.patience` ended the exploration, as a sentence; "" where it has not.
+
+        Trials are judged in the order of their numbers, up to the first that has not ended, and with `search.lag` only
+        those whose results the next proposal may use: the same trials, however fast the machines are.
+        """
+        patience, lag = self.space.budget.patience, self.space.search.lag or 1
+        if patience is None:
+            return ""
+        trials = self._explored_trials()
+        seen = itertools.takewhile(lambda t: t.state.is_finished(), trials[: len(trials) - lag + 1])
+        results = [result for trial in seen if (result := TrialRecord(trial).result) is not None]
+        if most_in_vain(results, self.space.objectives, self.space.limits) < patience:
+            return ""
+        what = self.space.objectives[0].name if len(self.space.objectives) == 1 else "the Pareto front"
+        return f"budget.patience {patience} was reached: so many trials in a row did not improve {what}"
+
+    def _explored_trials(self) -> list[FrozenTrial]:
+        return [trial for trial in journal.own(self.study) if not TrialRecord(trial).is_replicate]
 
     def next_job(self) -> Job | None:
         """The next trial; None when nothing can be proposed now (see `finished`)."""
@@ -77,7 +101,7 @@ class Proposer:
 
     def exploring(self) -> bool:
         """Whether trials of the exploration are still running or to be drawn (replicates wait for them)."""
-        trials = [trial for trial in journal.own(self.study) if not TrialRecord(trial).is_replicate]
+        trials = self._explored_trials()
         return len(trials) < self.explored() or any(not trial.state.is_finished() for trial in trials)
 
     def finished(self) -> bool:
@@ -205,7 +229,8 @@ class Proposer:
     def _waits_for_results(self, trials: Sequence[FrozenTrial]) -> bool:
         """Whether the next proposal depends on a trial that has not ended, under `search.lag`."""
         search = self.space.search
-        if search.lag is None or not needs_results(search, len(trials), self._older):
+        uses_results = needs_results(search, len(trials), self._older) or self.space.budget.patience is not None
+        if search.lag is None or not uses_results:
             return False
         return any(not trial.state.is_finished() for trial in trials[: len(trials) - search.lag + 1])
 
@@ -221,7 +246,8 @@ class Proposer:
         assert trial.number == number
         if not TrialRecord(trial).trial_id:
             parameters = active_parameters(search, self.space.parameters, self._points, own_number)
-            self._name(trial, draw(trial, parameters, self.space.base))
+            sampler_at = partial(sampler_of, search, self.space.parameters, own_number, self._older)
+            self._name(trial, draw_related(trial, parameters, self.space.related, sampler_at, search))
 
         record, params = TrialRecord(trial), from_optuna(self.space.parameters, trial.params)
         return Job(

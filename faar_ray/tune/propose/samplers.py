@@ -26,10 +26,12 @@ class SamplerRequest:
     seed: int
     """Of this trial's proposal: made from the search's seed and the trial's number."""
     search_seed: int
-    """The same for all trials of the search."""
+    """The same for all trials of the search, or for their further proposals."""
     number: int
     """Of the trial; trials of an older run are not counted."""
     parameters: Mapping[str, Parameter]
+    attempt: int = 0
+    """Above 0: another proposal for the trial, after one that broke a relation."""
     startup_trials: int = 4
     population: int | None = None
     older: Sequence[FrozenTrial] = ()
@@ -53,6 +55,8 @@ class SamplerEntry:
     """Also from those of trials that were stopped early."""
     generations: bool = False
     """Takes `search.population`."""
+    asked: int = 10
+    """Proposals for one trial, of which the first that keeps all relations is taken; else a random draw is."""
     listed: bool = False
     """Not a sampler but a list of configurations, known beforehand."""
 
@@ -78,7 +82,7 @@ def _nsga2(request: SamplerRequest) -> BaseSampler:
 def _gp(request: SamplerRequest) -> BaseSampler:
     from faar_ray.tune.propose.optuna_samplers import Gaussian
 
-    return Gaussian(seed=request.seed, n_startup_trials=request.startup_trials, warn_independent_sampling=False)
+    return Gaussian(request.seed, request.startup_trials, anew=request.attempt > 0)
 
 
 def _cmaes(request: SamplerRequest) -> BaseSampler:
@@ -108,7 +112,7 @@ def _random(request: SamplerRequest) -> BaseSampler:
 SAMPLERS: dict[str, SamplerEntry] = {
     "tpe": SamplerEntry(_tpe, conditions=True, learns_from_stopped=True),
     "nsga2": SamplerEntry(_nsga2, generations=True),
-    "gp": SamplerEntry(_gp),
+    "gp": SamplerEntry(_gp, asked=2),
     "cmaes": SamplerEntry(_cmaes, lists=False, many_objectives=False, constraints=False, generations=True),
     "random": SamplerEntry(_random, conditions=True, learns=False),
     "qmc": SamplerEntry(_qmc, learns=False),

@@ -17,7 +17,7 @@ import numpy as np
 from faar_ray.objectives.metrics import Goal
 from faar_ray.objectives.pareto import domination_rank
 from faar_ray.seeding import seed_of
-from faar_ray.tune.space.conditions import possible_values
+from faar_ray.tune.space.conditions import possible_integers
 from faar_ray.tune.space.sections import FRONT, SchedulerConfig
 from faar_ray.tune.space.space import SearchSpace
 
@@ -202,4 +202,4 @@ def build_stopping_rule(space: SearchSpace) -> StoppingRule:
 def most_epochs(space: SearchSpace) -> int:
     """The most epochs that a trial of the search may train."""
     base = space.trial_config({}).optim.epochs
-    return max(map(int, possible_values(space.parameters, "optim.epochs", base)))
+    return max(possible_integers(space.parameters, "optim.epochs", base))

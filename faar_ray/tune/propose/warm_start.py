@@ -146,6 +146,8 @@ def unfit(space: SearchSpace, result: TrialResult) -> str:
     active = {key for key, parameter in searched.items() if not unmet_condition(parameter, space.base, params)}
     if params.keys() != active:
         return "searched other keys"
+    if not space.related.keep(params):
+        return "break a relation"
     if not all(math.isfinite(result.metrics.get(objective.name, math.nan)) for objective in space.objectives):
         return "without the objectives"
     return ""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import count
+from pathlib import Path
 
 import torch
 
@@ -12,6 +13,10 @@ from faar_ray.config.paths import folder_of, is_remote
 from faar_ray.config.registries import DATASETS
 from faar_ray.config.trial import DataConfig
 from faar_ray.data.datasets import SPLITS
+from faar_ray.data.packed.manifest import is_packed
+from faar_ray.data.packed.places import packed_cache, packed_uri
+from faar_ray.data.packed.transfer import upload_packed
+from faar_ray.data.packed.write import SHARD_IMAGES, PackOptions, pack, published_readers
 from faar_ray.data.shards.shard_set import shards_of
 from faar_ray.data.shards.shard_store import download_shards, upload_shards
 from faar_ray.tune.space.space import SearchSpace
@@ -29,8 +34,9 @@ def make_data(space: SearchSpace, notify: Callable[[str], None], uri: str = "") 
         DataError: the cache cannot be written.
         StorageError: the URI cannot be written.
     """
-    configs = {space.trial_config(control).data for control in ({}, *space.controls)}
-    for config in sorted((config for config in configs if DATASETS[config.name].shards), key=repr):
+    configs = {repr(config): config for config in (space.trial_config(c).data for c in ({}, *space.controls))}
+    unique = [configs[key] for key in sorted(configs)]
+    for config in (config for config in unique if DATASETS[config.name].shards):
         if config.root and is_remote(config.root):
             continue
 
@@ -41,6 +47,35 @@ def make_data(space: SearchSpace, notify: Callable[[str], None], uri: str = "") 
         if shared_uri:
             report = _progress(notify, f"putting data in {shared_uri}")
             upload_shards(config, shared_uri, "storage.path", report)
+
+    if uri:
+        _share_photographs([config for config in unique if not DATASETS[config.name].shards], uri, notify)
+
+
+def _share_photographs(configs: Sequence[DataConfig], uri: str, notify: Callable[[str], None]) -> None:
+    """Pack folders of photographs that only this machine has, with the tasks of all trials, and upload the shards."""
+    by_target: dict[str, list[DataConfig]] = {}
+    for config in configs:
+        if folder_of(config.root) is not None:
+            by_target.setdefault(packed_uri(config, uri), []).append(config)
+
+    for target, same in by_target.items():
+        tasks = tuple(dict.fromkeys(task for config in same for task in config.tasks))
+        folder = _packed_folder(same[0].model_copy(update={"tasks": tasks}), notify)
+        upload_packed(folder, target, "storage.path", _progress(notify, f"putting data in {target}"))
+
+
+def _packed_folder(config: DataConfig, notify: Callable[[str], None]) -> Path:
+    """The data set's folder, if it holds packed shards; else one in the cache, with what is missing made."""
+    folder = folder_of(config.root)
+    if folder is not None and is_packed(folder):
+        return folder
+
+    folder, done = packed_cache(config, config.tasks), count(1)
+    shards = sum(-(-len(reader) // SHARD_IMAGES) for reader in published_readers(config).values())
+    report = _progress(notify, f"packing {config.name}, once")
+    pack(config, folder, PackOptions(), on_images=lambda images, size: report(next(done), shards))
+    return folder
 
 
 def _progress(notify: Callable[[str], None], label: str) -> Callable[[int, int], None]:

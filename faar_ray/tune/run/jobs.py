@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from faar_ray.config.null_values import value_words
 from faar_ray.config.run_sections import Resources
 from faar_ray.config.trial import TrialConfig
 from faar_ray.records import Role, TrialResult
@@ -165,7 +166,8 @@ def job_of(space: SearchSpace, result: TrialResult) -> Job:
 def format_params(params: Iterable[tuple[str, Any]], digits: int = 4) -> str:
     """(key, value) pairs for people: `optim.lr 0.001, ranks.init_rank 8`."""
     return ", ".join(
-        f"{key} {value:.{digits}g}" if isinstance(value, float) else f"{key} {value}" for key, value in params
+        f"{key} {value:.{digits}g}" if isinstance(value, float) else f"{key} {value_words(key, value)}"
+        for key, value in params
     )
 
 

@@ -18,7 +18,7 @@ from faar_ray.config.paths import default_cache_dir
 from faar_ray.config.trial import TrialConfig
 from faar_ray.records import TrialResult, result_of
 from faar_ray.storage.atomic import atomic_write
-from faar_ray.tasks import TASKS
+from faar_ray.tasks import primary, tasks_of
 from faar_ray.tune.run.jobs import Job, reference_job
 from faar_ray.tune.space.space import SearchSpace
 
@@ -77,9 +77,9 @@ class References:
             self._take(job, result)
 
     def _take(self, job: Job, result: TrialResult) -> None:
-        task = job.config.data.tasks[0]
-        self.val[task] = result.metrics[f"val/{task}/{TASKS[task].metric}"]
-        self.test[task] = result.metrics[f"test/{task}/{TASKS[task].metric}"]
+        tasks = tasks_of(job.config.data)
+        self.val |= primary(result.metrics, tasks, "val")
+        self.test |= primary(result.metrics, tasks, "test")
 
     def _path(self, job: Job) -> Path:
         text = json.dumps(facts(job.config), sort_keys=True)
@@ -89,9 +89,9 @@ class References:
         """A cached reference; an unreadable one counts as none."""
         try:
             result = result_of(json.loads(self._path(job).read_text())["result"])
-            task = job.config.data.tasks[0]
-            needed = {f"{split}/{task}/{TASKS[task].metric}" for split in ("val", "test")}
-            return result if needed <= set(result.metrics) else None
+            for split in ("val", "test"):
+                primary(result.metrics, tasks_of(job.config.data), split)
+            return result
         except (OSError, ValueError, KeyError, TypeError):
             return None
 

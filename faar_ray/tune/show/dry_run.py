@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING
 
 import optuna
@@ -10,17 +11,19 @@ from rich.console import Console
 from rich.text import Text
 
 from faar_ray.cluster.capacity import Capacity
+from faar_ray.config.null_values import value_words
 from faar_ray.config.trial import config_id
 from faar_ray.tune.propose import journal
 from faar_ray.tune.propose.ask import sampler_of
 from faar_ray.tune.propose.budget import HOUR, hourly_rates
-from faar_ray.tune.propose.distributions import draw, to_optuna
+from faar_ray.tune.propose.distributions import to_optuna
 from faar_ray.tune.propose.exploit import boundaries, quantile_size
+from faar_ray.tune.propose.related_draws import check_relations, draw_related
 from faar_ray.tune.propose.stopping_rules import most_epochs
 from faar_ray.tune.propose.warm_start import warm_start
 from faar_ray.tune.run.resolved_search import ResolvedSearch
 from faar_ray.tune.run.run_folder import as_yaml
-from faar_ray.tune.space.initial_points import active_parameters, planned
+from faar_ray.tune.space.initial_points import active_parameters
 from faar_ray.tune.space.parameter import Scalar
 from faar_ray.tune.space.sections import SchedulerConfig
 from faar_ray.tune.space.space import SearchSpace
@@ -39,8 +42,10 @@ def show_plan(
     console.print(Text("# three sample configs (searched keys; all others are the base's)"), soft_wrap=True)
     for point in samples(space, SAMPLES, lambda text: console.print(Text(text), soft_wrap=True)):
         config = space.trial_config(point)
-        values = ", ".join(f"{key}: {value}" for key, value in point.items())
+        values = ", ".join(f"{key}: {value_words(key, value)}" for key, value in point.items())
         console.print(Text(f"{config_id(config)}  {{{values}}}"), soft_wrap=True)
+    if share := check_relations(space):
+        console.print(Text(share), soft_wrap=True)
     if cluster is not None:
         cluster.show(console)
 
@@ -54,14 +59,16 @@ def samples(space: SearchSpace, number: int, notify: Callable[[str], None] = pri
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = optuna.create_study(directions=[objective.goal for objective in space.objectives])
     warm_start(study, space, notify)
-    points = planned(space.search, space.parameters, space.base, space.warm_start.points)
+    points = space.planned()
 
     out = []
     for index in range(min(number, len(points)) if space.search.listed else number):
         study.sampler = sampler_of(space.search, space.parameters, index, journal.older(study))
         if index < len(points):
             study.enqueue_trial(to_optuna(space.parameters, points[index]))
-        out.append(draw(study.ask(), active_parameters(space.search, space.parameters, points, index), space.base))
+        parameters = active_parameters(space.search, space.parameters, points, index)
+        sampler_at = partial(sampler_of, space.search, space.parameters, index, journal.older(study))
+        out.append(draw_related(study.ask(), parameters, space.related, sampler_at, space.search))
     return out
 
 
@@ -79,6 +86,8 @@ def bound(space: SearchSpace, capacity: Capacity | None = None, cluster: Cluster
     lines = [f"bound: {trials} trials x {most} epochs = {trials * most} epochs"]
     if space.scheduler.type == "pbt":
         lines = [population_bound(space.scheduler, trials, most)]
+    if (patience := space.budget.patience) is not None:
+        lines.append(f"no new configuration after {patience} trials in a row that improve nothing")
     tasks = len(space.trial_config({}).data.tasks) if space.references == "auto" else 0
     if controls or tasks:
         jobs = f"{controls} controls and {tasks} single-task references (none where cached)"

@@ -6,7 +6,7 @@ far make together.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import combinations, islice, product
 from typing import Any
 
@@ -20,9 +20,16 @@ from faar_ray.tune.space.parameter import DEFAULTS, Parameter, Scalar, checked, 
 Parameters = Mapping[str, Parameter]
 Base = Mapping[str, Any]
 Sample = Mapping[str, Scalar]
+Keep = Callable[[Sample], bool]
+"""Whether relations between parameters hold in a sample."""
 METHOD = "method"
 MOST_SAMPLES = 256
 """Most samples of the parameters that a condition depends on, for a check of its values."""
+
+
+def keep_all(sample: Sample) -> bool:
+    """The `Keep` of a space without relations."""
+    return True
 
 
 def in_order(parameters: Parameters) -> list[str]:
@@ -38,9 +45,9 @@ def in_order(parameters: Parameters) -> list[str]:
 
 def unmet_condition(parameter: Parameter, base: Base, sample: Sample) -> str:
     """The first condition of a parameter that a sample does not meet, in words; "" where the parameter is active."""
-    config = _config(base, sample) if parameter.when else {}
+    config = trial_values(base, sample) if parameter.when else {}
     for key, values in parameter.conditions.items():
-        if not is_one_of(config.get(key), values):
+        if key not in config or not is_one_of(config[key], values):
             return f"{key} must be {_either(values)}" + (f", got {quote_value(config[key])}" if key in config else "")
     return ""
 
@@ -65,6 +72,11 @@ def possible_values(parameters: Parameters, key: str, fixed: Scalar) -> list[Sca
     searched = parameters.get(key)
     values = [value for _, value in searched.extremes()] if searched else []
     return values if searched and not searched.when else [*values, fixed]
+
+
+def possible_integers(parameters: Parameters, key: str, fixed: int) -> list[int]:
+    """The same of a key that is an integer."""
+    return [int(value) for value in possible_values(parameters, key, fixed) if value is not None]
 
 
 def normalised(parameters: Parameters, base: Base, *, whole: bool = True) -> tuple[dict[str, Parameter], list[Issue]]:
@@ -95,13 +107,13 @@ def normalised(parameters: Parameters, base: Base, *, whole: bool = True) -> tup
     return out, issues
 
 
-def incompatible_pairs(parameters: Parameters, base: Base) -> Iterator[Issue]:
-    """Pairs of unconditional parameters with values that are each valid, but not together."""
+def incompatible_pairs(parameters: Parameters, base: Base, keep: Keep = keep_all) -> Iterator[Issue]:
+    """Pairs of unconditional parameters with values that are each valid, but not together, and that `keep` takes."""
     free = {key: parameter.representative_values() for key, parameter in parameters.items() if not parameter.when}
     for (first, ones), (second, others) in combinations(free.items(), 2):
         for one, other in product(ones, others):
             sample = {first: one, second: other}
-            if faults := trial_faults(base, sample):
+            if keep(sample) and (faults := trial_faults(base, sample)):
                 text = f"{faults[0].name}: {faults[0].text}"
                 values = f"{first} is {quote_value(one)} and {second} {quote_value(other)}"
                 yield Issue(("parameters", second), f"{text}, where {values}: give one of them a `when`", second)
@@ -117,7 +129,7 @@ def trial_faults(base: Base, over: Mapping[str, Any] | None = None) -> list[Issu
     return []
 
 
-def _config(base: Base, sample: Sample) -> dict[str, Any]:
+def trial_values(base: Base, sample: Sample) -> dict[str, Any]:
     """The dotted trial config of a sample; empty if its values do not fit together."""
     try:
         return TrialConfig.resolve(base, **sample).dotted()
@@ -201,7 +213,7 @@ def _unsearched(parameters: Parameters, name: str, base: Base) -> list[Any]:
     samples: list[Sample] = [{METHOD: value} for value in (method.values or () if method else ())]
     if method is None or method.when:
         samples.append({})
-    values = [_config(base, sample).get(name) for sample in samples]
+    values = [trial_values(base, sample).get(name) for sample in samples]
     return [value for index, value in enumerate(values) if not is_one_of(value, values[:index])]
 
 

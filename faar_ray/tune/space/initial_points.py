@@ -7,7 +7,16 @@ from itertools import islice
 
 from faar_ray.config.quoting import quote_value
 from faar_ray.config.validation_messages import Issue, did_you_mean
-from faar_ray.tune.space.conditions import Base, Parameters, Sample, in_order, split_active, unmet_condition
+from faar_ray.tune.space.conditions import (
+    Base,
+    Keep,
+    Parameters,
+    Sample,
+    in_order,
+    keep_all,
+    split_active,
+    unmet_condition,
+)
 from faar_ray.tune.space.parameter import Parameter, Scalar
 from faar_ray.tune.space.sections import SearchConfig
 
@@ -26,31 +35,36 @@ def first_points(parameters: Parameters, base: Base, warm_start: Sequence[Sample
 
 
 def planned(
-    search: SearchConfig, parameters: Parameters, base: Base, points: Sequence[Sample]
+    search: SearchConfig, parameters: Parameters, base: Base, points: Sequence[Sample], keep: Keep = keep_all
 ) -> list[dict[str, Scalar]]:
     """Points to try before the sampler proposes, in order; of a list all of them, seed by seed."""
     if not search.listed:
         return first_points(parameters, base, points)
-    chosen = list(_listed(search, parameters, base, points))
+    chosen = list(_listed(search, parameters, base, points, keep))
     return [point for _ in range(search.seeds) for point in chosen]
 
 
 def list_length(
-    search: SearchConfig, parameters: Parameters, base: Base, points: Sequence[Sample], most: int
+    search: SearchConfig,
+    parameters: Parameters,
+    base: Base,
+    points: Sequence[Sample],
+    most: int,
+    keep: Keep = keep_all,
 ) -> int | None:
     """Trials of a list, configurations x seeds; None where they are more than `most`."""
     fit = most // search.seeds
-    configurations = sum(1 for _ in islice(_listed(search, parameters, base, points), fit + 1))
+    configurations = sum(1 for _ in islice(_listed(search, parameters, base, points, keep), fit + 1))
     return configurations * search.seeds if configurations <= fit else None
 
 
 def _listed(
-    search: SearchConfig, parameters: Parameters, base: Base, points: Sequence[Sample]
+    search: SearchConfig, parameters: Parameters, base: Base, points: Sequence[Sample], keep: Keep
 ) -> Iterator[dict[str, Scalar]]:
     if search.sampler == "points":
         yield from map(dict, points)
     else:
-        yield from rows(parameters, base)
+        yield from filter(keep, rows(parameters, base))
 
 
 def active_parameters(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from decimal import Decimal
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
@@ -13,7 +14,7 @@ from faar_ray.config.quoting import KeyPath, quote_value
 from faar_ray.config.trial import Section, TrialConfig, with_dotted
 from faar_ray.config.validation_messages import Issue, issues_of, raise_issues, rule, unknown_key
 
-Scalar = bool | int | float | str
+Scalar = bool | int | float | str | None
 Number = int | float
 FEW_NUMBERS = 8
 MOST_VALUES = 256
@@ -33,10 +34,15 @@ class Parameter(Section):
 
     min: Number | None = Field(None, description="Smallest value, inclusive.")
     max: Number | None = Field(None, description="Largest value, inclusive.")
-    values: Values | None = Field(None, description="The choices, instead of a range.")
+    values: Values | None = Field(None, description="The choices, instead of a range; null may be one of them.")
+    step: Number | None = Field(None, description="Distance of the values of a range: min, min + step, ..., max.")
     log: bool = Field(False, description="Sample on a log scale (min > 0).")
     scale: Literal["linear", "log1m"] = Field("linear", description="`log1m` samples 1 - x on a log scale (max < 1).")
-    prior: Scalar | None = Field(None, description="A value that is expected to be good; it is tried first.")
+    prior: Scalar = Field(
+        None,
+        description="A value that is expected to be good; it is tried first. null: none; to try null first, name it in "
+        "warm_start.points.",
+    )
     when: Conditions | None = Field(
         None,
         description="Keys and the value, or list of values, that each must have in a trial's config for this parameter "
@@ -55,7 +61,8 @@ class Parameter(Section):
         """The values for messages: `0.5 .. 0.99`, or the list."""
         if self.values is not None:
             return "[" + ", ".join(quote_value(value) for value in self.values) + "]"
-        return f"{quote_value(self.min)} .. {quote_value(self.max)}"
+        steps = "" if self.step is None else f" in steps of {quote_value(self.step)}"
+        return f"{quote_value(self.min)} .. {quote_value(self.max)}{steps}"
 
     @property
     def conditions(self) -> dict[str, tuple[Scalar, ...]]:
@@ -101,7 +108,18 @@ class Parameter(Section):
         if self.values is not None:
             return is_one_of(value, self.values)
         low, high = self.bounds
-        return not isinstance(value, bool | str) and low <= value <= high
+        if value is None or isinstance(value, bool | str) or not low <= value <= high:
+            return False
+        return self.step is None or math.isclose(self.snapped(value), value, rel_tol=1e-9, abs_tol=1e-12)
+
+    def snapped(self, value: Number) -> Number:
+        """The value of a stepped range that is nearest to one within its bounds."""
+        low, high = self.bounds
+        if self.step is None:
+            return value
+        first, step = Decimal(str(low)), Decimal(str(self.step))
+        near = first + round((Decimal(str(value)) - first) / step) * step
+        return min(max(int(near) if self.is_integer else float(near), low), high)
 
     def _choice_faults(self) -> Iterator[Issue]:
         values = self.values or ()
@@ -114,6 +132,8 @@ class Parameter(Section):
             yield Issue(("log",), "must be false for a list of values, got true")
         if self.scale != "linear":
             yield Issue(("scale",), f"must be linear for a list of values, got {quote_value(self.scale)}")
+        if self.step is not None:
+            yield Issue(("step",), f"must be null for a list of values, got {quote_value(self.step)}")
 
     def _range_faults(self) -> Iterator[Issue]:
         low, high = self.min, self.max
@@ -134,6 +154,29 @@ class Parameter(Section):
                 yield Issue(("min",), f"must satisfy min >= 0 where scale is log1m, got {quote_value(low)}")
             if high >= 1:
                 yield Issue(("max",), f"must satisfy max < 1 where scale is log1m, got {quote_value(high)}")
+        if self.step is not None:
+            yield from self._step_faults(low, high, self.step)
+
+    def _step_faults(self, low: Number, high: Number, step: Number) -> Iterator[Issue]:
+        if self.log or self.scale == "log1m":
+            scale = "log is true" if self.log else "scale is log1m"
+            text = f"must be null where {scale}, got {quote_value(step)}: equal steps are no equal steps on a log scale"
+            yield Issue(("step",), f"{text}; list the values, or sample on a linear scale")
+        elif step <= 0:
+            yield Issue(("step",), f"must satisfy step > 0, got {quote_value(step)}")
+        elif low < high and math.isfinite(float(high) - float(low)):
+            first, last, by = (Decimal(str(number)) for number in (low, high, step))
+            below = first + (last - first) // by * by
+            if last - first < by:
+                text = f"must satisfy step <= max - min = {_plain(last - first)}, got {quote_value(step)}"
+                yield Issue(("step",), text)
+            elif below != last:
+                text = f"must be min + a multiple of step = {quote_value(step)}, got {quote_value(high)}"
+                yield Issue(("max",), f"{text} (did you mean {_plain(below)} or {_plain(below + by)}?)")
+
+
+def _plain(number: Decimal) -> str:
+    return f"{number.normalize():f}"
 
 
 def is_one_of(value: Any, values: Iterable[Any]) -> bool:
@@ -180,10 +223,11 @@ def _in_type(key: str, parameter: Parameter, kinds: set[type]) -> tuple[Paramete
             return parameter, [Issue((key, "prior"), f"must be an integer, got {quote_value(parameter.prior)}", key)]
         if parameter.scale == "log1m":
             return parameter, [Issue((key, "scale"), "must be linear for an integer, got 'log1m'", key)]
+        if isinstance(parameter.step, float):
+            return parameter, [Issue((key, "step"), f"must be an integer, got {quote_value(parameter.step)}")]
         return parameter, []
     if kinds != {float}:
         return parameter, [Issue((key,), "a range needs a number, give values instead")]
-    as_float = {"min": float(low), "max": float(high)}
-    if isinstance(parameter.prior, int):
-        as_float["prior"] = float(parameter.prior)
-    return parameter.model_copy(update=as_float), []
+    others = {name: getattr(parameter, name) for name in ("prior", "step")}
+    as_float = {name: float(value) for name, value in others.items() if isinstance(value, int)}
+    return parameter.model_copy(update={"min": float(low), "max": float(high), **as_float}), []

@@ -9,9 +9,12 @@ from faar_ray.config.quoting import KeyPath, quote_value
 from faar_ray.config.trial import CHANGEABLE
 from faar_ray.config.validation_messages import Issue, did_you_mean, unknown_key
 from faar_ray.tune.propose.samplers import SAMPLERS, SamplerEntry
-from faar_ray.tune.space.conditions import trial_faults
+from faar_ray.tune.space.conditions import Sample, trial_faults
 from faar_ray.tune.space.parameter import DEFAULTS, Parameter
 from faar_ray.tune.space.sections import FRONT, Budget, SchedulerConfig, SearchConfig, SearchResources
+
+MOST_LISTED = 10_000
+"""Largest number of trials of a list."""
 
 
 def sampler_faults(
@@ -143,8 +146,16 @@ def _as_written(path: KeyPath, control: Iterable[str]) -> KeyPath:
     return path
 
 
-def budget_faults(budget: Budget, resources: SearchResources) -> Iterator[Issue]:
+def budget_faults(
+    budget: Budget, resources: SearchResources, search: SearchConfig, scheduler: SchedulerConfig
+) -> Iterator[Issue]:
     """What prevents a budget from being measured."""
+    if budget.patience is not None and search.listed:
+        text = f"must be null for sampler {search.sampler}: a list is never stopped early, got {budget.patience}"
+        yield Issue(("budget", "patience"), text)
+    if budget.patience is not None and scheduler.type == "pbt":
+        text = f"must be null where scheduler.type is pbt: all of a population end together, got {budget.patience}"
+        yield Issue(("budget", "patience"), text)
     if budget.gpu_hours is not None and not resources.gpus_per_worker:
         text = "must be null where resources.gpus_per_worker is 0: no trial holds a GPU"
         yield Issue(("budget", "gpu_hours"), f"{text}, got {budget.gpu_hours:g}")
@@ -152,3 +163,44 @@ def budget_faults(budget: Budget, resources: SearchResources) -> Iterator[Issue]
         text = "must be null where resources.usd_per_hour, the price of one trial's resources, is null"
         text += " and no resources.cluster has prices"
         yield Issue(("budget", "usd"), f"{text}, got {budget.usd:g}")
+
+
+def list_faults(
+    search: SearchConfig,
+    parameters: Mapping[str, Parameter],
+    points: Sequence[Sample],
+    scheduler: SchedulerConfig,
+    trials: int | None,
+    budget: Budget,
+) -> Iterator[Issue]:
+    """What prevents a list of configurations from running.
+
+    Args:
+        search: with a sampler that is a list.
+        parameters: of the space.
+        points: of the warm start.
+        scheduler: the section.
+        trials: of the list; None where they are too many.
+        budget: the section.
+    """
+    sampler = search.sampler
+    if sampler == "grid":
+        for key, parameter in parameters.items():
+            if parameter.values is None:
+                yield Issue(("parameters", key), "must be a list of values for sampler grid")
+    elif not points:
+        yield Issue(("warm_start", "points"), "must have at least one point for sampler points")
+    for index, point in enumerate(points if sampler == "points" else ()):
+        if not point:
+            yield Issue(("warm_start", "points", index), "must set at least one parameter")
+    if search.replicates is not None:
+        yield Issue(("search", "replicates"), f"must be null for sampler {sampler}: search.seeds sets the seeds")
+    if scheduler.type != "none":
+        yield Issue(("scheduler", "type"), f"must be none for sampler {sampler}: a list is never stopped early")
+
+    if trials is None:
+        yield Issue(("search", "sampler"), f"must list at most {MOST_LISTED} trials (configurations x seeds)")
+    elif trials == 0 and sampler == "grid" and all(parameter.values for parameter in parameters.values()):
+        yield Issue(("relations",), "leave no combination of the grid")
+    elif trials > budget.trials:
+        yield Issue(("budget", "trials"), f"must be >= configurations x seeds = {trials}, got {budget.trials}")

@@ -119,6 +119,12 @@ class Budget(Section):
     gpu_hours: Positive | None = Field(
         None, description="GPU-hours: time that a trial holds its GPUs x their number, summed over trials."
     )
+    patience: Count | None = Field(
+        None,
+        description="No new configuration is drawn after so many trials in a row (complete or stopped early) that "
+        "improve nothing: the best feasible value of one objective, or the hypervolume of the feasible front of "
+        "several. What runs goes on, replicates and controls follow. Counting begins at the first feasible trial.",
+    )
     usd: Positive | None = Field(
         None,
         description="US dollars: hours that a trial holds its machine x resources.usd_per_hour (or the price from "

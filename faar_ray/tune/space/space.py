@@ -18,6 +18,7 @@ from pydantic import (
 from faar_ray.config.overrides import apply_overrides
 from faar_ray.config.quoting import KeyPath, quote_value
 from faar_ray.config.run_sections import FolderName, Storage, Tracking
+from faar_ray.config.task_definitions import TYPES
 from faar_ray.config.trial import Positive, Section, TrialConfig
 from faar_ray.config.validation_messages import (
     Issue,
@@ -32,13 +33,16 @@ from faar_ray.config.validation_messages import (
 from faar_ray.config.yaml_document import Document, read_yaml
 from faar_ray.errors import ConfigError
 from faar_ray.objectives.constraint import Constraint, parse_constraint
-from faar_ray.objectives.metrics import TASK_METRICS, Goal, Objective, goal_of, metric_names
-from faar_ray.tune.space.conditions import incompatible_pairs, normalised, possible_values, trial_faults
+from faar_ray.objectives.metrics import Goal, Objective, goal_of, metric_names
+from faar_ray.tune.space.conditions import incompatible_pairs, normalised, possible_integers, trial_faults
 from faar_ray.tune.space.initial_points import list_length, planned, point_faults, priors
 from faar_ray.tune.space.parameter import DEFAULTS, Parameter, Scalar
+from faar_ray.tune.space.relations import Relations, parse_relation, relates_keys, relation_faults
 from faar_ray.tune.space.rules import (
+    MOST_LISTED,
     budget_faults,
     control_faults,
+    list_faults,
     older_run_faults,
     population_faults,
     sampler_faults,
@@ -46,8 +50,6 @@ from faar_ray.tune.space.rules import (
 )
 from faar_ray.tune.space.sections import Budget, Failure, SchedulerConfig, SearchConfig, SearchResources, WarmStart
 
-MOST_LISTED = 10_000
-"""Largest number of trials of a list."""
 Handler = ValidatorFunctionWrapHandler
 Controls = tuple[dict[str, Any], ...]
 
@@ -65,6 +67,11 @@ class SearchSpace(Section):
     base: dict[str, Any] = Field(default_factory=dict, description="Trial config that the search varies.")
     parameters: Annotated[dict[str, Parameter], Field(min_length=1)] = Field(
         description="Searched keys: dotted keys into the trial config."
+    )
+    relations: Annotated[tuple[str, ...], Field(strict=False)] = Field(
+        (),
+        description="Relations that every proposed trial keeps, such as `pdrs.rho_task <= pdrs.rho_shared`: keys and "
+        "numbers, + - * / and brackets, compared by <=, <, >= or >.",
     )
     objectives: Annotated[tuple[Objective, ...], Field(min_length=1, strict=False)] = Field(
         description="Metrics to optimise; several give a Pareto front."
@@ -103,6 +110,13 @@ class SearchSpace(Section):
         parameters, faults = normalised(parameters, _base(info), whole="base" in info.data)
         raise_issues(faults)
         return parameters
+
+    @field_validator("relations")
+    @classmethod
+    def _relations_parse(cls, relations: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        if "parameters" in info.data:
+            raise_issues(relation_faults(relations, info.data["parameters"], _base(info)))
+        return relations
 
     @field_validator("objectives", mode="wrap")
     @classmethod
@@ -160,7 +174,7 @@ class SearchSpace(Section):
     def _scheduler_fits(cls, scheduler: SchedulerConfig, info: ValidationInfo) -> SchedulerConfig:
         names = [objective.name for objective in info.data.get("objectives", ())]
         epochs = TrialConfig.resolve(_base(info)).optim.epochs
-        fewest = min(map(int, possible_values(info.data.get("parameters", {}), "optim.epochs", epochs)))
+        fewest = min(possible_integers(info.data.get("parameters", {}), "optim.epochs", epochs))
         raise_issues(scheduler_faults(scheduler, names, fewest))
         return scheduler
 
@@ -181,14 +195,15 @@ class SearchSpace(Section):
         faults = trial_faults(self.base, priors(self.parameters, self.base))
         raise_issues(Issue(("parameters",), f"{fault.name}: {fault.text}") for fault in faults)
         if self.search.sampler != "points":
-            raise_issues(incompatible_pairs(self.parameters, self.base))
+            raise_issues(incompatible_pairs(self.parameters, self.base, self.related.keep))
+        raise_issues(self._point_relation_faults())
 
         if self.search.listed:
-            raise_issues(_list_faults(self))
+            raise_issues(self._list_faults())
         if self.scheduler.type == "pbt":
-            points = planned(self.search, self.parameters, self.base, self.warm_start.points)
-            raise_issues(population_faults(self.scheduler, self.search, self.budget, self.parameters, len(points)))
-        raise_issues(budget_faults(self.budget, self.resources))
+            points = len(self.planned())
+            raise_issues(population_faults(self.scheduler, self.search, self.budget, self.parameters, points))
+        raise_issues(budget_faults(self.budget, self.resources, self.search, self.scheduler))
         return self
 
     def trial_config(self, sample: Mapping[str, Any]) -> TrialConfig:
@@ -198,6 +213,28 @@ class SearchSpace(Section):
             pydantic.ValidationError: the sample's values do not fit together.
         """
         return TrialConfig.resolve(self.base, **sample)
+
+    def planned(self) -> list[dict[str, Scalar]]:
+        """Points to try before the sampler proposes, in order; of a list all of them, seed by seed."""
+        return planned(self.search, self.parameters, self.base, self.warm_start.points, self.related.keep)
+
+    def _list_faults(self) -> Iterator[Issue]:
+        points, keep = self.warm_start.points, self.related.keep
+        trials = list_length(self.search, self.parameters, self.base, points, MOST_LISTED, keep)
+        yield from list_faults(self.search, self.parameters, points, self.scheduler, trials, self.budget)
+
+    def _point_relation_faults(self) -> Iterator[Issue]:
+        if fault := self.related.fault(priors(self.parameters, self.base)):
+            yield Issue(("parameters",), f"the priors {fault}")
+        for index, point in enumerate(self.warm_start.points):
+            if fault := self.related.fault(point):
+                yield Issue(("warm_start", "points", index), fault)
+
+    @property
+    def related(self) -> Relations:
+        """The relations, parsed, over the parameters and the base."""
+        parsed = tuple(map(parse_relation, self.relations))
+        return Relations(parsed, self.parameters, self.base, leftovers=self.search.sampler == "points")
 
     @property
     def limits(self) -> tuple[Constraint, ...]:
@@ -216,7 +253,7 @@ def _base(info: ValidationInfo) -> dict[str, Any]:
 
 
 def _unknown_metric(name: str, info: ValidationInfo) -> str:
-    every_task = {"data": {"tasks": list(TASK_METRICS)}}
+    every_task = {"data": {"tasks": list(TYPES)}}
     names = metric_names(TrialConfig.resolve(info.data.get("base", every_task)))
     if name in names:
         return ""
@@ -245,33 +282,11 @@ def _faults_of_valid_parameters(raw: Any, base: dict[str, Any]) -> Iterator[Issu
 
 def _constraint_fault(text: str, info: ValidationInfo) -> str:
     constraint = parse_constraint(text)
+    if relates_keys(text):
+        return f"must limit a metric, got {quote_value(text)}: what relates keys of a trial stands under relations"
     if constraint is None:
         return f"must read `metric <= number` or `metric >= number`, got {quote_value(text)}"
     return _unknown_metric(constraint.metric, info)
-
-
-def _list_faults(space: SearchSpace) -> Iterator[Issue]:
-    """What prevents a list of configurations from running."""
-    sampler = space.search.sampler
-    if sampler == "grid":
-        for key, parameter in space.parameters.items():
-            if parameter.values is None:
-                yield Issue(("parameters", key), "must be a list of values for sampler grid")
-    elif not space.warm_start.points:
-        yield Issue(("warm_start", "points"), "must have at least one point for sampler points")
-    for index, point in enumerate(space.warm_start.points if sampler == "points" else ()):
-        if not point:
-            yield Issue(("warm_start", "points", index), "must set at least one parameter")
-    if space.search.replicates is not None:
-        yield Issue(("search", "replicates"), f"must be null for sampler {sampler}: search.seeds sets the seeds")
-    if space.scheduler.type != "none":
-        yield Issue(("scheduler", "type"), f"must be none for sampler {sampler}: a list is never stopped early")
-
-    trials = list_length(space.search, space.parameters, space.base, space.warm_start.points, MOST_LISTED)
-    if trials is None:
-        yield Issue(("search", "sampler"), f"must list at most {MOST_LISTED} trials (configurations x seeds)")
-    elif trials > space.budget.trials:
-        yield Issue(("budget", "trials"), f"must be >= configurations x seeds = {trials}, got {space.budget.trials}")
 
 
 def read_document(path: Path, overrides: Sequence[str] = ()) -> Document:

@@ -13,13 +13,12 @@ import torch
 
 from faar_ray.config.paths import default_cache_dir
 from faar_ray.config.trial import DataConfig
-from faar_ray.data import load_dataset
 from faar_ray.data.scenes import scene_shards
 from faar_ray.data.scenes.scene_shards import compact, make_shards, render_shard, shard_paths
 from faar_ray.data.shards.shards import read_shard
-from faar_ray.errors import ConfigError, DataError
+from faar_ray.errors import DataError
 
-from ..conftest import MakeConfig, rooted
+from ..conftest import MakeConfig, in_memory, rooted
 
 
 def test_bytes_do_not_depend_on_the_number_of_threads(make_config: MakeConfig) -> None:
@@ -35,15 +34,15 @@ def test_bytes_do_not_depend_on_the_number_of_threads(make_config: MakeConfig) -
 
 
 def test_a_small_split_is_the_prefix_of_a_large_one(make_config: MakeConfig, cache: Path) -> None:
-    small = load_dataset(make_config(train_images=7, root=str(cache)), "train")
-    large = load_dataset(make_config(train_images=65, root=str(cache)), "train")
+    small = in_memory(make_config(train_images=7, root=str(cache)), "train")
+    large = in_memory(make_config(train_images=65, root=str(cache)), "train")
     assert (len(small), len(large)) == (7, 65)
     assert torch.equal(small.stored["image"], large.stored["image"][:7])
 
 
 def test_splits_seeds_and_domains_share_no_image(make_config: MakeConfig, cache: Path) -> None:
     asked = [({}, "train"), ({}, "val"), ({}, "test"), ({"seed": 1}, "val"), ({"domain": "source"}, "val")]
-    images = [load_dataset(make_config(**c, root=str(cache)), s).stored["image"] for c, s in asked]
+    images = [in_memory(make_config(**c, root=str(cache)), s).stored["image"] for c, s in asked]
     assert len({image.numpy().tobytes() for image in torch.cat(images)}) == 60 * len(asked)
 
 
@@ -92,7 +91,7 @@ def test_a_damaged_shard_of_scenes_is_named_and_made_again(
     path.write_bytes(damage(whole))
     with pytest.raises(DataError, match=str(path)):
         read_shard(path, ["image"])
-    loaded = load_dataset(rooted(config, tmp_path), "val")
+    loaded = in_memory(rooted(config, tmp_path), "val")
     assert path.read_bytes() == whole
     assert torch.equal(loaded.stored["image"], read_shard(path, ["image"])["image"][:5])
     assert str(path) in caplog.text
@@ -112,6 +111,6 @@ def test_two_processes_at_once_make_one_good_cache(make_config: MakeConfig, tmp_
     assert all(torch.equal(local[name], remote[name]) for name in local)
 
 
-def test_an_unknown_data_set_or_task_says_what_there_is(make_config: MakeConfig, cache: Path) -> None:
-    with pytest.raises(ConfigError, match=r"data\.name: must be one of scenes, got 'nyud'"):
-        load_dataset(make_config(name="nyud", root=str(cache)), "val")
+def test_scenes_are_square(make_config: MakeConfig) -> None:
+    with pytest.raises(ValueError, match=r"image_size: must be one number for scenes, got \[64, 32\]"):
+        make_config(image_size=(64, 32))

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from faar_ray.config.trial import DataConfig
-from faar_ray.data import check_root, load_dataset
+from faar_ray.data import check_root
 from faar_ray.data.__main__ import main
 from faar_ray.data.datasets import SPLITS
 from faar_ray.data.scenes import scene_shards
@@ -20,7 +20,7 @@ from faar_ray.data.shards.shard_store import download_shards, missing_shards, up
 from faar_ray.errors import ConfigError, DataError, StorageError
 from faar_ray.storage.object_store import ObjectStore
 
-from ..conftest import MakeConfig, rooted
+from ..conftest import MakeConfig, in_memory, rooted
 
 KEY = "data.root"
 
@@ -67,8 +67,8 @@ def test_another_machine_takes_what_it_lacks(
     config: DataConfig, store: str, cache: Path, elsewhere: pytest.MonkeyPatch
 ) -> None:
     for split in SPLITS:
-        remote = load_dataset(rooted(config, store), split)
-        local = load_dataset(rooted(config, cache), split)
+        remote = in_memory(rooted(config, store), split)
+        local = in_memory(rooted(config, cache), split)
         assert all(torch.equal(local.stored[name], remote.stored[name]) for name in local.stored)
 
 
@@ -99,8 +99,8 @@ def test_a_damaged_object_is_seen_and_made_anew(
     assert whole is not None
     ObjectStore(store).write(name, whole[: len(whole) // 2])
     monkeypatch.setenv("FAAR_RAY_CACHE", str(tmp_path / "elsewhere"))
-    remote = load_dataset(rooted(config, store), "val")
-    assert torch.equal(remote.stored["image"], load_dataset(rooted(config, cache), "val").stored["image"])
+    remote = in_memory(rooted(config, store), "val")
+    assert torch.equal(remote.stored["image"], in_memory(rooted(config, cache), "val").stored["image"])
 
 
 def test_missing_shards_are_refused_with_the_command_that_puts_them_there(
@@ -145,8 +145,8 @@ def test_a_bucket_that_is_not_there(config: DataConfig, s3: str) -> None:
 def test_a_cache_that_cannot_be_written(config: DataConfig, store: str, elsewhere: pytest.MonkeyPatch, s3: str) -> None:
     elsewhere.setenv("FAAR_RAY_CACHE", "/proc/no")
     with pytest.raises(DataError, match="set FAAR_RAY_CACHE"):
-        load_dataset(rooted(config, store), "val")
+        in_memory(rooted(config, store), "val")
 
 
 def test_a_folder_as_root_holds_the_shards(config: DataConfig, cache: Path, elsewhere: pytest.MonkeyPatch) -> None:
-    assert len(load_dataset(rooted(config, cache), "train")) == 61
+    assert len(in_memory(rooted(config, cache), "train")) == 61

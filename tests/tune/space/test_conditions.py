@@ -125,7 +125,7 @@ def faults(folder: Path, line: str, *overrides: str) -> list[str]:
         ("{}", ": must be conditions such as {method: faar} or null, got {}"),
         ("3", ": must be conditions such as {method: faar} or null, got 3"),
         ("{method: []}", ".method: must be true or false or a number or text or a list that is not empty, got []"),
-        ("{method: null}", ".method: must be true or false or a number or text or a list that is not empty, got null"),
+        ("{method: null}", ".method: must lie within ['faar', 'dora', 'lora'], got null"),
         ("{method: {a: 1}}", ".method: must be true or false or a number or text or a list that is not empty"),
     ],
 )

@@ -8,9 +8,11 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from faar_ray.config.data_section import DataConfig
+from faar_ray.config.task_definitions import METRICS, TYPES
 from faar_ray.errors import ConfigError
-from faar_ray.objectives.metrics import TASK_METRICS, goal_of
-from faar_ray.tasks import TASKS
+from faar_ray.objectives.metrics import goal_of
+from faar_ray.tasks import tasks_of
 from faar_ray.tune.space.space import SearchSpace, read_space
 
 SHIPPED = sorted((Path(__file__).parents[3] / "search_spaces").glob("*.yaml"))
@@ -142,7 +144,7 @@ pramaeters: 1
         f"a.yaml:2:1: name: must be {words}, got 'a/b'",
         "a.yaml:4:10: pdrs.bata: unknown key (did you mean 'beta'?)",
         "a.yaml:4:19: pdrs.rho_task: must satisfy 0 < rho <= 1, got 1.2",
-        "a.yaml:5:10: data.image_size: must be an integer, got 'abc'",
+        "a.yaml:5:10: data.image_size: must be an integer or a list, got 'abc'",
         "a.yaml:7:3: pdrs.rho_shared: must satisfy 0 < rho <= 1, got 1.2",
         "a.yaml:8:3: pdrs.rho_shard: unknown key (did you mean 'pdrs.rho_shared'?)",
         "a.yaml:9:3: pdrs.margin: needs min and max, or values: min missing",
@@ -187,7 +189,7 @@ def parameter(key: str, words: str) -> str:
         ("pdrs.beta", "{min: 0.1, max: 0.5, scale: log}", "must be one of linear, log1m, got 'log'"),
         ("pdrs.beta", "{min: 0.1, max: 0.5, prior: 0.7}", "must lie within 0.1 .. 0.5, got 0.7"),
         ("pdrs.beta", "{values: [0.1, 0.2], prior: 0.3}", "must lie within [0.1, 0.2], got 0.3"),
-        ("pdrs.beta", "{min: 0.1, max: 0.5, step: 0.1}", "unknown key"),
+        ("pdrs.beta", "{min: 0.1, max: 0.5, stride: 0.1}", "unknown key"),
         ("pdrs.beta", "{min: 0.1, max: .inf}", "must be finite, got inf"),
         (
             "ranks.init_rank",
@@ -331,9 +333,8 @@ def test_a_range_has_its_key_s_type(tmp_path: Path) -> None:
 
 
 def test_metric_names_agree_with_the_task_table() -> None:
-    assert list(TASK_METRICS) == list(TASKS)
-    for name, task in TASKS.items():
-        assert TASK_METRICS[name][0] == task.metric
+    for name, task in tasks_of(DataConfig(tasks=tuple(TYPES))).items():
+        assert METRICS[task.type][0] == task.metric
         assert (goal_of(f"val/{name}/{task.metric}") == "maximize") == task.higher_is_better
     assert (goal_of("delta_m"), goal_of("trainable_params"), goal_of("time/step_ms")) == ("maximize", *["minimize"] * 2)
 
