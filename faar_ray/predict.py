@@ -17,15 +17,17 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2 import functional as transforms
 
-from faar_ray.command_line import refuse_repeats, run_command, run_process
-from faar_ray.data.contact_sheet import Picture, picture
+from faar_ray.command_line import hide_passwords, refuse_repeats, run_command, run_process
 from faar_ray.data.dense import MEAN_3, STD_3
 from faar_ray.data.photographs.photograph import read_photograph
+from faar_ray.data.pictures import Picture, measured_range, picture
 from faar_ray.errors import ConfigError
-from faar_ray.export.read import load_model, read_adapter_file
+from faar_ray.export.read import CHECKPOINT_HELP, load_model, read_adapter_file
 from faar_ray.export.trials import adapter_of
 from faar_ray.models import MultiTaskModel
 from faar_ray.storage.atomic import atomic_write, config_error_on_oserror, must_be_new
+from faar_ray.tasks import IGNORE, Task, tasks_of
+from faar_ray.tracking.place import default_tracking_uri
 
 STRIP_VALUES = 2**23
 """Values of an output that are enlarged at a time."""
@@ -36,6 +38,8 @@ EXAMPLE = "example: python -m faar_ray.predict rho/t003-s0 street.jpg --out pict
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
+    if argv is None:
+        hide_passwords()
     parser = argparse.ArgumentParser(
         prog="python -m faar_ray.predict", description="Every task's prediction as a picture.", epilog=EXAMPLE
     )
@@ -45,18 +49,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("images", metavar="IMAGE", nargs="+", type=Path, help="pictures; resized to the trial's size")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="for <image>_<task>.png")
-    parser.add_argument("--tracking-uri", default="sqlite:///mlflow.db", help="where MLflow run ids are looked up")
+    parser.add_argument("--checkpoint", type=Path, metavar="FILE", help=CHECKPOINT_HELP)
+    parser.add_argument("--tracking-uri", default=default_tracking_uri(), help="where MLflow run ids are looked up")
     args = parser.parse_args(argv)
     return run_command(lambda: _run(args))
 
 
 def _run(args: argparse.Namespace) -> None:
     with config_error_on_oserror(args.out):
-        for path in predict(args.trial, args.images, args.out, tracking_uri=args.tracking_uri):
+        for path in predict(
+            args.trial, args.images, args.out, tracking_uri=args.tracking_uri, checkpoint=args.checkpoint
+        ):
             print(path)
 
 
-def predict(trial: str, images: Sequence[Path], out: Path, *, tracking_uri: str) -> Iterator[Path]:
+def predict(
+    trial: str, images: Sequence[Path], out: Path, *, tracking_uri: str, checkpoint: Path | None = None
+) -> Iterator[Path]:
     """Write `<image>_<task>.png` at each image's own size; yields every path.
 
     Raises:
@@ -72,13 +81,13 @@ def predict(trial: str, images: Sequence[Path], out: Path, *, tracking_uri: str)
     for path, name in itertools.product(images, file.config.data.tasks):
         must_be_new(out / f"{path.stem}_{name}.png")
 
-    model = load_model(file, source)
+    model, tasks = load_model(file, source, checkpoint), tasks_of(file.config.data)
     for path in images:
         photograph = read_photograph(path)
-        for task, output_NHW in outputs(model, photograph, file.config.data.size).items():
-            target = out / f"{path.stem}_{task}.png"
+        for name, output_NHW in outputs(model, photograph, file.config.data.size).items():
+            target = out / f"{path.stem}_{name}.png"
             with atomic_write(target) as scratch:
-                Image.fromarray(painted(task, output_NHW, photograph.size)).save(scratch, format="png")
+                Image.fromarray(painted(tasks[name], output_NHW, photograph.size)).save(scratch, format="png")
             yield target
 
 
@@ -91,14 +100,16 @@ def outputs(model: MultiTaskModel, photograph: Image.Image, size: tuple[int, int
     return {task: y[0] for task, y in predicted.items()}
 
 
-def painted(task: str, output_NHW: Tensor, size: tuple[int, int]) -> Picture:
+def painted(task: Task, output_NHW: Tensor, size: tuple[int, int]) -> Picture:
     """A task's raw output as 8-bit colours at (width, height), (height, width, 3); the memory beside it is bounded."""
     width, height = size
+    measured = task.type in ("depth", "regression")
+    shown = measured_range(task, output_NHW[0].numpy()) if measured else None
     rows = max(1, STRIP_VALUES // (max(len(output_NHW), LEAST_CHANNELS) * width))
     pixels = np.empty((height, width, 3), np.uint8)
     for top in range(0, height, rows):
         strip = enlarged(output_NHW, size, range(top, min(top + rows, height)))
-        pixels[top : top + rows] = (coloured(task, strip) * 255).round()
+        pixels[top : top + rows] = (coloured(task, strip, shown) * 255).round()
     return pixels
 
 
@@ -114,13 +125,19 @@ def enlarged(output_NHW: Tensor, size: tuple[int, int], rows: range) -> Tensor:
     return wide[:, above - first].lerp(wide[:, below - first], (place - above)[:, None])
 
 
-def coloured(task: str, output_NHW: Tensor) -> Picture:
-    """A task's raw output as (H, W, 3) colours in 0..1."""
-    if task in ("semseg", "human_parts"):
-        return picture(task, output_NHW.argmax(0))
-    if task == "normals":
-        return picture(task, F.normalize(output_NHW, dim=0))
-    return picture(task, output_NHW.clamp_min(0) if task == "depth" else output_NHW.sigmoid())
+def coloured(task: Task, output_NHW: Tensor, shown: tuple[float, float] | None = None) -> Picture:
+    """A task's raw output as (H, W, 3) colours in 0..1; depth and regressions over the range `shown`."""
+    match task.type:
+        case "segmentation":
+            return picture(task, output_NHW.argmax(0))
+        case "normals":
+            return picture(task, F.normalize(output_NHW, dim=0))
+        case "binary" | "edge":
+            return picture(task, output_NHW.sigmoid())
+        case "depth":
+            return picture(task, output_NHW.clamp(0, IGNORE - 1), shown)
+        case _:
+            return picture(task, output_NHW, shown)
 
 
 if __name__ == "__main__":

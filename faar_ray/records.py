@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any, Literal, cast
 
 Int16 = Annotated[int, "int16"]
@@ -34,8 +35,9 @@ class RankRecord:
     coverage: float
     """Share of the scope's importance that the kept components hold."""
     importance: Float32s
-    """float32 scores of the decision, descending, never-active components last as 0; length `rank_before`."""
+    """float32 scores of the decision, descending, components without a score last as 0; length `rank_before`."""
     unobserved: Int32
+    """Components that no step could score so far: kept whatever rho says, as all are at rho 1."""
     params: Int64
     """Trainable parameters of this adapter after the shrink."""
     extra: Mapping[str, Extra] = field(default_factory=dict)
@@ -85,7 +87,10 @@ class EpochRecord:
 
     epoch: int
     metrics: dict[str, float]
-    """Flat MLflow names: `train/loss`, `val/<task>/<metric>`, `rank/mean`, `trainable_params`, `time/epoch_s`, ..."""
+    """Flat MLflow names: `train/loss`, `val/<task>/<metric>`, `rank/mean`, `trainable_params`, `time/epoch_s`, ...
+
+    What has no evidence is NaN: metrics and loss of a task without labels.
+    """
     ranks: tuple[RankRecord, ...] = field(default=())
     sines: tuple[SineRecord, ...] = field(default=())
 
@@ -107,7 +112,10 @@ class TrialResult:
     params: dict[str, Any]
     """Searched keys (dotted) and their values; of a control, the keys it sets."""
     metrics: dict[str, float]
-    """Last epoch's metrics; `delta_m` on val, and `test/delta_m`, `test/<task>/<metric>` where test was read."""
+    """Last epoch's metrics; `delta_m` on val, and `test/delta_m`, `test/<task>/<metric>` where test was read.
+
+    One without evidence is absent.
+    """
     seconds: float
     epochs: int
     """Epochs that were finished."""
@@ -117,6 +125,21 @@ class TrialResult:
     """Why it was stopped or failed."""
 
 
+def known(metrics: Mapping[str, float | None]) -> dict[str, float]:
+    """The metrics that have a value: without NaN, which stands for no evidence."""
+    return {name: value for name, value in metrics.items() if value is not None and not math.isnan(value)}
+
+
+def json_metrics(metrics: Mapping[str, float]) -> dict[str, float | None]:
+    """Metrics for JSON, which has neither NaN nor infinity: null in their place."""
+    return {name: value if math.isfinite(value) else None for name, value in metrics.items()}
+
+
+def row_of(result: TrialResult) -> dict[str, Any]:
+    """A result as JSON."""
+    return asdict(result) | {"metrics": json_metrics(result.metrics)}
+
+
 def result_of(row: Mapping[str, Any]) -> TrialResult:
-    """A row as `keep_result` wrote it."""
-    return TrialResult(**cast("dict[str, Any]", row))
+    """Undo `row_of`; metrics that are null are left out."""
+    return TrialResult(**cast("dict[str, Any]", {**row, "metrics": known(row["metrics"])}))

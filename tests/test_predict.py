@@ -11,12 +11,15 @@ import pytest
 import torch
 from PIL import Image
 
-from faar_ray.config.trial import TrialConfig
+from faar_ray.config.trial import DataConfig, TrialConfig
 from faar_ray.export.adapter_file import write_adapter
 from faar_ray.models import build_model
 from faar_ray.predict import coloured, enlarged, main, painted, predict
+from faar_ray.tasks import tasks_of
 
 TASKS = ("semseg", "human_parts", "saliency", "normals", "depth", "edge")
+
+KNOWN = tasks_of(DataConfig(tasks=TASKS))
 
 
 @pytest.fixture
@@ -44,12 +47,13 @@ def test_every_task_becomes_a_picture_of_the_images_size(trial: Path, capsys: py
 def test_outputs_are_coloured_by_what_they_say() -> None:
     labels = torch.tensor([0, 3]).repeat(4, 1)
     logits = torch.nn.functional.one_hot(labels, 9).movedim(-1, 0).float()
-    by_label = coloured("semseg", logits)
+    by_label = coloured(KNOWN["semseg"], logits)
     assert not np.allclose(by_label[:, 0], by_label[:, 1])
     all_labels = torch.arange(40)[None]
-    many = coloured("semseg", torch.nn.functional.one_hot(all_labels, 40).movedim(-1, 0).float())
+    nyud = tasks_of(DataConfig(name="nyud", tasks=("semseg",)))
+    many = coloured(nyud["semseg"], torch.nn.functional.one_hot(all_labels, 40).movedim(-1, 0).float())
     assert many.shape == (1, 40, 3) and len(np.unique(many[0], axis=0)) == 40
-    assert np.allclose(coloured("saliency", torch.tensor([[[-50.0, 50.0]]])), [[[0] * 3, [1] * 3]])
+    assert np.allclose(coloured(KNOWN["saliency"], torch.tensor([[[-50.0, 50.0]]])), [[[0] * 3, [1] * 3]])
 
 
 @pytest.mark.parametrize(
@@ -114,7 +118,7 @@ def test_strips_are_what_the_whole_output_is(size: tuple[int, int], monkeypatch:
     whole = torch.nn.functional.interpolate(output[None], size=size[::-1], mode="bilinear")[0]
     for rows in (range(size[1]), range(size[1] // 2, size[1])):
         torch.testing.assert_close(enlarged(output, size, rows), whole[:, rows.start : rows.stop])
-    at_once = painted("semseg", output, size)
+    at_once = painted(KNOWN["semseg"], output, size)
     monkeypatch.setattr("faar_ray.predict.STRIP_VALUES", 1)
-    assert np.array_equal(painted("semseg", output, size), at_once)
+    assert np.array_equal(painted(KNOWN["semseg"], output, size), at_once)
     assert at_once.shape == (*size[::-1], 3)

@@ -5,9 +5,12 @@ from __future__ import annotations
 import logging
 import os
 import signal
-from collections.abc import Iterator, Mapping
+import sys
+import sysconfig
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -15,7 +18,8 @@ import ray
 import faar_ray
 from faar_ray.cluster import ray_internals
 from faar_ray.cluster.capacity import Node, this_machine
-from faar_ray.errors import ConfigError
+from faar_ray.cluster.ray_folder import use_short_ray_folder
+from faar_ray.errors import ConfigError, FaarRayError
 from faar_ray.interrupts import hangups_held_back
 from faar_ray.storage.credentials import SHARED_VARIABLES
 
@@ -60,36 +64,41 @@ def set_defaults(variables: Mapping[str, str]) -> None:
 
 
 @contextmanager
-def connected(address: str | None, *, code: bool = True) -> Iterator[list[Machine]]:
+def connected(address: str | None, *, code: bool = True, modules: Iterable[str] = ()) -> Iterator[list[Machine]]:
     """Start Ray on this machine, or connect to a cluster; yields its machines and disconnects at the end.
 
     Args:
         address: address of the cluster; None starts Ray on this machine.
         code: whether to send this package to the cluster, for connections that run something on it.
+        modules: names of further modules that trials import (`data.module`); this process has imported them.
 
     Raises:
         ConfigError: no cluster answers at the address.
+        FaarRayError: Ray does not start on this machine.
     """
     set_defaults(QUIET)
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "include_dashboard": None}
     if address is None:
         node = this_machine()
         options |= {"address": "local", "num_cpus": int(node.cpus), "include_dashboard": False}
-        options |= {"object_store_memory": OBJECT_STORE}
+        options |= {"object_store_memory": OBJECT_STORE, "job_config": ray_internals.job_with_path(parents_of(modules))}
+        use_short_ray_folder()
     else:
         options |= {"address": address}
         variables = {name: os.environ[name] for name in SHARED_VARIABLES if name in os.environ}
         # every node runs the driver's code
-        options |= {"runtime_env": {"py_modules": [faar_ray], "env_vars": variables}} if code else {}
+        options |= (
+            {"runtime_env": {"py_modules": [faar_ray, *sources_of(modules)], "env_vars": variables}} if code else {}
+        )
 
     ray_internals.redirect_raylet_messages(_log_raylet_message)
     on_term = signal.getsignal(signal.SIGTERM)
     try:
         with hangups_held_back():
             ray.init(**options)
-    except (ConnectionError, RuntimeError, ValueError) as fault:
+    except (OSError, RuntimeError, ValueError) as fault:
         if address is None:
-            raise
+            raise FaarRayError(f"Ray cannot start on this machine: {fault}") from fault
         raise ConfigError(f"--address: no Ray cluster answers at {address!r} ({fault})") from None
     signal.signal(signal.SIGTERM, on_term)  # Ray's handler prints a stack and leaves runs open
     for name in ("ray", "ray.tune", "ray.train", "ray.data"):
@@ -98,6 +107,27 @@ def connected(address: str | None, *, code: bool = True) -> Iterator[list[Machin
         yield machines()
     finally:
         ray.shutdown()
+
+
+def sources_of(modules: Iterable[str]) -> list[str]:
+    """Files or folders of the top-level modules that other machines need: installed ones are theirs to have.
+
+    Ray packs a folder with everything below it.
+    """
+    installed = [Path(sysconfig.get_path(kind)).resolve() for kind in ("stdlib", "platstdlib", "purelib", "platlib")]
+    sources: list[str] = []
+    for top in dict.fromkeys(name.partition(".")[0] for name in modules):
+        module = sys.modules[top]
+        places = getattr(module, "__path__", None) or [module.__file__]
+        found = [Path(str(place)).resolve() for place in places]
+        if top != faar_ray.__name__ and not any(path.is_relative_to(folder) for path in found for folder in installed):
+            sources += map(str, found)
+    return sources
+
+
+def parents_of(modules: Iterable[str]) -> list[str]:
+    """Folders that must be on the path of Python for modules to be found."""
+    return list(dict.fromkeys(str(Path(source).parent) for source in sources_of(modules)))
 
 
 def _log_raylet_message(data: Mapping[str, Any]) -> None:

@@ -5,13 +5,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import ray
 import ray._private.worker as driver
 from ray._private import state as gcs
 from ray.core.generated import gcs_pb2
+from ray.job_config import JobConfig
 from ray.util.placement_group import PlacementGroup, remove_placement_group
 
 TESTED_VERSION = "2.60"
@@ -21,6 +22,13 @@ TABLES: Any = gcs_pb2  # generated at import, so it has no types
 def redirect_raylet_messages(handler: Callable[[Mapping[str, Any]], None]) -> None:
     """Send raylets' warnings to a handler: Ray prints them on the driver's stdout even with `log_to_driver=False`."""
     driver.print_to_stdstream = lambda data, *_, **__: handler(data)
+
+
+def job_with_path(folders: Iterable[str]) -> JobConfig:
+    """Settings of a driver whose workers find modules in these folders too; by itself Ray adds the current one."""
+    job = JobConfig()
+    job._py_driver_sys_path.extend(folders)
+    return job
 
 
 def cluster_config() -> Any | None:

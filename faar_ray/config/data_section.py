@@ -103,7 +103,7 @@ class DataConfig(Section):
         if not isinstance(raw, Mapping):
             return raw
         if isinstance(module := raw.get("module"), str):
-            _import(module)
+            import_registering(module)
         name, root = raw.get("name", "scenes"), raw.get("root")
         entry = DATASETS.get(name) if isinstance(name, str) else None
         if entry is None or entry.describe is None or raw.get("definitions"):
@@ -161,12 +161,18 @@ class DataConfig(Section):
             entry, kind = DATASETS[self.name], TYPES[task]
             numbered = map(str, range(entry.channels.get(task, 2)))
             classes = tuple(entry.classes.get(task, numbered)) if kind == "segmentation" else ()
-            own = TaskDefinition(type=kind, classes=classes, weight=PAPER_WEIGHTS.get(task))
+            pixels = self.name == "cityscapes" and task == "depth" and self.disparity == "disparity"
+            unit = "px" if pixels else None
+            own = TaskDefinition(type=kind, classes=classes, unit=unit, weight=PAPER_WEIGHTS.get(task))
         return own if own.weight is not None else own.model_copy(update={"weight": WEIGHTS[own.type]})
 
 
-def _import(module: str) -> None:
-    """Import a module that registers a data set; whatever it raises is the config's fault."""
+def import_registering(module: str) -> None:
+    """Import a module that registers a data set; whatever it raises is the config's fault.
+
+    Raises:
+        ValueError: `module: ...` with what it raised.
+    """
     try:
         importlib.import_module(module)
     except Exception as error:

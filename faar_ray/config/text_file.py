@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from pathlib import Path
 
 from faar_ray.errors import ConfigError
 
+ENDS = (".yaml", ".yml")
+SPACES, RUNS = Path("search_spaces"), Path("runs")
 LARGEST_FILE = 1_000_000
 """Bytes."""
 
@@ -18,9 +21,9 @@ def read_text(path: Path) -> str:
     """
     try:
         if path.is_dir():
-            raise ConfigError(f"{path}: is a folder, not a file")
+            raise ConfigError(f"{path}: is a folder, not a file{_within(path)}")
         if not path.exists():
-            raise ConfigError(f"{path}: no such file{_neighbour(path)}")
+            raise ConfigError(f"{path}: no such file{_nearest(path)}")
         if not path.is_file():
             raise ConfigError(f"{path}: is not a regular file")
         if path.stat().st_size > LARGEST_FILE:
@@ -35,9 +38,24 @@ def read_text(path: Path) -> str:
         raise ConfigError(f"{path}:{line}:{column}: not UTF-8 text (byte 0x{raw[error.start]:02x})") from None
 
 
-def _neighbour(path: Path) -> str:
-    twin = next((path.with_suffix(end) for end in (".yaml", ".yml") if path.with_suffix(end).is_file()), None)
-    return f" (did you mean '{twin}'?)" if twin and twin != path else ""
+def _nearest(path: Path) -> str:
+    """The files that may have been meant: of a near name beside it or among the search spaces, or a run's."""
+    found = [file for folder in (path.parent, SPACES) for end in ENDS for file in sorted(folder.glob(f"*{end}"))]
+    by_stem = {file.stem.lower(): file for file in reversed(found)}
+    wanted = path.stem if path.suffix in (*ENDS, ".json") else path.name
+    near = [by_stem[stem] for stem in get_close_matches(wanted.lower(), by_stem, n=1)]
+
+    runs = [folder / "space.yaml" for folder in (path, RUNS / path) if (folder / "space.yaml").is_file()]
+    meant = " or ".join(f"'{file}'" for file in near + runs[:1])
+    return f" (did you mean {meant}?)" if meant else ""
+
+
+def _within(folder: Path) -> str:
+    """What of a folder may have been meant."""
+    if (folder / "space.yaml").is_file():
+        return f" (a run's search space is its space.yaml: python -m faar_ray.tune {folder / 'space.yaml'} --resume)"
+    files = sorted(file.name for end in ENDS for file in folder.glob(f"*{end}"))
+    return f" (it holds {', '.join(files[:5])}{', ...' if len(files) > 5 else ''})" if files else ""
 
 
 def line_column(before: str) -> tuple[int, int]:

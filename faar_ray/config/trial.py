@@ -143,6 +143,10 @@ class TrialConfig(Section):
         bare = self.backbone.model_copy(update={"pretrained": False, "checkpoint": None})
         return self.model_copy(update={"backbone": bare})
 
+    def with_checkpoint(self, path: str) -> Self:
+        """The same with the backbone's weights from another file."""
+        return self.model_copy(update={"backbone": self.backbone.model_copy(update={"checkpoint": path})})
+
     def dotted(self) -> dict[str, Any]:
         """All keys as one flat mapping, `pdrs.beta` -> 0.98."""
         return dict(_flatten(self.model_dump(mode="json")))

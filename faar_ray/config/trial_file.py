@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
@@ -54,4 +55,8 @@ def read_trial(path: Path, overrides: Sequence[str] = ()) -> TrialFile:
 
 def trial_document(path: Path, overrides: Sequence[str] = ()) -> Document:
     """A trial's file with `key=value` overrides on top, not yet checked."""
-    return apply_overrides(read_yaml(path), overrides)
+    document = read_yaml(path)
+    if {"parameters", "objectives"} <= document.data.keys():
+        text = f"is a search space, not a trial's config; search it: python -m faar_ray.tune {shlex.quote(str(path))}"
+        raise ConfigError(f"{document.file}:1:1: {text}")
+    return apply_overrides(document, overrides)

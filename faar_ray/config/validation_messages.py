@@ -6,15 +6,17 @@ Each rule is a template for pydantic's error type and context; a field whose rul
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from types import MappingProxyType
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
+from faar_ray.config.common_names import COMMON, MAIN_KEYS
 from faar_ray.config.overrides import PathOf
 from faar_ray.config.quoting import LONGEST, KeyPath, format_override, format_path, quote_value
 from faar_ray.config.yaml_document import Document, Position
@@ -157,22 +159,71 @@ def _place(fault: Issue, document: Document) -> Position:
 
 def did_you_mean(word: str, names: Iterable[str]) -> str:
     """` (did you mean 'x'?)` for the nearest of the names, or nothing."""
-    near = get_close_matches(word, sorted(names), n=1, cutoff=0.6) if len(word) <= LONGEST else []
-    return f" (did you mean {near[0]!r}?)" if near else ""
+    if len(word) > LONGEST:
+        return ""
+    among = sorted(names)
+    same = [name for name in among if name.lower() == word.lower()]
+    return _either(same[:1] or get_close_matches(word, among, n=1, cutoff=0.6))
+
+
+def _either(names: Sequence[str]) -> str:
+    return f" (did you mean {' or '.join(map(repr, names))}?)" if names else ""
 
 
 RENAMED = {"pdrs.init_rank": "ranks.init_rank"}
 """Keys of earlier versions, and what they are called now."""
 
 
-def unknown_key(key: str, names: Iterable[str], section: str = "") -> str:
-    """The rule that an unknown key of a section breaks."""
+def unknown_key(
+    key: str, names: Iterable[str], section: str = "", everywhere: Mapping[str, str] = MappingProxyType({})
+) -> str:
+    """The rule that an unknown key of a section breaks, and what was meant.
+
+    Args:
+        key: as written.
+        names: the section's keys.
+        section: its name, "" for the file itself.
+        everywhere: dotted keys of the whole file, each as messages name it.
+    """
     if new := RENAMED.get(f"{section}.{key}" if section else key):
         return f"unknown key: it is called {new} now"
     known, (first, dot, rest) = set(names), key.partition(".")
     if dot and first in known:
         return f"unknown key: write it nested, {first}: {{{rest}: ...}}"
-    return f"unknown key{did_you_mean(key, known)}"
+    return f"unknown key{key_hint(key, known, section, everywhere)}"
+
+
+def key_hint(
+    key: str, names: Collection[str], section: str = "", everywhere: Mapping[str, str] = MappingProxyType({})
+) -> str:
+    """` (did you mean 'x'?)` for a key: what its name means in other tools, a key of that name elsewhere, a near name.
+
+    Args: see `unknown_key`.
+    """
+    last = key.rpartition(".")[2]
+    inside = {f"{section}.{name}" if section else name: name for name in names}
+    pool = {**everywhere, **inside}
+
+    wanted = COMMON.get(last, ())
+    common = [name for name in wanted if name in names] or [pool[name] for name in wanted if name in pool]
+    if common:
+        return _either(common)
+    elsewhere = [shown for name, shown in pool.items() if name.rpartition(".")[2] == last and shown != key]
+    return _either(elsewhere[:3]) or did_you_mean(key, names)
+
+
+def dotted_names(model: type[BaseModel]) -> dict[str, str]:
+    """Every dotted key of a file, each as messages name it: keys of a search space's trials begin with `base.`."""
+    names = {name: name for name in _dotted(model)}
+    trial = getattr(model, "base_model", None)
+    return names if trial is None else {**{name: f"base.{name}" for name in _dotted(trial)}, **names}
+
+
+def _dotted(model: type[BaseModel]) -> Iterator[str]:
+    for name, field in _fields(model).items():
+        yield str(name)
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from (f"{name}.{below}" for below in _dotted(field.annotation))
 
 
 def reference_faults(given: Iterable[str], tasks: Sequence[str], above: KeyPath = ()) -> Iterator[Issue]:
@@ -205,13 +256,16 @@ def _fault(path: KeyPath, details: list[ErrorDetails], model: type[BaseModel]) -
         return Issue(path, "required key is missing")
     if "extra_forbidden" in kinds:
         section = str(path[-2]) if len(path) > 1 else ""
-        return Issue(path, unknown_key(str(path[-1]), map(str, _fields(_section(model, path[:-1]))), section))
+        names = map(str, _fields(_section(model, path[:-1])))
+        return Issue(path, unknown_key(str(path[-1]), names, section, dotted_names(model)))
     if "value_error" in kinds:
         return _own_fault(path, kinds["value_error"])
 
     value = details[0]["input"]
     choices = [choice for detail in details for choice in _choices(detail)]
     hint = did_you_mean(value, choices) if isinstance(value, str) else ""
+    if kinds.keys() & {"model_type", "model_attributes_type"} and isinstance(value, str | int | float):
+        hint = _either([main] if (main := MAIN_KEYS.get(".".join(map(str, path)))) else [])
     return Issue(path, f"must {_rule(path, details, choices, model)}, got {quote_value(value)}{hint}")
 
 

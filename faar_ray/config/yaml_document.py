@@ -177,7 +177,10 @@ def read_yaml(path: Path) -> Document:
     Raises:
         ConfigError: no such file, not a file, not UTF-8, not YAML, empty, duplicate keys, ...: every fault it can see.
     """
-    return document_of(read_text(path), str(path))
+    text = read_text(path)
+    if path.suffix == ".json":
+        text = text.replace("\t", " ")  # JSON may be indented by tabs; its strings hold none
+    return document_of(text, str(path))
 
 
 def document_of(text: str, file: str) -> Document:

@@ -66,6 +66,9 @@ class SplitData(Protocol):
     def __getitem__(self, index: int, /) -> dict[str, Tensor]:
         """One sample as it is evaluated: without augmentation."""
 
+    def augmented(self, index: int, seed: int, epoch: int) -> dict[str, Tensor]:
+        """One sample as training sees it in an epoch."""
+
     def batches(
         self,
         *,

@@ -46,6 +46,19 @@ class DenseDataset(Dataset[dict[str, Tensor]]):
         sample = decode({name: values[row : row + 1] for name, values in self.stored.items()}, self.tasks)
         return {name: values[0] for name, values in sample.items()}
 
+    def augmented(self, index: int, seed: int, epoch: int) -> dict[str, Tensor]:
+        """One sample as training sees it in an epoch."""
+        row = range(len(self))[index]
+        compact = {name: values[row : row + 1].clone() for name, values in self.stored.items()}
+        _, flipped = self._drawn(seed, epoch)
+        batch = decode(flip(compact, flipped[row : row + 1], self.tasks), self.tasks)
+        return {name: values[0] for name, values in batch.items()}
+
+    def _drawn(self, seed: int, epoch: int) -> tuple[Tensor, Tensor]:
+        """An epoch's order, and which rows are mirrored."""
+        stream = private("batches", seed, epoch)
+        return torch.randperm(len(self), generator=stream), torch.rand(len(self), generator=stream) < 0.5
+
     def batches(
         self,
         *,
@@ -61,9 +74,7 @@ class DenseDataset(Dataset[dict[str, Tensor]]):
         count = len(self)
         order, flipped = torch.arange(count), torch.zeros(count, dtype=torch.bool)
         if train:
-            stream = private("batches", seed, epoch)
-            order = torch.randperm(count, generator=stream)
-            flipped = torch.rand(count, generator=stream) < 0.5
+            order, flipped = self._drawn(seed, epoch)
 
         for rows in parts_of(order, batch_size, worker, workers):
             compact = {name: values.index_select(0, rows) for name, values in self.stored.items()}

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from faar_ray.config.data_section import DataConfig
 from faar_ray.config.registries import DATASETS, DatasetEntry
-from faar_ray.config.task_definitions import TaskDefinition
+from faar_ray.config.task_definitions import TaskDefinition, is_taken
 from faar_ray.config.validation_messages import issues_of
 from faar_ray.data.datasets import Reader
 from faar_ray.errors import ConfigError
@@ -42,6 +42,9 @@ def register(
         raise ConfigError(f"register: must be another name than {', '.join(sorted(SHIPPED))}, got {name!r}")
     if not tasks:
         raise ConfigError(f"register: {name}: must have a task or more")
+
+    if taken := [task for task in tasks if is_taken(task)]:
+        raise ConfigError(f"register: {name}: {taken[0]}: this name is needed for something else: choose another")
 
     named = classes or {}
     if strangers := [task for task in named if task not in tasks]:

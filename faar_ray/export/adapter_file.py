@@ -34,6 +34,7 @@ def write_adapter(path: Path, model: MultiTaskModel, config: TrialConfig) -> Non
         "config": config.model_dump_json(),
         "ranks": json.dumps(ranks),
         "versions": versions(),
+        "weights": model.weights_digest,
         "sha256": digest(tensors),
     }
     with atomic_write_or_storage_error(path) as scratch:

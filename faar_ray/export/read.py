@@ -15,7 +15,11 @@ from faar_ray.config.trial import TrialConfig
 from faar_ray.errors import DataError
 from faar_ray.export.adapter_file import FORMAT, digest, site_name
 from faar_ray.models import MultiTaskModel, adapter_list, build_model, trained_state
+from faar_ray.models.weight_file import other_weights
 from faar_ray.ranks import shrink
+
+CHECKPOINT_HELP = "the backbone's weights, if they are not where backbone.checkpoint says"
+NAME_ANEW = "name the file of weights that it was trained on by --checkpoint FILE"
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,8 @@ class AdapterFile:
     config: TrialConfig
     ranks: dict[str, int]
     tensors: dict[str, Tensor]
+    weights_digest: str = ""
+    """Of the weights that the frozen backbone had; "" where none were loaded, or an older version wrote the file."""
 
 
 def read_adapter_file(path: Path) -> AdapterFile:
@@ -43,7 +49,7 @@ def read_adapter_file(path: Path) -> AdapterFile:
         ranks = {str(site): int(rank) for site, rank in json.loads(metadata["ranks"]).items()}
     except (KeyError, ValueError, ValidationError) as fault:
         raise DataError(f"{path}: its metadata cannot be read: {fault}") from fault
-    return AdapterFile(config, ranks, tensors)
+    return AdapterFile(config, ranks, tensors, metadata.get("weights", ""))
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -61,13 +67,29 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise DataError(f"{path}: cannot be read as safetensors: {fault}") from fault
 
 
-def load_model(file: AdapterFile, source: Path) -> MultiTaskModel:
-    """The trained model at its final ranks, ready to predict; the frozen weights come from where the config says.
+def load_model(file: AdapterFile, source: Path, checkpoint: Path | None = None) -> MultiTaskModel:
+    """The trained model at its final ranks, ready to predict.
+
+    Args:
+        file: the adapters and what was trained beside them.
+        source: where `file` was read.
+        checkpoint: the frozen weights, if they are not where the config says.
 
     Raises:
-        DataError: the file does not fit the model of its own config.
+        DataError: the file does not fit the model of its own config, or the frozen weights are missing or others than
+            those that it was trained on.
     """
-    model = build_model(file.config)
+    config = file.config
+    if checkpoint is not None and not (config.backbone.pretrained or config.backbone.checkpoint):
+        raise DataError(f"{source}: was trained on the backbone as it is initialised, so --checkpoint must be left out")
+    if checkpoint is not None:
+        config = config.with_checkpoint(str(checkpoint))
+    elif config.backbone.checkpoint is not None and not Path(config.backbone.checkpoint).expanduser().exists():
+        raise DataError(f"{source}: backbone.checkpoint: {config.backbone.checkpoint} is gone; {NAME_ANEW}")
+    model = build_model(config)
+    if file.weights_digest not in ("", model.weights_digest):
+        where = config.backbone.checkpoint or f"{config.backbone.name} as it comes now"
+        raise DataError(f"{source}: {other_weights(where, file.weights_digest, model.weights_digest)}; {NAME_ANEW}")
     for adapter in adapter_list(model):
         rank = file.ranks.get(site_name(adapter.site))
         if rank is None:

@@ -38,9 +38,19 @@ def family_of(name: str) -> BackboneFamily:
     wanted = f"{', '.join(others)} or {last}"
     if (model := outline(name)) is not None:
         raise ConfigError(f"backbone.name: must be {wanted}, got {name!r} ({type(model).__name__})")
-    near = get_close_matches(name, [micro.NAME, *BACKBONES, *timm.list_models(["swin_*", "vit_*"])], n=1)
+    common = [TORCHVISION[name]] if name in TORCHVISION else []
+    near = common or get_close_matches(name, [micro.NAME, *BACKBONES, *timm.list_models(["swin_*", "vit_*"])], n=1)
     hint = f" (did you mean {near[0]!r}?)" if near else ""
     raise ConfigError(f"backbone.name: must be {wanted}, got {name!r}{hint}")
+
+
+TORCHVISION = {
+    **{f"swin_{size[0]}": f"swin_{size}_patch4_window7_224" for size in ("tiny", "small", "base")},
+    **{f"swin_{size}": f"swin_{size}_patch4_window7_224" for size in ("tiny", "small", "base", "large")},
+    **{f"vit_{size[0]}_{patch}": f"vit_{size}_patch{patch}_224" for size in ("base", "large") for patch in (16, 32)},
+    **{f"vit_{size}": f"vit_{size}_patch16_224" for size in ("tiny", "small", "base", "large")},
+}
+"""Short names, torchvision's and papers', and timm's name of that backbone."""
 
 
 def check_backbone(config: BackboneConfig) -> BackboneFamily:
@@ -53,7 +63,7 @@ def check_backbone(config: BackboneConfig) -> BackboneFamily:
     family = family_of(config.name)
     family.check(config.name)
     if config.checkpoint is not None:
-        check_weight_file(Path(config.checkpoint))
+        check_weight_file(Path(config.checkpoint).expanduser())
     elif config.pretrained and timm.is_model(config.name):
         check_pretrained(config.name)
     return family

@@ -9,7 +9,7 @@ from functools import partial
 from faar_ray.adapters import ClockNet, FullBase, LowRankFactors, SineBase, SineHidden, Site
 from faar_ray.config.trial import TrialConfig
 from faar_ray.decoders import Decoder, build_decoder
-from faar_ray.models.backbone import build_backbone, family_of
+from faar_ray.models.backbone import build_backbone, digest_of_weights, family_of
 from faar_ray.models.family import BackboneFamily, check_placement
 from faar_ray.models.multitask import MultiTaskModel, adapter_list
 from faar_ray.models.surgery import adapt_backbone, base_owners, base_rank
@@ -33,12 +33,15 @@ def build_model(config: TrialConfig) -> MultiTaskModel:
     check_placement(family, config)
     backbone = build_backbone(config.backbone, config.data.size, config.seed)
     clock = ClockNet(config.data.tasks, config.sinewich, config.seed) if config.has_sine_bases else None
+    has_weights = config.backbone.pretrained or config.backbone.checkpoint is not None
+    weights_digest = digest_of_weights(backbone) if has_weights else ""
     adapt_backbone(backbone, family, config, clock)
     decoder = _decoder(config, family, outputs, family.widths(backbone), clock)
 
     ensemble = config.adapter.adapts and config.placement.task_blocks == "all"
     kind = family.ensemble if ensemble and family.ensemble is not None else family.model
     model = kind(backbone, decoder, merged=config.backbone.pyramid == "merged", clock=clock)
+    model.weights_digest = weights_digest
     _warn_clipped_ranks(model, config)
     return model
 

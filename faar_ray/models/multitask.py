@@ -21,6 +21,8 @@ class MultiTaskModel(nn.Module):
     backbone: Any
     """A timm Swin, or a `QuarteredViT`."""
     decoder: Decoder
+    weights_digest: str = ""
+    """Of the weights that the backbone began with (`digest_of_weights`); "" for those of its initialisation."""
 
     def __init__(
         self, backbone: nn.Module, decoder: Decoder, *, merged: bool = True, clock: ClockNet | None = None

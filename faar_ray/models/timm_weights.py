@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -70,7 +71,8 @@ def check_patches(name: str, size: tuple[int, int], patch: int) -> None:
 def load_checkpoint(model: nn.Module, config: BackboneConfig, fit: Fit) -> None:
     """The weights of `backbone.checkpoint`, if any."""
     if config.checkpoint is not None:
-        load_weights(model, read_weights(Path(config.checkpoint)), f"backbone.checkpoint: {config.checkpoint}", fit)
+        weights = read_weights(Path(config.checkpoint).expanduser())
+        load_weights(model, weights, f"backbone.checkpoint: {config.checkpoint}", fit)
 
 
 def load_weights(model: nn.Module, weights: dict[str, Tensor], source: str, fit: Fit) -> None:
@@ -81,21 +83,29 @@ def load_weights(model: nn.Module, weights: dict[str, Tensor], source: str, fit:
     """
     expected = model.state_dict()
     given = {key: value.float() for key, value in weights.items() if not key.startswith(UNUSED)}
-    try:
-        trunk = fit(given, model)
-    except Exception:  # of whatever class, by what the weights of another architecture lack or have too much
-        trunk = given
-
+    trunk, fault = _fitted(given, model, fit)
     missing = sorted(key for key in expected.keys() - trunk.keys() if not key.startswith(UNUSED))
     unexpected = sorted(trunk.keys() - expected.keys())
     reshaped = [key for key in sorted(expected.keys() & trunk.keys()) if expected[key].shape != trunk[key].shape]
     shapes = [f"{key} ({_shape(trunk[key])}, must be {_shape(expected[key])})" for key in reshaped]
     parts = {"missing": missing, "unexpected": unexpected, "of another shape": shapes}
+    if fault:
+        parts["not resized"] = [fault]
     if text := "; ".join(f"{what}: {', '.join(keys[:5])} ({len(keys)})" for what, keys in parts.items() if keys):
         raise DataError(f"{source}: does not fit the backbone: {text}")
     if broken := [key for key, value in trunk.items() if not value.isfinite().all()]:
         raise DataError(f"{source}: has values that are not finite: {', '.join(broken[:5])} ({len(broken)})")
     model.load_state_dict(trunk, strict=False)
+
+
+def _fitted(given: dict[str, Tensor], model: nn.Module, fit: Fit) -> tuple[dict[str, Tensor], str]:
+    """The weights after timm's filter, or as they are and what timm says of those of another architecture."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of timm's own use of torch
+            return fit(given, model), ""
+    except Exception as fault:  # of whatever class, by what the weights lack or have too much
+        return given, f"{type(fault).__name__}: {fault}"
 
 
 def _shape(tensor: Tensor) -> str:

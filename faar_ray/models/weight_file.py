@@ -54,6 +54,18 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
+def other_weights(where: str, digest: str, now: str) -> str:
+    """That a backbone was loaded with other weights than before.
+
+    Args:
+        where: the file.
+        digest: of the weights that were trained on.
+        now: of those that `where` has.
+    """
+    has = f"has others (sha256 {now[:12]})" if now else "has none"
+    return f"was trained on other weights of the backbone (sha256 {digest[:12]}); {where} {has}"
+
+
 def check_weight_file(path: Path) -> None:
     """Refuse what is no file, without reading it.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
@@ -22,11 +23,12 @@ def pareto_front(values: Mapping[str, Sequence[float]], objectives: Sequence[Obj
     """Keys that no other dominates: as good in every objective and better in one.
 
     Args:
-        values: per key, one value per objective, in their order.
+        values: per key, one value per objective, in their order; with a NaN a key is on no front.
         objectives: only `goal` is used.
     """
-    keys = list(values)
-    return {keys[index] for index in _front(losses_of(values.values(), objectives))}
+    compared = {key: row for key, row in values.items() if not any(map(math.isnan, row))}
+    keys = list(compared)
+    return {keys[index] for index in _front(losses_of(compared.values(), objectives))}
 
 
 def nondominated_layers(losses: Points) -> Iterator[list[int]]:

@@ -16,7 +16,7 @@ class ImportanceScores:
     scores_R: Tensor
     """float32 importance; meaningless where not observed."""
     observed_R: Tensor
-    """bool: the component was active at least once."""
+    """bool: at least one step could score the component."""
 
     def order(self) -> Tensor:
         """Component indices: observed ones by descending score (ties: lower index first), then the others."""
@@ -27,7 +27,7 @@ class ImportanceScores:
         return self.scores_R.where(self.observed_R, -1.0)
 
     def logged(self) -> tuple[float, ...]:
-        """Scores as in the rank trace: descending, never-active components last as 0."""
+        """Scores as in the rank trace: descending, components without a score last as 0."""
         return tuple(self.visible()[self.order()].clamp_min(0).tolist())
 
 
@@ -48,12 +48,13 @@ def keep_by_coverage(
 
     Kept first: unobserved components (no evidence, so no decision) and the `floor` best of each adapter; then
     components in descending order until the kept share reaches rho; then each adapter's `margin` next best.
-    When all scores are 0 everything is kept. Sums are float64 over the float32 scores that are logged.
+    When all scores are 0, or rho is 1, everything is kept: components whose share is 0 or rounds to 0 too. Sums are
+    float64 over the float32 scores that are logged.
     """
     kept = [~evidence.observed_R for evidence in scope]
     adapter, component, scores = _descending(scope, floor)
     cumulative = scores.double().cumsum(0)
-    if len(scores) == 0 or cumulative[-1] == 0:
+    if rho >= 1 or len(scores) == 0 or cumulative[-1] == 0:
         return [CoverageDecision(evidence.order(), 1.0) for evidence in scope]
 
     first = sum(min(floor, int(evidence.observed_R.sum())) for evidence in scope)

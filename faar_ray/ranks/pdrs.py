@@ -27,6 +27,10 @@ class Importance:
     With `update="active"` a component moves only in steps in which it was active, and a count per component
     corrects the bias of the start at 0. With `"all"` (the released code) inactive components receive 0, which
     makes late components look useless merely because they are rarely active.
+
+    A score of exactly 0 is no evidence: the step could not score the component, because its B_i was still 0 or no
+    gradient came (no valid label of the adapter's task). Such a step changes neither EMA nor count: of the component,
+    with `"all"` of the adapter if no component has a score.
     """
 
     def __init__(
@@ -38,15 +42,17 @@ class Importance:
 
     def observe(self, scores_b: Tensor) -> None:
         """Add the scores of the active prefix, shape (b,) with b <= R."""
-        b = len(scores_b)
-        self.ema_R[:b].lerp_(scores_b.detach().to(self.ema_R), 1 - self.beta)
-        self.count_R[:b] += 1
+        scores_R = torch.zeros_like(self.ema_R)
+        scores_R[: len(scores_b)] = scores_b.detach()
+        scored_R = scores_R > 0
         if self.update == "all":
-            self.ema_R[b:] *= self.beta
-            self.count_R[b:] += 1
+            scored_R = scored_R.any().expand_as(scored_R)
+
+        self.ema_R = self.ema_R.lerp(scores_R, 1 - self.beta).where(scored_R, self.ema_R)
+        self.count_R += scored_R
 
     def evidence(self) -> ImportanceScores:
-        """Bias-corrected scores s_hat / (1 - beta^count), and which components were ever active."""
+        """Bias-corrected scores s_hat / (1 - beta^count), and which components were ever scored."""
         ema_R, count_R = self.ema_R.cpu(), self.count_R.cpu()
         observed_R = count_R > 0
         correction_R = 1 - torch.pow(torch.tensor(self.beta, dtype=torch.float64), count_R)

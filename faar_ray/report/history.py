@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # both are read when mlflow is imported
-os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-
-from mlflow import MlflowClient
-
+from faar_ray.config.secrets import without_secrets
 from faar_ray.records import TrialResult
-from faar_ray.tracking.mlflow.store import SQLITE, quiet, root_cause
+from faar_ray.tracking.mlflow.artifact_folder import local_folder
+from faar_ray.tracking.mlflow.store import client, database_file, quiet, root_cause
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
 
 MetricCurve = list[tuple[int, float]]
 """(epoch, value), by epoch."""
@@ -33,36 +32,37 @@ class History:
 
 def read_history(uri: str, parent: str, results: Sequence[TrialResult], metric: str) -> History:
     """Read `metric` of every trial that has a run; never fails, `missing` gives the reason."""
-    if _is_missing(uri):
-        return History(missing=f"{_database(uri).name} does not exist")
+    if missing := _missing(uri):
+        return History(missing=missing)
     try:
         with quiet():
-            client = MlflowClient(uri)
-            curves = {r.trial_id: _curve(client, r.run_id, metric) for r in results if r.run_id}
-            return History({trial: curve for trial, curve in curves.items() if curve}, _environment(client, parent))
+            mlflow = client(uri)
+            curves = {r.trial_id: _curve(mlflow, r.run_id, metric) for r in results if r.run_id}
+            return History({trial: curve for trial, curve in curves.items() if curve}, _environment(mlflow, parent))
     except Exception as fault:  # of a server, a database, a driver that is not installed
-        return History(missing=root_cause(fault))
+        return History(missing=without_secrets(root_cause(fault)))
 
 
 def log_report(uri: str, parent: str, folder: Path) -> str:
     """Log a report's folder to the parent run, as `report/`; gives the reason if that fails, else ""."""
-    if _is_missing(uri):
-        return f"{_database(uri).name} does not exist"
+    if missing := _missing(uri):
+        return missing
     try:
         with quiet():
-            MlflowClient(uri).log_artifacts(parent, str(folder), "report")
+            mlflow = client(uri)
+            artifacts = local_folder(mlflow.get_run(parent).info.artifact_uri)
+            if artifacts is not None and not artifacts.is_dir():  # it would be made anew where nobody looks
+                return f"the folder of its artifacts, {artifacts}, is gone"
+            mlflow.log_artifacts(parent, str(folder), "report")
     except Exception as fault:
-        return root_cause(fault)
+        return without_secrets(root_cause(fault))
     return ""
 
 
-def _database(uri: str) -> Path:
-    return Path(uri.removeprefix(SQLITE).partition("?")[0])
-
-
-def _is_missing(uri: str) -> bool:
-    """Whether a sqlite database is missing; MLflow would make an empty one."""
-    return uri.startswith(SQLITE) and not _database(uri).is_file()
+def _missing(uri: str) -> str:
+    """A sentence if a sqlite database is missing, which MLflow would make empty; else ""."""
+    file = database_file(uri)
+    return "" if file is None or file.is_file() else f"{file.name} does not exist"
 
 
 def _curve(client: MlflowClient, run: str, metric: str) -> MetricCurve:

@@ -18,7 +18,7 @@ import yaml
 
 from faar_ray.config.trial import TrialConfig, config_id
 from faar_ray.errors import DataError
-from faar_ray.records import Role, TrialResult, result_of
+from faar_ray.records import Role, TrialResult, known, result_of
 from faar_ray.storage.interruption import read_note
 from faar_ray.storage.run_location import TrialPaths
 from faar_ray.tracking.files.epoch_file import read_epochs
@@ -125,19 +125,19 @@ def journalled(study: optuna.Study) -> list[TrialResult]:
 def tests(study: optuna.Study) -> dict[str, dict[str, float]]:
     """Metrics on the test split, by trial id."""
     attrs = study.user_attrs
-    return {name.removeprefix(TEST_RESULT): attrs[name] for name in attrs if name.startswith(TEST_RESULT)}
+    return {name.removeprefix(TEST_RESULT): known(attrs[name]) for name in attrs if name.startswith(TEST_RESULT)}
 
 
 def open_trials(folder: Path, study: optuna.Study, ended: Sequence[TrialResult]) -> list[TrialResult]:
     """Trials, controls and references that began and have not ended, with what their last epoch gave."""
-    known = {result.trial_id for result in ended}
+    over = {result.trial_id for result in ended}
     sampled: dict[str, dict[str, Any]] = {
         trial.user_attrs[TRIAL_ID]: _outward(trial.params)
         for trial in study.get_trials(deepcopy=False)
         if TRIAL_ID in trial.user_attrs and WARM_START not in trial.user_attrs
     }
     begun = {path.name for path in folder.glob("trials/*") if path.is_dir()}
-    return [_open_trial(folder, name, sampled) for name in sorted({*sampled, *begun} - known)]
+    return [_open_trial(folder, name, sampled) for name in sorted({*sampled, *begun} - over)]
 
 
 def _open_trial(folder: Path, trial_id: str, sampled: Mapping[str, dict[str, Any]]) -> TrialResult:
@@ -148,7 +148,7 @@ def _open_trial(folder: Path, trial_id: str, sampled: Mapping[str, dict[str, Any
     except DataError:  # a part that is damaged, or just replaced
         epochs = {}
     seconds = sum(metrics.get("time/epoch_s", 0.0) for metrics in epochs.values())
-    last = epochs[max(epochs)] if epochs else {}
+    last = known(epochs[max(epochs)]) if epochs else {}
     name, seed = (config_id(config), config.seed) if config else (trial_id, 0)
     return TrialResult(trial_id, name, seed, role, "RUNNING", sampled.get(trial_id, {}), last, seconds, len(epochs))
 

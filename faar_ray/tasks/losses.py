@@ -8,6 +8,7 @@ Axes: B batch, N channels, H W space.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -83,8 +84,16 @@ def _normals_l1(prediction_B3HW: Tensor, target_B3HW: Tensor, counts_2: Tensor) 
     return _over(error.sum(), counts_2)
 
 
-def _depth_l1(prediction_B1HW: Tensor, target_B1HW: Tensor, counts_2: Tensor) -> Tensor:
-    return _over(((prediction_B1HW - target_B1HW).abs() * (target_B1HW != IGNORE)).sum(), counts_2)
+def _measured(target: Tensor) -> Tensor:
+    return _pair(_without_ignored(target).isfinite().sum())
+
+
+def _depth_l1(prediction: Tensor, target: Tensor, counts_2: Tensor) -> Tensor:
+    return _regression_l1(prediction, _without_ignored(target), counts_2)
+
+
+def _without_ignored(target: Tensor) -> Tensor:
+    return target.where(target != IGNORE, math.nan)
 
 
 def _known(target: Tensor) -> Tensor:
@@ -104,7 +113,7 @@ balanced_edge_bce = Loss(_labelled, _edge_bce)
 """Binary cross-entropy; positives weigh 0.95."""
 normals_l1 = Loss(_pointing_components, _normals_l1)
 """L1 between unit vectors, per component; pixels whose target is the zero vector are ignored."""
-depth_l1 = Loss(_labelled, _depth_l1)
-"""L1 in the data's unit (m); 255 is ignored."""
+depth_l1 = Loss(_measured, _depth_l1)
+"""L1 in the data's unit (m); 255 and NaN are ignored."""
 regression_l1 = Loss(_known, _regression_l1)
 """L1 in the data's unit; NaN is ignored."""

@@ -1,10 +1,12 @@
 """Validation metrics, all torchmetrics, so that they add up exactly over batches and workers.
 
+A metric without evidence is NaN: of a split in which no pixel is labelled for the task; F1 also where no edge is.
 Shares are percent, angles degrees, depth in the data's unit. Axes: B batch, N channels, H W space.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -35,7 +37,10 @@ class MeanIoU(MulticlassJaccardIndex):
 
 
 class SaliencyIoU(Metric):
-    """Foreground Jaccard per image, averaged, then the maximum over 15 thresholds in 0.2..0.9, percent."""
+    """Foreground Jaccard per image, averaged, then the maximum over 15 thresholds in 0.2..0.9, percent.
+
+    Images without a labelled pixel do not count.
+    """
 
     total: Tensor
     images: Tensor
@@ -46,19 +51,21 @@ class SaliencyIoU(Metric):
         self.add_state("images", torch.tensor(0), dist_reduce_fx="sum")
 
     def update(self, logits_B1HW: Tensor, target_B1HW: Tensor) -> None:
-        """Add a batch; where prediction and target are both empty an image counts as 1."""
+        """Add a batch; where prediction and target are both empty a labelled image counts as 1."""
         thresholds = SALIENCY_THRESHOLDS.to(logits_B1HW).view(-1, 1, 1)
         predicted = logits_B1HW.flatten(1).sigmoid()[None] > thresholds
         valid = (target_B1HW != IGNORE).flatten(1)[None]
         target = (target_B1HW.flatten(1) > 0.5)[None]
         both = (predicted & target & valid).sum(-1)
         either = ((predicted | target) & valid).sum(-1)
-        self.total += torch.where(either > 0, both / either.clamp_min(1), 1.0).double().sum(1)
-        self.images += len(logits_B1HW)
+        labelled = valid.any(-1)
+        jaccard = torch.where(either > 0, both / either.clamp_min(1), 1.0) * labelled
+        self.total += jaccard.double().sum(1)
+        self.images += labelled.sum()
 
     def compute(self) -> dict[str, Tensor]:
         """`miou`."""
-        return {"miou": 100 * (self.total / self.images.clamp_min(1)).max()}
+        return {"miou": 100 * (self.total / self.images).max()}
 
 
 class NormalsAngle(Metric):
@@ -88,20 +95,20 @@ class NormalsAngle(Metric):
 
     def compute(self) -> dict[str, Tensor]:
         """`mean_angle`, `rmse_angle`."""
-        pixels = self.pixels.clamp_min(1)
-        return {"mean_angle": self.total / pixels, "rmse_angle": (self.squares / pixels).sqrt()}
+        return {"mean_angle": self.total / self.pixels, "rmse_angle": (self.squares / self.pixels).sqrt()}
 
 
 class RMSE(MeanSquaredError):
-    """Root mean squared error over pooled valid pixels, in the data's unit."""
+    """Root mean squared error over pooled valid pixels, in the data's unit; NaN and `ignore` are ignored."""
 
-    def __init__(self) -> None:
+    def __init__(self, ignore: float = math.nan) -> None:
         super().__init__(squared=False)
         self.set_dtype(torch.float64)
+        self.ignore = ignore
 
     def update(self, prediction_B1HW: Tensor, target_B1HW: Tensor) -> None:
         """Add a batch."""
-        valid = (target_B1HW != IGNORE) & target_B1HW.isfinite()
+        valid = (target_B1HW != self.ignore) & target_B1HW.isfinite()
         super().update(prediction_B1HW[valid].double(), target_B1HW[valid].double())
 
     def compute(self) -> dict[str, Tensor]:  # type: ignore[override]
@@ -123,7 +130,9 @@ class EdgeF1(BinaryPrecisionRecallCurve):
         """`f1`."""
         precision, recall, _ = super().compute()
         f1 = 2 * precision * recall / (precision + recall)
-        return {"f1": 100 * f1.nan_to_num(0).max()}  # NaN where nothing is predicted
+        best = 100 * f1.nan_to_num(0).max()  # NaN where nothing is predicted
+        edges = self.confmat[0, 1].sum()  # true and false at the first threshold: all of them at any
+        return {"f1": best.where(edges > 0, math.nan)}
 
 
 def metric_for(task: Task) -> Metric:
@@ -137,6 +146,8 @@ def metric_for(task: Task) -> Metric:
             return NormalsAngle()
         case "edge":
             return EdgeF1()
+        case "depth":
+            return RMSE(ignore=IGNORE)
         case _:
             return RMSE()
 

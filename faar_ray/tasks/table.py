@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -82,11 +83,19 @@ def delta_m(metrics: Mapping[str, float], references: Mapping[str, float], tasks
 
     delta_m = 100/T sum_t (-1)^{l_t} (M_t - S_t) / S_t, with l_t = 1 where lower is better.
 
+    A task without evidence, of which both numbers are NaN, is left out. Otherwise delta_m is NaN where a gain is not
+    defined: where one of the two is NaN, or the reference is 0; and where no task is left.
+
     Args:
         metrics: M, task -> its metric.
         references: S, task -> the single-task model's metric; must hold every task of `metrics`.
         tasks: their directions.
     """
-    signs = {task: 1.0 if tasks[task].higher_is_better else -1.0 for task in metrics}
-    gains = [signs[task] * (value - references[task]) / references[task] for task, value in metrics.items()]
-    return 100.0 * sum(gains) / len(gains)
+    pairs = {task: (value, references[task]) for task, value in metrics.items()}
+    gains = [_gain(tasks[task], *pair) for task, pair in pairs.items() if not all(map(math.isnan, pair))]
+    return 100.0 * sum(gains) / len(gains) if gains else math.nan
+
+
+def _gain(task: Task, value: float, reference: float) -> float:
+    sign = 1.0 if task.higher_is_better else -1.0
+    return sign * (value - reference) / reference if reference else math.nan

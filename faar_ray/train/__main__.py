@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import shlex
+import math
+import sys
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,14 +15,15 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from faar_ray.command_line import run_command, run_process
+from faar_ray.command_line import hide_passwords, run_command, run_process
 from faar_ray.config.overrides import dotted_path
 from faar_ray.config.trial_file import TrialFile, read_trial, trial_document
 from faar_ray.config.validation_messages import locate
 from faar_ray.errors import ConfigError
 from faar_ray.models import build_model, parameter_terms, parameters_by_part
+from faar_ray.records import EpochRecord, json_metrics
 from faar_ray.tasks import primary, tasks_of
-from faar_ray.tools import tool_command, ui_command
+from faar_ray.tools import shell_command, tool_command, where_to_look
 from faar_ray.train.session import Session
 
 EXAMPLE = "example: python -m faar_ray.train faar.yaml pdrs.rho_shared=0.8 optim.epochs=6"
@@ -28,9 +31,11 @@ EXAMPLE = "example: python -m faar_ray.train faar.yaml pdrs.rho_shared=0.8 optim
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
+    if argv is None:
+        hide_passwords()
     args = _parser().parse_intermixed_args(argv)
     again = [tool_command("python"), "-m", "faar_ray.train", str(args.config), *args.overrides, "--resume"]
-    args.resume_command = shlex.join(again)
+    args.resume_command = shell_command(again)
     return run_command(lambda: _run(args), args.resume_command)
 
 
@@ -92,37 +97,49 @@ def dry_run(file: TrialFile, *, as_json: bool) -> None:
 
 def train(file: TrialFile, name: str, *, resume: bool, as_json: bool, resume_command: str = "") -> None:
     """Train to the end, a line per epoch, then a table."""
-    console = Console(stderr=as_json)
+    console = Console(file=sys.stderr if as_json else sys.stdout)
     notify = partial(console.print, style="yellow", soft_wrap=True)
-    session = Session(file, name, resume=resume, notify=notify, resume_command=resume_command)
-    metrics: dict[str, float] = {}
-    tasks = tasks_of(file.data)
-    for record in session.epochs():
-        metrics = record.metrics
-        scores = [f"{name} {value:.2f}" for name, value in primary(metrics, tasks).items()]
-        ranks = [f"rank {metrics['rank/mean']:.1f}"] if "rank/mean" in metrics else []
-        console.print(
-            f"epoch {record.epoch + 1}/{file.optim.epochs}  loss {metrics['train/loss']:.3f}  "
-            + "  ".join([*scores, *ranks, f"{metrics['time/epoch_s']:.1f} s"]),
-            highlight=False,
-        )
+    with redirect_stdout(sys.stderr):  # what libraries print
+        session = Session(file, name, resume=resume, notify=notify, resume_command=resume_command)
+        metrics: dict[str, float] = {}
+        for record in session.epochs():
+            metrics = record.metrics
+            _tell_epoch(file, record, console)
     _tell_end(session, metrics, console)
     if as_json:
-        outcome = {"name": name, "path": str(session.place), "trial_id": session.trial_id, "metrics": metrics}
-        print(json.dumps(outcome | {"tracking_uri": session.tracking_uri, "run_id": session.run_id}))
+        outcome: dict[str, Any] = {"name": name, "path": str(session.place), "trial_id": session.trial_id}
+        outcome |= {"metrics": json_metrics(metrics), "tracking_uri": session.tracking_uri, "run_id": session.run_id}
+        print(json.dumps(outcome, allow_nan=False))
+
+
+def _tell_epoch(file: TrialFile, record: EpochRecord, console: Console) -> None:
+    metrics = record.metrics
+    scores = [f"{name} {_score(value)}" for name, value in primary(metrics, tasks_of(file.data)).items()]
+    ranks = [f"rank {metrics['rank/mean']:.1f}"] if "rank/mean" in metrics else []
+    console.print(
+        f"epoch {record.epoch + 1}/{file.optim.epochs}  loss {metrics['train/loss']:.3f}  "
+        + "  ".join([*scores, *ranks, f"{metrics['time/epoch_s']:.1f} s"]),
+        highlight=False,
+    )
 
 
 def _tell_end(session: Session, metrics: dict[str, float], console: Console) -> None:
     table = Table("task", "metric", "val", title=f"{session.place.path.name}/{session.trial_id}, last epoch")
     table.columns[2].justify = "right"
     for name, task in tasks_of(session.config.data).items():
-        table.add_row(name, task.metric, f"{metrics[f'val/{name}/{task.metric}']:.2f} {task.metric_unit}")
+        table.add_row(name, task.metric, _score(metrics[f"val/{name}/{task.metric}"], task.metric_unit))
     if "delta_m" in metrics:
-        table.add_row("all", "delta_m", f"{metrics['delta_m']:+.2f} %")
+        table.add_row("all", "delta_m", _score(metrics["delta_m"], "%", sign="+"))
     table.caption = f"{metrics['trainable_params']:,.0f} trainable parameters"
     console.print(table)
     console.print(f"written: {session.place.display_path('trials', session.trial_id)}", soft_wrap=True, highlight=False)
-    console.print(f"look:    {ui_command(session.tracking_uri)}", soft_wrap=True, highlight=False)
+    look = where_to_look(session.tracking_uri, session.experiment_id, session.run_id)
+    console.print(f"look:    {look}", soft_wrap=True, highlight=False)
+
+
+def _score(value: float, unit: str = "", *, sign: str = "") -> str:
+    """A metric for people."""
+    return "no labels" if math.isnan(value) else f"{value:{sign}.2f} {unit}".rstrip()
 
 
 if __name__ == "__main__":

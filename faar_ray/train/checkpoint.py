@@ -21,6 +21,7 @@ from torch import Tensor
 from faar_ray.config.trial import TrialConfig
 from faar_ray.errors import ConfigError, DataError
 from faar_ray.models import MultiTaskModel, trained_state
+from faar_ray.models.weight_file import other_weights
 from faar_ray.records import EpochRecord
 from faar_ray.storage.atomic import atomic_write_or_storage_error
 from faar_ray.storage.run_location import TrialPaths
@@ -153,6 +154,17 @@ def check_config(trial: TrialPaths, state: Mapping[str, Any], config: TrialConfi
     theirs, ours = saved.dotted(), config.dotted()
     changed = [f"{key}: {theirs.get(key)} there, {ours[key]} here" for key in ours if theirs.get(key) != ours[key]]
     raise ConfigError(f"{trial.folder}: was trained with another config ({'; '.join(changed)})")
+
+
+def check_weights(trial: TrialPaths, state: Mapping[str, Any], weights_digest: str) -> None:
+    """See that the frozen backbone has the weights that a checkpoint was trained on.
+
+    Raises:
+        DataError: it has others.
+    """
+    before = state.get("weights", "")  # none in checkpoints of older versions
+    if before not in ("", weights_digest):
+        raise DataError(f"{trial.folder}: {other_weights('the config', before, weights_digest)}")
 
 
 def load_trained_state(model: MultiTaskModel, state: dict[str, Tensor]) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Generator, Mapping
 
 import torch
+from torch import Tensor
 
 from faar_ray.adapters.sinewich.sine_measure import measure
 from faar_ray.data import load_dataset, local_data
@@ -48,9 +50,9 @@ def fit(spec: TrialSpec, runtime: Runtime | None = None) -> Epochs:
         NonFiniteGradient: naming step and parameter.
     """
     config, runtime = spec.config, runtime or InProcess()
-    data = local_data(config.data, spec.shards_uri)
+    data = local_data(config.data, spec.shards_uri, spec.data_root)
     with TrialSink(spec, runtime) as sink:
-        trial = Trial(config, runtime, data)
+        trial = Trial(config, runtime, data, spec.checkpoint)
         records = sink.resume(trial)
         yield from records
         for epoch in range(len(records), config.optim.epochs):
@@ -84,9 +86,12 @@ def run_epoch(trial: Trial, epoch: int, references: Mapping[str, float] | None) 
 
 
 def train_epoch(trial: Trial, epoch: int) -> dict[str, float]:
-    """One pass over the training images; gives the mean losses, `train/loss` and `train/loss/<task>`, and `SKIPPED`."""
+    """One pass over the training images; gives `train/loss/<task>`, `train/loss`, their weighted sum, and `SKIPPED`.
+
+    A task's loss is the mean over the steps with labels of it: NaN, and no part of the sum, where no step has any.
+    """
     config, runtime = trial.config, trial.runtime
-    totals: dict[str, float] = {}
+    losses: list[Tensor] = []
     trial.skipped_steps = 0
     trial.model.train()
     order = trial.train_data.batches(
@@ -99,14 +104,15 @@ def train_epoch(trial: Trial, epoch: int) -> dict[str, float]:
     )
     for step, batch in enumerate(order, start=epoch * trial.steps_per_epoch):
         trial.policy.sample_mask(epoch, step)
-        losses = train_step(trial, batch, step)
-        whole = torch.stack([trial.tasks[task].weight * value for task, value in losses.items()]).sum()
-        for name, value in {"train/loss": whole, **{f"train/loss/{t}": v for t, v in losses.items()}}.items():
-            totals[name] = totals.get(name, 0.0) + value.item()
+        losses.append(torch.stack([*train_step(trial, batch, step).values()]))
     trial.optimizer.zero_grad(set_to_none=True)
-    if trial.scaler.is_enabled():
-        totals[SKIPPED] = float(trial.skipped_steps)
-    return {name: total / trial.steps_per_epoch for name, total in totals.items()}
+
+    mean_T = torch.stack(losses).double().nanmean(0).tolist()
+    means = dict(zip(config.data.tasks, mean_T, strict=True))
+    parts = [trial.tasks[task].weight * mean for task, mean in means.items() if not math.isnan(mean)]
+    skipped = {SKIPPED: trial.skipped_steps / len(losses)} if trial.scaler.is_enabled() else {}
+    total = sum(parts) if parts else math.nan
+    return {"train/loss": total} | {f"train/loss/{task}": mean for task, mean in means.items()} | skipped
 
 
 def warn_of_skips(record: EpochRecord) -> None:

@@ -19,7 +19,8 @@ IMAGES = 16
 def gradient_cosines(trial: Trial) -> dict[SineWeights, list[float | None]]:
     """Per layer with a base of all tasks, each task's mean cosine with every other task's; nothing is changed.
 
-    One forward pass and a backward pass per task, in evaluation mode.
+    One forward pass and a backward pass per task, in evaluation mode. A task without a label in these images has no
+    cosine, and is no other task's.
     """
     tasks = trial.config.data.tasks
     layers = [layer for layer in trial.sines if "shared" in layer.bases]
@@ -29,16 +30,24 @@ def gradient_cosines(trial: Trial) -> dict[SineWeights, list[float | None]]:
     batch = next(iter(trial.val_data.batches(batch_size=images, seed=0, epoch=0, train=False)))
     batch = {name: to_device(trial, values) for name, values in batch.items()}
 
+    labelled = [task for task in tasks if trial.tasks[task].loss.counts(batch[task])[0] > 0]
+    if not labelled:
+        return {}
+
     was_training = trial.model.training
     trial.model.eval()
     predictions = trial.model(batch["image"])
     parameters = [p for layer in layers for p in layer.bases.parameters()]
     sizes = [sum(p.numel() for p in layer.bases.parameters()) for layer in layers]
     of_tasks: list[tuple[torch.Tensor, ...]] = []
-    for task in tasks:
+    for task in labelled:
         loss = trial.tasks[task].loss(predictions[task], batch[task])
-        gradients = torch.autograd.grad(loss, parameters, retain_graph=task != tasks[-1])
+        gradients = torch.autograd.grad(loss, parameters, retain_graph=task != labelled[-1])
         of_tasks.append(torch.cat([g.flatten() for g in gradients]).double().split(sizes))
 
     trial.model.train(was_training)
-    return {layer: mean_cosines(torch.stack(of_layer)) for layer, *of_layer in zip(layers, *of_tasks, strict=True)}
+    cosines: dict[SineWeights, list[float | None]] = {}
+    for layer, *of_layer in zip(layers, *of_tasks, strict=True):
+        known = dict(zip(labelled, mean_cosines(torch.stack(of_layer)), strict=True))
+        cosines[layer] = [known.get(task) for task in tasks]
+    return cosines

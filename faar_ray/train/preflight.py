@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-from pathlib import Path
-
 import torch
 
-from faar_ray.config.trial import BackboneConfig, TrialConfig
+from faar_ray.config.trial import TrialConfig
 from faar_ray.data import check_labels, check_root, count_images
 from faar_ray.errors import ConfigError
+from faar_ray.train.weights import weights_digest
 
 
 def preflight(config: TrialConfig, workers: int = 1) -> None:
@@ -31,28 +29,8 @@ def preflight(config: TrialConfig, workers: int = 1) -> None:
         from faar_ray.models.family import check_placement
 
         check_placement(check_backbone(config.backbone), config)
-        weights_digest(config)
-
-
-def weights_digest(config: TrialConfig) -> str:
-    """What tells the weights of `backbone.checkpoint` from others, whatever the file's name; "" without the key.
-
-    Raises:
-        DataError: they cannot be loaded.
-    """
-    backbone = config.backbone
-    if backbone.checkpoint is None:
-        return ""
-    written = Path(backbone.checkpoint).stat()
-    return _digest(backbone.name, backbone.checkpoint, config.data.size, (written.st_mtime_ns, written.st_size))
-
-
-@lru_cache(maxsize=64)
-def _digest(name: str, checkpoint: str, size: tuple[int, int], version: tuple[int, int]) -> str:
-    """Loads the file once for all configs that take it."""
-    from faar_ray.models.backbone import build_backbone, digest_of_weights
-
-    return digest_of_weights(build_backbone(BackboneConfig(name=name, checkpoint=checkpoint), size, 0))
+        if config.backbone.checkpoint is not None:
+            weights_digest(config)
 
 
 def check_last_batch(config: TrialConfig, images: int, workers: int) -> None:

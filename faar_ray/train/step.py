@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from contextlib import nullcontext
 
@@ -28,6 +29,8 @@ class NonFiniteGradient(FaarRayError):
 def train_step(trial: Trial, batch: Batch, step: int) -> dict[str, Tensor]:
     """Train on this worker's part of a step's batch; returns L_t of every task over the whole step.
 
+    L_t is NaN for a task without a labelled pixel in the step, whose share of the loss was 0.
+
     One prefix mask holds for the whole step, and scores are those of its whole gradient. A step whose gradients
     overflow under fp16's loss scale is skipped: only the scale moves, neither weights nor importance nor learning rate.
 
@@ -44,7 +47,7 @@ def train_step(trial: Trial, batch: Batch, step: int) -> dict[str, Tensor]:
         if not value.isfinite():
             raise NonFiniteLoss(f"step {step}: the loss of {task} is {value.item()}")
     update(trial, step)
-    return losses_by_task
+    return {task: value.where(counts[task][0] > 0, math.nan) for task, value in losses_by_task.items()}
 
 
 def update(trial: Trial, step: int) -> None:

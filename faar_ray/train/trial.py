@@ -32,13 +32,16 @@ def compiled(model: nn.Module) -> Callable[[Tensor], dict[str, Tensor]]:
 class Trial:
     """Everything that changes while a trial trains, and the data that it trains on."""
 
-    def __init__(self, config: TrialConfig, runtime: Runtime, data: DataConfig | None = None) -> None:
+    def __init__(
+        self, config: TrialConfig, runtime: Runtime, data: DataConfig | None = None, checkpoint: str = ""
+    ) -> None:
         """Build it.
 
         Args:
             config: of the trial.
             runtime: one process, or a worker of several.
             data: the same as `config.data`, where this machine has them (`local_data`).
+            checkpoint: where the weights of `backbone.checkpoint` lie now, "" for where the config says.
         """
         data = data or config.data
         self.config, self.runtime = config, runtime
@@ -46,7 +49,8 @@ class Trial:
         self.train_data = load_dataset(data, "train")
         self.val_data = load_dataset(data, "val")
         self.dtype = torch.float64 if config.optim.precision == "fp64" else torch.float32
-        self.model = build_model(config).to(runtime.device, self.dtype)
+        built = config.with_checkpoint(checkpoint) if checkpoint else config
+        self.model = build_model(built).to(runtime.device, self.dtype)
         self.adapters = adapter_list(self.model)
         self.sines = sine_layers(self.model)
         self.policy = build_policy(config, self.adapters)
@@ -98,6 +102,7 @@ class Trial:
         """What `restore` needs; all workers call it together."""
         return {
             "config": self.config.model_dump(mode="json"),
+            "weights": self.model.weights_digest,
             "ranks": [adapter.rank for adapter in self.adapters],
             "model": trained_state(self.model),
             "policy": self.policy.state_dict(),

@@ -18,7 +18,7 @@ from faar_ray.tracking.files.trial_files import (
     write_trial_files,
 )
 from faar_ray.tracking.files.trial_pictures import draw_pictures
-from faar_ray.train.checkpoint import check_config, digest_of, last_good_checkpoint, save_checkpoint
+from faar_ray.train.checkpoint import check_config, check_weights, digest_of, last_good_checkpoint, save_checkpoint
 from faar_ray.train.runtimes.runtime import Runtime, on_rank_zero
 from faar_ray.train.trial import Trial
 from faar_ray.train.trial_spec import TrialSpec
@@ -46,10 +46,10 @@ class TrialSink:
 
         Raises:
             ConfigError: the checkpoint is of another config.
-            DataError: there are checkpoints, but none can be read.
+            DataError: there are checkpoints, but none can be read, or the backbone has other weights now.
             StorageError: the trial's files cannot be read or written.
         """
-        state, records = on_rank_zero(self._runtime, self._prepare)
+        state, records = on_rank_zero(self._runtime, self._prepare, trial.model.weights_digest)
         if state is not None:
             trial.restore(state)
         self._resumed = True
@@ -75,11 +75,12 @@ class TrialSink:
             except FaarRayError as fault:
                 log.warning("%s: its files are not complete (%s)", self._paths.folder, fault)
 
-    def _prepare(self) -> tuple[dict[str, Any] | None, list[EpochRecord]]:
+    def _prepare(self, weights_digest: str) -> tuple[dict[str, Any] | None, list[EpochRecord]]:
         self._paths.remote_copy.pull()
         state, records = last_good_checkpoint(self._paths)
         if state is not None:
             check_config(self._paths, state, self._spec.config)
+            check_weights(self._paths, state, weights_digest)
 
         clear_trial_leftovers(self._paths)
         write_config(self._paths, self._spec.config)

@@ -9,9 +9,11 @@ import contextlib
 import dataclasses
 import functools
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+from uuid import uuid4
 
 from ray.tune import Trainable
 
@@ -23,6 +25,7 @@ from faar_ray.report.results import write_results
 from faar_ray.report.words.answer import Answer, build_answer
 from faar_ray.storage.interruption import described, write_note
 from faar_ray.storage.run_location import RunLocation
+from faar_ray.tracking.mlflow.runs import FOLDER_TAG, KnownRun
 from faar_ray.tracking.mlflow.store import config_error_on_failure
 from faar_ray.tracking.mlflow.sync_thread import updates
 from faar_ray.tracking.mlflow.writer import SearchStatus, Tracker
@@ -54,6 +57,7 @@ class Outcome:
 
     place: RunLocation
     tracking_uri: str
+    experiment_id: str
     parent_run_id: str
     counts: dict[str, int]
     results: list[TrialResult]
@@ -98,12 +102,13 @@ def run_search(
         keep_end(study, ended=False)
         warm_start(study, space, progress.note)
         proposer = Proposer(space, study)
-        mlflow = MLflowWatcher(functools.partial(open_tracker, space, folder), folder.path, progress.note)
+        opened = functools.partial(open_tracker, space, folder, fresh=fresh, weights=search.weights)
+        mlflow = MLflowWatcher(opened, folder.path, progress.note)
         progress.backlog, progress.waiting = mlflow.backlog, mlflow.waiting
         with closing(mlflow, folder, proposer, resume_command):
             if resume:
                 repair_traces(place, proposer.results(), progress.note)
-            references = References(space, proposer.results())
+            references = References(space, proposer.results(), weights=search.weights)
             mlflow.reconcile([(job_of(space, result), result) for result in proposer.results()])
             watchers: list[Watcher] = [*([remote] if remote else []), mlflow, progress]
             search_state = parts.search_state(
@@ -137,7 +142,7 @@ def train(
 ) -> None:
     """References, trials and controls, under Ray."""
     space, place = search.space, search.location
-    around = RunContext(place, space.resources, space.storage.keep_checkpoints)
+    around = RunContext(place, space.resources, space.storage.keep_checkpoints, search.moved)
 
     def spec(job: Job) -> TrialSpec:
         alone = job.role == "reference"
@@ -146,7 +151,7 @@ def train(
         )
 
     progress.phase("starting Ray")
-    with connected(search.address) as machines:
+    with connected(search.address, modules=modules_of(space)) as machines:
         search_state.concurrent = concurrent_trials(search, machines)
         make_data(space, progress.phase, shards_uri(place))
         progress.phase("opening MLflow")
@@ -156,6 +161,12 @@ def train(
             run_jobs(search_state, spec, space.resources, space.failure.max_retries, folder.ray, actor, watch)
     if isinstance(search_state.fatal, StorageError):
         raise search_state.fatal
+
+
+def modules_of(space: SearchSpace) -> list[str]:
+    """The modules that trials import: `data.module` of the base and the controls."""
+    configs = [space.trial_config(changes) for changes in ({}, *space.controls)]
+    return sorted({config.data.module for config in configs if config.data.module})
 
 
 def concurrent_trials(search: ResolvedSearch, machines: Sequence[Machine]) -> int:
@@ -179,7 +190,7 @@ def conclude(
     mlflow: MLflowWatcher,
 ) -> Outcome:
     """Results, report and answer of a search that came to its end; MLflow has the last word, and may be late."""
-    uri, parent = mlflow.tracker.uri, mlflow.tracker.parent
+    uri, experiment, parent = mlflow.tracker.uri, mlflow.tracker.experiment_id, mlflow.tracker.parent
     mlflow.flush(tests(proposer.study))
     results = write_search_results(folder, proposer, mlflow)
     finished = [result for result in results if result.role == "trial" and result.state == "COMPLETE"]
@@ -195,7 +206,8 @@ def conclude(
     best = best_of(complete, space.objectives)
     answer = build_answer(results, space.objectives, space.limits)
     counts = proposer.counts()
-    return Outcome(place, uri, parent, counts, results, best, answer, limit, fault, unwritten)
+    where = (place, uri, experiment, parent)
+    return Outcome(*where, counts, results, best, answer, limit, fault, unwritten)
 
 
 def write_search_results(folder: RunFolder, proposer: Proposer, mlflow: MLflowWatcher) -> list[TrialResult]:
@@ -225,17 +237,33 @@ def nothing_feasible(space: SearchSpace, results: Sequence[TrialResult]) -> Noth
     return NothingFeasible(f"none of {len(complete)} finished trials satisfies {' and '.join(space.constraints)}")
 
 
-def open_tracker(space: SearchSpace, folder: RunFolder) -> Tracker:
-    """MLflow with the search's parent run open: the one of `run.json`, else a new one."""
-    tracker = Tracker(space.tracking.uri, space.tracking.experiment or space.name)
-    before = run_folder.read_run(folder)
-    known = before.get("parent_run_id") if before.get("tracking_uri") == tracker.uri else None
-    with config_error_on_failure(tracker.uri):
-        if known is None or not tracker.resume_search(known):  # the latter: a new view of the same journal
-            tracker.start_search(space.name, run_folder.as_yaml(space), {}, seed=space.search.seed)
+def open_tracker(
+    space: SearchSpace, folder: RunFolder, *, fresh: bool = False, weights: Mapping[str, str] | None = None
+) -> Tracker:
+    """MLflow with the search's parent run open: the one that `run.json` knows by its ids, else a new one.
+
+    Args:
+        space: the search space.
+        folder: of the run.
+        fresh: whether the search starts; a run in `run.json` is then of one that was killed before any trial began.
+        weights: digests of the weights that backbones begin with.
+    """
+    before = run_folder.read_run(folder.path)
+    known = KnownRun() if fresh else KnownRun.of(before, "parent_run_id")
+    tracker = Tracker(space.tracking.uri, space.tracking.experiment or space.name, known)
+    folder_id = known.folder_id or uuid4().hex
     objectives = [objective.model_dump() for objective in space.objectives]
-    facts = {"name": space.name, "tracking_uri": tracker.uri, "parent_run_id": tracker.parent, "objectives": objectives}
-    run_folder.write_run(folder, facts)
+    facts: dict[str, Any] = {"name": space.name, "tracking_uri": tracker.uri, "parent_run_id": tracker.known_run}
+    facts |= {"folder_id": folder_id, "objectives": objectives, "weights": dict(weights or {})}
+    run_folder.write_run(folder, facts)  # before a run is made: a driver that is killed now leaves none that is unknown
+
+    with config_error_on_failure(tracker.uri):
+        if fresh and (abandoned := before.get("parent_run_id")):
+            tracker.close_abandoned(str(abandoned))
+        tags = {FOLDER_TAG: folder_id}
+        if not tracker.resume_search(tags):  # a new view of the same journal
+            tracker.start_search(space.name, run_folder.as_yaml(space), tags, seed=space.search.seed)
+    run_folder.write_run(folder, facts | {"parent_run_id": tracker.parent})
     return tracker
 
 
@@ -243,11 +271,12 @@ def open_tracker(space: SearchSpace, folder: RunFolder) -> Tracker:
 def locked_run(place: RunLocation, space: SearchSpace, *, fresh: bool) -> Iterator[RunFolder]:
     """Lock the run's folder; one made for a search that could not start is deleted again."""
     path = place.path
-    folder = run_folder.lock_run(path, space, emptied=fresh and bool(place.uri))
+    folder = run_folder.lock_run(path, space, fresh=fresh, is_copy=bool(place.uri))
     try:
         yield folder
-    except FaarRayError as fault:
-        if fresh and not isinstance(fault, StorageError) and not any((path / "trials").iterdir()):
+    except BaseException as fault:
+        goes_on = isinstance(fault, KeyboardInterrupt | StorageError)  # by the command that is printed
+        if fresh and not goes_on and not run_folder.has_begun(path):
             shutil.rmtree(path, ignore_errors=True)
         raise
     finally:

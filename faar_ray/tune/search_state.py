@@ -13,15 +13,17 @@ from typing import Protocol
 
 from faar_ray.config.trial import config_id
 from faar_ray.errors import FaarRayError, StorageError, TooManyFailures
-from faar_ray.records import State, TrialResult
+from faar_ray.records import State, TrialResult, known
 from faar_ray.tune.propose import journal
-from faar_ray.tune.propose.budget import BudgetTracker
+from faar_ray.tune.propose.budget import BudgetTracker, trial_limit
 from faar_ray.tune.propose.journal_file import transaction
 from faar_ray.tune.propose.proposer import Proposer
 from faar_ray.tune.propose.stopping_rules import StoppingRule, build_stopping_rule
 from faar_ray.tune.run.jobs import Job, Running, describe_failure, job_of
 from faar_ray.tune.run.references import References
 from faar_ray.tune.space.space import SearchSpace
+
+EPOCH_TIME = "time/epoch_s"
 
 
 class Watcher(Protocol):
@@ -130,20 +132,26 @@ class SearchState:
             return str(self.fatal)
         running = self.running[trial_id]
         if not running.stop_reason and epoch >= max(running.journalled_epochs, running.epochs):
-            running.stop_reason = self._global_stop_reason() or self._early_stop_reason(running.job, epoch, metrics)
+            running.stop_reason = (
+                self._global_stop_reason()
+                or self._early_stop_reason(running.job, epoch, metrics)
+                or self._trial_time_reason(running, metrics)
+            )
         return running.stop_reason if epoch + 1 >= running.journalled_epochs else ""
 
     def epoch(self, trial_id: str, epoch: int, metrics: Mapping[str, float]) -> None:
         """A job finished an epoch. One that is in the journal already changes only the last metrics."""
         if self.aborted:
             return
-        running = self.running[trial_id]
-        running.metrics = dict(metrics)
+        running, metrics = self.running[trial_id], known(metrics)
+        running.metrics = metrics
         if epoch < running.epochs:
             return
         running.epochs = epoch + 1
+        if running.job.inherited <= epoch:
+            running.trained_s += metrics.get(EPOCH_TIME, 0.0)
         if running.job.inherited <= epoch < running.journalled_epochs:
-            running.seconds_before += metrics.get("time/epoch_s", 0.0)
+            running.seconds_before += metrics.get(EPOCH_TIME, 0.0)
         number = running.job.number
         with transaction(self.proposer.study):
             if epoch >= running.journalled_epochs and number is not None:
@@ -156,7 +164,7 @@ class SearchState:
 
     def record_test_metrics(self, trial_id: str, metrics: Mapping[str, float]) -> None:
         """Metrics of a complete job on the test split; no decision of the search uses them."""
-        self.running[trial_id].test = dict(metrics)
+        self.running[trial_id].test = known(metrics)
 
     def failed(self, trial_id: str, reason: str) -> None:
         """A job reported or raised an error; `ended` follows."""
@@ -229,6 +237,7 @@ class SearchState:
         """Record references that an earlier search trained as results of this one."""
         for job, result in cached:
             journal.keep_result(self.proposer.study, result, None)
+            self._note_reference(job)
             for watcher in self.watchers:
                 watcher.started(job)
                 watcher.ended(job, result)
@@ -246,6 +255,11 @@ class SearchState:
             return ""
         self._rule.record(job.number, epoch + 1, self._rule.select_metrics(metrics))
         return self._rule.stop_reason(job.number, epoch + 1, job.config.optim.epochs)
+
+    def _trial_time_reason(self, running: Running, metrics: Mapping[str, float]) -> str:
+        if running.job.role == "reference":  # delta_m needs them all
+            return ""
+        return trial_limit(self.space.budget, running.trained_s + metrics.get(EPOCH_TIME, 0.0))
 
     def _global_stop_reason(self) -> str:
         return self.limit if self._budget_exhausted() else str(self.fatal or "")
@@ -289,8 +303,13 @@ class SearchState:
     def _reference_ended(self, running: Running, result: TrialResult) -> None:
         if result.state == "COMPLETE":
             self.references.keep(running.job, result, running.test)
+            self._note_reference(running.job)
         elif not self.limit and self.fatal is None:
             self.fatal = FaarRayError(f"the single-task reference {result.trial_id} failed: {result.reason}")
+
+    def _note_reference(self, job: Job) -> None:
+        if note := self.references.note(job):
+            self.notify(note)
 
     def _count_failure(self, result: TrialResult) -> None:
         self.failures += 1

@@ -13,7 +13,7 @@ import ray._private.worker
 from ray.tune.execution.tune_controller import TuneController
 
 import faar_ray
-from faar_ray.cluster.ray_internals import TABLES, TESTED_VERSION
+from faar_ray.cluster.ray_internals import TABLES, TESTED_VERSION, job_with_path
 
 PACKAGE = Path(faar_ray.__file__).parent
 
@@ -40,6 +40,10 @@ def test_the_tables_have_the_fields_that_are_read() -> None:
 
 def test_the_worker_still_prints_by_the_name_that_is_replaced() -> None:
     assert callable(ray._private.worker.print_to_stdstream)
+
+
+def test_a_driver_still_hands_on_its_path_by_that_name() -> None:
+    assert "/data" in job_with_path(["/data"])._get_proto_job_config().py_driver_sys_path
 
 
 def test_tune_s_controller_has_what_is_changed_when_an_actor_dies() -> None:

@@ -69,4 +69,4 @@ def test_usage_errors_exit_2(command: list[str]) -> None:
 def test_help_has_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main([command, "--help"])
-    assert f"example: python -m faar_ray.data {command} scenes" in capsys.readouterr().out
+    assert f"example: python -m faar_ray.data {command} " in capsys.readouterr().out

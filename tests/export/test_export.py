@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
+from PIL import Image
 from safetensors import safe_open
+from safetensors.torch import save_file
 
 from faar_ray.adapters import DoRA
 from faar_ray.config.trial import TrialConfig
+from faar_ray.errors import DataError
 from faar_ray.export.__main__ import main
 from faar_ray.export.adapter_file import write_adapter
 from faar_ray.export.merged_file import read_merged
 from faar_ray.export.read import load_model, read_adapter_file
-from faar_ray.models import MultiTaskModel, adapter_list, build_model
+from faar_ray.models import MultiTaskModel, adapter_list, build_model, micro
+from faar_ray.predict import main as predict
 
 TASKS = ("semseg", "normals")
 Trial = tuple[Path, MultiTaskModel, TrialConfig]
@@ -136,3 +141,68 @@ def test_two_merges_in_one_command_are_refused(trial: Trial, capsys: pytest.Capt
     assert end.value.code == 2
     assert "--merge: given twice" in capsys.readouterr().err
     assert not Path("x").exists()
+
+
+@pytest.fixture
+def trained_on_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of a trial whose backbone has the weights of `w.pth`."""
+    monkeypatch.chdir(tmp_path)
+    save_weights("w.pth", seed=1)
+    folder, *_ = make_trial(tmp_path / "t", **{"backbone.checkpoint": "w.pth"})
+    Image.new("RGB", (64, 64)).save("street.png")
+    return folder
+
+
+def save_weights(name: str, seed: int) -> None:
+    torch.manual_seed(seed)
+    torch.save(micro.architecture().state_dict(), name)
+
+
+def both_commands(folder: Path, *more: str) -> list[int]:
+    """Exit codes of `predict` and `export --merge`."""
+    return [
+        predict([str(folder), "street.png", "--out", "pictures", *more]),
+        main([str(folder), "--merge", "semseg", "--out", "m.safetensors", *more]),
+    ]
+
+
+def test_weights_that_were_replaced_are_refused(trained_on_a_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save_weights("w.pth", seed=2)
+    assert both_commands(trained_on_a_file) == [2, 2]
+    for line in capsys.readouterr().err.splitlines():
+        assert "was trained on other weights of the backbone (sha256 " in line
+        assert "w.pth has others (sha256 " in line
+        assert line.endswith("by --checkpoint FILE")
+    assert not Path("pictures").exists()
+    assert not Path("m.safetensors").exists()
+
+
+def test_the_same_weights_in_a_moved_and_converted_file_are_named_anew(
+    trained_on_a_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state = torch.load("w.pth", weights_only=True)
+    Path("w.pth").unlink()
+    assert both_commands(trained_on_a_file) == [2, 2]
+    assert capsys.readouterr().err.count("backbone.checkpoint: w.pth is gone; name the file") == 2
+
+    save_file({f"module.{name}": value for name, value in state.items()}, "moved.safetensors")
+    assert both_commands(trained_on_a_file, "--checkpoint", "moved.safetensors") == [0, 0]
+
+
+def test_a_file_of_weights_is_not_taken_where_the_backbone_had_none(
+    trial: Trial, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_weights("w.pth", seed=1)
+    assert main(["rho/t000-s0", "--merge", "semseg", "--checkpoint", "w.pth", "--out", "x"]) == 2
+    assert "was trained on the backbone as it is initialised" in capsys.readouterr().err
+    assert main(["rho/t000-s0", "--adapter", "--checkpoint", "w.pth", "--out", "x"]) == 2
+    assert "--checkpoint: only --merge" in capsys.readouterr().err
+
+
+def test_an_adapter_file_of_an_older_version_is_read_without_the_check(trained_on_a_file: Path) -> None:
+    file = read_adapter_file(trained_on_a_file / "adapter.safetensors")
+    assert len(file.weights_digest) == 64
+    save_weights("w.pth", seed=2)
+    load_model(replace(file, weights_digest=""), trained_on_a_file)
+    with pytest.raises(DataError, match="other weights"):
+        load_model(file, trained_on_a_file)

@@ -10,6 +10,7 @@ from typing import Any
 import matplotlib.image
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
 from faar_ray.config.registries import DATASETS, DatasetEntry
@@ -51,17 +52,19 @@ def test_its_contact_sheet_has_a_row_for_each_image(guide: Guide, tmp_path: Path
     assert height > width / 2
 
 
-def test_a_data_set_without_shards_cannot_be_packed(guide: Guide, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_data_set_without_files_cannot_be_packed(
+    guide: Guide, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     guide("A data set")
-    assert main(["pack", "discs"]) == 2
-    assert "must be one of scenes, got 'discs'" in capsys.readouterr().err
+    assert main(["pack", "discs", "--out", str(tmp_path)]) == 2
+    assert "data.name: discs has no image files to pack" in capsys.readouterr().err
 
 
 def test_a_data_set_that_needs_a_root_is_refused_without_one(guide: Guide) -> None:
     guide("A data set")
     DATASETS["discs"] = replace(DATASETS["discs"], needs_root=True)
-    with pytest.raises(ConfigError, match=r"data\.root: must name the folder of discs, got null"):
-        preflight(TrialConfig.resolve(**DISCS))
+    with pytest.raises(ValidationError, match=r"root: must name the folder of discs, got null"):
+        TrialConfig.resolve(**DISCS)
     preflight(TrialConfig.resolve(**DISCS, **{"data.root": "discs"}))
 
 

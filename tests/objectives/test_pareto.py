@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -81,3 +82,10 @@ def test_one_objective_leaves_the_best(points: dict[str, int]) -> None:
     front = pareto_front({k: [v] for k, v in points.items()}, [UP])
 
     assert {points[k] for k in front} == {max(points.values())}
+
+
+def test_what_has_no_number_is_on_no_front() -> None:
+    values = {"a": (1.0, math.nan), "b": (math.nan, math.nan), "c": (2.0, 3.0), "d": (1.0, 4.0)}
+    assert pareto_front(values, [UP, DOWN]) == {"c"}
+    assert pareto_front({"b": (math.nan, math.nan)}, [UP, DOWN]) == set()
+    assert pareto_front({"b": (math.nan,), "c": (-1.0,)}, [UP]) == {"c"}

@@ -11,6 +11,7 @@ from faar_ray.ranks import ImportanceScores, keep_by_coverage
 # whole numbers: their float64 sums are exact, so the properties below need no tolerance
 SCORES = st.lists(st.integers(0, 1000), min_size=1, max_size=40)
 RHO = st.floats(0.01, 1.0)
+BELOW_ONE = st.floats(0.01, 1.0, exclude_max=True)
 
 
 def evidence(scores: list[float] | list[int], unobserved: int = 0) -> ImportanceScores:
@@ -19,7 +20,7 @@ def evidence(scores: list[float] | list[int], unobserved: int = 0) -> Importance
     return ImportanceScores(torch.tensor([*scores, *[0] * unobserved], dtype=torch.float32), observed)
 
 
-@given(SCORES, RHO)
+@given(SCORES, BELOW_ONE)
 def test_k_is_the_smallest_number_that_covers_rho(scores: list[int], rho: float) -> None:
     kept = keep_by_coverage([evidence(scores)], rho)[0]
     total = float(sum(scores))
@@ -59,8 +60,26 @@ def test_nothing_is_dropped_while_all_scores_are_zero(n: int, rho: float) -> Non
     assert keep_by_coverage([evidence([0] * n)], rho)[0].index_K.tolist() == list(range(n))
 
 
+@given(
+    st.lists(st.lists(st.floats(0, 2.0**90, width=32), min_size=1, max_size=20), min_size=1, max_size=4),
+    st.integers(0, 3),
+    st.integers(0, 3),
+)
+def test_coverage_of_one_keeps_everything_also_what_rounding_hides(
+    adapters: list[list[float]], unobserved: int, floor: int
+) -> None:
+    kept = keep_by_coverage([evidence(a, unobserved) for a in adapters], 1.0, floor=floor)
+    assert [sorted(k.index_K.tolist()) for k in kept] == [list(range(len(a) + unobserved)) for a in adapters]
+    assert {k.coverage for k in kept} == {1.0}
+
+
+def test_a_share_below_the_rounding_of_the_sum_is_kept_at_coverage_one() -> None:
+    assert len(keep_by_coverage([evidence([1e20, 1.0, 0.0])], 1.0)[0].index_K) == 3
+    assert len(keep_by_coverage([evidence([1e20, 1.0, 0.0])], 0.999)[0].index_K) == 1
+
+
 @given(SCORES, st.integers(1, 5), RHO)
-def test_components_that_were_never_active_are_kept_and_come_last(
+def test_components_that_were_never_scored_are_kept_and_come_last(
     scores: list[int], unobserved: int, rho: float
 ) -> None:
     with_them = keep_by_coverage([evidence(scores, unobserved)], rho)[0].index_K.tolist()
@@ -75,7 +94,7 @@ def test_margin_adds_and_floor_holds(scores: list[int], rho: float, margin: int,
     assert kept == min(len(scores), max(plain, min(floor, len(scores))) + margin)
 
 
-@given(st.lists(SCORES, min_size=2, max_size=5), RHO)
+@given(st.lists(SCORES, min_size=2, max_size=5), BELOW_ONE)
 def test_pooled_coverage_is_coverage_of_all_components_together(adapters: list[list[int]], rho: float) -> None:
     total = sum(map(sum, adapters))
     pooled = keep_by_coverage([evidence(a) for a in adapters], rho)

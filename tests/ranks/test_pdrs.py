@@ -76,6 +76,45 @@ def test_ema_moves_active_components_only_and_corrects_the_start() -> None:
     torch.testing.assert_close(importance.ema_R[0].item(), 2 * (1 - 0.9**3))
 
 
+@pytest.mark.parametrize("update", ["active", "all"])
+def test_a_step_that_cannot_score_is_no_evidence(update: str) -> None:
+    with_empty_steps, without = Importance(3, 0.9, update), Importance(3, 0.9, update)
+    for scores in ([0.0, 0.0], [2.0, 4.0], [0.0, 0.0, 0.0], [1.0]):
+        with_empty_steps.observe(torch.tensor(scores))
+        if any(scores):
+            without.observe(torch.tensor(scores))
+    a, b = with_empty_steps.evidence(), without.evidence()
+    assert torch.equal(a.scores_R, b.scores_R)
+    assert torch.equal(a.observed_R, b.observed_R)
+
+
+def test_a_component_whose_b_is_zero_gets_no_score_from_its_first_step() -> None:
+    importance = Importance(3, beta=0.9)
+    importance.observe(torch.tensor([2.0, 3.0, 0.0]))
+    importance.observe(torch.tensor([2.0, 0.0]))  # a step without a gradient for it moves nothing
+    result = importance.evidence()
+    torch.testing.assert_close(result.scores_R, torch.tensor([2.0, 3.0, 0.0]))
+    assert result.observed_R.tolist() == [True, True, False]
+
+
+@pytest.mark.parametrize("scope", ["adapter", "pooled"])
+@pytest.mark.parametrize("update", ["active", "all"])
+def test_coverage_of_one_drops_nothing_however_few_steps_scored(scope: str, update: str) -> None:
+    of = adapters(4)
+    for adapter in of:
+        torch.nn.init.zeros_(adapter.B_RO)
+    raw = {"ranks": {"init_rank": 6}, "pdrs": {"scope": scope, "update": update, "rho_shared": 1.0}}
+    policy = PDRS(of, TrialConfig.resolve(raw).pdrs, seed=0, epochs=3)
+    optimizer = torch.optim.AdamW([p for a in of for p in a.parameters()], lr=0.01)
+    for epoch in range(3):
+        for step in range(3 * epoch, 3 * epoch + 3):
+            policy.sample_mask(epoch, step)
+            backward(of, step)
+            policy.observe()
+            optimizer.step()
+        assert [(r.rank_before, r.rank, r.coverage) for r in policy.end_epoch(epoch, optimizer)] == [(6, 6, 1.0)] * 4
+
+
 def test_uniform_importance_is_not_pruned_by_the_default_update() -> None:
     """Inclusion bias (METHODS, PDRS 3): zeros fed for inactive components make late ones look useless."""
     kept = {}

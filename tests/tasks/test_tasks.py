@@ -7,12 +7,14 @@ from dataclasses import replace
 
 import pytest
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 
 from faar_ray.config.data_section import DataConfig
 from faar_ray.config.registries import DATASETS
-from faar_ray.config.task_definitions import TYPES
+from faar_ray.config.task_definitions import TYPES, TaskDefinition
 from faar_ray.data.scenes.object_table import CLASSES, PARTS
-from faar_ray.tasks import delta_m, metric_for, tasks_of
+from faar_ray.tasks import Task, delta_m, metric_for, tasks_of
 
 TASKS = tasks_of(DataConfig(tasks=tuple(TYPES)))
 SEED_PASCAL = {"semseg": 67.21, "human_parts": 61.93, "saliency": 62.35, "normals": 17.97}
@@ -27,18 +29,87 @@ def test_delta_m_recomputes_the_published_tables(row: tuple[float, ...], publish
     assert delta_m(dict(zip(SEED_PASCAL, row, strict=True)), SEED_PASCAL, TASKS) == pytest.approx(published, abs=0.01)
 
 
-@pytest.mark.parametrize("task", TASKS)
-def test_a_task_without_a_valid_pixel_contributes_zero(task: str) -> None:
-    channels = {"normals": 3, "semseg": 4, "human_parts": 4}.get(task, 1)
-    prediction = torch.randn(2, channels, 8, 8, requires_grad=True)
-    if task in ("semseg", "human_parts"):
-        target = torch.full((2, 8, 8), 255)
-    else:
-        target = torch.zeros(2, 3, 8, 8) if task == "normals" else torch.full((2, 1, 8, 8), 255.0)
-    loss = TASKS[task].loss(prediction, target)
+def test_delta_m_leaves_out_a_task_without_evidence_for_both() -> None:
+    values, references = {"semseg": 22.0, "normals": math.nan}, {"semseg": 20.0, "normals": math.nan}
+    assert delta_m(values, references, TASKS) == pytest.approx(10)
+    assert math.isnan(delta_m({"normals": math.nan}, references, TASKS))
+
+
+@pytest.mark.parametrize(("value", "reference"), [(math.nan, 20.0), (20.0, math.nan), (20.0, 0.0), (0.0, 0.0)])
+def test_delta_m_with_a_gain_that_is_not_defined_is_no_number(value: float, reference: float) -> None:
+    assert math.isnan(delta_m({"semseg": 22.0, "depth": value}, {"semseg": 20.0, "depth": reference}, TASKS))
+
+
+OF_TYPES = {task.type: replace(task, channels=min(task.channels, 4)) for task in TASKS.values()}
+HEIGHT = DataConfig(tasks=("height",), definitions={"height": TaskDefinition(type="regression")})
+OF_TYPES |= {task.type: task for task in tasks_of(HEIGHT).values()}
+
+
+def labels(task: Task, images: int, *, labelled: bool) -> Tensor:
+    """Random labels of 8 x 8 images, or none."""
+    generator = torch.Generator().manual_seed(3)
+    if task.type == "segmentation":
+        return torch.randint(0, 4, (images, 8, 8), generator=generator) if labelled else torch.full((images, 8, 8), 255)
+    if task.type == "normals":
+        return F.normalize(torch.randn(images, 3, 8, 8, generator=generator), dim=1) * labelled
+    found = 1 + torch.rand(images, 1, 8, 8, generator=generator)
+    if task.type in ("binary", "edge"):
+        found = (found < 1.3).float()
+    return found if labelled else torch.full_like(found, math.nan if task.type == "regression" else 255.0)
+
+
+def output(task: Task, images: int) -> Tensor:
+    return torch.randn(images, task.channels, 8, 8, generator=torch.Generator().manual_seed(4))
+
+
+@pytest.mark.parametrize("task", OF_TYPES.values(), ids=OF_TYPES)
+def test_a_task_without_a_valid_pixel_contributes_zero(task: Task) -> None:
+    prediction = output(task, 2).requires_grad_()
+    loss = task.loss(prediction, labels(task, 2, labelled=False))
     loss.backward()
     assert loss.item() == 0
     assert prediction.grad is not None and prediction.grad.eq(0).all()
+
+
+@pytest.mark.parametrize("task", OF_TYPES.values(), ids=OF_TYPES)
+def test_a_metric_without_a_labelled_pixel_is_no_number(task: Task) -> None:
+    metric = metric_for(task)
+    metric.update(output(task, 2), labels(task, 2, labelled=False))
+    values = metric.compute()
+    assert task.metric in values
+    assert all(math.isnan(value) for value in values.values())
+
+
+@pytest.mark.parametrize("task", OF_TYPES.values(), ids=OF_TYPES)
+def test_images_without_labels_change_no_metric(task: Task) -> None:
+    alone, mixed = metric_for(task), metric_for(task)
+    prediction, target = output(task, 3), labels(task, 3, labelled=True)
+    alone.update(prediction, target)
+    without = labels(task, 2, labelled=False)
+    mixed.update(torch.cat([output(task, 2), prediction]), torch.cat([without, target]))
+    mixed.update(output(task, 2), without)
+    assert {k: v.item() for k, v in mixed.compute().items()} == {k: v.item() for k, v in alone.compute().items()}
+
+
+def test_edges_of_a_split_that_shows_none_have_no_f1() -> None:
+    metric = metric_for(TASKS["edge"])
+    metric.update(output(TASKS["edge"], 2), torch.zeros(2, 1, 8, 8))
+    assert math.isnan(metric.compute()["f1"])
+
+
+def test_a_depth_that_is_nan_is_ignored_like_255() -> None:
+    task, prediction = TASKS["depth"], torch.full((1, 1, 2, 2), 3.0, requires_grad=True)
+    target = torch.tensor([[[[2.0, math.nan], [4.0, 255.0]]]])
+    loss = task.loss(prediction, target)
+    loss.backward()
+    assert loss.item() == 1.0
+    assert prediction.grad is not None and prediction.grad.flatten().tolist() == [0.5, 0, -0.5, 0]
+
+
+def test_255_is_a_value_of_a_regression() -> None:
+    metric = metric_for(OF_TYPES["regression"])
+    metric.update(torch.full((1, 1, 1, 2), 250.0), torch.tensor([[[[255.0, math.nan]]]]))
+    assert metric.compute()["rmse"].item() == 5.0
 
 
 def test_saliency_loss_balances_by_the_share_of_negatives() -> None:

@@ -12,7 +12,9 @@ import pytest
 import torch
 import yaml
 from mlflow import MlflowClient
+from mlflow.tracking._tracking_service.utils import _artifact_repos_cache
 
+from faar_ray.errors import DataError
 from faar_ray.records import EpochRecord
 from faar_ray.tracking.files.rank_trace import read_rank_trace
 from faar_ray.train.__main__ import main
@@ -53,11 +55,15 @@ def test_overrides_may_follow_options(config: Path, capsys: pytest.CaptureFixtur
 
 
 def test_a_trial_leaves_its_folder_its_trace_and_a_finished_run(
-    config: Path, capsys: pytest.CaptureFixture[str]
+    config: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     torch.set_num_threads(1)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///ours.db")
     assert main([str(config), "--json"]) == 0
-    outcome = json.loads(capsys.readouterr().out.splitlines()[-1])
+    (line,), said = (text.splitlines() for text in capsys.readouterr())
+    outcome = json.loads(line)
+    assert said[0] == "MLflow: sqlite:///ours.db (MLFLOW_TRACKING_URI)"
+    assert outcome["tracking_uri"] == f"sqlite:///{config.parent}/ours.db"
     folder = config.parent / "runs" / "mine"
     assert Path(outcome["path"]) == folder
     assert (folder / "trials" / "t000-s0" / "adapter.safetensors").is_file()
@@ -66,11 +72,13 @@ def test_a_trial_leaves_its_folder_its_trace_and_a_finished_run(
     assert run.info.status == "FINISHED"
     assert run.data.metrics["delta_m"] == pytest.approx(outcome["metrics"]["delta_m"])
 
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///others.db")  # a run stays where it is
     assert main([str(config)]) == 2
     assert "--resume" in capsys.readouterr().err
     assert main([str(config), "--resume", "--json"]) == 0
     again = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert (again["run_id"], again["metrics"]) == (outcome["run_id"], outcome["metrics"])
+    assert again["tracking_uri"] == outcome["tracking_uri"]
 
 
 @pytest.mark.parametrize(
@@ -152,3 +160,57 @@ def unplugged(folder: Path, train: Callable[..., Iterator[EpochRecord]], back: b
             (folder / "unplugged.db").rename(folder / "mlflow.db")
 
     return training
+
+
+def test_an_error_before_the_first_epoch_leaves_the_name_free(
+    config: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(spec: Any) -> Iterator[EpochRecord]:
+        raise DataError("backbone.pretrained: the weights could not be fetched")
+
+    monkeypatch.setattr("faar_ray.train.session.fit", refuse)
+    assert main([str(config)]) == 2
+    assert "could not be fetched" in capsys.readouterr().err
+    assert not (config.parent / "runs" / "mine").exists()
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ("tracking.uri=sqlite:///bad.db", "MLflow cannot use 'sqlite:///"),
+        ("backbone.checkpoint=bad.safetensors", "backbone.checkpoint: bad.safetensors cannot be read as weights"),
+    ],
+)
+def test_a_fault_before_the_first_epoch_leaves_the_name_free(
+    config: Path, capsys: pytest.CaptureFixture[str], fault: str, message: str
+) -> None:
+    torch.set_num_threads(1)
+    (config.parent / "bad.safetensors").write_text("no weights")
+    (config.parent / "bad.db").write_text("no database" * 200)
+    assert main([str(config), fault]) == 2
+    assert message in capsys.readouterr().err
+    assert not (config.parent / "runs" / "mine").exists()
+    assert main([str(config), "optim.epochs=1"]) == 0
+
+
+def test_a_project_that_was_moved_goes_on_in_the_same_run_also_under_another_name(
+    config: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    torch.set_num_threads(1)
+    project, moved = tmp_path / "before", tmp_path / "after"
+    project.mkdir()
+    config.rename(project / "mine.yaml")
+    monkeypatch.chdir(project)
+    assert main(["mine.yaml", "optim.epochs=1", "--json"]) == 0
+    first = json.loads(capsys.readouterr().out.splitlines()[-1])
+    project.rename(moved)
+    (moved / "runs" / "mine").rename(moved / "runs" / "renamed")
+    monkeypatch.chdir(moved)
+    _artifact_repos_cache.clear()  # MLflow's memory of folders, which a process of its own would not have
+    assert main(["mine.yaml", "optim.epochs=1", "name=renamed", "--resume", "--json"]) == 0
+    again = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (again["run_id"], again["metrics"]) == (first["run_id"], first["metrics"])
+    client = MlflowClient(again["tracking_uri"])
+    assert len(client.search_runs([one.experiment_id for one in client.search_experiments()])) == 1
+    assert (moved / "mlartifacts" / "mine" / first["run_id"] / "artifacts" / "adapter.safetensors").is_file()
+    assert not project.exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import pickle
 import shutil
@@ -17,7 +18,9 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from faar_ray.config.trial import TrialConfig
+from faar_ray.config.trial import DataConfig, TrialConfig
+from faar_ray.data import DenseDataset, load_dataset
+from faar_ray.data.datasets import Split
 from faar_ray.errors import ConfigError, DataError
 from faar_ray.records import MEASURED, EpochRecord
 from faar_ray.storage.run_location import RunLocation, TrialPaths
@@ -313,3 +316,24 @@ def test_without_a_compiler_a_compiled_run_is_refused_before_it_starts(monkeypat
     monkeypatch.setattr(cpp_builder, "get_cpp_compiler", none)
     with pytest.raises(ConfigError, match=r"optim\.compile: must be false here"):
         check_compiler()
+
+
+def test_a_task_without_labels_on_val_is_nan_in_every_record_also_of_a_resumed_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def without_normals(config: DataConfig, split: Split) -> DenseDataset:
+        dataset = load_dataset(config, split)
+        assert isinstance(dataset, DenseDataset)
+        if split == "val":
+            dataset.stored["normals"][:] = 0
+        return dataset
+
+    monkeypatch.setattr("faar_ray.train.trial.load_dataset", without_normals)
+    whole = run(tmp_path / "whole", **{"optim.epochs": 2})
+    run(tmp_path / "cut", epochs=1, **{"optim.epochs": 2})
+    resumed = run(tmp_path / "cut", **{"optim.epochs": 2})
+    assert repr(timeless(resumed)) == repr(timeless(whole))
+    assert repr(run(tmp_path / "cut", **{"optim.epochs": 2})) == repr(resumed)  # only read
+    for record in resumed:
+        lacking = {name for name, value in record.metrics.items() if math.isnan(value)}
+        assert lacking == {"val/normals/mean_angle", "val/normals/rmse_angle", "delta_m"}

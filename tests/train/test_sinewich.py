@@ -14,6 +14,7 @@ from torch import Tensor
 from faar_ray.adapters import SineBase
 from faar_ray.adapters.sinewich.sine_measure import mean_cosines
 from faar_ray.config.trial import TrialConfig
+from faar_ray.data import DenseDataset
 from faar_ray.export.read import load_model, read_adapter_file
 from faar_ray.records import MEASURED, EpochRecord
 from faar_ray.storage.run_location import RunLocation, TrialPaths
@@ -183,6 +184,20 @@ def test_gradient_cosines_are_those_of_each_tasks_own_backward_pass() -> None:
         made.tasks[task].loss(made.model(batch["image"].double())[task], label).backward()
         vectors.append(torch.cat([p.grad.flatten() for p in layer.bases.parameters()]))
     assert result[layer] == pytest.approx(mean_cosines(torch.stack(vectors)))
+
+
+def test_a_task_without_a_label_has_no_gradient_cosine_and_is_no_other_tasks() -> None:
+    made, other = trial(), trial()
+    assert isinstance(made.val_data, DenseDataset)
+    made.val_data.stored["normals"][:] = 0
+    result, layer = gradient_cosines(made), made.sines[0]
+    tasks = made.config.data.tasks
+    assert [task for task, value in zip(tasks, result[layer], strict=True) if value is None] == ["normals"]
+
+    expected = gradient_cosines(other)[other.sines[0]]
+    assert None not in expected
+    first, second = (value for value in result[layer] if value is not None)
+    assert first == pytest.approx(second)  # of two tasks, each is the other's only one
 
 
 def test_where_no_base_is_shared_there_is_no_gradient_cosine() -> None:

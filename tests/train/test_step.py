@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -9,9 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from faar_ray.config.trial import BackboneConfig, TrialConfig
+from faar_ray.data import DenseDataset
 from faar_ray.models.backbone import build_backbone
+from faar_ray.ranks import PDRS, Importance
 from faar_ray.records import EpochRecord
-from faar_ray.train.fit import run_epoch, train_epoch, warn_of_skips
+from faar_ray.tasks import delta_m
+from faar_ray.train.evaluation import evaluate
+from faar_ray.train.fit import end_epoch, run_epoch, train_epoch, warn_of_skips
 from faar_ray.train.runtimes.runtime import InProcess
 from faar_ray.train.step import NonFiniteGradient, train_step
 from faar_ray.train.trial import Trial
@@ -200,3 +205,77 @@ def test_parts_draw_one_mask_for_each_step(monkeypatch: pytest.MonkeyPatch) -> N
     train_epoch(made, 0)
     assert draws == [0, 1, 2]
     assert forwards == [4, 4, 4, 4, 2, 2]  # 20 images in batches of 8
+
+
+BLANK = {"semseg": 255, "normals": 0}
+
+
+def without_labels(made: Trial, task: str, rows: slice, split: str = "train_data") -> None:
+    """Blank the labels of some images."""
+    dataset = getattr(made, split)
+    assert isinstance(dataset, DenseDataset)
+    dataset.stored[task][rows] = BLANK[task]
+
+
+def adapters_of(made: Trial, task: str) -> list[Importance]:
+    assert isinstance(made.policy, PDRS)
+    return [i for a, i in zip(made.adapters, made.policy.importance, strict=True) if a.site.task == task]
+
+
+def test_a_task_without_labels_in_a_step_has_no_loss_and_moves_no_score() -> None:
+    made = trial()
+    for adapter in made.adapters:
+        nn.init.normal_(adapter.B_RO, std=0.05)
+    without_labels(made, "normals", slice(None))
+    made.policy.sample_mask(0, 0)
+    losses = train_step(made, first_batch(made), 0)
+    assert losses["normals"].isnan()
+    assert losses["semseg"].isfinite() and losses["depth"].isfinite()
+    assert all(p.isfinite().all() for p in made.model.parameters())
+    assert not any(i.evidence().observed_R.any() for i in adapters_of(made, "normals"))
+    assert all(i.evidence().observed_R.any() for i in adapters_of(made, "depth"))
+
+
+def test_the_mean_loss_is_that_of_the_steps_with_labels(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = trial()
+    given = iter([(1.0, math.nan, 2.0), (3.0, 5.0, 2.0), (2.0, math.nan, 5.0)])
+    tasks = made.config.data.tasks
+    monkeypatch.setattr(
+        "faar_ray.train.fit.train_step", lambda *_: dict(zip(tasks, map(torch.tensor, next(given)), strict=True))
+    )
+    weight = {task: made.tasks[task].weight for task in tasks}
+    expected = weight["semseg"] * 2 + weight["normals"] * 5 + weight["depth"] * 3
+    losses = {f"train/loss/{task}": mean for task, mean in zip(tasks, (2, 5, 3), strict=True)}
+    assert train_epoch(made, 0) == pytest.approx({"train/loss": expected, **losses})
+
+
+def test_a_task_without_any_label_has_no_loss_no_metric_and_no_say_in_delta_m() -> None:
+    made, plain = trial(), trial()
+    for split, of in (("train", made.train_data), ("val", made.val_data)):
+        without_labels(made, "normals", slice(len(of)), f"{split}_data")
+    losses = train_epoch(made, 0)
+    assert math.isnan(losses["train/loss/normals"])
+    assert losses["train/loss"] == pytest.approx(losses["train/loss/semseg"] + losses["train/loss/depth"])
+
+    references = {"semseg": 20.0, "normals": math.nan, "depth": 1.0}
+    found = evaluate(plain, made.val_data, split="val", references=references)
+    assert math.isnan(found["val/normals/mean_angle"]) and math.isnan(found["val/normals/rmse_angle"])
+    of_others = {task: found[f"val/{task}/{made.tasks[task].metric}"] for task in ("semseg", "depth")}
+    assert found["delta_m"] == delta_m(of_others, references, made.tasks)
+    assert math.isnan(evaluate(plain, made.val_data, split="val", references=references | {"normals": 30.0})["delta_m"])
+
+
+@pytest.mark.parametrize("method", ["faar", "pdrs_lora", "faar_sinewich"])
+def test_the_first_step_in_which_b_is_zero_scores_no_component(method: str) -> None:
+    made = trial(method=method)
+    made.policy.sample_mask(0, 0)
+    train_step(made, first_batch(made), 0)
+    assert {(r.unobserved, r.rank) for r in end_epoch(made, 0)} == {(4, 4)}
+
+
+@pytest.mark.parametrize("scope", ["adapter", "pooled"])
+def test_coverage_of_one_drops_nothing_at_three_steps_an_epoch(scope: str) -> None:
+    made = trial(**{"pdrs.rho_shared": 1.0, "pdrs.scope": scope})
+    for epoch in range(2):
+        train_epoch(made, epoch)
+        assert {(r.rank, r.rho) for r in end_epoch(made, epoch)} == {(4, 1.0)}

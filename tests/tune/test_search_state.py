@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -158,3 +160,48 @@ def test_a_job_that_could_not_be_begun_is_not_waited_for(space: Space, driver: D
     with abort_on_storage_error(search_state, tmp_path):
         search_state.next_job()
     assert (search_state.aborted, search_state.running, search_state.finished()) == (True, {}, True)
+
+
+NO_NORMALS = {"val/normals/mean_angle": math.nan, "test/normals/mean_angle": math.nan}
+
+
+def without_normals(job: Job, epoch: int) -> dict[str, float]:
+    """Metrics on data without any label of normals."""
+    values = {"delta_m": float(epoch), "trainable_params": 1e5, "train/loss/normals": math.nan} | NO_NORMALS
+    return values | {"val/semseg/miou": 10.0, "test/semseg/miou": 10.0}
+
+
+def refuse(constant: str) -> None:
+    raise AssertionError(f"{constant} is no JSON")
+
+
+def test_a_reference_without_labels_is_told_cached_and_no_number(space: Space, driver: Drive, tmp_path: Path) -> None:
+    def is_nan(values: dict[str, float]) -> dict[str, bool]:
+        return {task: math.isnan(value) for task, value in values.items()}
+
+    notes: list[str] = []
+    auto = space(references="auto", budget={"trials": 1})
+    told = "normals: no labels on val and test, delta_m leaves it out there"
+    for journal, expected in (("a.log", ["ref-semseg", "ref-normals", "t000-s0"]), ("b.log", ["t000-s0"])):
+        drive = driver(auto, tmp_path / journal, train=without_normals, notify=notes.append)
+        assert drive.run().order == expected
+        assert notes == [told]
+        notes.clear()
+        references = drive.search_state.references
+        assert is_nan(references.val) == is_nan(references.test) == {"semseg": False, "normals": True}
+    for file in (tmp_path / "references").glob("*.json"):
+        json.loads(file.read_text(), parse_constant=refuse)
+
+
+def test_what_the_journal_has_of_a_metric_without_evidence_is_valid_json(
+    space: Space, driver: Drive, tmp_path: Path
+) -> None:
+    def train(job: Job, epoch: int) -> dict[str, float]:
+        return without_normals(job, epoch) | ({"delta_m": math.nan} if epoch == 0 else {})
+
+    drive = driver(space(scheduler={"type": "none"}, budget={"trials": 2}), tmp_path / "a.log", train=train).run()
+    for line in (tmp_path / "a.log").read_text().splitlines():
+        json.loads(line, parse_constant=refuse)
+    assert all("val/normals/mean_angle" not in r.metrics for r in drive.proposer.results())
+    history = driver(space(scheduler={"type": "none"}, budget={"trials": 2}), tmp_path / "a.log").proposer.history()
+    assert [math.isnan(values[0]) for values in history[0]] == [True, False, False]

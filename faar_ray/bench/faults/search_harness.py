@@ -23,7 +23,7 @@ from faar_ray.errors import FaarRayError
 from faar_ray.records import MEASURED
 from faar_ray.report.results import read_results
 from faar_ray.tracking.files.rank_trace import read_rank_trace
-from faar_ray.tracking.mlflow.writer import open_runs
+from faar_ray.tracking.mlflow.runs import open_runs
 
 Target = Literal["driver", "trial", "worker", "raylet", "node"]
 MARK = "FAAR_RAY_FAULTS"

@@ -8,7 +8,7 @@ from statistics import fmean
 from typing import Any
 
 from faar_ray.config.null_values import value_words
-from faar_ray.records import MEASURED, Role, TrialResult
+from faar_ray.records import MEASURED, Role, TrialResult, known
 
 COSTS = ("trainable_params", "params/", "rank/", *MEASURED)
 MOST_DIGITS = 17
@@ -32,9 +32,13 @@ class Config:
         return tuple(t.seed for t in self.trials)
 
     def mean(self, metric: str) -> float | None:
-        """Plain mean over the trials that have the metric; None where none has."""
-        values = [t.metrics[metric] for t in self.trials if metric in t.metrics]
+        """Plain mean over the trials that have the metric, and not as NaN; None where none has."""
+        values = self.values(metric)
         return fmean(values) if values else None
+
+    def values(self, metric: str) -> list[float]:
+        """The metric of each trial that has it."""
+        return [known(t.metrics)[metric] for t in self.trials if metric in known(t.metrics)]
 
 
 def is_cost(metric: str) -> bool:

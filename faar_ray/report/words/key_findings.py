@@ -15,8 +15,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from faar_ray.records import TrialResult
-from faar_ray.report.statistics.groups import Config, complete_configs, with_names
+from faar_ray.records import TrialResult, known
+from faar_ray.report.statistics.groups import complete_configs, with_names
 from faar_ray.report.statistics.noise import Estimate, mean_of
 from faar_ray.report.words.wording import plus_minus
 
@@ -45,7 +45,7 @@ def seed_summaries(results: Sequence[TrialResult], metric: str = "delta_m") -> l
     """Complete configurations, best first."""
     rows = []
     for config in with_names(complete_configs(results)):
-        val, test = (mean_of(_values(config, name)) for name in (metric, f"test/{metric}"))
+        val, test = (mean_of(config.values(name)) for name in (metric, f"test/{metric}"))
         params = config.mean("trainable_params")
         rows.append(SeedSummary(config.name, config.seeds, val, test, math.nan if params is None else params))
     return sorted(rows, key=lambda row: -row.val.value if math.isfinite(row.val.value) else math.inf)
@@ -86,7 +86,7 @@ class _Rows:
         self.usual = max(methods, key=lambda rank: len(methods[rank]), default=None)
 
     def of(self, method: str) -> dict[int, float]:
-        return {r.seed: r.metrics["delta_m"] for r in self.trials(method) if "delta_m" in r.metrics}
+        return {r.seed: r.metrics["delta_m"] for r in self.trials(method) if "delta_m" in known(r.metrics)}
 
     def trials(self, method: str) -> list[TrialResult]:
         return [r for r in self.done if r.params[METHOD] == method and r.params.get(INIT_RANK) == self.usual]
@@ -94,7 +94,7 @@ class _Rows:
     def by_initial_rank(self, method: str) -> dict[int, dict[int, float]]:
         out: dict[int, dict[int, float]] = defaultdict(dict)
         for r in self.done:
-            if r.params[METHOD] == method and INIT_RANK in r.params and "delta_m" in r.metrics:
+            if r.params[METHOD] == method and INIT_RANK in r.params and "delta_m" in known(r.metrics):
                 out[r.params[INIT_RANK]][r.seed] = r.metrics["delta_m"]
         return dict(sorted(out.items()))
 
@@ -170,7 +170,3 @@ def _excludes_gain(gap: Estimate) -> bool:
 def _format_gap(gap: Estimate) -> str:
     sign = "+" if gap.value > 0 else ""
     return f"{sign}{plus_minus(gap.value, gap.ci95)} (95%, {gap.dof + 1} seeds)"
-
-
-def _values(config: Config, metric: str) -> list[float]:
-    return [trial.metrics[metric] for trial in config.trials if metric in trial.metrics]

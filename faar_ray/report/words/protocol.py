@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from faar_ray.config.data_section import DataConfig
 from faar_ray.config.task_definitions import UNITS, TaskType
 from faar_ray.config.trial import TrialConfig
-from faar_ray.records import TrialResult
+from faar_ray.records import TrialResult, known
 
 METRICS: dict[TaskType, str] = {
     "segmentation": "mean IoU over classes, pixel counts pooled over images (%)",
@@ -28,7 +28,7 @@ def protocol(config: TrialConfig | None, results: Sequence[TrialResult]) -> Iter
         yield "; ".join(_metric_sentence(config, task) for task in config.data.tasks) + "."
     yield (
         "delta_m: mean over tasks of the relative gain on the single-task reference, in per cent, signed so that more "
-        "is better; 0 equals single-task models."
+        "is better; 0 equals single-task models. A task without labels in a split is left out of its mean."
     )
     yield "Every value is from the last epoch, not the best one."
     if any(name.startswith("test/") for r in results for name in r.metrics):
@@ -65,6 +65,6 @@ def reference_values(results: Sequence[TrialResult]) -> list[tuple[str, str, flo
         (r.trial_id, name.removeprefix("val/"), value)
         for r in results
         if r.role == "reference"
-        for name, value in r.metrics.items()
+        for name, value in known(r.metrics).items()
         if name.startswith("val/")
     ]

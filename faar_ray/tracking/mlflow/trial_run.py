@@ -16,8 +16,9 @@ from faar_ray.config.trial import TrialConfig
 from faar_ray.records import Role, State, TrialResult
 from faar_ray.storage.run_location import TrialPaths
 from faar_ray.tracking.files.epoch_file import read_epochs
+from faar_ray.tracking.mlflow.runs import ARTIFACTS_TAG
 from faar_ray.tracking.mlflow.sync_thread import Rejections
-from faar_ray.tracking.mlflow.writer import ARTIFACTS_TAG, Tracker
+from faar_ray.tracking.mlflow.writer import Tracker
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,7 @@ class TrialRun:
                 tracker.log_epochs(self.run_id, self._finished_epochs(ending))
             yield
 
-        artifacts = self.missing_artifacts()
+        artifacts = {} if tracker.artifact_fault else self.missing_artifacts()
         for name, path in artifacts.items():
             with rejections:
                 tracker.log_file(self.run_id, path, name)

@@ -10,30 +10,43 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import logging
 import math
 import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal, TypeVar
 
 import yaml
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, Run, RunTag
+from mlflow.entities import Metric, Param, Run, RunTag, ViewType
 from mlflow.exceptions import MlflowException
 
 from faar_ray.config.trial import TrialConfig, config_id
-from faar_ray.errors import ConfigError
-from faar_ray.records import Role, State, TrialResult
+from faar_ray.records import Role, State
 from faar_ray.tracking.mlflow.environment import environment
+from faar_ray.tracking.mlflow.opening import open_store
+from faar_ray.tracking.mlflow.runs import (
+    DUPLICATE_TAG,
+    NOTHING_KNOWN,
+    PARENT_TAG,
+    REASON_TAG,
+    STATUS,
+    TRIAL_TAG,
+    Child,
+    KnownRun,
+    best_of_each_trial,
+    is_deleted,
+    restore_deleted,
+    run_or_none,
+    search,
+)
 from faar_ray.tracking.mlflow.store import (
     absolute_uri,
-    artifact_location,
-    config_error_on_failure,
     database_file,
     is_unknown_run,
     metric_name,
@@ -42,38 +55,9 @@ from faar_ray.tracking.mlflow.store import (
 
 T = TypeVar("T")
 SearchStatus = Literal["FINISHED", "FAILED", "KILLED"]
-PARENT_TAG, TRIAL_TAG, ARTIFACTS_TAG = "mlflow.parentRunId", "faar_ray.trial_id", "faar_ray.artifacts"
-STATUS: dict[State, str] = {"COMPLETE": "FINISHED", "PRUNED": "KILLED", "FAIL": "FAILED", "RUNNING": "RUNNING"}
-EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}  # the UI opens on runs, not on GenAI traces
 METRICS_PER_BATCH, PARAMS_PER_BATCH = 1000, 100  # MLflow's limits
 LONGEST_PARAM, LONGEST_TAG = 6000, 5000
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it prints a stack and raises the same error
-
-
-@dataclass(frozen=True, slots=True)
-class Child:
-    """A trial's run as it is in MLflow."""
-
-    run_id: str
-    status: str
-    tags: Mapping[str, str]
-    metrics: frozenset[str]
-
-    @property
-    def artifacts(self) -> set[str] | None:
-        """Names of the artifacts it was closed with; None for a run of an older version, which has no such tag."""
-        names = self.tags.get(ARTIFACTS_TAG)
-        return None if names is None else set(names.split())
-
-    def has(self, metrics: Mapping[str, float]) -> bool:
-        """Whether all of these metrics are logged, at any step."""
-        return {metric_name(name) for name, value in metrics.items() if math.isfinite(value)} <= self.metrics
-
-    def is_complete(self, result: TrialResult) -> bool:
-        """Whether the run was closed with this result."""
-        expected = (STATUS[result.state], result.state, str(result.epochs))
-        actual = (self.status, self.tags.get("faar_ray.state"), self.tags.get("faar_ray.epochs"))
-        return actual == expected and self.has(result.metrics)
 
 
 class Tracker:
@@ -81,13 +65,14 @@ class Tracker:
 
     Args:
         uri: an MLflow tracking URI; `sqlite:///mlflow.db` is relative to the working directory, now.
-        experiment: its name; created when missing.
+        experiment: its name; created when missing. Of a known run, its own experiment is used, whatever its name.
+        known: run to continue.
 
     Raises:
-        ConfigError: no database or server is behind `uri`, or the experiment was deleted.
+        ConfigError: no database or server is behind `uri`, it is not the known run's, or the experiment was deleted.
     """
 
-    def __init__(self, uri: str, experiment: str) -> None:
+    def __init__(self, uri: str, experiment: str, known: KnownRun = NOTHING_KNOWN) -> None:
         self.uri = absolute_uri(uri)
         self.parent = ""
         self.runs: dict[str, str] = {}
@@ -96,13 +81,16 @@ class Tracker:
         """run id -> (metric, step) pairs that it has; read from MLflow where not known."""
         self._uncertain: set[str] = set()
         """Trial ids whose run may exist although the call that creates it failed."""
-        self._file: Path | None = None
-        if (file := database_file(self.uri)) is not None:  # no connection outlives a database that is moved
+        self._file = database_file(self.uri)
+        if self._file is not None:  # no connection outlives a database that is moved
             os.environ.setdefault("MLFLOW_SQLALCHEMYSTORE_POOLCLASS", "NullPool")
-        with quiet(), config_error_on_failure(self.uri):
-            self._mlflow = MlflowClient(self.uri)
-            self.experiment_id = self._experiment(experiment)
-        self._file = file
+        opened = open_store(self.uri, experiment, known)
+        self._mlflow, self.experiment_id, self.known_run = opened.client, opened.experiment_id, opened.run_id
+        self._orphans = opened.orphans
+        self.notices = opened.notices
+        """What was restored, corrected or not found at the start."""
+        self.artifact_fault = opened.artifact_fault
+        """Why no artifact can be logged, "" where they can."""
 
     @property
     def _client(self) -> MlflowClient:
@@ -120,19 +108,27 @@ class Tracker:
         run = self._create(name, {"faar_ray.role": "search", "faar_ray.name": name, **tags})
         self.parent = run
         try:
-            self._client.log_text(run, space_yaml, "space.yaml")
-            self._client.log_dict(run, environment(seed), "environment.json")
+            self._adopt_orphans()
+            self._log_text(run, space_yaml, "space.yaml")
+            self._log_text(run, json.dumps(environment(seed), indent=2), "environment.json")
         except BaseException:  # the search does not start: its run must not stay RUNNING
             with contextlib.suppress(Exception):
                 self._client.set_terminated(run, "FAILED")
             raise
         return run
 
-    def resume_search(self, run_id: str) -> bool:
-        """Continue a parent run: its status is RUNNING again; False where MLflow has no such run (any more)."""
-        is_known = self._reopen(run_id)
-        self.parent = run_id if is_known else ""
-        return is_known
+    def resume_search(self, tags: Mapping[str, str] = {}) -> bool:
+        """Continue the known parent run: its status is RUNNING again; False where MLflow has no such run (any more).
+
+        Each trial has one run then: deleted ones are restored, and those that were left open beside it are closed.
+        """
+        if not self.known_run or not self._reopen(self.known_run):
+            return False
+        self.parent = self.known_run
+        if tags:
+            self.tag(self.parent, tags)
+        self._settle_children(list(search(self._client, [self.experiment_id], self._is_child, ViewType.ALL)))
+        return True
 
     def start_trial(
         self,
@@ -157,7 +153,7 @@ class Tracker:
             tags: more of them.
         """
         known = run_id or self.runs.get(trial_id)
-        run = known if known and self._reopen(known) else self._create_child(trial_id, config, role)
+        run = known if known and self._reopen(known) else self._create_child(trial_id, config, role, tags)
         self.runs[trial_id] = run
 
         texts = {key: "null" if value is None else str(value) for key, value in params.items()}
@@ -166,7 +162,7 @@ class Tracker:
             self._client.log_batch(run, params=chunk)
         if tags:
             self.tag(run, tags)
-        self._client.log_text(run, yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False), "config.yaml")
+        self._log_text(run, yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False), "config.yaml")
         return run
 
     def log_epochs(
@@ -242,38 +238,48 @@ class Tracker:
 
     def end_search(self, status: SearchStatus, artifacts: Path | None = None) -> None:
         """Close the parent run; `artifacts` is a folder (the report) that is logged under its own name."""
-        if artifacts is not None and artifacts.is_dir():
+        if artifacts is not None and artifacts.is_dir() and not self.artifact_fault:
             self._client.log_artifacts(self.parent, str(artifacts), artifacts.name)
         self._client.set_terminated(self.parent, status)
 
     def children(self) -> dict[str, Child]:
-        """Child runs of the parent by trial id; the newest where a trial has several."""
-        return {
-            run.data.tags[TRIAL_TAG]: Child(
-                run.info.run_id, run.info.status, run.data.tags, frozenset(run.data.metrics)
-            )
-            for run in self._children()
-        }
+        """Child runs of the parent by trial id, one for each."""
+        return {name: Child.of(run) for name, run in best_of_each_trial(self._children()).items()}
 
     def close_running(self, state: State, reason: str) -> list[str]:
         """Close children that are still RUNNING; returns their trial ids."""
         running = [run for run in self._children() if run.info.status == "RUNNING"]
         for run in running:
             self.end_trial(run.info.run_id, state, reason=reason)
-        return [run.data.tags[TRIAL_TAG] for run in running]
+        return [run.data.tags.get(TRIAL_TAG, "") for run in running]
 
-    def _experiment(self, name: str) -> str:
-        known = self._client.get_experiment_by_name(name)
-        if known is None:
-            return str(self._client.create_experiment(name, artifact_location(self.uri, name), EXPERIMENT_TAGS))
-        if known.lifecycle_stage != "active":
-            raise ConfigError(
-                f"tracking.experiment: {name!r} was deleted in MLflow: `mlflow gc` removes it for good, "
-                f"`mlflow experiments restore -x {known.experiment_id}` brings it back; or use another name"
-            )
-        return str(known.experiment_id)
+    def close_abandoned(self, run_id: str) -> None:
+        """Close a run of a search that was killed before any trial began, and whose folder is used anew."""
+        run = run_or_none(self._client, run_id)
+        if run is not None and run.info.status == "RUNNING" and not is_deleted(run):
+            self.end_trial(run_id, "PRUNED", reason="it ended before any trial began")
 
-    def _create_child(self, trial_id: str, config: TrialConfig, role: Role) -> str:
+    def _adopt_orphans(self) -> None:
+        for run in self._orphans:
+            if is_deleted(run):
+                self._client.restore_run(run.info.run_id)
+            self._client.set_tag(run.info.run_id, PARENT_TAG, self.parent)
+        self._settle_children([self._client.get_run(run.info.run_id) for run in self._orphans])
+        self._orphans = []
+
+    def _settle_children(self, children: Sequence[Run]) -> None:
+        if restored := restore_deleted(self._client, children):
+            self.notices.append(f"{restored} trials' runs had been deleted in MLflow; they are restored")
+        active = [run for run in children if not is_deleted(run)]
+        chosen = best_of_each_trial(active)
+        for run in active:
+            if run not in chosen.values() and TRIAL_TAG in run.data.tags and run.info.status == "RUNNING":
+                trial_id = run.data.tags[TRIAL_TAG]
+                reason = f"left open beside {chosen[trial_id].info.run_id}, the run of {trial_id}"
+                self.end_trial(run.info.run_id, "FAIL", reason=reason, tags={DUPLICATE_TAG: trial_id})
+                self._client.delete_tag(run.info.run_id, TRIAL_TAG)
+
+    def _create_child(self, trial_id: str, config: TrialConfig, role: Role, more: Mapping[str, str]) -> str:
         if trial_id in self._uncertain and (child := self.children().get(trial_id)) is not None:
             return child.run_id
 
@@ -282,6 +288,7 @@ class Tracker:
             TRIAL_TAG: trial_id,
             "faar_ray.config_id": config_id(config),
             "faar_ray.seed": str(config.seed),
+            **more,
         }
         if self.parent:
             self._uncertain.add(trial_id)
@@ -300,7 +307,7 @@ class Tracker:
         """Make a run RUNNING again, without the reason of its end; False where MLflow has no such run."""
         if not self._is_known(self._client.update_run, run_id, "RUNNING"):
             return False
-        self._is_known(self._client.delete_tag, run_id, "faar_ray.reason")
+        self._is_known(self._client.delete_tag, run_id, REASON_TAG)
         return True
 
     @staticmethod
@@ -321,28 +328,19 @@ class Tracker:
             self._logged[run_id] = {(metric.key, metric.step) for points in history for metric in points}
         return self._logged[run_id]
 
+    @property
+    def _is_child(self) -> str:
+        return f"tags.`{PARENT_TAG}` = '{self.parent}'"
+
     def _children(self) -> Iterator[Run]:
         """Child runs, oldest first."""
-        token: str | None = None
-        while token != "":
-            page = self._client.search_runs(
-                [self.experiment_id],
-                f"tags.`{PARENT_TAG}` = '{self.parent}'",
-                order_by=["attributes.start_time"],
-                page_token=token,
-            )
-            yield from page
-            token = page.token or ""
+        return search(self._client, [self.experiment_id], self._is_child)
+
+    def _log_text(self, run_id: str, text: str, name: str) -> None:
+        if not self.artifact_fault:
+            self._client.log_text(run_id, text, name)
 
 
 def _chunks(rows: Sequence[T], size: int) -> Iterator[Sequence[T]]:
     for start in range(0, len(rows), size):
         yield rows[start : start + size]
-
-
-def open_runs(uri: str) -> list[str]:
-    """Names of all runs that are RUNNING in a database or on a server."""
-    with quiet():
-        client = MlflowClient(uri)
-        ids = [experiment.experiment_id for experiment in client.search_experiments()]
-        return [run.info.run_name for run in client.search_runs(ids, "attributes.status = 'RUNNING'")]

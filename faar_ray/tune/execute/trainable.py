@@ -15,6 +15,7 @@ import torch
 from ray import tune
 
 from faar_ray.errors import FaarRayError, StorageError
+from faar_ray.records import EpochRecord
 from faar_ray.train.checkpoint import checkpoints_of
 from faar_ray.train.fit import Epochs, fit
 from faar_ray.train.fork import fork_from_parent
@@ -86,7 +87,7 @@ class TrialActor(tune.Trainable):
         record = next(self.epochs)
         out: dict[str, Any] = {"trial": self.spec.trial_id, "epoch": record.epoch, "metrics": dict(record.metrics)}
         if not math.isfinite(record.metrics.get("delta_m", 0.0)):
-            return out | {"error": f"delta_m is {record.metrics['delta_m']} after epoch {record.epoch}", "done": True}
+            return out | {"error": why_no_delta_m(record), "done": True}
         if record.epoch + 1 == self.spec.pause_after:  # its workers are freed before anybody is told
             self.cleanup()
             return out | {"done": True}
@@ -102,6 +103,13 @@ class TrialActor(tune.Trainable):
         except StopIteration as end:
             return dict(end.value)
         raise AssertionError(f"epoch {record.epoch} after the last")
+
+
+def why_no_delta_m(record: EpochRecord) -> str:
+    """Which metrics delta_m lacks, beside its own value."""
+    text = f"delta_m is {record.metrics['delta_m']} after epoch {record.epoch}"
+    lacking = [name for name, v in record.metrics.items() if name.startswith("val/") and not math.isfinite(v)]
+    return f"{text}: without labels, or diverged: {', '.join(lacking)}" if lacking else text
 
 
 ROOT = logging.getLogger("faar_ray")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 
+from faar_ray.tune.space.sections import Budget
 from faar_ray.tune.space.space import SearchSpace
 
 HOUR = 3600.0
@@ -69,6 +70,13 @@ class BudgetTracker:
             allowed: float | None = getattr(self.budget, name)
             if allowed is not None and spent.get(name, 0.0) >= allowed:
                 yield f"budget.{name} {allowed:g} was reached after {spent[name]:.4g} {unit}"
+
+
+def trial_limit(budget: Budget, trained_s: float) -> str:
+    """Whether a trial that has trained for so many seconds has used up `trial_time`, as a sentence; "" for no."""
+    if budget.trial_seconds is None or trained_s < budget.trial_seconds:
+        return ""
+    return f"budget.trial_time {budget.trial_time} was reached after {format_duration(trained_s)} of training"
 
 
 def hourly_rates(space: SearchSpace) -> dict[str, float]:

@@ -5,7 +5,6 @@ Controls and references are no trials of the study; their results are kept in th
 
 from __future__ import annotations
 
-import dataclasses
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,7 +17,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from faar_ray.errors import DataError
 from faar_ray.objectives.metrics import Objective
-from faar_ray.records import TrialResult
+from faar_ray.records import TrialResult, json_metrics, known, row_of
 from faar_ray.report.progress import ENDED, RESULT, STUDY_RESULT, TEST_RESULT
 from faar_ray.report.progress import journalled as results
 from faar_ray.report.progress import tests as tests
@@ -44,6 +43,7 @@ def open_journal(path: Path, name: str, objectives: Sequence[Objective]) -> optu
     try:
         storage = JournalStorage(JournalFile(path))
         directions = [objective.goal for objective in objectives]
+        name = next(iter(optuna.get_all_study_names(storage)), name)  # the run may have been renamed since
         study = optuna.create_study(storage=storage, study_name=name, directions=directions, load_if_exists=True)
     except (ValueError, KeyError, TypeError) as fault:
         raise DataError(f"{path}: is not a readable Optuna journal ({fault})") from fault
@@ -79,7 +79,7 @@ def _clean_up_after_a_kill(path: Path) -> None:
 
 def keep_result(study: optuna.Study, result: TrialResult, trial: optuna.Trial | None) -> None:
     """Write down how a job ended, before Optuna is told: a job with a result is never trained again."""
-    row = dataclasses.asdict(result)
+    row = row_of(result)
     if trial is None:
         study.set_user_attr(STUDY_RESULT + result.trial_id, row)
         return
@@ -89,14 +89,14 @@ def keep_result(study: optuna.Study, result: TrialResult, trial: optuna.Trial | 
 
 def shown_attributes(result: TrialResult) -> dict[str, Any]:
     """What optuna-dashboard shows beside a trial."""
-    metrics: dict[str, Any] = {name: result.metrics[name] for name in SHOWN_METRICS if name in result.metrics}
+    metrics: dict[str, Any] = known({name: result.metrics.get(name) for name in SHOWN_METRICS})
     facts = {"seconds": result.seconds, "epochs": result.epochs, "mlflow_run_id": result.run_id}
     return {**metrics, **facts, "reason": result.reason}
 
 
 def keep_test(study: optuna.Study, trial_id: str, metrics: Mapping[str, float]) -> None:
     """Write down the metrics on the test split, apart from those that the search compares."""
-    study.set_user_attr(TEST_RESULT + trial_id, dict(metrics))
+    study.set_user_attr(TEST_RESULT + trial_id, json_metrics(metrics))
 
 
 def keep_spent(study: optuna.Study, amounts: Mapping[str, float]) -> None:

@@ -18,7 +18,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from faar_ray.config.trial import TrialConfig, config_id
 from faar_ray.objectives.constraint import feasible
-from faar_ray.records import TrialResult
+from faar_ray.records import TrialResult, row_of
 from faar_ray.report.progress import TRIAL_ID
 from faar_ray.tune.propose import journal
 from faar_ray.tune.propose.ask import LaggedStudy, needs_results, sampler_of
@@ -112,7 +112,7 @@ class Proposer:
 
     def wait(self, result: TrialResult, number: int) -> None:
         """A trial waits for its population: keep its result so far, and hand it out again later."""
-        self._live.pop(number).set_user_attr(WAITS, dataclasses.asdict(result))
+        self._live.pop(number).set_user_attr(WAITS, row_of(result))
         self._idle.append(number)
 
     def advance_population(self, halt: str = "") -> list[tuple[int, TrialResult]]:
@@ -144,7 +144,8 @@ class Proposer:
                 trial.set_user_attr(STOP_REASON, stop_reason)
             if len(self.space.objectives) == 1 and math.isfinite(metrics[0]):
                 trial.report(metrics[0], epoch)
-            trial.set_user_attr(f"{EPOCH}{epoch:04d}", metrics[0] if len(metrics) == 1 else list(metrics))
+            row = [value if math.isfinite(value) else None for value in metrics]
+            trial.set_user_attr(f"{EPOCH}{epoch:04d}", row[0] if len(row) == 1 else row)
 
     def stopped_for(self, number: int) -> str:
         """Why a trial was stopped whose driver was killed before the trial ended; "" for none."""

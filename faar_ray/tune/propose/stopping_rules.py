@@ -81,8 +81,9 @@ class StoppingRule:
         self._at: dict[int, dict[int, Values]] = {}
 
     def select_metrics(self, metrics: Mapping[str, float]) -> list[float]:
-        """The metrics of an epoch that the rule compares; NaN where one is missing."""
-        return [metrics.get(name, math.nan) for name in self.goals]
+        """The metrics of an epoch that the rule compares; NaN where one is missing or not finite."""
+        values = (metrics.get(name, math.nan) for name in self.goals)
+        return [value if math.isfinite(value) else math.nan for value in values]
 
     def record(self, number: int, finished: int, values: Values) -> None:
         """Record a trial's values, by its number, after `finished` epochs; recording an epoch again changes nothing."""
@@ -162,16 +163,19 @@ def _bracket(config: SchedulerConfig, seed: int, epochs: int, number: int) -> in
 
 
 class MedianStopping(StoppingRule):
-    """Vizier's (Golovin et al. 2017): a trial's best so far against the median of the others' running means."""
+    """Vizier's (Golovin et al. 2017): a trial's best so far against the median of the others' running means.
+
+    Epochs without a value do not count; a trial that never had one stops.
+    """
 
     def stop_reason(self, number: int, finished: int, epochs: int) -> str:
         """See `StoppingRule`."""
         others = self._others(number, finished)
         if not self.config.min_epochs <= finished < epochs or len(others) < self.config.min_trials:
             return ""
-        best = max((value for value in self._past(number, finished) if not math.isnan(value)), default=-math.inf)
+        best = max(self._past(number, finished), default=math.nan)
         median = statistics.median(statistics.fmean(self._past(other, finished)) for other in others)
-        if not best < median:
+        if best >= median:
             return ""
         limit = f"{self._signs[0] * median:.4g}"
         return (
@@ -179,7 +183,8 @@ class MedianStopping(StoppingRule):
         )
 
     def _past(self, number: int, finished: int) -> list[float]:
-        return [self._at[epoch][number][0] for epoch in range(1, finished + 1)]
+        values = (self._at[epoch][number][0] for epoch in range(1, finished + 1))
+        return [value for value in values if not math.isnan(value)]
 
 
 STOPPING_RULES: dict[str, type[StoppingRule]] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +18,7 @@ SEED = "seed"
 REPLICATE = "replicate"
 STOP_REASON = "stop_reason"
 EPOCH = "epoch/"
-"""With the epoch's number: the metrics that the stopping rule looks at."""
+"""With the epoch's number: the metrics that the stopping rule looks at; null for none."""
 PARENT = "parent"
 """Id of the trial from whose checkpoint this one goes on."""
 INHERITED = "inherited_epochs"
@@ -94,6 +95,9 @@ class TrialRecord:
 
     @property
     def epochs(self) -> list[list[float]]:
-        """Of each finished epoch, the metrics that the stopping rule looks at."""
+        """Of each finished epoch, the metrics that the stopping rule looks at; NaN where one has no value."""
         rows = [value for name, value in sorted(self.attrs.items()) if name.startswith(EPOCH)]
-        return [row if isinstance(row, list) else [row] for row in rows]
+        return [
+            [math.nan if value is None else value for value in (row if isinstance(row, list) else [row])]
+            for row in rows
+        ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from faar_ray.config.null_values import value_words
@@ -70,6 +71,8 @@ class RunContext:
     """Of the run."""
     resources: Resources
     keep_checkpoints: int
+    moved: Mapping[str, str] = field(default_factory=dict)
+    """`backbone.checkpoint` of configs -> the same weights' file now."""
 
     def spec(self, job: Job, val: Mapping[str, float], test: Mapping[str, float]) -> TrialSpec:
         """What the actor trains.
@@ -95,8 +98,13 @@ class RunContext:
             parent=job.parent,
             inherited_epochs=job.inherited,
             title=job.title,
+            checkpoint=self._checkpoint(job.config.backbone.checkpoint),
             sentinel_file="" if self.place.uri else str(self.place.path / "space.yaml"),
         )
+
+    def _checkpoint(self, path: str | None) -> str:
+        """Where a file of weights lies now, for processes with other working directories; "" for none."""
+        return str(Path(self.moved.get(path, path)).expanduser().absolute()) if path else ""
 
 
 @dataclass(slots=True)
@@ -108,6 +116,8 @@ class Running:
     """Clock when it was handed to Ray, in seconds."""
     seconds_before: float = 0.0
     """Of epochs that were trained before the driver was killed."""
+    trained_s: float = 0.0
+    """Of its own finished epochs, whichever driver saw them; epochs that it inherited are not its own."""
     epochs: int = 0
     """Epochs known to be finished (replays included once)."""
     notified_epochs: int = 0

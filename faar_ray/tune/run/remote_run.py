@@ -112,10 +112,19 @@ def check_remote(location: RunLocation, *, resume: bool) -> RunLocation:
     if resume:
         if not store.files("space.yaml"):
             raise ConfigError(f"--resume: there is no run in {location}; without --resume it is started")
-        return download_run(location.uri, "space.yaml")
-    if store.files():
-        raise ConfigError(f"name: {location} exists already: --resume goes on with it, --name NEW starts another")
+        return download_run(location.uri, "space.yaml", "run.json")
+    _check_free(location, store)
     return location
+
+
+def _check_free(location: RunLocation, store: ObjectStore) -> None:
+    """Refuse a run of which there is more than a search leaves that ended before any trial began.
+
+    Raises:
+        ConfigError: naming it.
+    """
+    if any(name.split("/")[0] not in DRIVER_FILES for name in store.files()):
+        raise ConfigError(f"name: {location} exists already: --resume goes on with it, --name NEW starts another")
 
 
 @contextlib.contextmanager
@@ -136,7 +145,10 @@ def open_remote_run(location: RunLocation, *, fresh: bool) -> Iterator[RemoteRun
 
     run: RemoteRun | None = None
     try:
-        if not fresh:
+        if fresh:
+            _check_free(location, copy.store)  # another driver may have had it since it was looked at
+            copy.pull("run.json")
+        else:
             copy.pull("rank_trace", *(part for part in DRIVER_FILES if part != "space.yaml"))
         run = RemoteRun(location, copy, lease)
         run.push()
@@ -148,6 +160,9 @@ def open_remote_run(location: RunLocation, *, fresh: bool) -> Iterator[RemoteRun
     finally:
         if run is not None:
             run.close()
+        else:
+            with contextlib.suppress(StorageError):
+                lease.release()
 
 
 def _removed(copy: RemoteCopy, run: RemoteRun | None) -> bool:

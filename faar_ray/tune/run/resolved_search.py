@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from faar_ray.cluster.capacity import Capacity, capacity, this_machine
 from faar_ray.cluster.node_types import ClusterFile
@@ -26,6 +27,10 @@ class ResolvedSearch:
     """The file that `resources.cluster` names."""
     capacity: Capacity | None = None
     """How many trials run at once on this machine; None where they run on a cluster, which is asked once connected."""
+    weights: Mapping[str, str] = field(default_factory=dict)
+    """Digests of the weights that backbones begin with (`weights_of`)."""
+    moved: Mapping[str, str] = field(default_factory=dict)
+    """`backbone.checkpoint` as the run was started -> the same weights' file now."""
 
 
 def resolve(space: SearchSpace, address: str | None = None, *, dry_run: bool = False) -> ResolvedSearch:

@@ -16,6 +16,7 @@ import yaml
 from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
+from faar_ray.config.trial import with_dotted
 from faar_ray.errors import ConfigError, DataError
 from faar_ray.records import TrialResult
 from faar_ray.storage.atomic import atomic_write, atomic_write_or_storage_error, check_writable, clear_leftovers
@@ -24,8 +25,10 @@ from faar_ray.storage.run_location import RunLocation, location_of
 from faar_ray.tracking.files.finish import repair_trial_files, trace_fault
 from faar_ray.tune.space.space import SearchSpace
 
-MAY_CHANGE = ("budget", "resources", "failure")
-"""Sections that a resumed search may change: no trial's config depends on them."""
+MAY_CHANGE = ("budget", "resources", "failure", "storage", "name", "tracking.uri")
+"""Sections and keys that a resumed search may change: no trial's config depends on them."""
+FILES = ("space.yaml", "run.json", "study.log", "results.parquet", "report", "trials", "rank_trace", ".ray", ".lock")
+"""What a run's folder holds."""
 
 
 @dataclass(frozen=True)
@@ -77,17 +80,58 @@ def check_resumable(path: Path, space: SearchSpace, *, resume: bool) -> None:
             raise ConfigError(f"--resume: there is no run in {path}; without --resume it is started")
         if faults := list(differences(with_defaults(stored_space(path)), resolved(space))):
             raise ConfigError([f"--resume: {fault}" for fault in faults])
-    elif path.exists() and (not path.is_dir() or any(path.iterdir())):
+    else:
+        check_free(path)
+
+
+def with_first_checkpoint(path: Path, space: SearchSpace) -> tuple[SearchSpace, dict[str, str]]:
+    """A space to resume with the `backbone.checkpoint` of its start, by which its trials are known.
+
+    Returns:
+        The space, and that file -> the file that the space names now. Unchanged where they are one, or where the run
+        has not recorded what weights it had: then the names tell whether they are the same.
+    """
+    if not (path / "space.yaml").is_file():
+        return space, {}
+    first = stored_space(path).get("base", {}).get("backbone", {}).get("checkpoint")
+    now = space.trial_config({}).backbone.checkpoint
+    if first == now or now is None or first not in read_run(path).get("weights", {}):
+        return space, {}
+    return space.model_copy(update={"base": with_dotted(space.base, {"backbone.checkpoint": first})}), {first: now}
+
+
+def with_checkpoint(space: SearchSpace, other: SearchSpace) -> SearchSpace:
+    """The space with another one's base."""
+    return space.model_copy(update={"base": other.base})
+
+
+def has_begun(path: Path) -> bool:
+    """Whether any trial of a run has written a file."""
+    return any(file.is_file() for file in (path / "trials").rglob("*"))
+
+
+def check_free(path: Path) -> None:
+    """Refuse a folder that holds anything but what is left of a search that ended before any trial began.
+
+    Raises:
+        ConfigError: naming it.
+    """
+    if path.exists() and (not path.is_dir() or has_begun(path) or any(not _is_ours(entry) for entry in path.iterdir())):
         raise ConfigError(f"name: {path} exists already: --resume goes on with it, --name NEW starts another")
 
 
-def lock_run(path: Path, space: SearchSpace, *, emptied: bool = False) -> RunFolder:
+def _is_ours(entry: Path) -> bool:
+    return entry.name in FILES or entry.suffix == ".tmp" or entry.name.startswith("study.log.")
+
+
+def lock_run(path: Path, space: SearchSpace, *, fresh: bool = False, is_copy: bool = False) -> RunFolder:
     """Make or take the folder.
 
     Args:
         path: the folder.
         space: what is searched.
-        emptied: delete what is in the folder, the local copy of another run of this name.
+        fresh: start a search; what an earlier one left that ended before any trial began is deleted.
+        is_copy: the folder is a working copy, perhaps of another run of this name.
 
     Raises:
         ConfigError: another driver uses it, or it cannot be written.
@@ -103,7 +147,12 @@ def lock_run(path: Path, space: SearchSpace, *, emptied: bool = False) -> RunFol
         raise ConfigError(f"storage.path: {path} cannot be written ({fault.strerror})") from None
     folder = RunFolder(path, lock)
     try:
-        _prepare(folder, space, emptied=emptied)
+        if fresh and not is_copy:
+            check_free(path)  # another driver may have had it since it was looked at
+        _prepare(folder, space, emptied=fresh)
+    except ConfigError:
+        folder.close()
+        raise
     except OSError as fault:
         folder.close()
         raise ConfigError(f"storage.path: {path} cannot be written ({fault.strerror})") from None
@@ -115,7 +164,7 @@ def _prepare(folder: RunFolder, space: SearchSpace, *, emptied: bool) -> None:
     for old in folder.path.iterdir() if emptied else ():
         if old.is_dir():
             shutil.rmtree(old)
-        elif old.name != ".lock":
+        elif old.name not in (".lock", "run.json"):  # the latter knows an MLflow run that is open perhaps
             old.unlink()
     for part in ("trials", "rank_trace"):
         (folder.path / part).mkdir(exist_ok=True)
@@ -135,10 +184,10 @@ def write_run(folder: RunFolder, facts: Mapping[str, Any]) -> None:
         scratch.write_text(json.dumps(facts, indent=1))
 
 
-def read_run(folder: RunFolder) -> dict[str, Any]:
+def read_run(path: Path) -> dict[str, Any]:
     """`run.json`; empty where a killed driver had not written it yet."""
     try:
-        facts: dict[str, Any] = json.loads((folder.path / "run.json").read_text())
+        facts: dict[str, Any] = json.loads((path / "run.json").read_text())
         return facts
     except (OSError, ValueError):
         return {}
@@ -170,6 +219,12 @@ def stored_space(path: Path) -> dict[str, Any]:
     return stored
 
 
+def recorded_tracking(path: Path) -> dict[str, Any]:
+    """The section `tracking` of the run; empty where there is no run."""
+    section = stored_space(path).get("tracking") if (path / "space.yaml").is_file() else None
+    return section if isinstance(section, dict) else {}
+
+
 def with_defaults(stored: dict[str, Any]) -> dict[str, Any]:
     """A stored space with the defaults of keys that are newer than the run."""
     try:
@@ -182,7 +237,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]
     """Changes of a space that a resumed search must not have, one sentence each."""
     before, after = dict(_flat(old)), dict(_flat(new))
     for key in [*before, *(key for key in after if key not in before)]:
-        if key.split(".")[0] not in MAY_CHANGE and before.get(key) != after.get(key):
+        if not {key, key.split(".")[0]} & set(MAY_CHANGE) and before.get(key) != after.get(key):
             was, now = (json.dumps(side[key]) if key in side else "absent" for side in (before, after))
             yield f"{key} was {was} when the run was started and is {now} now; a new --name starts another run"
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import IO, Any, Self
 
-from faar_ray.records import TrialResult
+from faar_ray.records import TrialResult, json_metrics
 from faar_ray.tune.run.jobs import Job
 
 
@@ -15,7 +15,8 @@ class JsonLines:
     """A `Reporter` that writes `{"s": seconds since the start, "event": ...}` with the event's own keys.
 
     Events: `phase`, `note` (`text`); `machines` (`text`, `waiting`); `started` (`role`, `seed`, `params`, `cached`);
-    `epoch` (`epoch`, 0-based, and `metrics`); `ended` (`state`, `seconds`, `epochs`, `metrics`, `reason`).
+    `epoch` (`epoch`, 0-based, and `metrics`); `ended` (`state`, `seconds`, `epochs`, `metrics`, `reason`). A metric
+    that is not finite is null.
     """
 
     def __init__(self, stream: IO[str]) -> None:
@@ -50,13 +51,13 @@ class JsonLines:
 
     def epoch(self, job: Job, epoch: int, metrics: Mapping[str, float]) -> None:
         """A job finished an epoch."""
-        self._emit("epoch", trial_id=job.trial_id, epoch=epoch, metrics=dict(metrics))
+        self._emit("epoch", trial_id=job.trial_id, epoch=epoch, metrics=json_metrics(metrics))
 
     def ended(self, job: Job, result: TrialResult) -> None:
         """A job ended."""
         values = {"state": result.state, "seconds": result.seconds, "epochs": result.epochs, "reason": result.reason}
-        self._emit("ended", trial_id=job.trial_id, **values, metrics=dict(result.metrics))
+        self._emit("ended", trial_id=job.trial_id, **values, metrics=json_metrics(result.metrics))
 
     def _emit(self, event: str, **values: Any) -> None:
         line = {"s": round(time.monotonic() - self.begun, 1), "event": event, **values}
-        print(json.dumps(line), file=self.stream, flush=True)
+        print(json.dumps(line, allow_nan=False), file=self.stream, flush=True)

@@ -13,14 +13,17 @@ from pathlib import Path
 from faar_ray.records import State, TrialResult
 from faar_ray.storage.run_location import TrialPaths
 from faar_ray.tracking.files.finish import finish_trial_files
+from faar_ray.tracking.mlflow.runs import Child
 from faar_ray.tracking.mlflow.store import config_error_on_failure
 from faar_ray.tracking.mlflow.sync_thread import INTERRUPT_TIMEOUT_S, Notify, Rejections, SyncThread, shutdown_timeout
 from faar_ray.tracking.mlflow.trial_run import Ending, TrialRun, artifact_paths
-from faar_ray.tracking.mlflow.writer import Child, SearchStatus, Tracker
+from faar_ray.tracking.mlflow.writer import SearchStatus, Tracker
 from faar_ray.tune.run.jobs import Job
 
 MAX_WAITING = 10_000
 """Updates in memory; epochs beyond are read from the disk when their trial's run is closed."""
+LEFT_OPEN: tuple[State, str] = ("PRUNED", "left open by an earlier driver")
+"""State and reason of runs that are still open when every trial of the search has ended."""
 
 
 class MLflowWatcher:
@@ -168,6 +171,8 @@ class MLflowWatcher:
             tracker = self._open()
             with config_error_on_failure(tracker.uri):
                 self._children = tracker.children()
+            for notice in tracker.notices:
+                self.notify(notice)
             self._run_ids = {name: child.run_id for name, child in self._children.items()}
             self._tracker = tracker
         except BaseException as error:  # raised where the tracker is needed
@@ -207,10 +212,9 @@ class MLflowWatcher:
         if self._ending is None:
             return
         status, report, open_trials = self._ending
-        if open_trials is not None:
-            with rejections:
-                tracker.close_running(*open_trials)
-            yield
+        with rejections:
+            tracker.close_running(*(open_trials or LEFT_OPEN))
+        yield
         with rejections:
             tracker.end_search(status, report)
         self._ending = None

@@ -15,7 +15,7 @@ from rich.text import Text
 from faar_ray.config.trial import TrialConfig
 from faar_ray.objectives.metrics import Objective
 from faar_ray.objectives.pareto import pareto_front
-from faar_ray.records import TrialResult
+from faar_ray.records import TrialResult, json_metrics, known
 from faar_ray.report.statistics.table import Row, grouped
 from faar_ray.report.words.answer import Answer
 from faar_ray.report.words.key_findings import key_findings, seed_summaries
@@ -27,7 +27,7 @@ MOST_ROWS = 40
 
 def best_of(results: Sequence[TrialResult], objectives: Sequence[Objective]) -> list[TrialResult]:
     """The non-dominated of the given trials (complete and feasible ones), best in the first objective first."""
-    by_id = {result.trial_id: result for result in results if all(o.name in result.metrics for o in objectives)}
+    by_id = {r.trial_id: r for r in results if all(o.name in known(r.metrics) for o in objectives)}
     values = {name: [result.metrics[o.name] for o in objectives] for name, result in by_id.items()}
     front = pareto_front(values, objectives)
     best = [result for name, result in by_id.items() if name in front]  # ties stay in the order of the trials
@@ -45,11 +45,16 @@ def json_line(
 ) -> str:
     """The JSON line that `--json` ends with."""
     rows = [
-        {"trial_id": r.trial_id, "config": configs[r.trial_id].model_dump(mode="json"), "metrics": r.metrics}
+        {
+            "trial_id": r.trial_id,
+            "config": configs[r.trial_id].model_dump(mode="json"),
+            "metrics": json_metrics(r.metrics),
+        }
         for r in best
     ]
     line: dict[str, Any] = {"name": name, "path": path, "tracking_uri": tracking_uri}
-    return json.dumps(line | {"parent_run_id": parent_run_id, "trials": dict(counts), "best": rows})
+    line |= {"parent_run_id": parent_run_id, "trials": dict(counts), "best": rows}
+    return json.dumps(line, allow_nan=False)
 
 
 def show_answer(console: Console, answer: Answer) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 
 from faar_ray.config.quoting import quote_value
-from faar_ray.config.validation_messages import Issue, did_you_mean
+from faar_ray.config.validation_messages import Issue, key_hint
 from faar_ray.tune.space.conditions import (
     Base,
     Keep,
@@ -104,7 +104,7 @@ def point_faults(index: int, point: Sample, parameters: Parameters, base: Base |
     inactive = {} if base is None else split_active(parameters, base, point)[1]
     for key, value in point.items():
         if key not in parameters:
-            yield Issue(("points", index, key), f"must be one of parameters{did_you_mean(key, parameters)}")
+            yield Issue(("points", index, key), f"must be one of parameters{key_hint(key, parameters)}")
         elif not parameters[key].contains(value):
             yield Issue(("points", index, key), f"must lie within {parameters[key].describe}, got {quote_value(value)}")
         elif key in inactive:

@@ -116,6 +116,12 @@ class Budget(Section):
 
     trials: Count = Field(8, description="Number of trials; a trial is one config and seed.")
     time: WallTime | None = Field(None, description="Wall time, e.g. 90s, 10m, 2h.")
+    trial_time: WallTime | None = Field(
+        None,
+        description="Training time of one trial, e.g. 30m: its time/epoch_s summed over all its epochs, also over "
+        "retries and resumes. A trial that has used it up stops at the end of that epoch, PRUNED like one that was "
+        "stopped early. It holds for replicates and controls too, not for references. An epoch is never interrupted.",
+    )
     gpu_hours: Positive | None = Field(
         None, description="GPU-hours: time that a trial holds its GPUs x their number, summed over trials."
     )
@@ -131,7 +137,7 @@ class Budget(Section):
         "resources.cluster), summed over trials.",
     )
 
-    @field_validator("time")
+    @field_validator("time", "trial_time")
     @classmethod
     def _time_above_zero(cls, time: str | None) -> str | None:
         if time is not None and float(time[:-1]) == 0:
@@ -141,7 +147,16 @@ class Budget(Section):
     @property
     def seconds(self) -> float | None:
         """Wall time in seconds, if limited."""
-        return None if self.time is None else float(self.time[:-1]) * SECONDS[self.time[-1]]
+        return None if self.time is None else _seconds(self.time)
+
+    @property
+    def trial_seconds(self) -> float | None:
+        """Training time of one trial in seconds, if limited."""
+        return None if self.trial_time is None else _seconds(self.trial_time)
+
+
+def _seconds(time: str) -> float:
+    return float(time[:-1]) * SECONDS[time[-1]]
 
 
 class SearchResources(Resources):

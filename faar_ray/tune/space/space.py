@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
     Field,
@@ -16,10 +17,11 @@ from pydantic import (
 )
 
 from faar_ray.config.overrides import apply_overrides
-from faar_ray.config.quoting import KeyPath, quote_value
+from faar_ray.config.quoting import quote_value
 from faar_ray.config.run_sections import FolderName, Storage, Tracking
 from faar_ray.config.task_definitions import TYPES
 from faar_ray.config.trial import Positive, Section, TrialConfig
+from faar_ray.config.trial_file import TrialFile
 from faar_ray.config.validation_messages import (
     Issue,
     did_you_mean,
@@ -36,6 +38,7 @@ from faar_ray.objectives.constraint import Constraint, parse_constraint
 from faar_ray.objectives.metrics import Goal, Objective, goal_of, metric_names
 from faar_ray.tune.space.conditions import incompatible_pairs, normalised, possible_integers, trial_faults
 from faar_ray.tune.space.initial_points import list_length, planned, point_faults, priors
+from faar_ray.tune.space.overridden_path import space_path
 from faar_ray.tune.space.parameter import DEFAULTS, Parameter, Scalar
 from faar_ray.tune.space.relations import Relations, parse_relation, relates_keys, relation_faults
 from faar_ray.tune.space.rules import (
@@ -61,6 +64,9 @@ class SearchSpace(Section):
 
     `base` is a raw trial config; `trial_config` resolves it with a sample on top.
     """
+
+    base_model: ClassVar[type[TrialConfig]] = TrialConfig
+    """What `base` holds."""
 
     version: Literal[1] = Field(description="Version of this schema.")
     name: FolderName = Field(description="Name of the search and of its folder.")
@@ -291,7 +297,11 @@ def _constraint_fault(text: str, info: ValidationInfo) -> str:
 
 def read_document(path: Path, overrides: Sequence[str] = ()) -> Document:
     """A search-space file with `key=value` overrides on top, not yet checked."""
-    return apply_overrides(read_yaml(path), overrides, space_path)
+    document = read_yaml(path)
+    if document.data.keys() <= TrialFile.model_fields.keys() and document.data.keys() & TrialConfig.model_fields.keys():
+        text = f"is a trial's config, not a search space; train it: python -m faar_ray.train {shlex.quote(str(path))}"
+        raise ConfigError(f"{document.file}:1:1: {text}")
+    return apply_overrides(document, overrides, space_path)
 
 
 def read_space(path: Path, overrides: Sequence[str] = ()) -> SearchSpace:
@@ -314,26 +324,3 @@ def space_of(document: Document) -> SearchSpace:
         return SearchSpace.model_validate(document.data)
     except ValidationError as error:
         raise ConfigError(format_issues(issues_of(error, SearchSpace, document.data), document)) from None
-
-
-def space_path(key: str, data: dict[str, Any]) -> KeyPath:
-    """The path in the file that a dotted key of the command line means."""
-    first, _, rest = key.partition(".")
-    if first in TrialConfig.model_fields and first not in data:
-        return ("base", *key.split("."))
-    if first == "parameters" and rest:
-        written = data.get("parameters")
-        rest, when, condition = rest.partition(".when.")
-        path = ("parameters", *_named(rest, {*(written if isinstance(written, dict) else ()), *DEFAULTS}))
-        return (*path, "when", *_named(condition, DEFAULTS)) if when else path
-    return tuple(key.split("."))
-
-
-def _named(dotted: str, names: Iterable[str]) -> list[str]:
-    """The longest known name that a dotted key begins with, then the rest part by part."""
-    known = [name for name in names if dotted == name or dotted.startswith(f"{name}.")]
-    if known:
-        name = max(known, key=len)
-        return [name, *(part for part in dotted[len(name) + 1 :].split(".") if part)]
-    head, _, last = dotted.rpartition(".")
-    return [head, last] if head and last in Parameter.model_fields else [dotted]

@@ -234,6 +234,12 @@ def test_a_trial_without_the_objective_is_left_out() -> None:
     assert all(r.config_id != "0.7" for r in build_answer(rows, BOTH).rows)
 
 
+def test_a_seed_without_a_value_is_no_part_of_a_mean() -> None:
+    rows = [trial("0.7", 0, 1.0, 10.0, test__delta_m=2.0), trial("0.7", 1, 3.0, 10.0, test__delta_m=math.nan)]
+    (row,) = build_answer(rows, BOTH).rows
+    assert (row.values["delta_m"], row.test) == (2.0, 2.0)
+
+
 values = st.floats(-20, 20).map(lambda x: round(x, 2))
 tables = st.dictionaries(
     st.sampled_from(["0.1", "0.3", "0.5", "0.7", "0.9"]),

@@ -264,3 +264,23 @@ def test_a_run_that_somebody_deleted_is_reported_once_and_given_up(local_tracker
         pass
     assert (len(notices), run.pending()) == (1, 0)
     assert notices[0].startswith("MLflow rejects an update (")
+
+
+def test_a_start_whose_artifacts_are_refused_is_tried_again_with_the_same_run(
+    local_tracker: Tracker, run: TrialRun, notices: list[str], until: Until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Path(local_tracker._client.get_experiment(local_tracker.experiment_id).artifact_location[len("file://") :])
+    folder.rename(folder.with_name("away"))
+    folder.write_text("no folder can be made here")
+    attempts: list[str] = []
+    monkeypatch.setattr(local_tracker._client, "log_text", noted(attempts, "text", local_tracker._client.log_text))
+    thread = thread_of(run, local_tracker, notices)
+    thread.changed()
+    until(lambda: len(attempts) >= 5)
+    assert len(list(local_tracker._children())) == 1
+
+    folder.unlink()
+    folder.with_name("away").rename(folder)
+    assert thread.close(20) == 0
+    (child,) = local_tracker._children()
+    assert (child.info.run_id, artifacts(run, local_tracker)) == (run.run_id, {"config.yaml"})

@@ -18,6 +18,7 @@ from mlflow import MlflowClient
 from faar_ray.config.trial import TrialConfig, config_id
 from faar_ray.errors import ConfigError
 from faar_ray.records import State
+from faar_ray.tracking.mlflow.runs import KnownRun
 from faar_ray.tracking.mlflow.writer import Tracker
 from tests.commands import environment
 
@@ -122,15 +123,15 @@ def test_more_parameters_than_a_batch_holds_arrive_all(tracker: Tracker, client:
 
 
 def test_replayed_epochs_are_logged_once_also_by_the_next_driver(
-    tracker: Tracker, client: MlflowClient, uri: str, request: pytest.FixtureRequest
+    tracker: Tracker, client: MlflowClient, uri: str
 ) -> None:
     run = start(tracker)
     for epoch in range(3):
         tracker.log_epochs(run, {epoch: {"delta_m": float(epoch)}})
     tracker.log_epochs(run, {1: {"delta_m": 99.0}})
 
-    successor = Tracker(uri, request.node.name)
-    successor.resume_search(tracker.parent)
+    successor = Tracker(uri, "of another name", KnownRun(tracker.parent))
+    assert successor.resume_search()
     assert successor.start_trial("t000-s3", CONFIG, {"pdrs.rho_shared": 0.8}, "trial", run) == run
     for epoch in range(4):
         successor.log_epochs(run, {epoch: {"delta_m": float(epoch)}})

@@ -135,6 +135,22 @@ def test_median_stops_whose_best_is_below_the_median_of_the_running_means() -> N
     assert rule.stop_reason(3, 2, 3) == "best delta_m 2.9 after 2 epochs, median of 3 trials' means 3"
 
 
+def test_median_takes_the_means_of_the_epochs_that_have_a_value() -> None:
+    rule = MedianStopping(SchedulerConfig(type="median", min_epochs=2), QUALITY)
+    for number, curve in enumerate([[math.nan, 3.0], [2.0, 4.0], [4.0, 6.0], [math.nan, math.nan], [math.nan, 9.0]]):
+        for epoch, value in enumerate(curve, 1):
+            rule.record(number, epoch, [value])
+    assert rule.stop_reason(0, 2, 3) == "best delta_m 3 after 2 epochs, median of 3 trials' means 5"
+    assert rule.stop_reason(3, 2, 3) == "best delta_m nan after 2 epochs, median of 4 trials' means 4"
+    assert rule.stop_reason(4, 2, 3) == ""
+
+
+def test_what_a_rule_compares_is_a_number_or_nan() -> None:
+    rule = StoppingRule(SchedulerConfig(type="none"), FRONT)
+    metrics = {"delta_m": math.inf, "other": 1.0}
+    assert [math.isnan(value) for value in rule.select_metrics(metrics)] == [True, True]
+
+
 @given(st.lists(st.lists(st.floats(-9, 9), min_size=3, max_size=3), min_size=1, max_size=9), st.integers(1, 3))
 def test_median_is_vizier_s_rule_by_the_book(curves: list[list[float]], finished: int) -> None:
     rule = MedianStopping(SchedulerConfig(type="median", min_epochs=1), {"x": "minimize"})

@@ -111,6 +111,8 @@ def test_names_are_refused_as_on_a_disk(place: RunLocation, store: ObjectStore) 
     with pytest.raises(ConfigError, match=r"--resume: there is no run in s3://.*/runs/rho; without --resume"):
         check_remote(place, resume=True)
     store.write("space.yaml", b"version: 1\n")
+    assert check_remote(place, resume=False) == place  # of a search that ended before any trial began
+    store.write("trials/t000-s0/config.yaml", b"")
     with pytest.raises(ConfigError, match=r"name: s3://.*/runs/rho exists already: --resume goes on with it"):
         check_remote(place, resume=False)
     look = check_remote(place, resume=True)
@@ -131,7 +133,7 @@ def test_what_mlflow_is_to_get_of_a_trial_is_fetched_from_where_it_trained(
     wanted = (local.trace, local.adapter, local.sines)
     for path in wanted:
         store.write(path.relative_to(place.path).as_posix(), path.name.encode())
-    with open_remote_run(place, fresh=True) as run:
+    with open_remote_run(place, fresh=False) as run:
         assert run is not None
         run.ended(job, TrialResult("t000-s0", "abc", 0, "trial", "COMPLETE", {}, {}, 1.0, 1))
     assert [path.read_text() for path in wanted] == [path.name for path in wanted]

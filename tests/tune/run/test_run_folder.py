@@ -15,6 +15,7 @@ from faar_ray.tune.run.run_folder import (
     differences,
     lock_run,
     read_run,
+    recorded_tracking,
     resolved,
     stored_space,
     write_run,
@@ -48,6 +49,21 @@ def test_a_changed_space_is_not_resumed_and_the_difference_is_named(space: Space
     assert "base.pdrs.beta was absent when the run was started and is 0.5 now" in text
 
 
+def test_another_password_or_user_of_the_same_database_is_no_difference(
+    space: Space, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
+    first, other = (space(tracking={"uri": f"postgresql://{user}@h/db"}) for user in ("u:s3cr3t", "v:other"))
+    assert "s3cr3t" not in json.dumps(resolved(first))
+    assert list(differences(resolved(first), resolved(other))) == []
+
+
+def test_the_recorded_place_is_read_of_the_run(space: Space, tmp_path: Path) -> None:
+    assert recorded_tracking(tmp_path) == {}
+    lock_run(tmp_path, space(tracking={"uri": "http://host", "experiment": "x"})).close()
+    assert recorded_tracking(tmp_path) == {"uri": "http://host", "experiment": "x"}
+
+
 def test_a_run_from_before_a_key_existed_goes_on(space: Space, tmp_path: Path) -> None:
     lock_run(tmp_path, space()).close()
     stored = stored_space(tmp_path)
@@ -78,10 +94,10 @@ def test_one_driver_at_a_time(space: Space, tmp_path: Path) -> None:
 
 def test_run_json_survives_and_a_missing_one_is_empty(space: Space, tmp_path: Path) -> None:
     stored = lock_run(tmp_path, space())
-    assert read_run(stored) == {}
+    assert read_run(stored.path) == {}
     facts: dict[str, Any] = {"name": "tiny", "tracking_uri": "sqlite:///x", "parent_run_id": "1", "objectives": []}
     write_run(stored, facts)
-    assert read_run(stored) == json.loads((tmp_path / "run.json").read_text()) == facts
+    assert read_run(stored.path) == json.loads((tmp_path / "run.json").read_text()) == facts
     stored.close()
 
 

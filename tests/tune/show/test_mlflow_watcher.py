@@ -112,7 +112,7 @@ def test_a_search_is_written_in_order(harness: Harness, job: Job) -> None:
     watcher.flush({"t000-s0": {"test/delta_m": 2.0}})
     assert watcher.end_search("FINISHED") == 0
     order = [name for name, next_one in zip(harness.calls, [*harness.calls[1:], ""], strict=True) if name != next_one]
-    assert order == ["start_trial", "log_epochs", "end_trial", "log_final", "log_epochs", "end_search"]
+    assert order == ["start_trial", "log_epochs", "end_trial", "log_final", "log_epochs", "close_running", "end_search"]
     (run,) = harness.runs().values()
     assert watcher.run_id("t000-s0") == run.info.run_id
     assert (run.info.status, run.data.metrics) == ("FINISHED", {"delta_m": 1.0, "test/delta_m": 2.0})
@@ -205,7 +205,7 @@ def test_what_an_earlier_driver_left_open_short_or_unwritten_is_completed_with_a
     again = harness.watcher()
     again.reconcile([(jobs[name], result(name)) for name in names])
     assert again.end_search("FINISHED") == 0
-    assert (harness.calls, len(harness.notices)) == (["end_search"], 1)
+    assert (harness.calls, len(harness.notices)) == (["close_running", "end_search"], 1)
 
 
 def test_a_resumed_trial_continues_its_run(harness: Harness, job: Job) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 from collections.abc import Callable
 
 from rich.console import Console
@@ -40,6 +41,19 @@ def test_the_json_line_holds_what_the_contract_says(space: Callable[..., SearchS
     assert list(outcome) == ["name", "path", "tracking_uri", "parent_run_id", "trials", "best"]
     assert list(outcome["best"][0]) == ["trial_id", "config", "metrics"]
     assert outcome["best"][0]["config"]["pdrs"]["rho_shared"] == 0.9
+
+
+def test_the_best_and_their_json_line_have_no_nan(space: Callable[..., SearchSpace]) -> None:
+    one, other = result(0, 1.0, 30), result(1, math.nan, 20)
+    one.metrics["val/normals/mean_angle"] = math.nan
+    assert best_of([one, other], GOALS) == [one]
+    counts = {"complete": 1, "pruned": 0, "failed": 0}
+    line = json_line("tiny", "/runs", "uri", "abc", counts, [one], {one.trial_id: space().trial_config(one.params)})
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(constant)
+
+    assert json.loads(line, parse_constant=refuse)["best"][0]["metrics"]["val/normals/mean_angle"] is None
 
 
 def test_the_table_fits_eighty_columns_and_keeps_names_whole() -> None:

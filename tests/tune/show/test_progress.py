@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 from collections.abc import Callable
 
 from rich.console import Console
@@ -60,6 +61,21 @@ def test_a_program_gets_a_json_line_per_event(space: Space) -> None:
     assert (epoch["event"], epoch["epoch"], epoch["metrics"]) == ("epoch", 0, METRICS)
     assert (ended["event"], ended["state"], ended["reason"]) == ("ended", "PRUNED", "too weak")
     assert (note["event"], note["text"]) == ("note", "MLflow is unavailable")
+
+
+def test_a_metric_that_is_not_finite_is_null_in_a_json_line(space: Space) -> None:
+    def refuse(constant: str) -> None:
+        raise AssertionError(constant)
+
+    out = io.StringIO()
+    job = Job("t000-s0", "trial", space().trial_config({}), {}, 0)
+    metrics = {"delta_m": math.inf, "val/normals/mean_angle": math.nan, "train/loss": 1.0}
+    with JsonLines(out) as progress:
+        progress.epoch(job, 0, metrics)
+        progress.ended(job, TrialResult("t000-s0", "abc", 0, "trial", "FAIL", {}, metrics, 6.0, 1))
+    for line in out.getvalue().splitlines():
+        event = json.loads(line, parse_constant=refuse)
+        assert event["metrics"] == {"delta_m": None, "val/normals/mean_angle": None, "train/loss": 1.0}
 
 
 def test_verbose_shows_every_epoch_and_quiet_nothing(space: Space) -> None:

@@ -52,7 +52,14 @@ def kept(params: dict[str, Any]) -> bool:
     return bool(params["pdrs.rho_task"] <= params["pdrs.rho_shared"])
 
 
-@pytest.mark.parametrize("sampler", [name for name, entry in SAMPLERS.items() if not entry.listed])
+@pytest.mark.parametrize(
+    "sampler",
+    [
+        pytest.param(name, marks=pytest.mark.slow) if name == "gp" else name
+        for name, entry in SAMPLERS.items()
+        if not entry.listed
+    ],
+)
 def test_no_sampler_proposes_what_breaks_a_relation_and_a_resumed_one_proposes_the_same(
     space: Space, driver: Drive, tmp_path: Path, sampler: str
 ) -> None:
@@ -72,6 +79,22 @@ def test_no_sampler_proposes_what_breaks_a_relation_and_a_resumed_one_proposes_t
     assert all(map(kept, found))
     assert len({str(params) for params in found}) > 6
     assert [result.params for result in parts.proposer.results()] == found
+
+
+@pytest.mark.filterwarnings("ignore:The reported value is ignored")  # of an epoch that is journalled in part
+@pytest.mark.parametrize("sampler", ["tpe", "nsga2", "cmaes"])
+def test_a_search_killed_anywhere_in_its_last_proposals_goes_on_with_the_same_values(
+    space: Space, driver: Drive, tmp_path: Path, sampler: str
+) -> None:
+    searched = related(space, sampler)
+    whole = driver(searched, tmp_path / "whole.log", train=drawn_to_the_edge).run()
+    found = [result.params for result in whole.proposer.results()]
+    lines = (tmp_path / "whole.log").read_text().splitlines(keepends=True)
+
+    for cut in range(len(lines) - 30, len(lines), 3):
+        (tmp_path / "cut.log").write_text("".join(lines[:cut]))
+        again = driver(searched, tmp_path / "cut.log", train=drawn_to_the_edge).run()
+        assert [result.params for result in again.proposer.results()] == found, cut
 
 
 def test_without_the_relation_the_same_search_breaks_it(space: Space, driver: Drive) -> None:

@@ -1,0 +1,208 @@
+"""What readers of published data sets share: finding the folder, listing ids, reading arrays and label pictures."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms.v2.functional import pil_to_tensor
+
+from faar_ray.config.data_section import DataConfig
+from faar_ray.config.paths import folder_of
+from faar_ray.data.photographs.photograph import read_photograph
+from faar_ray.data.photographs.splits import split_rows
+from faar_ray.errors import ConfigError, DataError
+
+Array = np.ndarray[Any, Any]
+
+
+class PhotographFiles(ABC):
+    """A split of a published data set in files (`Reader`, `FileReader`).
+
+    Args:
+        config: folder, tasks and protocol.
+        split: train, val or test.
+
+    Raises:
+        ConfigError: the folder is no such data set.
+        DataError: an empty or repeated list of ids.
+    """
+
+    NAME: str
+    """As `data.name` has it."""
+    FOLDER: str
+    """Usual name of its folder."""
+    MARKER: str
+    """A path inside by which it is recognised."""
+    SOURCE: str
+    """Where it comes from, for messages."""
+
+    def __init__(self, config: DataConfig, split: str) -> None:
+        self.config = config
+        self.root = self._find_root(config.root)
+        published = {name: self.published_ids(name) for name in ("train", "val")}
+        self.published, rows = split_rows(config, split, {name: len(ids) for name, ids in published.items()})
+        self.ids = self.select([published[self.published][row] for row in rows])
+
+    @abstractmethod
+    def published_ids(self, split: str) -> list[str]:
+        """Ids of `train` or `val`, in the published order."""
+
+    @abstractmethod
+    def image_path(self, id: str) -> Path:
+        """The photograph of an id."""
+
+    @abstractmethod
+    def label_paths(self, task: str, id: str) -> list[Path]:
+        """The files that a label is made from."""
+
+    @abstractmethod
+    def label(self, task: str, id: str) -> Tensor:
+        """A compact label.
+
+        Raises:
+            DataError: naming the file.
+        """
+
+    def select(self, ids: list[str]) -> list[str]:
+        """Those ids that the tasks need; all by default."""
+        return ids
+
+    def __len__(self) -> int:
+        """Number of samples."""
+        return len(self.ids)
+
+    def id(self, index: int) -> str:
+        """Name of a sample."""
+        return self.ids[index]
+
+    def image_bytes(self, index: int) -> bytes:
+        """The photograph's file."""
+        path = self.image_path(self.ids[index])
+        try:
+            return path.read_bytes()
+        except OSError as error:
+            raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+
+    def sample(self, index: int, names: Sequence[str]) -> Mapping[str, Tensor | None]:
+        """The image and labels of a sample."""
+        id = self.ids[index]
+        return {name: self._image(id) if name == "image" else self.label(name, id) for name in names}
+
+    def _image(self, id: str) -> Tensor:
+        image: Tensor = pil_to_tensor(read_photograph(self.image_path(id)))
+        return image
+
+    @classmethod
+    def _find_root(cls, root: str | None) -> Path:
+        folder = folder_of(root)
+        if folder is None:
+            raise ConfigError(f"data.root: must name the folder of {cls.NAME}, got {root}")
+        for candidate in (folder, folder / cls.FOLDER):
+            if (candidate / cls.MARKER).exists():
+                return candidate
+        reason = f"has no {cls.MARKER}" if folder.is_dir() else "is no folder"
+        raise ConfigError(f"data.root: {folder} {reason}, so it is not {cls.NAME}. {cls.SOURCE}")
+
+
+def read_ids(path: Path) -> list[str]:
+    """One id a line.
+
+    Raises:
+        DataError: the file is missing, empty, or repeats an id.
+    """
+    try:
+        ids = path.read_text().split()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+    if not ids:
+        raise DataError(f"{path}: lists no image")
+    if len(set(ids)) < len(ids):
+        repeated = next(id for id in ids if ids.count(id) > 1)
+        raise DataError(f"{path}: lists {repeated} more than once")
+    return ids
+
+
+def read_plane(path: Path) -> Array:
+    """A label picture as (H, W) or (H, W, C) integers; of a palette the indices.
+
+    Raises:
+        DataError: naming the file.
+    """
+    try:
+        with Image.open(path) as opened:
+            return np.array(opened)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read as a picture ({error.strerror or error})") from error
+
+
+def read_array(path: Path, shape: str) -> Array:
+    """A .npy file.
+
+    Args:
+        path: of the file.
+        shape: `HW` or `HWC`, the axes that it must have.
+
+    Raises:
+        DataError: naming the file.
+    """
+    try:
+        array: Array = np.load(path, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise DataError(f"{path}: cannot be read as an array ({reason})") from error
+    if array.ndim == len(shape) + 1 and array.shape[-1] == 1:
+        array = array[..., 0]
+    if array.ndim != len(shape):
+        raise DataError(f"{path}: must have the axes {shape}, got shape {array.shape}")
+    return array
+
+
+def classes_plane(path: Path, plane: Array, classes: int) -> Tensor:
+    """(H, W) uint8 labels, checked: 0 to classes - 1, or 255.
+
+    Raises:
+        DataError: naming file and value.
+    """
+    if plane.ndim != 2:
+        raise DataError(f"{path}: must have one value per pixel, got shape {plane.shape}")
+    values = np.unique(plane)
+    if (odd := values[(values >= classes) & (values != 255)]).size or (odd := values[values < 0]).size:
+        raise DataError(f"{path}: labels must be 0..{classes - 1} or 255 (ignored), got {odd[0]}")
+    return torch.from_numpy(plane.astype(np.uint8))
+
+
+def unit_normals(path: Path, normals_HW3: Array) -> Tensor:
+    """(3, H, W) float32 unit vectors; what has no length stays zero.
+
+    Raises:
+        DataError: no three components, or values that are not finite.
+    """
+    if normals_HW3.ndim != 3 or normals_HW3.shape[2] != 3:
+        raise DataError(f"{path}: must have three components per pixel, got shape {normals_HW3.shape}")
+    vectors = torch.from_numpy(np.ascontiguousarray(normals_HW3.transpose(2, 0, 1), dtype=np.float32))
+    if not vectors.isfinite().all():
+        raise DataError(f"{path}: must be finite")
+    return torch.nn.functional.normalize(vectors, dim=0)
+
+
+class Listing:
+    """Names in folders, read once each: quicker than asking for every file, and whatever the case of names."""
+
+    def __init__(self) -> None:
+        self._names: dict[Path, dict[str, str]] = {}
+
+    def find(self, path: Path) -> Path | None:
+        """A file, also where its name is written in another case; None where there is none."""
+        names = self._names.get(path.parent)
+        if names is None:
+            names = {child.name.lower(): child.name for child in path.parent.iterdir()} if path.parent.is_dir() else {}
+            self._names[path.parent] = names
+        actual = names.get(path.name.lower())
+        return None if actual is None else path.with_name(actual)
