@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from faar_ray.data.datasets import Split
 from faar_ray.errors import FaarRayError
 
 Sample = dict[str, Tensor]
@@ -44,7 +45,7 @@ class Draw:
 class BatchDraw:
     """The samples of one batch, all of one split."""
 
-    split: str
+    split: Split
     draws: tuple[Draw, ...]
 
 
@@ -58,7 +59,7 @@ class BatchSource(Protocol):
 class DrawnBatches(Dataset[Sample | FaarRayError]):
     """Batches of all splits; what runs in the loader's processes."""
 
-    def __init__(self, sources: Mapping[str, BatchSource]) -> None:
+    def __init__(self, sources: Mapping[Split, BatchSource]) -> None:
         self.sources = dict(sources)
 
     def __getitem__(self, drawn: BatchDraw) -> Sample | FaarRayError:
@@ -87,14 +88,14 @@ class Pass(Sampler[BatchDraw]):
 class Loader:
     """One pass at a time, over any of the splits; its processes are kept over passes, until `close`."""
 
-    def __init__(self, sources: Mapping[str, BatchSource], processes: int) -> None:
+    def __init__(self, sources: Mapping[Split, BatchSource], processes: int) -> None:
         self.processes = processes
         self._batches = DrawnBatches(sources)
         self._sampler = Pass()
         self._passes = 0
         self._loader: DataLoader[Sample | FaarRayError] | None = None
 
-    def batches(self, split: str, draws: Sequence[Sequence[Draw]]) -> Iterator[Sample]:
+    def batches(self, split: Split, draws: Sequence[Sequence[Draw]]) -> Iterator[Sample]:
         """The batches that are drawn, in order.
 
         Raises:

@@ -158,6 +158,10 @@ def load_datasets(config: DataConfig, splits: Sequence[Split]) -> dict[Split, Sp
     """
     readers, tasks = {split: open_split(config, split) for split in splits}, tasks_of(config)
     columns = {split: reader for split, reader in readers.items() if isinstance(reader, ColumnReader)}
-    dense = {split: DenseDataset(reader.columns(("image", *tasks)), tasks) for split, reader in columns.items()}
     others = {split: reader for split, reader in readers.items() if split not in columns}
-    return {**dense, **(sample_datasets(others, config) if others else {})}
+    loaded: dict[Split, SplitData] = {
+        split: DenseDataset(reader.columns(("image", *tasks)), tasks) for split, reader in columns.items()
+    }
+    if others:
+        loaded.update(sample_datasets(others, config))
+    return loaded

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 
 from faar_ray.config.data_section import DataConfig
-from faar_ray.data.datasets import FileReader, Reader
+from faar_ray.data.datasets import FileReader, Reader, Split
 from faar_ray.data.dense import decode, parts_of
 from faar_ray.data.loader import Draw, Loader, Sample, automatic_processes
 from faar_ray.data.transforms import blank_label, for_evaluation, for_training, padded
@@ -78,7 +78,7 @@ def collated(samples: Sequence[Sample], tasks: Mapping[str, Task]) -> Sample:
 class SampleDataset:
     """A split in files or shards (`SplitData`); memory holds the batches that are read ahead, and nothing else."""
 
-    def __init__(self, samples: DrawnSamples, split: str, loader: Loader) -> None:
+    def __init__(self, samples: DrawnSamples, split: Split, loader: Loader) -> None:
         self.samples, self._split, self._loader = samples, split, loader
         self.tasks: Mapping[str, Task] = samples.tasks
 
@@ -126,7 +126,7 @@ class SampleDataset:
         self._loader.close()
 
 
-def sample_datasets(readers: Mapping[str, Reader], config: DataConfig) -> dict[str, SampleDataset]:
+def sample_datasets(readers: Mapping[Split, Reader], config: DataConfig) -> dict[Split, SampleDataset]:
     """Splits that are read by the same processes, one pass at a time."""
     samples = {split: DrawnSamples(reader, config) for split, reader in readers.items()}
     loader = Loader(samples, max(loader_processes(config, reader) for reader in readers.values()))
