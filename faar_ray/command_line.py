@@ -1,14 +1,17 @@
-"""What all commands share: exit codes, errors without a traceback, Ctrl-C."""
+"""What all commands share: exit codes, errors without a traceback, Ctrl-C, no password in the list of processes."""
 
 from __future__ import annotations
 
 import argparse
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from faar_ray.errors import FaarRayError, StorageError
+from faar_ray.config.run_sections import TRACKING_URI
+from faar_ray.config.secrets import take_credentials, without_secrets
+from faar_ray.config.yaml_document import read_override
+from faar_ray.errors import ConfigError, FaarRayError, StorageError
 
 INTERRUPTED = 130
 
@@ -35,6 +38,42 @@ def run_command(command: Callable[[], int | None], resume: str = "") -> int:
     except BrokenPipeError:  # the reader of the output, such as `head`, has ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python's own flush at exit complains
         return 1
+
+
+def hide_passwords() -> None:
+    """Start this process anew where its arguments hold a tracking URI with a password, now in the environment.
+
+    Otherwise every list of processes shows it, and so do Ray's logs, which quote the driver's command line.
+    """
+    uris = {text: list(_uris_with_password(text)) for text in sys.orig_argv}
+    if not any(uris.values()):
+        return
+
+    for uri in (uri for found in uris.values() for uri in found):
+        take_credentials(uri)
+    sys.stdout.flush()
+    os.execv(sys.executable, [without_secrets(text) if found else text for text, found in uris.items()])
+
+
+def _uris_with_password(argument: str) -> Iterator[str]:
+    """The tracking URIs of that kind that an argument is or holds: `URI`, `--option=URI`, `key=YAML`."""
+    if without_secrets(argument) == argument:
+        return
+    try:
+        values = _texts(read_override(argument)[1])
+    except ConfigError:
+        values = iter(())
+    for text in dict.fromkeys((argument, argument.partition("=")[2], *values)):
+        if TRACKING_URI.match(text) and without_secrets(text) != text:
+            yield text
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list | dict):
+        for below in value.values() if isinstance(value, dict) else value:
+            yield from _texts(below)
 
 
 def refuse_repeats(parser: argparse.ArgumentParser) -> None:

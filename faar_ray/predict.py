@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2 import functional as transforms
 
-from faar_ray.command_line import refuse_repeats, run_command
+from faar_ray.command_line import hide_passwords, refuse_repeats, run_command
 from faar_ray.data.dense import MEAN_3, STD_3
 from faar_ray.data.photographs.photograph import read_photograph
 from faar_ray.data.pictures import Picture, measured_range, picture
@@ -28,6 +28,7 @@ from faar_ray.export.trials import adapter_of
 from faar_ray.models import MultiTaskModel
 from faar_ray.storage.atomic import atomic_write, config_error_on_oserror, must_be_new
 from faar_ray.tasks import IGNORE, Task, tasks_of
+from faar_ray.tracking.place import default_tracking_uri
 
 STRIP_VALUES = 2**23
 """Values of an output that are enlarged at a time."""
@@ -38,6 +39,8 @@ EXAMPLE = "example: python -m faar_ray.predict rho/t003-s0 street.jpg --out pict
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
+    if argv is None:
+        hide_passwords()
     parser = argparse.ArgumentParser(
         prog="python -m faar_ray.predict", description="Every task's prediction as a picture.", epilog=EXAMPLE
     )
@@ -48,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("images", metavar="IMAGE", nargs="+", type=Path, help="pictures; resized to the trial's size")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="for <image>_<task>.png")
     parser.add_argument("--checkpoint", type=Path, metavar="FILE", help=CHECKPOINT_HELP)
-    parser.add_argument("--tracking-uri", default="sqlite:///mlflow.db", help="where MLflow run ids are looked up")
+    parser.add_argument("--tracking-uri", default=default_tracking_uri(), help="where MLflow run ids are looked up")
     args = parser.parse_args(argv)
     return run_command(lambda: _run(args))
 

@@ -56,6 +56,16 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def no_tracking_server() -> Iterator[None]:
+    """What tests track goes to databases of their own, not to the user's server."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("URI", "USERNAME", "PASSWORD", "TOKEN"):
+            patch.delenv(f"MLFLOW_TRACKING_{name}", raising=False)
+        patch.delenv("MLFLOW_EXPERIMENT_NAME", raising=False)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def one_thread() -> None:
     """Bit-for-bit tests need a fixed number of threads, and the machine may be shared."""
     torch.set_num_threads(1)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from faar_ray.tools import tool_command, ui_command
+from faar_ray.tools import tool_command, where_to_look
 
 
 @pytest.fixture
@@ -36,5 +36,19 @@ def test_a_program_is_called_by_its_name_in_an_activated_environment(
 
 
 def test_the_ui_needs_no_address_where_it_finds_the_database_by_itself(environment: Path) -> None:
-    assert ui_command(f"sqlite:///{Path.cwd() / 'mlflow.db'}") == ".venv/bin/mlflow ui"
-    assert ui_command("sqlite:////data/m.db") == ".venv/bin/mlflow ui --backend-store-uri sqlite:////data/m.db"
+    assert where_to_look(f"sqlite:///{Path.cwd() / 'mlflow.db'}", "1") == ".venv/bin/mlflow ui"
+    assert where_to_look("sqlite:////data/m.db", "1") == ".venv/bin/mlflow ui --backend-store-uri sqlite:////data/m.db"
+
+
+def test_it_finds_a_database_in_a_folder_of_any_name(environment: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from faar_ray.tracking.mlflow.store import absolute_uri
+
+    folder = environment / "50%20off a#b w?z"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    assert where_to_look(absolute_uri("sqlite:///mlflow.db"), "1") == f"{environment}/mlflow ui"
+
+
+def test_of_a_server_the_page_is_named() -> None:
+    assert where_to_look("http://host:5000", "3") == "http://host:5000/#/experiments/3"
+    assert where_to_look("https://host/mlflow", "3", "ab12") == "https://host/mlflow/#/experiments/3/runs/ab12"

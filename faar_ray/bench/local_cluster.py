@@ -11,6 +11,7 @@ import psutil
 from ray.cluster_utils import Cluster
 
 from faar_ray.cluster.ray_cluster import QUIET, set_defaults
+from faar_ray.cluster.ray_folder import use_short_ray_folder
 
 STORE = 80_000_000
 """Bytes of a node's object store; only small dicts travel."""
@@ -33,6 +34,7 @@ class LocalCluster:
 
     def __init__(self, nodes: int, cpus: int = 1) -> None:
         set_defaults(QUIET | HEALTH)
+        use_short_ray_folder()
         logging.getLogger("ray").setLevel(logging.CRITICAL)
         self._cluster = Cluster()
         self._cluster.add_node(num_cpus=0, object_store_memory=STORE, include_dashboard=False)

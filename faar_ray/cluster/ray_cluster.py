@@ -18,6 +18,7 @@ import ray
 import faar_ray
 from faar_ray.cluster import ray_internals
 from faar_ray.cluster.capacity import Node, this_machine
+from faar_ray.cluster.ray_folder import use_short_ray_folder
 from faar_ray.errors import ConfigError, FaarRayError
 from faar_ray.storage.credentials import SHARED_VARIABLES
 
@@ -80,6 +81,7 @@ def connected(address: str | None, *, code: bool = True, modules: Iterable[str] 
         node = this_machine()
         options |= {"address": "local", "num_cpus": int(node.cpus), "include_dashboard": False}
         options |= {"object_store_memory": OBJECT_STORE, "job_config": ray_internals.job_with_path(parents_of(modules))}
+        use_short_ray_folder()
     else:
         options |= {"address": address}
         variables = {name: os.environ[name] for name in SHARED_VARIABLES if name in os.environ}

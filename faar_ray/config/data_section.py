@@ -103,7 +103,7 @@ class DataConfig(Section):
         if not isinstance(raw, Mapping):
             return raw
         if isinstance(module := raw.get("module"), str):
-            _import(module)
+            import_registering(module)
         name, root = raw.get("name", "scenes"), raw.get("root")
         entry = DATASETS.get(name) if isinstance(name, str) else None
         if entry is None or entry.describe is None or raw.get("definitions"):
@@ -167,8 +167,12 @@ class DataConfig(Section):
         return own if own.weight is not None else own.model_copy(update={"weight": WEIGHTS[own.type]})
 
 
-def _import(module: str) -> None:
-    """Import a module that registers a data set; whatever it raises is the config's fault."""
+def import_registering(module: str) -> None:
+    """Import a module that registers a data set; whatever it raises is the config's fault.
+
+    Raises:
+        ValueError: `module: ...` with what it raised.
+    """
     try:
         importlib.import_module(module)
     except Exception as error:

@@ -1,9 +1,11 @@
-"""How messages quote keys, values and command-line overrides: on one line, printable, shortened."""
+"""How messages quote keys, values and command-line overrides: on one line, printable, shortened, without passwords."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
+
+from faar_ray.config.secrets import without_secrets
 
 KeyPath = tuple[str | int, ...]
 
@@ -15,7 +17,7 @@ HIDDEN = ("base", "parameters")
 
 def format_override(override: str) -> str:
     """The beginning of a message about an override."""
-    return f"command line: {_shortened(printable(override), 3 * LONGEST)}"
+    return f"command line: {_shortened(without_secrets(printable(override)), 3 * LONGEST)}"
 
 
 def format_path(path: KeyPath) -> str:
@@ -26,7 +28,7 @@ def format_path(path: KeyPath) -> str:
 
 def quote_value(value: Any) -> str:
     """A value as YAML would write it, text in quotes, shortened."""
-    return _shortened(_as_yaml(value), LONGEST)
+    return _shortened(without_secrets(_as_yaml(value)), LONGEST)
 
 
 def printable(text: str) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field, field_validator
 
 from faar_ray.config.paths import STORAGE, storage_fault
+from faar_ray.config.secrets import take_credentials
 from faar_ray.config.trial import Section
 from faar_ray.config.validation_messages import rule
 
@@ -18,11 +20,14 @@ FolderName = Annotated[
 ]
 
 
+TRACKING_URI = re.compile(r"^(sqlite:///|(postgresql|mysql|mssql)(\+[a-z0-9]+)?://|https?://).")
 TrackingUri = Annotated[
     str,
-    Field(pattern=r"^(sqlite:///|(postgresql|mysql|mssql)(\+[a-z0-9]+)?://|https?://)."),
+    Field(pattern=TRACKING_URI.pattern),
+    AfterValidator(take_credentials),
     rule("an MLflow database or server, such as sqlite:///mlflow.db or http://host:5000"),
 ]
+"""What is read, stored and shown is without a password; see `faar_ray.config.secrets`."""
 
 
 class Resources(Section):
@@ -59,8 +64,11 @@ class Tracking(Section):
 
     uri: TrackingUri = Field(
         "sqlite:///mlflow.db",
-        description="MLflow tracking URI; a relative sqlite path counts from the working directory.",
+        description="MLflow tracking URI; a relative sqlite path counts from the working directory. The environment's "
+        "MLFLOW_TRACKING_URI, if it is set, replaces this default.",
     )
     experiment: Annotated[str, Field(min_length=1)] | None = Field(
-        None, description="MLflow experiment; null: the name of the search or trial."
+        None,
+        description="MLflow experiment; null: the name of the search or trial. The environment's "
+        "MLFLOW_EXPERIMENT_NAME, if it is set, replaces this default.",
     )

@@ -82,17 +82,20 @@ def _check_packed(config: DataConfig, uri: str) -> None:
     check_contents(config, manifest, uri)
 
 
-def local_data(config: DataConfig, shards_uri: str = "") -> DataConfig:
+def local_data(config: DataConfig, shards_uri: str = "", data_root: str = "") -> DataConfig:
     """The same data where this machine has them; shards in object storage are downloaded into its cache.
 
     Args:
         config: as the trial has it.
         shards_uri: where a search puts the shards of data that only its driver's machine has; "" for none.
+        data_root: `data.root` as the driver's machine has it, where this process works in another folder.
 
     Raises:
         StorageError: a URI that cannot be read.
         DataError: damaged shards, or a cache that cannot be written.
     """
+    if data_root:
+        config = config.model_copy(update={"root": data_root})
     if DATASETS[config.name].shards is not None:
         if shards_uri and not config.root:
             download_shards(config, shards_uri, "storage.path")

@@ -10,19 +10,22 @@ from pathlib import Path
 
 import yaml
 
-from faar_ray.command_line import refuse_repeats, run_command
+from faar_ray.command_line import hide_passwords, refuse_repeats, run_command
 from faar_ray.errors import ConfigError
 from faar_ray.export.merged_file import write_merged
 from faar_ray.export.rank_pattern import rank_pattern
 from faar_ray.export.read import CHECKPOINT_HELP, load_model, read_adapter_file
 from faar_ray.export.trials import adapter_of
 from faar_ray.storage.atomic import atomic_write, config_error_on_oserror, must_be_new
+from faar_ray.tracking.place import default_tracking_uri
 
 EXAMPLE = "example: python -m faar_ray.export rho/t003-s0 --merge semseg --out semseg.safetensors"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
+    if argv is None:
+        hide_passwords()
     args = _parser().parse_args(argv)
     return run_command(lambda: print(export(args)))
 
@@ -44,7 +47,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--task", help="with --rank-pattern: ranks that this task sees; default: the shared adapters'")
     parser.add_argument("--out", type=Path, required=True, help="the file to write")
     parser.add_argument("--checkpoint", type=Path, metavar="FILE", help=f"with --merge: {CHECKPOINT_HELP}")
-    parser.add_argument("--tracking-uri", default="sqlite:///mlflow.db", help="where MLflow run ids are looked up")
+    parser.add_argument("--tracking-uri", default=default_tracking_uri(), help="where MLflow run ids are looked up")
     return parser
 
 

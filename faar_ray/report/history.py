@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # both are read when mlflow is imported
-os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-
-from mlflow import MlflowClient
-from mlflow.exceptions import MlflowException
-
+from faar_ray.config.secrets import without_secrets
 from faar_ray.records import TrialResult
 from faar_ray.tracking.mlflow.artifact_folder import local_folder
-from faar_ray.tracking.mlflow.store import SQLITE, quiet
+from faar_ray.tracking.mlflow.store import FAILURES, client, database_file, quiet
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
 
 MetricCurve = list[tuple[int, float]]
 """(epoch, value), by epoch."""
@@ -35,44 +32,41 @@ class History:
 
 def read_history(uri: str, parent: str, results: Sequence[TrialResult], metric: str) -> History:
     """Read `metric` of every trial that has a run; never fails, `missing` gives the reason."""
-    if _is_missing(uri):
-        return History(missing=f"{_database(uri).name} does not exist")
+    if missing := _missing(uri):
+        return History(missing=missing)
     try:
         with quiet():
-            client = MlflowClient(uri)
-            curves = {r.trial_id: _curve(client, r.run_id, metric) for r in results if r.run_id}
-            return History({trial: curve for trial, curve in curves.items() if curve}, _environment(client, parent))
-    except (MlflowException, OSError) as fault:
+            mlflow = client(uri)
+            curves = {r.trial_id: _curve(mlflow, r.run_id, metric) for r in results if r.run_id}
+            return History({trial: curve for trial, curve in curves.items() if curve}, _environment(mlflow, parent))
+    except FAILURES as fault:
         return History(missing=_reason(fault))
 
 
 def log_report(uri: str, parent: str, folder: Path) -> str:
     """Log a report's folder to the parent run, as `report/`; gives the reason if that fails, else ""."""
-    if _is_missing(uri):
-        return f"{_database(uri).name} does not exist"
+    if missing := _missing(uri):
+        return missing
     try:
         with quiet():
-            client = MlflowClient(uri)
-            artifacts = local_folder(client.get_run(parent).info.artifact_uri)
+            mlflow = client(uri)
+            artifacts = local_folder(mlflow.get_run(parent).info.artifact_uri)
             if artifacts is not None and not artifacts.is_dir():  # it would be made anew where nobody looks
                 return f"the folder of its artifacts, {artifacts}, is gone"
-            client.log_artifacts(parent, str(folder), "report")
-    except (MlflowException, OSError) as fault:
+            mlflow.log_artifacts(parent, str(folder), "report")
+    except FAILURES as fault:
         return _reason(fault)
     return ""
 
 
-def _database(uri: str) -> Path:
-    return Path(uri.removeprefix(SQLITE).partition("?")[0])
-
-
-def _is_missing(uri: str) -> bool:
-    """Whether a sqlite database is missing; MLflow would make an empty one."""
-    return uri.startswith(SQLITE) and not _database(uri).is_file()
+def _missing(uri: str) -> str:
+    """A sentence if a sqlite database is missing, which MLflow would make empty; else ""."""
+    file = database_file(uri)
+    return "" if file is None or file.is_file() else f"{file.name} does not exist"
 
 
 def _reason(fault: Exception) -> str:
-    return str(fault).splitlines()[0] if str(fault) else type(fault).__name__
+    return without_secrets(str(fault).splitlines()[0]) if str(fault) else type(fault).__name__
 
 
 def _curve(client: MlflowClient, run: str, metric: str) -> MetricCurve:

@@ -17,6 +17,7 @@ from optuna.storages.journal import JournalFileBackend
 from pydantic import ValidationError
 
 from faar_ray.config.paths import is_remote
+from faar_ray.config.secrets import take_credentials, without_secrets
 from faar_ray.config.trial import TrialConfig
 from faar_ray.errors import ConfigError, DataError
 from faar_ray.objectives.constraint import Constraint, parse_constraint
@@ -99,10 +100,10 @@ def read_search(folder: Path) -> Search:
     return Search(
         folder=folder,
         name=str(run["name"]),
-        tracking_uri=str(run["tracking_uri"]),
+        tracking_uri=take_credentials(str(run["tracking_uri"])),
         parent_run_id=str(run["parent_run_id"]),
         objectives=tuple(Objective(name=o["name"], goal=o["goal"]) for o in run["objectives"]),
-        space_yaml=space.read_text(encoding="utf-8") if space.is_file() else "",
+        space_yaml=without_secrets(space.read_text(encoding="utf-8")) if space.is_file() else "",
         results=read_results(folder / "results.parquet"),
         traces={name: read_trial_ranks(TrialPaths(folder, name)) for name in _traced(folder)},
     )

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import shlex
 import sys
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,15 +15,15 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from faar_ray.command_line import run_command
+from faar_ray.command_line import hide_passwords, run_command
 from faar_ray.config.overrides import dotted_path
 from faar_ray.config.trial_file import TrialFile, read_trial, trial_document
 from faar_ray.config.validation_messages import locate
 from faar_ray.errors import ConfigError
 from faar_ray.models import build_model, parameter_terms, parameters_by_part
-from faar_ray.records import json_metrics
+from faar_ray.records import EpochRecord, json_metrics
 from faar_ray.tasks import primary, tasks_of
-from faar_ray.tools import tool_command, ui_command
+from faar_ray.tools import shell_command, tool_command, where_to_look
 from faar_ray.train.session import Session
 
 EXAMPLE = "example: python -m faar_ray.train faar.yaml pdrs.rho_shared=0.8 optim.epochs=6"
@@ -31,9 +31,11 @@ EXAMPLE = "example: python -m faar_ray.train faar.yaml pdrs.rho_shared=0.8 optim
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
+    if argv is None:
+        hide_passwords()
     args = _parser().parse_intermixed_args(argv)
     again = [tool_command("python"), "-m", "faar_ray.train", str(args.config), *args.overrides, "--resume"]
-    return run_command(lambda: _run(args), shlex.join(again))
+    return run_command(lambda: _run(args), shell_command(again))
 
 
 def _run(args: argparse.Namespace) -> None:
@@ -93,24 +95,29 @@ def dry_run(file: TrialFile, *, as_json: bool) -> None:
 
 def train(file: TrialFile, name: str, *, resume: bool, as_json: bool) -> None:
     """Train to the end, a line per epoch, then a table."""
-    console = Console(stderr=as_json)
-    session = Session(file, name, resume=resume, notify=partial(console.print, style="yellow", soft_wrap=True))
-    metrics: dict[str, float] = {}
-    tasks = tasks_of(file.data)
-    for record in session.epochs():
-        metrics = record.metrics
-        scores = [f"{name} {_score(value)}" for name, value in primary(metrics, tasks).items()]
-        ranks = [f"rank {metrics['rank/mean']:.1f}"] if "rank/mean" in metrics else []
-        console.print(
-            f"epoch {record.epoch + 1}/{file.optim.epochs}  loss {metrics['train/loss']:.3f}  "
-            + "  ".join([*scores, *ranks, f"{metrics['time/epoch_s']:.1f} s"]),
-            highlight=False,
-        )
+    console = Console(file=sys.stderr if as_json else sys.stdout)
+    with redirect_stdout(sys.stderr):  # what libraries print
+        session = Session(file, name, resume=resume, notify=partial(console.print, style="yellow", soft_wrap=True))
+        metrics: dict[str, float] = {}
+        for record in session.epochs():
+            metrics = record.metrics
+            _tell_epoch(file, record, console)
     _tell_end(session, metrics, console)
     if as_json:
         outcome: dict[str, Any] = {"name": name, "path": str(session.place), "trial_id": session.trial_id}
         outcome |= {"metrics": json_metrics(metrics), "tracking_uri": session.tracking_uri, "run_id": session.run_id}
         print(json.dumps(outcome, allow_nan=False))
+
+
+def _tell_epoch(file: TrialFile, record: EpochRecord, console: Console) -> None:
+    metrics = record.metrics
+    scores = [f"{name} {_score(value)}" for name, value in primary(metrics, tasks_of(file.data)).items()]
+    ranks = [f"rank {metrics['rank/mean']:.1f}"] if "rank/mean" in metrics else []
+    console.print(
+        f"epoch {record.epoch + 1}/{file.optim.epochs}  loss {metrics['train/loss']:.3f}  "
+        + "  ".join([*scores, *ranks, f"{metrics['time/epoch_s']:.1f} s"]),
+        highlight=False,
+    )
 
 
 def _tell_end(session: Session, metrics: dict[str, float], console: Console) -> None:
@@ -123,7 +130,8 @@ def _tell_end(session: Session, metrics: dict[str, float], console: Console) -> 
     table.caption = f"{metrics['trainable_params']:,.0f} trainable parameters"
     console.print(table)
     console.print(f"written: {session.place.display_path('trials', session.trial_id)}", soft_wrap=True, highlight=False)
-    console.print(f"look:    {ui_command(session.tracking_uri)}", soft_wrap=True, highlight=False)
+    look = where_to_look(session.tracking_uri, session.experiment_id, session.run_id)
+    console.print(f"look:    {look}", soft_wrap=True, highlight=False)
 
 
 def _score(value: float, unit: str = "", *, sign: str = "") -> str:

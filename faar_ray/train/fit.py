@@ -45,7 +45,7 @@ def fit(spec: TrialSpec, runtime: Runtime | None = None) -> Epochs:
         NonFiniteLoss: naming step and task.
     """
     config, runtime = spec.config, runtime or InProcess()
-    data = local_data(config.data, spec.shards_uri)
+    data = local_data(config.data, spec.shards_uri, spec.data_root)
     with TrialSink(spec, runtime) as sink:
         trial = Trial(config, runtime, data, spec.checkpoint)
         records = sink.resume(trial)

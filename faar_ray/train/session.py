@@ -23,10 +23,11 @@ from faar_ray.storage.object_store import ATTEMPTS_AT_START, ObjectStore
 from faar_ray.storage.run_location import location_of
 from faar_ray.tracking.files.finish import finish_trial_files
 from faar_ray.tracking.mlflow.runs import FOLDER_TAG, KnownRun
-from faar_ray.tracking.mlflow.store import config_error_on_failure
+from faar_ray.tracking.mlflow.store import config_error_on_failure, database_file
 from faar_ray.tracking.mlflow.sync_thread import INTERRUPT_TIMEOUT_S, SyncThread, shutdown_timeout, updates
 from faar_ray.tracking.mlflow.trial_run import Ending, TrialRun
 from faar_ray.tracking.mlflow.writer import Tracker
+from faar_ray.tracking.place import tracking_place
 from faar_ray.train.fit import fit
 from faar_ray.train.preflight import preflight
 from faar_ray.train.trial_spec import TrialSpec
@@ -67,7 +68,7 @@ class Session:
         self._checkpoint, self._weights = self._known_weights()
         self._timeout = shutdown_timeout()
         with self._removed_if_not_begun():
-            self._open_mlflow(file.tracking.experiment or name)
+            self._open_mlflow(name)
         self._thread = SyncThread(partial(self._run.sync, self._tracker), self._run.pending, notify)
 
     @property
@@ -115,13 +116,16 @@ class Session:
                 self.paths.remote_copy.push()
             raise
 
-    def _open_mlflow(self, experiment: str) -> None:
+    def _open_mlflow(self, name: str) -> None:
         """Open the trial's MLflow run, the one that the folder knows or a new one; its id is known before it is made,
         so that `--resume` continues one whose start failed half way."""
         facts = read_facts(self.folder / RUN_FILE)
         known = KnownRun() if self._fresh else KnownRun.of(facts, "run_id")
-        self._tracker = Tracker(self.file.tracking.uri, experiment, known)
-        self.tracking_uri = self._tracker.uri
+        tracking, first_line = tracking_place(self.file.tracking, None if self._fresh else _recorded(known))
+        if first_line:
+            self.notify(first_line)
+        self._tracker = Tracker(tracking.uri, tracking.experiment or name, known)
+        self.tracking_uri, self.experiment_id = self._tracker.uri, self._tracker.experiment_id
         for notice in self._tracker.notices:
             self.notify(notice)
         folder_id, title = known.folder_id or uuid4().hex, f"{self.place.path.name}/{self.trial_id}"
@@ -219,3 +223,9 @@ def read_facts(path: Path) -> dict[str, Any]:
         return dict(json.loads(path.read_text()))
     except (OSError, ValueError, TypeError):
         return {}
+
+
+def _recorded(known: KnownRun) -> dict[str, str]:
+    """Where the run was, unless it is in a file that was moved."""
+    file = database_file(known.tracking_uri)
+    return {} if file is not None and not file.is_file() else {"uri": known.tracking_uri}

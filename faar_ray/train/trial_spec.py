@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from faar_ray.config.paths import folder_of
 from faar_ray.config.trial import TrialConfig
 from faar_ray.errors import StorageError
 from faar_ray.storage.run_location import RunLocation, TrialPaths, location_of_uri
@@ -43,6 +44,8 @@ class TrialSpec:
     """A file of the run that must exist on every machine that trains, "" for none."""
     checkpoint: str = ""
     """Where the weights of `backbone.checkpoint` lie on this machine, "" for where the config says."""
+    data_root: str = ""
+    """`data.root` as an absolute path where it is a folder, for processes that work in another one."""
     title: str = ""
     """Of the trial's pictures."""
 
@@ -56,6 +59,7 @@ class TrialSpec:
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         plain = {name: dict(value) if isinstance(value, Mapping) else value for name, value in values.items()}
         run = {"path": str(self.run.path), "uri": self.run.uri}
+        plain["data_root"] = self.data_root or str(folder_of(self.config.data.root) or "")
         return plain | {"config": self.config.model_dump(mode="json"), "run": run}
 
     @classmethod

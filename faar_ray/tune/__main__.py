@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
+from rich.text import Text
 
-from faar_ray.command_line import run_command
+from faar_ray.command_line import hide_passwords, run_command
 from faar_ray.errors import ConfigError
-from faar_ray.tools import tool_command
+from faar_ray.tools import shell_command, tool_command
 from faar_ray.tune.execute import interrupts
 
 if TYPE_CHECKING:
@@ -63,11 +64,13 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; gives the exit code."""
+    if argv is None:
+        hide_passwords()
     raw = list(sys.argv[1:] if argv is None else argv)
     options = parser().parse_intermixed_args(raw)
     interrupts.listen()
     again = raw if "--resume" in raw else [*raw, "--resume"]
-    resume = shlex.join([tool_command("python"), "-m", "faar_ray.tune", *again])
+    resume = shell_command([tool_command("python"), "-m", "faar_ray.tune", *again])
     return run_command(lambda: _run(options), resume)
 
 
@@ -103,13 +106,24 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _start(space: SearchSpace, options: argparse.Namespace) -> int:
+    from faar_ray.tracking.place import tracking_place
     from faar_ray.train.preflight import preflight
     from faar_ray.train.weights import check_same_weights, weights_of
     from faar_ray.tune.propose.related_draws import check_relations
     from faar_ray.tune.run.remote_run import check_remote
     from faar_ray.tune.run.resolved_search import resolve
-    from faar_ray.tune.run.run_folder import check_resumable, read_run, with_checkpoint, with_first_checkpoint
+    from faar_ray.tune.run.run_folder import (
+        check_resumable,
+        read_run,
+        recorded_tracking,
+        with_checkpoint,
+        with_first_checkpoint,
+    )
 
+    first_line = ""
+    if not options.resume:
+        tracking, first_line = tracking_place(space.tracking)
+        space = space.model_copy(update={"tracking": tracking})
     preflight(space.trial_config({}), space.resources.workers)
     for index, control in enumerate(space.controls):
         try:
@@ -118,16 +132,21 @@ def _start(space: SearchSpace, options: argparse.Namespace) -> int:
             raise ConfigError([f"controls.{index}.{text}" for text in fault.faults]) from None
 
     check_relations(space)
-    console = Console(stderr=options.json, highlight=False)
+    console = Console(file=sys.stderr if options.json else sys.stdout, highlight=False)
     search = resolve(space, options.address, dry_run=options.dry_run)
     if options.dry_run:
         from faar_ray.tune.show.dry_run import show_search
 
+        if first_line:
+            console.print(Text(f"# {first_line}"), soft_wrap=True)
         show_search(console, search)
         return 0
 
     place = search.location
     look = check_remote(place, resume=options.resume) if place.uri else place
+    if options.resume:  # where nobody says otherwise, a run stays where it is
+        space = space.model_copy(update={"tracking": tracking_place(space.tracking, recorded_tracking(look.path))[0]})
+        search = replace(search, space=search.space.model_copy(update={"tracking": space.tracking}))
     space, moved = with_first_checkpoint(look.path, space) if options.resume else (space, {})
     if options.resume or not place.uri:
         check_resumable(look.path, space, resume=options.resume)
@@ -137,7 +156,7 @@ def _start(space: SearchSpace, options: argparse.Namespace) -> int:
     from faar_ray.tune.command import search_and_answer
 
     search = replace(search, space=with_checkpoint(search.space, space), weights=weights, moved=moved)
-    return search_and_answer(search, options, console)
+    return search_and_answer(search, options, console, first_line)
 
 
 if __name__ == "__main__":

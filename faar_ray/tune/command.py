@@ -6,12 +6,13 @@ import argparse
 import os
 import shlex
 import sys
+from contextlib import redirect_stdout
 
 from rich.console import Console
 from rich.text import Text
 
 from faar_ray.storage.run_location import RunLocation
-from faar_ray.tools import tool_command, ui_command
+from faar_ray.tools import shell_command, tool_command, where_to_look
 from faar_ray.tracking.files.rank_trace import read_rank_trace
 from faar_ray.tracking.mlflow.sync_thread import updates
 from faar_ray.tune.propose.stopping_rules import build_stopping_rule
@@ -25,8 +26,17 @@ from faar_ray.tune.show.reporter import Reporter
 from faar_ray.tune.space.space import SearchSpace
 
 
-def search_and_answer(search: ResolvedSearch, options: argparse.Namespace, console: Console) -> int:
-    """Run the search; gives the exit code."""
+def search_and_answer(
+    search: ResolvedSearch, options: argparse.Namespace, console: Console, first_line: str = ""
+) -> int:
+    """Run the search; gives the exit code.
+
+    Args:
+        search: what is searched, and where.
+        options: of the command line.
+        console: for people; what libraries print goes to stderr.
+        first_line: what is said before anything starts.
+    """
     space = search.space
     verbosity = -1 if options.quiet else int(options.verbose)
     shown = list(
@@ -36,7 +46,9 @@ def search_and_answer(search: ResolvedSearch, options: argparse.Namespace, conso
     reporter: Reporter = (
         JsonLines(console.file) if lines else Progress(console, space.name, shown, space.budget.trials, verbosity)
     )
-    with reporter as progress:
+    with redirect_stdout(sys.stderr), reporter as progress:
+        if first_line and not options.quiet:
+            progress.note(first_line)
         outcome = run_search(search, progress, resume=options.resume)
     if not lines:
         _show(space, outcome, console)
@@ -61,7 +73,7 @@ def _show(space: SearchSpace, outcome: Outcome, console: Console) -> None:
 def _show_next_commands(outcome: Outcome, options: argparse.Namespace, console: Console) -> None:
     """The limit that ended it, and the commands that a person types next."""
     lines = [""]
-    again = shlex.join([tool_command("python"), "-m", "faar_ray.tune", str(options.space), *options.overrides])
+    again = shell_command([tool_command("python"), "-m", "faar_ray.tune", str(options.space), *options.overrides])
     name = f" --name {shlex.quote(options.name)}" if options.name else ""
     if outcome.limit:
         lines.append(f"The search ended early: {outcome.limit}.")
@@ -69,7 +81,7 @@ def _show_next_commands(outcome: Outcome, options: argparse.Namespace, console: 
     if outcome.unwritten:
         lines.append(f"MLflow is still unavailable and lacks {updates(outcome.unwritten)}; all data are on disk.")
         lines.append(f"complete it  {again}{name} --resume")
-    lines.append(f"all runs     {ui_command(outcome.tracking_uri)}")
+    lines.append(f"all runs     {where_to_look(outcome.tracking_uri, outcome.experiment_id)}")
     if (outcome.place.path / "report" / "index.html").is_file():
         lines.append(f"the report   {_near(outcome.place, 'report', 'index.html')}")
     lines.append(f"the data     {_near(outcome.place, 'results.parquet')}, {_near(outcome.place, 'rank_trace')}/")

@@ -56,6 +56,7 @@ class Outcome:
 
     place: RunLocation
     tracking_uri: str
+    experiment_id: str
     parent_run_id: str
     counts: dict[str, int]
     results: list[TrialResult]
@@ -178,7 +179,7 @@ def conclude(
     mlflow: MLflowWatcher,
 ) -> Outcome:
     """Results, report and answer of a search that came to its end; MLflow has the last word, and may be late."""
-    uri, parent = mlflow.tracker.uri, mlflow.tracker.parent
+    uri, experiment, parent = mlflow.tracker.uri, mlflow.tracker.experiment_id, mlflow.tracker.parent
     mlflow.flush(tests(proposer.study))
     results = write_search_results(folder, proposer, mlflow)
     finished = [result for result in results if result.role == "trial" and result.state == "COMPLETE"]
@@ -193,7 +194,8 @@ def conclude(
     best = best_of(complete, space.objectives)
     answer = build_answer(results, space.objectives, space.limits)
     counts = proposer.counts()
-    return Outcome(place, uri, parent, counts, results, best, answer, limit, fault, unwritten)
+    where = (place, uri, experiment, parent)
+    return Outcome(*where, counts, results, best, answer, limit, fault, unwritten)
 
 
 def write_search_results(folder: RunFolder, proposer: Proposer, mlflow: MLflowWatcher) -> list[TrialResult]:

@@ -11,7 +11,27 @@ import pytest
 from faar_ray.config.registries import DATASETS
 from faar_ray.config.trial import DataConfig
 from faar_ray.data import open_split, register
+from faar_ray.data.__main__ import main
 from faar_ray.errors import ConfigError
+
+SQUARES = """
+import torch
+from faar_ray.data import register
+
+
+class Squares:
+    def __init__(self, config, split):
+        pass
+
+    def __len__(self):
+        return 2
+
+    def sample(self, index, names):
+        return {"image": torch.zeros(3, 32, 32, dtype=torch.uint8), "height": torch.ones(1, 32, 32)}
+
+
+register("squares", Squares, tasks={"height": "regression"})
+"""
 
 
 class Empty:
@@ -84,3 +104,17 @@ def test_a_module_is_imported_once_and_its_faults_are_told_as_the_configs(
     }.items():
         with pytest.raises(ValueError, match=f"module: must be a Python module that can be imported.*{reason}"):
             DataConfig.model_validate({"module": module, "name": "own_module"})
+
+
+def test_the_data_commands_import_the_module_that_they_are_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "shown_module.py").write_text(SQUARES)
+    out = tmp_path / "sheet.png"
+    arguments = ["show", "squares", "--size", "32", "--out", str(out)]
+    assert main(arguments) == 2, "nobody has registered it"
+    assert main([*arguments, "--module", "shown_module"]) == 0
+    assert out.is_file()
+    assert main([*arguments, "--module", "no_such_module"]) == 2
+    assert "--module: must be a Python module that can be imported" in capsys.readouterr().err

@@ -55,11 +55,15 @@ def test_overrides_may_follow_options(config: Path, capsys: pytest.CaptureFixtur
 
 
 def test_a_trial_leaves_its_folder_its_trace_and_a_finished_run(
-    config: Path, capsys: pytest.CaptureFixture[str]
+    config: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     torch.set_num_threads(1)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///ours.db")
     assert main([str(config), "--json"]) == 0
-    outcome = json.loads(capsys.readouterr().out.splitlines()[-1])
+    (line,), said = (text.splitlines() for text in capsys.readouterr())
+    outcome = json.loads(line)
+    assert said[0] == "MLflow: sqlite:///ours.db (MLFLOW_TRACKING_URI)"
+    assert outcome["tracking_uri"] == f"sqlite:///{config.parent}/ours.db"
     folder = config.parent / "runs" / "mine"
     assert Path(outcome["path"]) == folder
     assert (folder / "trials" / "t000-s0" / "adapter.safetensors").is_file()
@@ -68,11 +72,13 @@ def test_a_trial_leaves_its_folder_its_trace_and_a_finished_run(
     assert run.info.status == "FINISHED"
     assert run.data.metrics["delta_m"] == pytest.approx(outcome["metrics"]["delta_m"])
 
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///others.db")  # a run stays where it is
     assert main([str(config)]) == 2
     assert "--resume" in capsys.readouterr().err
     assert main([str(config), "--resume", "--json"]) == 0
     again = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert (again["run_id"], again["metrics"]) == (outcome["run_id"], outcome["metrics"])
+    assert again["tracking_uri"] == outcome["tracking_uri"]
 
 
 @pytest.mark.parametrize(

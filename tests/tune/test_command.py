@@ -36,6 +36,24 @@ def test_a_dry_run_says_what_would_run_and_starts_nothing(
     assert not ray.is_initialized()
 
 
+def test_the_environments_tracking_server_is_said_first_and_its_password_never(
+    space_file: SpaceFile, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("USERNAME", "PASSWORD"):
+        monkeypatch.setenv(f"MLFLOW_TRACKING_{name}", "")  # so that the end of the test restores it
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:s3cr3t@host:5000")
+    path = space_file(tmp_path / "space.yaml")
+    assert main([str(path), "--dry-run"]) == 0
+    output = capsys.readouterr().out
+    assert output.splitlines()[0] == "# MLflow: http://host:5000 (MLFLOW_TRACKING_URI)"
+    assert "  uri: http://host:5000\n" in output
+    assert main([str(path), "--dry-run", "tracking.uri=http://you:s3cr3t@other"]) == 0
+    named = capsys.readouterr().out
+    assert "  uri: http://other\n" in named
+    assert "MLFLOW_TRACKING_URI" not in named
+    assert "s3cr3t" not in output + named
+
+
 def test_a_dry_run_shows_a_space_that_can_be_read_again(
     space_file: SpaceFile, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

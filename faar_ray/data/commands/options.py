@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from faar_ray.config.data_section import import_registering
 from faar_ray.config.paths import is_remote, storage_fault
 from faar_ray.config.registries import DATASETS, DatasetEntry
 from faar_ray.config.trial import DataConfig
@@ -37,6 +38,7 @@ def add_command(
     readable = ", ".join(name for name, entry in DATASETS.items() if entry.open)
     domains = sorted({domain for entry in DATASETS.values() for domain in entry.domains})
     parser.add_argument("dataset", metavar="DATASET", help=readable)
+    parser.add_argument("--module", help="Python module that registers the data set (data.module)")
     parser.add_argument("--tasks", metavar="A,B", help="default: all that the data set has labels for")
     parser.add_argument(
         "--size", type=int, metavar="PIXELS", help=f"side of the images (default {RENDERED_SIZE}, {PHOTOGRAPH_SIZE})"
@@ -51,8 +53,14 @@ def entry_of(args: argparse.Namespace) -> DatasetEntry:
     """The data set that the command line names.
 
     Raises:
+        ConfigError: a `--module` that cannot be imported.
         DataError: there is none of that name, or it cannot be read.
     """
+    if args.module:
+        try:
+            import_registering(args.module)
+        except ValueError as error:
+            raise ConfigError(f"--{error}") from None
     readable = {name: entry for name, entry in DATASETS.items() if entry.open}
     if args.dataset not in readable:
         raise DataError(f"data.name: must be one of {', '.join(readable)}, got {args.dataset!r}")
@@ -76,6 +84,8 @@ def config_of(
     entry = entry_of(args)
     size = args.size or (PHOTOGRAPH_SIZE if entry.needs_root else RENDERED_SIZE)
     values: dict[str, Any] = {"name": args.dataset, "image_size": size, "seed": args.seed, "domain": domain}
+    if args.module:
+        values["module"] = args.module
     if root is not None:
         values["root"] = root
     if images is not None:

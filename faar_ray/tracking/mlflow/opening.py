@@ -14,7 +14,9 @@ from mlflow.entities import Experiment, Run
 from mlflow.exceptions import MlflowException
 
 from faar_ray.config.paths import default_cache_dir
+from faar_ray.config.secrets import is_server
 from faar_ray.errors import ConfigError
+from faar_ray.tracking.mlflow import store
 from faar_ray.tracking.mlflow.artifact_folder import find_artifacts
 from faar_ray.tracking.mlflow.runs import PARENT_TAG, KnownRun, is_deleted, search_all
 from faar_ray.tracking.mlflow.store import artifact_location, config_error_on_failure, database_file, quiet
@@ -54,7 +56,7 @@ def open_store(uri: str, experiment: str, known: KnownRun) -> OpenStore:
         known.check_database(uri, found=False)
         _make_folder(file.parent, known)
     with quiet(), config_error_on_failure(uri), opening_lock(uri):
-        client, notices = MlflowClient(uri), list[str]()
+        client, notices = store.client(uri), list[str]()
         run = known.find(client)
         known.check_database(uri, found=run is not None)
 
@@ -79,7 +81,7 @@ def opening_lock(uri: str) -> Iterator[None]:
     Raises:
         OSError: the lock cannot be had.
     """
-    if uri.startswith(("http://", "https://")):  # the server's own database
+    if is_server(uri):  # the server's own database
         yield
         return
     if (file := database_file(uri)) is not None:

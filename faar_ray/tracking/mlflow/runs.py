@@ -14,7 +14,7 @@ from mlflow.store.entities import PagedList
 
 from faar_ray.errors import ConfigError
 from faar_ray.records import State, TrialResult
-from faar_ray.tracking.mlflow.store import database_file, is_unknown_run, metric_name, quiet
+from faar_ray.tracking.mlflow.store import client, database_file, is_unknown_run, metric_name, quiet
 
 T = TypeVar("T")
 PARENT_TAG, TRIAL_TAG, ARTIFACTS_TAG = "mlflow.parentRunId", "faar_ray.trial_id", "faar_ray.artifacts"
@@ -160,6 +160,6 @@ def restore_deleted(client: MlflowClient, children: Iterable[Run]) -> int:
 def open_runs(uri: str) -> list[str]:
     """Names of all runs that are RUNNING in a database or on a server."""
     with quiet():
-        client = MlflowClient(uri)
-        ids = [experiment.experiment_id for experiment in client.search_experiments()]
-        return [run.info.run_name for run in client.search_runs(ids, "attributes.status = 'RUNNING'")]
+        mlflow = client(uri)
+        ids = [experiment.experiment_id for experiment in mlflow.search_experiments()]
+        return [run.info.run_name for run in mlflow.search_runs(ids, "attributes.status = 'RUNNING'")]

@@ -12,11 +12,25 @@ from pathlib import Path
 
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy import create_engine
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
+from sqlalchemy.pool import NullPool
 
+from faar_ray.config.secrets import (
+    PASSWORD_VARIABLE,
+    URI_VARIABLE,
+    USER_VARIABLE,
+    is_server,
+    take_credentials,
+    with_credentials,
+    without_secrets,
+)
 from faar_ray.errors import ConfigError
 
-SQLITE = "sqlite:///"
+SQLITE, SQLITE_DRIVER = "sqlite:///", "sqlite+pysqlite:///"
+FAILURES = (MlflowException, SQLAlchemyError, ImportError, OSError)
+"""What MLflow raises where it cannot be used; ImportError for a database whose driver is not installed."""
 LONGEST_NAME = 250
 PERMANENT_ERRORS = {
     "INVALID_PARAMETER_VALUE",
@@ -30,21 +44,65 @@ a gateway's 404 or 403 before it, a full disk."""
 
 
 def absolute_uri(uri: str) -> str:
-    """A tracking URI that does not depend on the working directory.
+    """A tracking URI without credentials that does not depend on the working directory.
 
     Raises:
         ConfigError: the URI is a plain folder (MLflow 3 removed its file store) or a database in memory.
     """
-    if uri.startswith(("http://", "https://")):
-        return uri
+    uri = take_credentials(uri)
+    if is_server(uri):
+        return uri.rstrip("/")
     if not uri.startswith(SQLITE):
         if re.match(r"(postgresql|mysql|mssql|sqlite|databricks)", uri) and uri != "sqlite://":
             return uri
         raise ConfigError(f"tracking.uri: must be sqlite:///FILE, a database or http(s)://SERVER, got {uri!r}")
-    name, mark, query = uri.removeprefix(SQLITE).partition("?")
-    if name in ("", ":memory:"):
+    name, query = make_url(uri).database, uri.partition("?")[2]
+    if not name or name == ":memory:":
         raise ConfigError(f"tracking.uri: must name a database file, such as sqlite:///mlflow.db, got {uri!r}")
-    return f"{SQLITE}{Path(name).resolve()}{mark}{query}"
+    return sqlite_uri(Path(name).expanduser().resolve()) + (f"?{query}" if query else "")
+
+
+def sqlite_uri(path: Path) -> str:
+    """The URI that SQLAlchemy reads as this path, escaped no more than it takes: its versions differ in that.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    text = str(path)
+    for escaped in (text, text.replace("%", "%25").replace("?", "%3F")):
+        uri = f"{SQLITE}{escaped}"
+        if make_url(uri).database == text and not make_url(uri).query:
+            return uri
+    raise ConfigError(f"tracking.uri: SQLAlchemy cannot name {path}; put the database into a folder without '?'")
+
+
+def client(uri: str) -> MlflowClient:
+    """MLflow's client of a (made absolute) URI, with the credentials that the environment has for it."""
+    uri = with_credentials(uri)
+    if uri.startswith(SQLITE) and "%" in uri:  # under this name MLflow does not make the folder before it is unescaped
+        uri = uri.replace(SQLITE, SQLITE_DRIVER, 1)
+    try:
+        if not is_server(uri):
+            _connect_once(uri)
+        return MlflowClient(uri)
+    except FAILURES:
+        raise
+    except Exception as error:  # a database's driver may raise anything, such as AttributeError for want of a password
+        raise MlflowException(f"{type(error).__name__}: {error}") from error
+
+
+def _connect_once(uri: str) -> None:
+    """Raise what a database raises; MLflow alone would try for two minutes whether a wrong password becomes right."""
+    url = make_url(uri)
+    is_sqlite = url.get_backend_name() == "sqlite"
+    engine = create_engine(url, poolclass=NullPool, connect_args={"timeout": 0} if is_sqlite else {})
+    try:
+        with engine.connect() as connection:
+            if is_sqlite:
+                connection.exec_driver_sql("PRAGMA schema_version")  # reads the file
+    except OperationalError as error:
+        if "locked" not in str(error.orig):  # for that, MLflow waits
+            raise
 
 
 def database_folder(uri: str) -> Path | None:
@@ -55,7 +113,7 @@ def database_folder(uri: str) -> Path | None:
 
 def database_file(uri: str) -> Path | None:
     """A (made absolute) sqlite database; None for anything else."""
-    return Path(uri.removeprefix(SQLITE).partition("?")[0]) if uri.startswith(SQLITE) else None
+    return Path(make_url(uri).database or "") if uri.startswith(SQLITE) else None
 
 
 def artifact_location(uri: str, experiment: str) -> str | None:
@@ -106,7 +164,7 @@ def root_cause(error: BaseException) -> str:
         return error.strerror + (f": {error.filename}" if error.filename else "")
 
     text = str(getattr(error, "orig", None) or error).strip()
-    return (text.splitlines() or [type(error).__name__])[0]
+    return without_secrets((text.splitlines() or [type(error).__name__])[0])
 
 
 def _cause(error: BaseException) -> BaseException | None:
@@ -124,8 +182,18 @@ def config_error_on_failure(uri: str) -> Iterator[None]:
     """
     try:
         yield
-    except (MlflowException, SQLAlchemyError, OSError) as error:
-        raise ConfigError(f"tracking.uri: MLflow cannot use {uri!r}: {root_cause(error)}") from error
+    except FAILURES as error:
+        cause = root_cause(error)
+        raise ConfigError(f"tracking.uri: MLflow cannot use {uri!r}: {cause}{_credentials_hint(uri, cause)}") from error
+
+
+def _credentials_hint(uri: str, cause: str) -> str:
+    """Where user and password come from, if it may be them that are missing."""
+    if is_server(uri):
+        return f" ({USER_VARIABLE} and {PASSWORD_VARIABLE} hold user and password)" if "error code 40" in cause else ""
+    if uri.startswith("sqlite") or with_credentials(uri) != uri:
+        return ""
+    return f" (a password that is not in tracking.uri is taken from {URI_VARIABLE}, the URI with it)"
 
 
 def download_artifact(uri: str, run_id: str, name: str) -> Path:
@@ -140,8 +208,7 @@ def download_artifact(uri: str, run_id: str, name: str) -> Path:
 
     with quiet():
         try:
-            client = MlflowClient(uri)
-            return Path(client.download_artifacts(run_id, name, tempfile.mkdtemp(prefix="faar_ray_")))
+            return Path(client(uri).download_artifacts(run_id, name, tempfile.mkdtemp(prefix="faar_ray_")))
         except (MlflowException, OSError) as error:
-            reason = str(error).splitlines()[0]
+            reason = without_secrets(str(error).splitlines()[0])
             raise ConfigError(f"MLflow run {run_id}: has no artifact {name} ({reason})") from error

@@ -17,6 +17,7 @@ from typing import Any
 import faar_ray
 from faar_ray.config.paths import default_cache_dir
 from faar_ray.config.trial import TrialConfig
+from faar_ray.data.fingerprint import fingerprint
 from faar_ray.records import TrialResult, result_of, row_of
 from faar_ray.storage.atomic import atomic_write
 from faar_ray.tasks import primary, tasks_of
@@ -51,6 +52,7 @@ class References:
         self.test: dict[str, float] = {}
         self._cached: list[tuple[Job, TrialResult]] = []
         self._jobs: list[Job] = []
+        self._data = fingerprint(space.trial_config({}).data) if space.references == "auto" else ""
         if space.references == "auto":
             done = {result.trial_id: result for result in finished if result.state == "COMPLETE"}
             for task in space.trial_config({}).data.tasks:
@@ -84,7 +86,7 @@ class References:
         row["metrics"] = dict.fromkeys(_needed(job)) | row["metrics"]  # null: no evidence
         try:
             with atomic_write(self._path(job)) as scratch:
-                kept = {"depends_on": facts(job.config, self._weights), "result": row}
+                kept = {"depends_on": facts(job.config, self._weights, self._data), "result": row}
                 scratch.write_text(json.dumps(kept, indent=1, allow_nan=False))
         except OSError:
             return
@@ -105,7 +107,7 @@ class References:
         self.test |= primary(metrics, tasks, "test")
 
     def _path(self, job: Job) -> Path:
-        text = json.dumps(facts(job.config, self._weights), sort_keys=True)
+        text = json.dumps(facts(job.config, self._weights, self._data), sort_keys=True)
         return self.folder / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
 
     def _read(self, job: Job) -> TrialResult | None:
@@ -123,13 +125,19 @@ def _needed(job: Job) -> list[str]:
     return [f"{split}/{name}/{task.metric}" for split in ("val", "test") for name, task in tasks]
 
 
-def facts(config: TrialConfig, weights: Mapping[str, str]) -> dict[str, Any]:
-    """Everything that a reference's metrics depend on; weights in a file count by what they are, not by its name."""
+def facts(config: TrialConfig, weights: Mapping[str, str], data: str = "") -> dict[str, Any]:
+    """Everything that a reference's metrics depend on; weights in a file count by what they are, not by its name.
+
+    Args:
+        config: of the reference.
+        weights: digests by checkpoint or backbone.
+        data: what the data set's files and code are (`data.fingerprint`).
+    """
     plain, path = config.model_dump(mode="json"), config.backbone.checkpoint
     digest = weights.get(path or config.backbone.name, "")
     if digest and path:
         plain["backbone"]["checkpoint"] = ""
-    return {"config": plain, "code": code_version(), "weights": digest}
+    return {"config": plain, "code": code_version(), "weights": digest, "data": data}
 
 
 @functools.cache

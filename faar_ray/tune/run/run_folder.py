@@ -217,6 +217,12 @@ def stored_space(path: Path) -> dict[str, Any]:
     return stored
 
 
+def recorded_tracking(path: Path) -> dict[str, Any]:
+    """The section `tracking` of the run; empty where there is no run."""
+    section = stored_space(path).get("tracking") if (path / "space.yaml").is_file() else None
+    return section if isinstance(section, dict) else {}
+
+
 def with_defaults(stored: dict[str, Any]) -> dict[str, Any]:
     """A stored space with the defaults of keys that are newer than the run."""
     try:

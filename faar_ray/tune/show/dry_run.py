@@ -13,6 +13,7 @@ from rich.text import Text
 from faar_ray.cluster.capacity import Capacity
 from faar_ray.config.null_values import value_words
 from faar_ray.config.trial import config_id
+from faar_ray.errors import FaarRayError
 from faar_ray.tune.propose import journal
 from faar_ray.tune.propose.ask import sampler_of
 from faar_ray.tune.propose.budget import HOUR, hourly_rates
@@ -52,6 +53,39 @@ def show_plan(
     at_once = f"{capacity.concurrent} trial(s); {capacity.why}" if capacity else "as many as fit on the cluster's hosts"
     console.print(Text(f"\nat once: {at_once}"), soft_wrap=True)
     console.print(Text(bound(space, capacity, cluster)), soft_wrap=True)
+    if cluster is None:
+        console.print(Text(duration(space, capacity)), soft_wrap=True)
+
+
+def duration(space: SearchSpace, capacity: Capacity | None) -> str:
+    """How long a trial of the base takes on this machine, from a few steps, and the whole search at most."""
+    from faar_ray.train.estimate import data_is_here, seconds_per_epoch  # seconds to import
+
+    config = space.trial_config({})
+    if not data_is_here(config):
+        where = f" at {config.data.root}" if config.data.root else ""
+        return f"time: not estimated, for this machine does not have the data of {config.data.name} yet{where}"
+
+    try:
+        epoch = seconds_per_epoch(config, space.resources.cpus_per_worker)
+    except FaarRayError as error:
+        return f"time: not estimated: {error}"
+    trial = epoch * config.optim.epochs
+    text = f"time: about {words(epoch)} an epoch and {words(trial)} a trial of the base, by a few steps measured here"
+    if capacity is None or space.scheduler.type == "pbt":
+        return text
+    tasks = len(config.data.tasks) if space.references == "auto" else 0
+    jobs = space.budget.trials + len(space.controls) + tasks
+    whole = trial * jobs / capacity.concurrent
+    return f"{text}; about {words(whole)} for {jobs} like it, {capacity.concurrent} at once"
+
+
+def words(seconds: float) -> str:
+    """A duration, roughly."""
+    for size, unit in ((3600, "h"), (60, "min")):
+        if seconds >= 1.5 * size:
+            return f"{seconds / size:.2g} {unit}"
+    return f"{seconds:.2g} s"
 
 
 def samples(space: SearchSpace, number: int, notify: Callable[[str], None] = print) -> list[dict[str, Scalar]]:

@@ -7,12 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from faar_ray.config.trial import DataConfig
+from faar_ray.config.trial import DataConfig, TrialConfig
 from faar_ray.data import check_root, count_images, load_dataset, local_data
 from faar_ray.data.packed.places import packed_uri
 from faar_ray.data.packed.transfer import download_packed, upload_packed
 from faar_ray.errors import ConfigError, DataError
 from faar_ray.storage.object_store import ObjectStore
+from faar_ray.storage.run_location import RunLocation
+from faar_ray.train.trial_spec import TrialSpec
 
 KEY = "data.root"
 
@@ -67,3 +69,16 @@ def test_a_shard_that_was_altered_in_the_store_is_refused(packed: DataConfig, st
     ObjectStore(store).write("val-00000.parquet", b"PAR1 and something else")
     with pytest.raises(DataError, match=r"val-00000\.parquet: sha256 differs"):
         download_packed(store, KEY)
+
+
+def test_a_process_that_works_elsewhere_reads_the_folder_that_was_meant(
+    packed: DataConfig, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder.parent)
+    relative = TrialConfig(data=at(packed, folder.name))
+    plain = TrialSpec("t000-s0", relative, RunLocation(tmp_path / "run")).to_dict()
+    monkeypatch.chdir(tmp_path / "..")
+    spec = TrialSpec.from_dict(plain)
+    assert spec.config == relative
+    assert len(load_dataset(local_data(spec.config.data, spec.shards_uri, spec.data_root), "val")) == 10
+    assert TrialSpec.from_dict(spec.to_dict()).data_root == str(folder)

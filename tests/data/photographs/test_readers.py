@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from scipy.io import loadmat
+from scipy.io import loadmat, savemat
 from torch import Tensor
 
 from faar_ray.config.trial import DataConfig
@@ -276,3 +276,33 @@ def test_real_nyud_photographs_are_read(tmp_path: Path) -> None:
     known = sample["depth"][sample["depth"] != 255]
     assert known.min() > 0.4 and known.max() < 10.1
     assert (sample["semseg"] != 255).float().mean() > 0.5
+
+
+@needs_real_data
+def test_real_pascal_photographs_train_as_pascal_mt(tmp_path: Path) -> None:
+    """18 photographs with PASCAL-Part and VOC's masks; normals, saliency and PASCAL-Context's labels are generated."""
+    sample = SHARED / "pascal_sample"
+    ids = sorted(path.stem for path in (sample / "human_parts").glob("*.mat"))
+    for folder in ("JPEGImages", "human_parts"):
+        (tmp_path / folder).symlink_to(sample / folder)
+    (tmp_path / "semseg").mkdir()
+    (tmp_path / "semseg" / "VOC12").symlink_to(sample / "semseg_voc")
+    for split, part in (("train", ids[:12]), ("val", ids[12:])):
+        lists = tmp_path / "ImageSets" / "Context" / f"{split}.txt"
+        lists.parent.mkdir(parents=True, exist_ok=True)
+        lists.write_text("\n".join(part) + "\n")
+    (tmp_path / "pascal-context" / "trainval").mkdir(parents=True)
+    for index, id in enumerate(ids):
+        size = Image.open(sample / "JPEGImages" / f"{id}.jpg").size[::-1]
+        rng = np.random.default_rng(index)
+        save_plane(tmp_path / "normals_distill" / f"{id}.png", rng.integers(0, 256, (*size, 3), np.uint8))
+        save_plane(tmp_path / "sal_distill" / f"{id}.png", rng.integers(0, 256, size, np.uint8))
+        labels = np.where(np.arange(size[1]) < size[1] // 2, 9, 2).astype(np.uint16)
+        savemat(tmp_path / "pascal-context" / "trainval" / f"{id}.mat", {"LabelMap": np.tile(labels, (size[0], 1))})
+
+    config = make_config("pascal_context", tmp_path, PASCAL, image_size=(64, 96))
+    batches = list(load_dataset(config, "train").batches(batch_size=4, seed=0, epoch=0, train=True))
+    assert [len(batch["image"]) for batch in batches] == [4, 4, 4]
+    parts = torch.cat([batch["human_parts"] for batch in batches])
+    assert set(parts.unique().tolist()) > {0, 1, 2, 255}
+    assert all(batch[task].shape[-2:] == (64, 96) for batch in batches for task in PASCAL)

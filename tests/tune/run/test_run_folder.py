@@ -15,6 +15,7 @@ from faar_ray.tune.run.run_folder import (
     differences,
     lock_run,
     read_run,
+    recorded_tracking,
     resolved,
     stored_space,
     write_run,
@@ -46,6 +47,21 @@ def test_a_changed_space_is_not_resumed_and_the_difference_is_named(space: Space
     text = "\n".join(caught.value.faults)
     assert "parameters.pdrs.rho_shared.max was 0.99 when the run was started and is 0.9 now" in text
     assert "base.pdrs.beta was absent when the run was started and is 0.5 now" in text
+
+
+def test_another_password_or_user_of_the_same_database_is_no_difference(
+    space: Space, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
+    first, other = (space(tracking={"uri": f"postgresql://{user}@h/db"}) for user in ("u:s3cr3t", "v:other"))
+    assert "s3cr3t" not in json.dumps(resolved(first))
+    assert list(differences(resolved(first), resolved(other))) == []
+
+
+def test_the_recorded_place_is_read_of_the_run(space: Space, tmp_path: Path) -> None:
+    assert recorded_tracking(tmp_path) == {}
+    lock_run(tmp_path, space(tracking={"uri": "http://host", "experiment": "x"})).close()
+    assert recorded_tracking(tmp_path) == {"uri": "http://host", "experiment": "x"}
 
 
 def test_a_run_from_before_a_key_existed_goes_on(space: Space, tmp_path: Path) -> None:
