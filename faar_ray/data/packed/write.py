@@ -134,6 +134,74 @@ def _refuse_other_data(config: DataConfig, out: Path, options: PackOptions, spli
     if not is_packed(out):
         return
     there = read_manifest(out)
+    stored = {"longest": options.longest, "compact": options.compact}
+    counts = {split: len(reader) for split, reader in splits.items()}
+    same_images = counts == {split: there.images(split) for split in there.splits}
+    if (there.name, list(there.tasks), there.options) != (config.name, list(config.tasks), stored) or not same_images:
+        raise DataError(
+            f"--out: {out} holds {there.name} with {', '.join(there.tasks)}, packed with other options or from other "
+            "images; give another folder, or remove it"
+        )
+
+
+def _pack_split(
+    config: DataConfig,
+    split: str,
+    reader: Reader,
+    out: Path,
+    options: PackOptions,
+    processes: int | None,
+    on_images: Callable[[int, int], None],
+) -> Iterator[Shard]:
+    tasks = tasks_of(config)
+    names = ids(reader)
+    parts = [range(start, min(start + SHARD_IMAGES, len(names))) for start in range(0, len(names), SHARD_IMAGES)]
+    paths = [out / f"{split}-{number:05d}.parquet" for number in range(len(parts))]
+    sources = [_source(config, options, [names[i] for i in part]) for part in parts]
+    kept = {path for path, source in zip(paths, sources, strict=True) if _holds(path, source)}
+
+    missing = [part for path, part in zip(paths, parts, strict=True) if path not in kept]
+    rows = _read(EncodedSamples(reader, tasks, options), missing, processes)
+    for path, part, source in zip(paths, parts, sources, strict=True):
+        if path not in kept:
+            _write(path, [next(rows) for _ in part], tasks, options, source)
+        shard = Shard(file=path.name, images=len(part), bytes=path.stat().st_size, sha256=file_digest(path))
+        on_images(shard.images, shard.bytes)
+        yield shard
+
+
+def _read(samples: EncodedSamples, parts: Sequence[range], processes: int | None) -> Iterator[Row]:
+    """Rows in order, read ahead by processes."""
+    if not parts:
+        return iter(())
+    count = (os.cpu_count() or 1) - 1 if processes is None else processes
+    loader: DataLoader[Row] = DataLoader(
+        samples,
+        sampler=[index for part in parts for index in part],
+        batch_size=None,
+        num_workers=count,
+        prefetch_factor=16 if count else None,
+        multiprocessing_context="spawn" if count else None,
+    )
+    return iter(loader)
+
+
+def _source(config: DataConfig, options: PackOptions, names: Sequence[str]) -> str:
+    """Names what a shard was made from, so that one of an earlier, interrupted run can be told from another's."""
+    tasks = {task: config.definition(task).model_dump(mode="json") for task in config.tasks}
+    facts = [FORMAT, config.name, tasks, options.longest, options.compact, list(names)]
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def _holds(path: Path, source: str) -> bool:
+    try:
+        return (pq.read_schema(path).metadata or {}).get(SOURCE_KEY) == source.encode()
+    except (OSError, pa.ArrowException):
+        return False
+
+
+def _described(task: Task, options: PackOptions) -> dict[str, str]:
+    """What a column's field says of itself."""
     compact = {"normals": "int8, 127ths", "depth": "float16"} if options.compact else {}
     dtype = "uint8, PNG" if task.type in PNG_TYPES else compact.get(task.type, "float32")
     unit = task.metric_unit if task.type in ("depth", "regression") else ""
