@@ -66,6 +66,14 @@ class FilePaths(Protocol):
         """The files that the image or a label is made from, whether they exist or not; they are not opened."""
 
 
+@runtime_checkable
+class Versioned(Protocol):
+    """A reader that knows which data it reads, so that they may be kept decoded (`data.cache`)."""
+
+    def version(self) -> str:
+        """A word that changes when samples do."""
+
+
 @dataclass(frozen=True, slots=True)
 class Inspection:
     """What a label file says beyond the label that it becomes."""

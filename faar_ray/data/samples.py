@@ -126,10 +126,12 @@ class SampleDataset:
         self._loader.close()
 
 
-def sample_datasets(readers: Mapping[Split, Reader], config: DataConfig) -> dict[Split, SampleDataset]:
+def sample_datasets(
+    readers: Mapping[Split, Reader], config: DataConfig, processes: int = 0
+) -> dict[Split, SampleDataset]:
     """Splits that are read by the same processes, one pass at a time."""
     samples = {split: DrawnSamples(reader, config) for split, reader in readers.items()}
-    loader = Loader(samples, max(loader_processes(config, reader) for reader in readers.values()))
+    loader = Loader(samples, processes)
     return {split: SampleDataset(of_split, split, loader) for split, of_split in samples.items()}
 
 

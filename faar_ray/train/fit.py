@@ -63,7 +63,7 @@ def fit(spec: TrialSpec, runtime: Runtime | None = None) -> Epochs:
 
     if not spec.test:
         return {}
-    with closing(load_dataset(data, "test")) as test:
+    with closing(load_dataset(data, "test", cached=True)) as test:
         return evaluate(trial, test, split="test", references=spec.test_references)
 
 

@@ -46,7 +46,7 @@ class Trial:
         data = data or config.data
         self.config, self.runtime = config, runtime
         self.tasks = tasks_of(config.data)
-        self.train_data, self.val_data = load_datasets(data, ("train", "val")).values()
+        self.train_data, self.val_data = load_datasets(data, ("train", "val"), cached=True).values()
         self.dtype = torch.float64 if config.optim.precision == "fp64" else torch.float32
         built = config.with_checkpoint(checkpoint) if checkpoint else config
         self.model = build_model(built).to(runtime.device, self.dtype)

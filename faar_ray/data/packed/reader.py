@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
@@ -22,7 +23,7 @@ from faar_ray.tasks import tasks_of
 
 
 class PackedReader:
-    """A split of a folder of packed shards (`Reader`, `FileReader`, `FilePaths`).
+    """A split of a folder of packed shards (`Reader`, `FileReader`, `FilePaths`, `Versioned`).
 
     Args:
         config: data set, tasks and protocol.
@@ -80,6 +81,11 @@ class PackedReader:
             return decode_label(self.tasks[name], content)
         except (OSError, ValueError) as error:
             raise DataError(f"{self.folder}: {name} of image {index} is damaged ({error})") from error
+
+    def version(self) -> str:
+        """Digest of the shards and of the rows that are read."""
+        facts = [*(shard.sha256 for shard in self._shards), self._rows]
+        return hashlib.sha256(repr(facts).encode()).hexdigest()
 
     def files(self, index: int, name: str) -> list[Path]:
         """The shard that holds a sample."""
