@@ -1,4 +1,4 @@
-"""What all commands share: exit codes, errors without a traceback, Ctrl-C, no password in the list of processes."""
+"""What all commands share: exit codes, errors without a traceback, signals, unread output, hidden passwords."""
 
 from __future__ import annotations
 
@@ -6,14 +6,26 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NoReturn
 
+from faar_ray import interrupts
 from faar_ray.config.run_sections import TRACKING_URI
 from faar_ray.config.secrets import take_credentials, without_secrets
 from faar_ray.config.yaml_document import read_override
 from faar_ray.errors import ConfigError, FaarRayError, StorageError
+from faar_ray.streams import drop_unread_output
 
 INTERRUPTED = 130
+
+
+def run_process(main: Callable[[], int]) -> NoReturn:
+    """Run a command as this process, and exit with its code."""
+    drop_unread_output()
+    interrupts.listen()
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:  # before or after the command's own work
+        sys.exit(INTERRUPTED)
 
 
 def run_command(command: Callable[[], int | None], resume: str = "") -> int:
@@ -35,9 +47,6 @@ def run_command(command: Callable[[], int | None], resume: str = "") -> int:
     except KeyboardInterrupt:
         print("\ninterrupted" + (f"; continue with:\n  {resume}" if resume else ""), file=sys.stderr)
         return INTERRUPTED
-    except BrokenPipeError:  # the reader of the output, such as `head`, has ended
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python's own flush at exit complains
-        return 1
 
 
 def hide_passwords() -> None:

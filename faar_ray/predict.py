@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2 import functional as transforms
 
-from faar_ray.command_line import hide_passwords, refuse_repeats, run_command
+from faar_ray.command_line import hide_passwords, refuse_repeats, run_command, run_process
 from faar_ray.data.dense import MEAN_3, STD_3
 from faar_ray.data.photographs.photograph import read_photograph
 from faar_ray.data.pictures import Picture, measured_range, picture
@@ -142,4 +141,4 @@ def coloured(task: Task, output_NHW: Tensor, shown: tuple[float, float] | None =
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_process(main)

@@ -16,7 +16,7 @@ import faar_ray
 ROOT = Path(faar_ray.__file__).parent
 LONGEST_FILE = 350
 FLOORS = {
-    1: "command_line config errors records seeding tools tasks decoders",
+    1: "command_line config errors interrupts records seeding streams tools tasks decoders",
     2: "adapters data storage objectives",
     3: "ranks tracking cluster",
     4: "models report",

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import subprocess
-import sys
 
 import pytest
 
@@ -49,18 +47,6 @@ def test_without_a_way_to_resume_none_is_shown(capsys: pytest.CaptureFixture[str
 def test_an_unexpected_error_keeps_its_traceback() -> None:
     with pytest.raises(ZeroDivisionError):
         run_command(lambda: 1 // 0)
-
-
-def test_a_reader_that_stops_reading_is_no_traceback() -> None:
-    script = (
-        "import sys\nfrom faar_ray.command_line import refuse_repeats, run_command\n"
-        "sys.exit(run_command(lambda: [print('x' * 1000) for _ in range(1000)] and None))"
-    )
-    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    assert process.stdout is not None
-    process.stdout.close()
-    _, errors = process.communicate(timeout=60)
-    assert (process.returncode, errors) == (1, b"")
 
 
 def test_an_option_with_one_value_is_refused_when_it_is_given_twice(capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 import pkgutil
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-from faar_ray.command_line import run_command
+from faar_ray.command_line import run_command, run_process
 from faar_ray.config.trial import Method
 
 KEEP = "empty folder to keep the run in (default: it is deleted)"
@@ -110,4 +109,4 @@ def _add_scale(commands: Any) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_process(main)

@@ -20,6 +20,7 @@ from faar_ray.cluster import ray_internals
 from faar_ray.cluster.capacity import Node, this_machine
 from faar_ray.cluster.ray_folder import use_short_ray_folder
 from faar_ray.errors import ConfigError, FaarRayError
+from faar_ray.interrupts import hangups_held_back
 from faar_ray.storage.credentials import SHARED_VARIABLES
 
 QUIET = {
@@ -93,7 +94,8 @@ def connected(address: str | None, *, code: bool = True, modules: Iterable[str] 
     ray_internals.redirect_raylet_messages(_log_raylet_message)
     on_term = signal.getsignal(signal.SIGTERM)
     try:
-        ray.init(**options)
+        with hangups_held_back():
+            ray.init(**options)
     except (OSError, RuntimeError, ValueError) as fault:
         if address is None:
             raise FaarRayError(f"Ray cannot start on this machine: {fault}") from fault

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 
-from faar_ray.command_line import run_command
+from faar_ray.command_line import run_command, run_process
 from faar_ray.data.commands import check, init, pack, show
 
 COMMANDS = (pack, check, show, init)
@@ -32,4 +31,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_process(main)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 import shutil
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
 
-from faar_ray.command_line import hide_passwords, refuse_repeats, run_command
+from faar_ray.command_line import hide_passwords, refuse_repeats, run_command, run_process
 from faar_ray.errors import ConfigError
 from faar_ray.export.merged_file import write_merged
 from faar_ray.export.rank_pattern import rank_pattern
@@ -84,4 +83,4 @@ def _export(args: argparse.Namespace) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_process(main)

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from faar_ray.command_line import run_command
+from faar_ray.command_line import run_command, run_process
 from faar_ray.report.source import find_run, read_search
 from faar_ray.storage.atomic import config_error_on_oserror
 
@@ -45,9 +45,13 @@ def _report(run: str, out: Path | None) -> None:
         place.remote_copy().push("report")
     print(place.display_path("report", "index.html") if remote else folder / "index.html")
 
-    if reason := log_report(search.tracking_uri, search.parent_run_id, folder):
+    if unfinished := str(search.progress):
+        print("\n".join([unfinished, *search.progress.note.splitlines()]), file=sys.stderr)
+    if not search.parent_run_id:
+        print("not logged to MLflow: this search has not opened it yet", file=sys.stderr)
+    elif reason := log_report(search.tracking_uri, search.parent_run_id, folder):
         print(f"not logged to MLflow: {reason}", file=sys.stderr)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_process(main)

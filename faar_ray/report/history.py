@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from faar_ray.config.secrets import without_secrets
 from faar_ray.records import TrialResult
 from faar_ray.tracking.mlflow.artifact_folder import local_folder
-from faar_ray.tracking.mlflow.store import FAILURES, client, database_file, quiet
+from faar_ray.tracking.mlflow.store import client, database_file, quiet, root_cause
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -39,8 +39,8 @@ def read_history(uri: str, parent: str, results: Sequence[TrialResult], metric: 
             mlflow = client(uri)
             curves = {r.trial_id: _curve(mlflow, r.run_id, metric) for r in results if r.run_id}
             return History({trial: curve for trial, curve in curves.items() if curve}, _environment(mlflow, parent))
-    except FAILURES as fault:
-        return History(missing=_reason(fault))
+    except Exception as fault:  # of a server, a database, a driver that is not installed
+        return History(missing=without_secrets(root_cause(fault)))
 
 
 def log_report(uri: str, parent: str, folder: Path) -> str:
@@ -54,8 +54,8 @@ def log_report(uri: str, parent: str, folder: Path) -> str:
             if artifacts is not None and not artifacts.is_dir():  # it would be made anew where nobody looks
                 return f"the folder of its artifacts, {artifacts}, is gone"
             mlflow.log_artifacts(parent, str(folder), "report")
-    except FAILURES as fault:
-        return _reason(fault)
+    except Exception as fault:
+        return without_secrets(root_cause(fault))
     return ""
 
 
@@ -63,10 +63,6 @@ def _missing(uri: str) -> str:
     """A sentence if a sqlite database is missing, which MLflow would make empty; else ""."""
     file = database_file(uri)
     return "" if file is None or file.is_file() else f"{file.name} does not exist"
-
-
-def _reason(fault: Exception) -> str:
-    return without_secrets(str(fault).splitlines()[0]) if str(fault) else type(fault).__name__
 
 
 def _curve(client: MlflowClient, run: str, metric: str) -> MetricCurve:

@@ -85,6 +85,9 @@ def render(
     file = f"{search.folder.parent.name}/{search.folder.name}/space.yaml"
     return environment.get_template("template.html").render(
         name=search.name,
+        unfinished=str(search.progress),
+        note=search.progress.note,
+        unended="running" if search.progress.how == "running" else "lost",
         answer=answer,
         groups=[[(row, format_versus_best(row, answer)) for row in group] for group in groups],
         left_out=sum(row.role == "trial" for row in answer.rows) - sum(map(len, groups)),

@@ -23,14 +23,16 @@ from faar_ray.errors import ConfigError, DataError
 from faar_ray.objectives.constraint import Constraint, parse_constraint
 from faar_ray.objectives.metrics import Objective
 from faar_ray.records import TrialResult
+from faar_ray.report.progress import ENDED, Progress, journalled, open_trials, progress_of
 from faar_ray.report.results import read_results
+from faar_ray.storage.interruption import NOTE
 from faar_ray.storage.run_location import RunLocation, TrialPaths, download_run
 from faar_ray.tracking.files.trial_files import read_trial_ranks
 
 
 @dataclass(frozen=True)
 class Search:
-    """One finished (or running) search on disk."""
+    """One search on disk, finished or not."""
 
     folder: Path
     name: str
@@ -41,6 +43,7 @@ class Search:
     results: Sequence[TrialResult]
     traces: Mapping[str, pa.Table]
     """Rank trace per trial id."""
+    progress: Progress
 
     @property
     def limits(self) -> tuple[Constraint, ...]:
@@ -77,26 +80,28 @@ def find_run(name_or_path: str) -> RunLocation:
         ConfigError: there is none, or it is not a run.
     """
     if is_remote(name_or_path):
-        return download_run(name_or_path, "run.json", "space.yaml", "results.parquet", "study.log", "rank_trace")
+        return download_run(name_or_path, "run.json", "space.yaml", "results.parquet", "study.log", "rank_trace", NOTE)
     candidates = [Path(name_or_path), Path("runs") / name_or_path]
     folder = next((path for path in candidates if path.is_dir()), None)
     if folder is None:
         known = sorted(p.name for p in Path("runs").glob("*") if p.is_dir())
         hint = f" (runs has: {', '.join(known)})" if known else ""
         raise ConfigError(f"{name_or_path}: no such folder, and no run of that name under ./runs{hint}")
-    if not (folder / "run.json").is_file():
-        raise ConfigError(f"{folder}: not a run of faar_ray.tune: run.json is missing")
+    if not any((folder / name).is_file() for name in ("run.json", "study.log")):
+        raise ConfigError(f"{folder}: not a run of faar_ray.tune: run.json and study.log are missing")
     return RunLocation(folder)
 
 
 def read_search(folder: Path) -> Search:
-    """Read a run's folder.
+    """Read a run's folder, also of a search that is not finished.
 
     Raises:
         DataError: naming the file that is missing or broken.
     """
-    run = _read_run(folder / "run.json")
+    run = _read_run(folder)
     space = folder / "space.yaml"
+    study = read_journal_or_none(folder)
+    results = _read_results(folder, study)
     return Search(
         folder=folder,
         name=str(run["name"]),
@@ -104,9 +109,19 @@ def read_search(folder: Path) -> Search:
         parent_run_id=str(run["parent_run_id"]),
         objectives=tuple(Objective(name=o["name"], goal=o["goal"]) for o in run["objectives"]),
         space_yaml=without_secrets(space.read_text(encoding="utf-8")) if space.is_file() else "",
-        results=read_results(folder / "results.parquet"),
+        results=results,
         traces={name: read_trial_ranks(TrialPaths(folder, name)) for name in _traced(folder)},
+        progress=progress_of(folder, study, results),
     )
+
+
+def _read_results(folder: Path, study: optuna.Study | None) -> list[TrialResult]:
+    """Of `results.parquet`; of the journal and the trials' files where the search has not ended."""
+    path = folder / "results.parquet"
+    if study is None or study.user_attrs.get(ENDED):
+        return read_results(path)
+    ended = journalled(study)
+    return [*ended, *open_trials(folder, study, ended)]
 
 
 def _traced(folder: Path) -> list[str]:
@@ -115,17 +130,28 @@ def _traced(folder: Path) -> list[str]:
     return sorted(whole | {path.parents[1].name for path in folder.glob("trials/*/records/epoch_*.parquet")})
 
 
-def _read_run(path: Path) -> dict[str, Any]:
+def _read_run(folder: Path) -> dict[str, Any]:
+    path = folder / "run.json"
     try:
         run = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise DataError(f"{path}: missing; is this a run of faar_ray.tune?") from None
+        return _run_before_mlflow(folder)
     except (json.JSONDecodeError, UnicodeDecodeError) as fault:
         raise DataError(f"{path}: not JSON ({fault})") from None
     lacking = [k for k in ("name", "tracking_uri", "parent_run_id", "objectives") if k not in run]
     if lacking:
         raise DataError(f"{path}: {', '.join(lacking)} missing")
     return dict(run)
+
+
+def _run_before_mlflow(folder: Path) -> dict[str, Any]:
+    """What `run.json` will hold, of a search that has not opened MLflow yet, or never did."""
+    try:
+        space = yaml.safe_load((folder / "space.yaml").read_text(encoding="utf-8"))
+        facts = {"name": space["name"], "objectives": space["objectives"], "tracking_uri": space["tracking"]["uri"]}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError):
+        raise DataError(f"{folder / 'run.json'}: missing; is this a run of faar_ray.tune?") from None
+    return facts | {"parent_run_id": ""}
 
 
 def read_journal_or_none(folder: Path) -> optuna.Study | None:

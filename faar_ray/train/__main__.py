@@ -15,7 +15,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from faar_ray.command_line import hide_passwords, run_command
+from faar_ray.command_line import hide_passwords, run_command, run_process
 from faar_ray.config.overrides import dotted_path
 from faar_ray.config.trial_file import TrialFile, read_trial, trial_document
 from faar_ray.config.validation_messages import locate
@@ -35,7 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         hide_passwords()
     args = _parser().parse_intermixed_args(argv)
     again = [tool_command("python"), "-m", "faar_ray.train", str(args.config), *args.overrides, "--resume"]
-    return run_command(lambda: _run(args), shell_command(again))
+    args.resume_command = shell_command(again)
+    return run_command(lambda: _run(args), args.resume_command)
 
 
 def _run(args: argparse.Namespace) -> None:
@@ -44,7 +45,8 @@ def _run(args: argparse.Namespace) -> None:
         if args.dry_run:
             dry_run(file, as_json=args.json)
         else:
-            train(file, file.name or args.config.stem, resume=args.resume, as_json=args.json)
+            name = file.name or args.config.stem
+            train(file, name, resume=args.resume, as_json=args.json, resume_command=args.resume_command)
     except ConfigError as error:
         raise locate(error, trial_document(args.config, args.overrides), dotted_path) from None
 
@@ -93,11 +95,12 @@ def dry_run(file: TrialFile, *, as_json: bool) -> None:
     console.print(f"of {counted['total_params']:,} in all; tasks {tasks}; nothing was trained", soft_wrap=True)
 
 
-def train(file: TrialFile, name: str, *, resume: bool, as_json: bool) -> None:
+def train(file: TrialFile, name: str, *, resume: bool, as_json: bool, resume_command: str = "") -> None:
     """Train to the end, a line per epoch, then a table."""
     console = Console(file=sys.stderr if as_json else sys.stdout)
+    notify = partial(console.print, style="yellow", soft_wrap=True)
     with redirect_stdout(sys.stderr):  # what libraries print
-        session = Session(file, name, resume=resume, notify=partial(console.print, style="yellow", soft_wrap=True))
+        session = Session(file, name, resume=resume, notify=notify, resume_command=resume_command)
         metrics: dict[str, float] = {}
         for record in session.epochs():
             metrics = record.metrics
@@ -140,4 +143,4 @@ def _score(value: float, unit: str = "", *, sign: str = "") -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_process(main)

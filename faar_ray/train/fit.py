@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Generator, Mapping
@@ -22,6 +23,9 @@ from faar_ray.train.trial import Trial
 from faar_ray.train.trial_sink import TrialSink
 from faar_ray.train.trial_spec import TrialSpec
 
+log = logging.getLogger(__name__)
+SKIPPED = "train/skipped"
+"""Share of an epoch's steps that changed nothing, because gradients overflowed; only of fp16."""
 Epochs = Generator[EpochRecord, None, dict[str, float]]
 """The epochs of a trial; what it returns at its end are the test split's metrics."""
 
@@ -43,6 +47,7 @@ def fit(spec: TrialSpec, runtime: Runtime | None = None) -> Epochs:
     Raises:
         StorageError: the trial's files cannot be read or written.
         NonFiniteLoss: naming step and task.
+        NonFiniteGradient: naming step and parameter.
     """
     config, runtime = spec.config, runtime or InProcess()
     data = local_data(config.data, spec.shards_uri, spec.data_root)
@@ -52,6 +57,7 @@ def fit(spec: TrialSpec, runtime: Runtime | None = None) -> Epochs:
         yield from records
         for epoch in range(len(records), config.optim.epochs):
             record = run_epoch(trial, epoch, spec.references)
+            warn_of_skips(record)
             sink.add(trial, record)
             yield record
 
@@ -80,12 +86,13 @@ def run_epoch(trial: Trial, epoch: int, references: Mapping[str, float] | None) 
 
 
 def train_epoch(trial: Trial, epoch: int) -> dict[str, float]:
-    """One pass over the training images; returns `train/loss/<task>`, and `train/loss`, their weighted sum.
+    """One pass over the training images; gives `train/loss/<task>`, `train/loss`, their weighted sum, and `SKIPPED`.
 
     A task's loss is the mean over the steps with labels of it: NaN, and no part of the sum, where no step has any.
     """
     config, runtime = trial.config, trial.runtime
     losses: list[Tensor] = []
+    trial.skipped_steps = 0
     trial.model.train()
     order = trial.train_data.batches(
         batch_size=config.optim.batch_size,
@@ -103,7 +110,19 @@ def train_epoch(trial: Trial, epoch: int) -> dict[str, float]:
     mean_T = torch.stack(losses).double().nanmean(0).tolist()
     means = dict(zip(config.data.tasks, mean_T, strict=True))
     parts = [trial.tasks[task].weight * mean for task, mean in means.items() if not math.isnan(mean)]
-    return {"train/loss": sum(parts) if parts else math.nan} | {f"train/loss/{t}": mean for t, mean in means.items()}
+    skipped = {SKIPPED: trial.skipped_steps / len(losses)} if trial.scaler.is_enabled() else {}
+    total = sum(parts) if parts else math.nan
+    return {"train/loss": total} | {f"train/loss/{task}": mean for task, mean in means.items()} | skipped
+
+
+def warn_of_skips(record: EpochRecord) -> None:
+    """Warn of an epoch that trained nothing."""
+    if record.metrics.get(SKIPPED) == 1.0:
+        log.warning(
+            "epoch %d: every step was skipped, for its gradients overflow fp16; more epochs lower the loss scale, "
+            "optim.precision: bf16 needs none",
+            record.epoch,
+        )
 
 
 def end_epoch(trial: Trial, epoch: int) -> list[RankRecord]:

@@ -19,6 +19,7 @@ from faar_ray.config.trial_file import TrialFile
 from faar_ray.errors import ConfigError, StorageError
 from faar_ray.records import EpochRecord
 from faar_ray.storage.atomic import atomic_write_or_storage_error, check_writable
+from faar_ray.storage.interruption import clear_note, described, write_note
 from faar_ray.storage.object_store import ATTEMPTS_AT_START, ObjectStore
 from faar_ray.storage.run_location import location_of
 from faar_ray.tracking.files.finish import finish_trial_files
@@ -44,13 +45,22 @@ class Session:
         name: of the run and its folder.
         resume: continue the folder, which must exist.
         notify: called when MLflow becomes unavailable and when it is available again.
+        resume_command: for the note in the trial's folder, if it is interrupted.
 
     Raises:
         ConfigError: the folder exists and `resume` is off, or the reverse.
     """
 
-    def __init__(self, file: TrialFile, name: str, *, resume: bool, notify: Callable[[str], None] = print) -> None:
-        self.file, self.config, self.notify = file, file.config, notify
+    def __init__(
+        self,
+        file: TrialFile,
+        name: str,
+        *,
+        resume: bool,
+        notify: Callable[[str], None] = print,
+        resume_command: str = "",
+    ) -> None:
+        self.file, self.config, self.notify, self._resume_command = file, file.config, notify, resume_command
         self.trial_id = f"t000-s{file.seed}"
         self.place = location_of(file.storage.path, name)
         self.paths = self.place.trial(self.trial_id)
@@ -65,6 +75,7 @@ class Session:
         capacity(file.resources, [this_machine()])
         check_writable(self.folder)
         self.paths.remote_copy.pull()
+        clear_note(self.folder)
         self._checkpoint, self._weights = self._known_weights()
         self._timeout = shutdown_timeout()
         with self._removed_if_not_begun():
@@ -162,10 +173,12 @@ class Session:
                 self._thread.changed()
                 yield record
             ending = replace(ending, state="COMPLETE")
-        except (KeyboardInterrupt, GeneratorExit):
+        except (KeyboardInterrupt, GeneratorExit) as fault:
+            self._note_interruption(fault)
             ending, timeout = replace(ending, state="PRUNED", reason="interrupted"), min(timeout, INTERRUPT_TIMEOUT_S)
             raise
         except StorageError as error:
+            self._note_interruption(error)
             ending = replace(ending, state="PRUNED", reason=str(error))
             raise
         except Exception as error:
@@ -176,6 +189,10 @@ class Session:
                 trained.close()  # the trial's last files
             finally:
                 self._close_run(ending, timeout)
+
+    def _note_interruption(self, fault: BaseException) -> None:
+        if self._resume_command and (note := write_note(self.folder, described(fault), self._resume_command)):
+            self.notify(f"closing the run; how to go on is in {note}")
 
     def _close_run(self, ending: Ending, timeout: float) -> None:
         finish_trial_files(self.paths, self._run.title)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from contextlib import nullcontext
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from faar_ray.adapters import cached_kernels
@@ -22,16 +22,21 @@ class NonFiniteLoss(FaarRayError):
     """Training diverged; trying again gives the same."""
 
 
+class NonFiniteGradient(FaarRayError):
+    """Backward overflowed although the losses are finite, and no step would change anything any more."""
+
+
 def train_step(trial: Trial, batch: Batch, step: int) -> dict[str, Tensor]:
     """Train on this worker's part of a step's batch; returns L_t of every task over the whole step.
 
     L_t is NaN for a task without a labelled pixel in the step, whose share of the loss was 0.
 
-    One prefix mask holds for the whole step, and scores are those of its whole gradient. Where a gradient is not
-    finite (fp16 overflows while its loss scale settles) importance does not move.
+    One prefix mask holds for the whole step, and scores are those of its whole gradient. A step whose gradients
+    overflow under fp16's loss scale is skipped: only the scale moves, neither weights nor importance nor learning rate.
 
     Raises:
         NonFiniteLoss: naming step and task.
+        NonFiniteGradient: naming step and parameter.
     """
     batch = {name: to_device(trial, values) for name, values in batch.items()}
     counts = counts_of(trial, batch)
@@ -41,24 +46,50 @@ def train_step(trial: Trial, batch: Batch, step: int) -> dict[str, Tensor]:
     for task, value in losses_by_task.items():
         if not value.isfinite():
             raise NonFiniteLoss(f"step {step}: the loss of {task} is {value.item()}")
-    update(trial)
+    update(trial, step)
     return {task: value.where(counts[task][0] > 0, math.nan) for task, value in losses_by_task.items()}
 
 
-def update(trial: Trial) -> None:
+def update(trial: Trial, step: int) -> None:
     """From the step's gradients to new parameters, in the order that AMP needs."""
     trial.scaler.unscale_(trial.optimizer)
     parameters = [p for group in trial.optimizer.param_groups for p in group["params"] if p.grad is not None]
     norm = get_total_norm([p.grad for p in parameters if p.grad is not None])
-    finite = bool(norm.isfinite())
-    if finite:
-        trial.policy.observe()
+    if not norm.isfinite():  # the step's only wait for an accelerator beside the losses'
+        skip(trial, step)
+        return
+    trial.policy.observe()
     clip_grads_with_norm_(parameters, trial.config.optim.clip, norm)
     trial.scaler.step(trial.optimizer)
     trial.scaler.update()
-    if finite:
-        trial.policy.after_step(trial.optimizer)
+    trial.policy.after_step(trial.optimizer)
     trial.scheduler.step()
+
+
+def skip(trial: Trial, step: int) -> None:
+    """Lower the loss scale of fp16, the only mending of gradients that are not finite.
+
+    Raises:
+        NonFiniteGradient: there is no loss scale, or every gradient is finite and only their norm is not.
+    """
+    name, gradient = worst_gradient(trial.model)
+    if trial.scaler.is_enabled() and not gradient.isfinite().all():
+        trial.scaler.step(trial.optimizer)  # does nothing but to note that it was asked
+        trial.scaler.update()
+        trial.skipped_steps += 1
+        return
+    values = gradient[~gradient.isfinite()]
+    what = f"is {values[0].item()}" if len(values) else f"is as large as {gradient.abs().max().item():.1e}"
+    raise NonFiniteGradient(f"step {step}: the losses are finite, but the gradient of {name} {what}")
+
+
+def worst_gradient(model: nn.Module) -> tuple[str, Tensor]:
+    """The first parameter whose gradient is not finite, else the one with the largest entry; and its gradient."""
+    gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    largest = {name: gradient.abs().max() for name, gradient in gradients.items() if gradient.numel()}
+    name = next((name for name, value in largest.items() if not value.isfinite()), "")
+    name = name or max(largest, key=lambda name: float(largest[name]))
+    return name, gradients[name]
 
 
 def counts_of(trial: Trial, batch: Batch) -> dict[str, Tensor]:

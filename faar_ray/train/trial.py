@@ -57,6 +57,8 @@ class Trial:
         self.steps_per_epoch = -(-len(self.train_data) // config.optim.batch_size)
         check_last_batch(config, len(self.train_data), runtime.world_size)
         self.scaler = torch.amp.GradScaler(runtime.device.type, enabled=config.optim.precision == "fp16")
+        self.skipped_steps = 0
+        """Of the current epoch: fp16 overflowed."""
         self._start_optimizer()
         self.wrap_model()
         # from here on only drop-path draws from the global generator, differently for each worker's images

@@ -15,10 +15,9 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.text import Text
 
-from faar_ray.command_line import hide_passwords, run_command
+from faar_ray.command_line import hide_passwords, run_command, run_process
 from faar_ray.errors import ConfigError
 from faar_ray.tools import shell_command, tool_command
-from faar_ray.tune.execute import interrupts
 
 if TYPE_CHECKING:
     from faar_ray.tune.space.space import SearchSpace
@@ -68,10 +67,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         hide_passwords()
     raw = list(sys.argv[1:] if argv is None else argv)
     options = parser().parse_intermixed_args(raw)
-    interrupts.listen()
     again = raw if "--resume" in raw else [*raw, "--resume"]
-    resume = shell_command([tool_command("python"), "-m", "faar_ray.tune", *again])
-    return run_command(lambda: _run(options), resume)
+    options.resume_command = shell_command([tool_command("python"), "-m", "faar_ray.tune", *again])
+    return run_command(lambda: _run(options), options.resume_command)
 
 
 def missing_space(resume: bool) -> str:
@@ -160,4 +158,4 @@ def _start(space: SearchSpace, options: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_process(main)

@@ -49,7 +49,7 @@ def search_and_answer(
     with redirect_stdout(sys.stderr), reporter as progress:
         if first_line and not options.quiet:
             progress.note(first_line)
-        outcome = run_search(search, progress, resume=options.resume)
+        outcome = run_search(search, progress, resume=options.resume, resume_command=options.resume_command)
     if not lines:
         _show(space, outcome, console)
         _show_next_commands(outcome, options, console)

@@ -23,6 +23,7 @@ from faar_ray.errors import FaarRayError, NothingFeasible, StorageError
 from faar_ray.records import State, TrialResult
 from faar_ray.report.results import write_results
 from faar_ray.report.words.answer import Answer, build_answer
+from faar_ray.storage.interruption import described, write_note
 from faar_ray.storage.run_location import RunLocation
 from faar_ray.tracking.mlflow.runs import FOLDER_TAG, KnownRun
 from faar_ray.tracking.mlflow.store import config_error_on_failure
@@ -33,7 +34,7 @@ from faar_ray.tune.execute.ray_tune import run_jobs
 from faar_ray.tune.execute.ray_tune_adapters import abort_on_storage_error
 from faar_ray.tune.execute.resource_monitor import ResourceMonitor
 from faar_ray.tune.execute.trainable import TrialActor
-from faar_ray.tune.propose.journal import keep_limit, open_journal, tests
+from faar_ray.tune.propose.journal import keep_end, keep_limit, open_journal, tests
 from faar_ray.tune.propose.proposer import Proposer
 from faar_ray.tune.propose.warm_start import warm_start
 from faar_ray.tune.run import run_folder
@@ -79,8 +80,17 @@ class Parts:
     actor: type[Trainable] = TrialActor
 
 
-def run_search(search: ResolvedSearch, progress: Reporter, *, resume: bool, parts: Parts = Parts()) -> Outcome:
+def run_search(
+    search: ResolvedSearch, progress: Reporter, *, resume: bool, parts: Parts = Parts(), resume_command: str = ""
+) -> Outcome:
     """Run or resume a search to its end, in a folder that `check_resumable` has accepted.
+
+    Args:
+        search: what is searched, and where.
+        progress: is told what happens.
+        resume: go on with the folder.
+        parts: what the search is put together from.
+        resume_command: for the note in the run's folder, if the search is interrupted.
 
     Raises:
         ConfigError: before anything is started.
@@ -89,12 +99,13 @@ def run_search(search: ResolvedSearch, progress: Reporter, *, resume: bool, part
     space, place, fresh = search.space, search.location, not resume
     with locked_run(place, space, fresh=fresh) as folder, open_remote_run(place, fresh=fresh) as remote:
         study = open_journal(folder.study_log, space.name, space.objectives)
+        keep_end(study, ended=False)
         warm_start(study, space, progress.note)
         proposer = Proposer(space, study)
         opened = functools.partial(open_tracker, space, folder, fresh=fresh, weights=search.weights)
         mlflow = MLflowWatcher(opened, folder.path, progress.note)
         progress.backlog, progress.waiting = mlflow.backlog, mlflow.waiting
-        with closing(mlflow, folder, proposer):
+        with closing(mlflow, folder, proposer, resume_command):
             if resume:
                 repair_traces(place, proposer.results(), progress.note)
             references = References(space, proposer.results(), weights=search.weights)
@@ -185,6 +196,7 @@ def conclude(
     finished = [result for result in results if result.role == "trial" and result.state == "COMPLETE"]
     complete = [result for result in finished if proposer.feasible(result)]
     fault = search_state.fatal or (None if complete else nothing_feasible(space, results))
+    keep_end(proposer.study, ended=True)
     limit = search_state.limit or proposer.ended_early()
     keep_limit(proposer.study, limit)
     report = build_report(folder.path, mlflow)
@@ -272,13 +284,15 @@ def locked_run(place: RunLocation, space: SearchSpace, *, fresh: bool) -> Iterat
 
 
 @contextlib.contextmanager
-def closing(mlflow: MLflowWatcher, folder: RunFolder, proposer: Proposer) -> Iterator[None]:
-    """However the search ends, close all MLflow runs and write the results so far."""
+def closing(mlflow: MLflowWatcher, folder: RunFolder, proposer: Proposer, resume_command: str) -> Iterator[None]:
+    """However the search ends, close all MLflow runs and write the results so far, and how it goes on."""
     try:
         yield
     except BaseException as fault:
         interrupted = isinstance(fault, KeyboardInterrupt | StorageError)
         cause = "interrupted" if isinstance(fault, KeyboardInterrupt) else f"{type(fault).__name__}: {fault}"
+        if interrupted and resume_command and (note := write_note(folder.path, described(fault), resume_command)):
+            mlflow.notify(f"closing all runs; how to go on is in {note}")
         reason = f"{cause}; --resume goes on" if interrupted else cause
         with contextlib.suppress(Exception):
             write_search_results(folder, proposer, mlflow)

@@ -114,6 +114,25 @@ def test_without_mlflow_it_says_so_and_makes_no_database(copy: Path, tmp_path: P
     assert not (tmp_path / "gone.db").exists()
 
 
+@pytest.mark.parametrize(
+    ("uri", "reason"),
+    [("http://127.0.0.1:1", "Connection refused"), ("postgresql+nodriver://me@127.0.0.1:1/x", "nodriver")],
+)
+def test_an_mlflow_that_cannot_be_reached_is_said_and_no_end(
+    copy: Path, uri: str, reason: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = json.loads((copy / "run.json").read_text())
+    facts = {"tracking_uri": uri, "parent_run_id": uri[:4] * 8}  # MLflow caches where a run's artifacts are
+    (copy / "run.json").write_text(json.dumps(run | facts))
+
+    assert main([str(copy)]) == 0
+
+    page, told = Page((copy / "report" / "index.html").read_text()), capsys.readouterr().err
+    assert "MLflow could not be read" in page.text and reason in page.text
+    assert told.startswith("not logged to MLflow: ") and reason in told
+    assert "Quality against cost" in page.pictures
+
+
 def test_a_run_id_that_mlflow_does_not_know_is_no_end(copy: Path) -> None:
     run = json.loads((copy / "run.json").read_text())
     (copy / "run.json").write_text(json.dumps(run | {"parent_run_id": "0" * 32}))
@@ -179,7 +198,7 @@ def test_a_broken_file_exits_2_and_is_named(
     assert file in capsys.readouterr().err
 
 
-def test_a_search_in_progress_has_no_results_yet(copy: Path) -> None:
+def test_a_run_without_results_and_without_a_journal_is_named(copy: Path) -> None:
     (copy / "results.parquet").unlink()
 
     with pytest.raises(DataError, match=r"results\.parquet: no such results"):

@@ -9,14 +9,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from faar_ray.config.trial import TrialConfig
+from faar_ray.config.trial import BackboneConfig, TrialConfig
 from faar_ray.data import DenseDataset
+from faar_ray.models.backbone import build_backbone
 from faar_ray.ranks import PDRS, Importance
+from faar_ray.records import EpochRecord
 from faar_ray.tasks import delta_m
 from faar_ray.train.evaluation import evaluate
-from faar_ray.train.fit import end_epoch, train_epoch
+from faar_ray.train.fit import end_epoch, run_epoch, train_epoch, warn_of_skips
 from faar_ray.train.runtimes.runtime import InProcess
-from faar_ray.train.step import train_step
+from faar_ray.train.step import NonFiniteGradient, train_step
 from faar_ray.train.trial import Trial
 
 RAW: dict[str, Any] = {
@@ -98,10 +100,75 @@ def test_an_overflow_moves_neither_importance_nor_weights_and_halves_the_scale(m
     before = {name: p.detach().clone() for name, p in made.model.named_parameters()}
     made.policy.sample_mask(0, 0)
     train_step(made, first_batch(made), 0)
-    assert output == ["unscale_", "clip", "step", "update"]
+    assert output == ["unscale_", "step", "update"]
     assert not made.policy.state_for_agreement().any()
     assert all(torch.equal(p, before[name]) for name, p in made.model.named_parameters())
     assert made.scaler.get_scale() == 2.0**39
+    assert (made.scheduler.last_epoch, made.skipped_steps) == (0, 1)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("size", [1e25, torch.inf])
+def test_finite_losses_with_gradients_of_no_finite_norm_end_the_trial(precision: str, size: float) -> None:
+    """1e25 is finite, but its square is not: the norm is infinite, and clipping made every gradient 0."""
+    made = trial(**{"optim.precision": precision})
+    name, parameter = next((n, p) for n, p in made.model.named_parameters() if p.requires_grad)
+    before = parameter.detach().clone()
+    parameter.register_hook(lambda gradient: torch.full_like(gradient, size))
+    made.policy.sample_mask(0, 3)
+    words = "is inf" if size == torch.inf else r"is as large as 1\.0e\+25"
+    with pytest.raises(NonFiniteGradient, match=f"step 3: the losses are finite, but the gradient of {name} {words}"):
+        train_step(made, first_batch(made), 3)
+    assert torch.equal(parameter, before)
+
+
+def test_weights_with_a_row_near_zero_are_said_at_the_step_whose_gradients_overflow(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """DoRA divides by the row's norm: once its adapter has moved, its gradient is about 1e25."""
+
+    def build(config: BackboneConfig, image_size: int, seed: int) -> nn.Module:
+        backbone = build_backbone(config, image_size, seed)
+        with torch.no_grad():
+            backbone.get_submodule("layers.0.blocks.0.mlp.fc1").weight[0] *= 1e-25
+        return backbone
+
+    monkeypatch.setattr("faar_ray.models.build.build_backbone", build)
+    made = trial()
+    batch = first_batch(made)
+    made.policy.sample_mask(0, 0)
+    train_step(made, batch, 0)
+    made.policy.sample_mask(0, 1)
+    named = "step 1: the losses are finite, but the gradient of backbone.layers.0.blocks.0.mlp.fc1.adapter"
+    with pytest.raises(NonFiniteGradient, match=named):
+        train_step(made, batch, 1)
+
+
+def test_fp16_gradients_that_are_finite_without_a_finite_norm_are_no_matter_of_the_scale() -> None:
+    made = trial(**{"optim.precision": "fp16"})
+    made.scaler = torch.amp.GradScaler("cpu", init_scale=1.0)
+    parameter = next(p for p in made.model.parameters() if p.requires_grad)
+    parameter.register_hook(lambda gradient: torch.full_like(gradient, 1e25))
+    made.policy.sample_mask(0, 0)
+    with pytest.raises(NonFiniteGradient, match="is as large as"):
+        train_step(made, first_batch(made), 0)
+
+
+def test_an_epoch_of_nothing_but_skips_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    """The first epoch is all overflows; in the second the scale settles, and the learning rate moves by its steps."""
+    made = trial(**{"optim.precision": "fp16"})
+    made.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**40)
+    metrics = run_epoch(made, 0, None).metrics
+    assert metrics["train/skipped"] == 1.0
+    assert made.scheduler.last_epoch == 0
+    warn_of_skips(EpochRecord(0, metrics))
+    made.scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
+    metrics = run_epoch(made, 1, None).metrics
+    assert metrics["train/skipped"] == 0.0
+    assert made.scheduler.last_epoch == made.steps_per_epoch
+    warn_of_skips(EpochRecord(1, metrics))
+    assert [record.getMessage().partition(":")[0] for record in caplog.records] == ["epoch 0"]
+    assert "train/skipped" not in run_epoch(trial(), 0, None).metrics
 
 
 def test_a_step_in_parts_is_the_step_in_one_under_one_mask() -> None:

@@ -164,7 +164,7 @@ def _pack_split(
     rows = _read(EncodedSamples(reader, tasks, options), missing, processes)
     for path, part, source in zip(paths, parts, sources, strict=True):
         if path not in kept:
-            _write(path, [next(rows) for _ in part], tasks, source)
+            _write(path, [next(rows) for _ in part], tasks, options, source)
         shard = Shard(file=path.name, images=len(part), bytes=path.stat().st_size, sha256=file_digest(path))
         on_images(shard.images, shard.bytes)
         yield shard
@@ -200,11 +200,16 @@ def _holds(path: Path, source: str) -> bool:
         return False
 
 
-def _write(path: Path, rows: Sequence[Row], tasks: dict[str, Task], source: str) -> None:
-    labels = [
-        pa.field(name, pa.binary(), metadata={"type": task.type, "classes": json.dumps(task.classes)})
-        for name, task in tasks.items()
-    ]
+def _described(task: Task, options: PackOptions) -> dict[str, str]:
+    """What a column's field says of itself."""
+    compact = {"normals": "int8, 127ths", "depth": "float16"} if options.compact else {}
+    dtype = "uint8, PNG" if task.type in PNG_TYPES else compact.get(task.type, "float32")
+    unit = task.metric_unit if task.type in ("depth", "regression") else ""
+    return {"type": task.type, "dtype": dtype, "unit": unit, "classes": json.dumps(task.classes)}
+
+
+def _write(path: Path, rows: Sequence[Row], tasks: dict[str, Task], options: PackOptions, source: str) -> None:
+    labels = [pa.field(name, pa.binary(), metadata=_described(task, options)) for name, task in tasks.items()]
     fields = [pa.field("id", pa.string(), nullable=False), pa.field("image", pa.binary(), nullable=False), *labels]
     table = pa.Table.from_pylist(list(rows), schema=pa.schema(fields, metadata={SOURCE_KEY: source}))
     raw = [name for name, task in tasks.items() if task.type not in PNG_TYPES]

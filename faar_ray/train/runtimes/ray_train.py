@@ -27,7 +27,7 @@ from faar_ray.cluster.ray_cluster import QUIET, set_defaults
 from faar_ray.cluster.ray_internals import free_placement_groups_of_dead_actors
 from faar_ray.errors import FaarRayError, StorageError
 from faar_ray.tracking.files.finish import finish_trial_files
-from faar_ray.train.fit import Epochs, fit
+from faar_ray.train.fit import Epochs, fit, warn_of_skips
 from faar_ray.train.runtimes.distributed import Distributed
 from faar_ray.train.runtimes.mailbox import Mailbox, Message
 from faar_ray.train.trial_spec import TrialSpec
@@ -162,6 +162,7 @@ class TrainRun:
                 if kind == "end":
                     self._thread.join(START_S)
                     return dict(content)
+                warn_of_skips(content)  # the worker's own warning stays on its machine
                 yield content
                 ray.get(self._mailbox.request_epoch.remote(content.epoch + 1))
         finally:

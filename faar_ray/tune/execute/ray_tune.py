@@ -8,8 +8,8 @@ from pathlib import Path
 from ray import tune
 from ray.tune import Callback, Trainable
 
+from faar_ray import interrupts
 from faar_ray.config.run_sections import Resources
-from faar_ray.tune.execute import interrupts
 from faar_ray.tune.execute.node_loss import PlacementGroupReaper
 from faar_ray.tune.execute.ray_tune_adapters import JobSearcher, Spec, StateCallback, StopScheduler
 from faar_ray.tune.search_state import SearchState

@@ -12,10 +12,10 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
+from faar_ray import interrupts
 from faar_ray.errors import StorageError
 from faar_ray.storage.atomic import storage_error_on_oserror
 from faar_ray.train.trial_spec import TrialSpec
-from faar_ray.tune.execute import interrupts
 from faar_ray.tune.execute.failures import reason_of_failure
 from faar_ray.tune.execute.node_loss import NodeLossTolerantTrial
 from faar_ray.tune.run.jobs import Job

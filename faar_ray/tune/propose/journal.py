@@ -5,7 +5,6 @@ Controls and references are no trials of the study; their results are kept in th
 
 from __future__ import annotations
 
-import dataclasses
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,12 +17,14 @@ from optuna.trial import FrozenTrial, TrialState
 
 from faar_ray.errors import DataError
 from faar_ray.objectives.metrics import Objective
-from faar_ray.records import TrialResult, json_metrics, known, result_of, row_of
+from faar_ray.records import TrialResult, json_metrics, known, row_of
+from faar_ray.report.progress import ENDED, RESULT, STUDY_RESULT, TEST_RESULT
+from faar_ray.report.progress import journalled as results
+from faar_ray.report.progress import tests as tests
 from faar_ray.tune.propose.journal_file import JournalFile
-from faar_ray.tune.propose.trial_record import RESULT, TrialRecord
+from faar_ray.tune.propose.trial_record import TrialRecord
 
-STUDY_RESULT = "result/"
-TEST_RESULT = "test/"
+__all__ = ["results", "tests"]
 LIMIT = "limit"
 SPENT = ("elapsed_s", "gpu_hours", "usd")
 SHOWN_METRICS = ("rank/mean", "trainable_params", "params/adapters")
@@ -121,21 +122,10 @@ def live(study: optuna.Study, number: int) -> optuna.Trial:
     return optuna.Trial(study, trials(study)[number]._trial_id)
 
 
-def results(study: optuna.Study) -> list[TrialResult]:
-    """All jobs that ended, with their test metrics: references and controls first, then trials by number."""
-    attrs = study.user_attrs
-    beside = [result_of(attrs[name]) for name in sorted(attrs) if name.startswith(STUDY_RESULT)]
-    ended = beside + [result for trial in trials(study) if (result := TrialRecord(trial).result) is not None]
-    tested = tests(study)
-    return [
-        dataclasses.replace(result, metrics={**result.metrics, **tested.get(result.trial_id, {})}) for result in ended
-    ]
-
-
-def tests(study: optuna.Study) -> dict[str, dict[str, float]]:
-    """Metrics on the test split, by trial id."""
-    attrs = study.user_attrs
-    return {name.removeprefix(TEST_RESULT): known(attrs[name]) for name in attrs if name.startswith(TEST_RESULT)}
+def keep_end(study: optuna.Study, *, ended: bool) -> None:
+    """Write down that the search came to its end, or goes on: until then a report calls it unfinished."""
+    if bool(study.user_attrs.get(ENDED)) != ended:
+        study.set_user_attr(ENDED, int(ended))
 
 
 def copied(study: optuna.Study) -> set[str]:

@@ -19,6 +19,7 @@ from optuna.trial import FrozenTrial, TrialState
 from faar_ray.config.trial import TrialConfig, config_id
 from faar_ray.objectives.constraint import feasible
 from faar_ray.records import TrialResult, row_of
+from faar_ray.report.progress import TRIAL_ID
 from faar_ray.tune.propose import journal
 from faar_ray.tune.propose.ask import LaggedStudy, needs_results, sampler_of
 from faar_ray.tune.propose.distributions import from_optuna, to_optuna
@@ -34,7 +35,6 @@ from faar_ray.tune.propose.trial_record import (
     REPLICATE,
     SEED,
     STOP_REASON,
-    TRIAL_ID,
     WAITS,
     TrialRecord,
 )

@@ -10,14 +10,13 @@ import optuna
 from optuna.trial import FrozenTrial
 
 from faar_ray.records import TrialResult, result_of
+from faar_ray.report.progress import RESULT, TRIAL_ID, WARM_START
 
-TRIAL_ID = "trial_id"
 CONFIG_ID = "config_id"
 CONFIG_NUMBER = "config_number"
 SEED = "seed"
 REPLICATE = "replicate"
 STOP_REASON = "stop_reason"
-RESULT = "result"
 EPOCH = "epoch/"
 """With the epoch's number: the metrics that the stopping rule looks at; null for none."""
 PARENT = "parent"
@@ -25,8 +24,6 @@ PARENT = "parent"
 INHERITED = "inherited_epochs"
 WAITS = "waits"
 """Of a trial that waits for its population: the result that it would end with now."""
-WARM_START = "warm_start"
-"""Marks the trials of an older run, and the study once it has them."""
 OLDER_ID = "warm_start_trial"
 
 

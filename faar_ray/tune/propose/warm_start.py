@@ -23,11 +23,12 @@ from faar_ray.config.validation_messages import Issue, did_you_mean, format_issu
 from faar_ray.config.yaml_document import Document
 from faar_ray.errors import ConfigError, DataError
 from faar_ray.records import TrialResult
+from faar_ray.report.progress import WARM_START
 from faar_ray.storage.run_location import RunLocation, download_run, location_of
 from faar_ray.tune.propose import journal
 from faar_ray.tune.propose.distributions import distribution, optuna_name, to_optuna
 from faar_ray.tune.propose.optuna_samplers import Genetic
-from faar_ray.tune.propose.trial_record import OLDER_ID, WARM_START
+from faar_ray.tune.propose.trial_record import OLDER_ID
 from faar_ray.tune.run.jobs import reference_job
 from faar_ray.tune.run.run_folder import stored_space
 from faar_ray.tune.space.conditions import unmet_condition

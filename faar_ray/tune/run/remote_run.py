@@ -13,13 +13,14 @@ from collections.abc import Iterator, Mapping
 
 from faar_ray.errors import ConfigError, FaarRayError, StorageError
 from faar_ray.records import TrialResult
+from faar_ray.storage.interruption import NOTE
 from faar_ray.storage.lease import REFRESH_S, Lease
 from faar_ray.storage.object_store import ATTEMPTS_AT_START, ObjectStore
 from faar_ray.storage.remote_copy import RemoteCopy
 from faar_ray.storage.run_location import RunLocation, download_run
 from faar_ray.tune.run.jobs import SHARDS, Job
 
-DRIVER_FILES = ("space.yaml", "run.json", "study.log", "results.parquet", "report")
+DRIVER_FILES = ("space.yaml", "run.json", "study.log", "results.parquet", "report", NOTE)
 
 
 class RemoteRun:

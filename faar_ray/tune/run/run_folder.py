@@ -20,6 +20,7 @@ from faar_ray.config.trial import with_dotted
 from faar_ray.errors import ConfigError, DataError
 from faar_ray.records import TrialResult
 from faar_ray.storage.atomic import atomic_write, atomic_write_or_storage_error, check_writable, clear_leftovers
+from faar_ray.storage.interruption import clear_note
 from faar_ray.storage.run_location import RunLocation, location_of
 from faar_ray.tracking.files.finish import repair_trial_files, trace_fault
 from faar_ray.tune.space.space import SearchSpace
@@ -172,6 +173,7 @@ def _prepare(folder: RunFolder, space: SearchSpace, *, emptied: bool) -> None:
         folder.path / "rank_trace",
     ):  # of a killed driver or trial; a trial clears its own folder
         clear_leftovers(place)
+    clear_note(folder.path)
     with atomic_write(folder.space_file) as scratch:
         scratch.write_text(as_yaml(space))
 

@@ -124,7 +124,13 @@ def test_a_shard_s_schema_names_types_and_classes(packed: DataConfig) -> None:
     assert packed.root is not None
     schema = pq.read_schema(Path(packed.root) / "val-00000.parquet")
     assert schema.names == ["id", *NAMES]
-    assert schema.field("semseg").metadata == {b"type": b"segmentation", b"classes": b'["0", "1", "2", "3", "4"]'}
+    assert schema.field("semseg").metadata == {
+        b"type": b"segmentation",
+        b"dtype": b"uint8, PNG",
+        b"unit": b"",
+        b"classes": b'["0", "1", "2", "3", "4"]',
+    }
+    assert schema.field("depth").metadata[b"unit"] == b"m"
 
 
 def test_loader_processes_and_order_make_no_difference(packed: DataConfig) -> None:
