@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
 from torch import Tensor
@@ -53,6 +55,38 @@ class FileReader(Protocol):
 
     def image_bytes(self, index: int) -> bytes:
         """The image's file, as it lies."""
+
+
+@runtime_checkable
+class FilePaths(Protocol):
+    """A reader that knows where each of its images and labels lies."""
+
+    def files(self, index: int, name: str) -> list[Path]:
+        """The files that the image or a label is made from, whether they exist or not; they are not opened."""
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """What a label file says beyond the label that it becomes."""
+
+    unit: str = ""
+    """In which its values are written; "": of no matter."""
+    notes: tuple[str, ...] = ()
+    """What is unusual, but read."""
+    faults: tuple[str, ...] = ()
+    """What can hardly be meant."""
+
+
+@runtime_checkable
+class Inspectable(Protocol):
+    """A reader whose label files may hold more than the labels that they become."""
+
+    def inspect(self, index: int, task: str) -> Inspection:
+        """Look at a label file anew, for `data check`.
+
+        Raises:
+            DataError: it cannot be read.
+        """
 
 
 class SplitData(Protocol):

@@ -5,7 +5,8 @@ from __future__ import annotations
 from faar_ray.config.paths import folder_of, is_remote
 from faar_ray.config.registries import DATASETS, load_builder
 from faar_ray.config.trial import DataConfig
-from faar_ray.data.datasets import ColumnReader, Reader, Split, SplitData
+from faar_ray.data.checks.missing import missing_files
+from faar_ray.data.datasets import SPLITS, ColumnReader, Reader, Split, SplitData
 from faar_ray.data.dense import DenseDataset
 from faar_ray.data.packed.manifest import is_packed
 from faar_ray.data.packed.places import packed_uri
@@ -22,9 +23,24 @@ ROOT = "data.root"
 
 
 def check_root(config: DataConfig) -> None:
-    """Check that `data.root` is given where it is needed, and that a URI has all shards.
+    """Check that `data.root` is given where it is needed, that a URI has all shards, and that no file is missing.
 
-    Without this check every machine of a cluster would make the missing shards for itself.
+    Without this check every machine of a cluster would make the missing shards for itself, and a missing file would
+    end a trial. Files are not opened: folders are listed.
+
+    Raises:
+        ConfigError: naming `data.root`, and what to do.
+    """
+    check_place(config)
+    if DATASETS[config.name].shards is not None or folder_of(config.root) is None:
+        return
+    readers = [open_split(config, split) for split in SPLITS]
+    if missing := missing_files(readers, ("image", *config.tasks)):
+        raise ConfigError([f"{ROOT}: {one}" for one in missing])
+
+
+def check_place(config: DataConfig) -> None:
+    """Check that `data.root` is given where it is needed, and that a URI has all shards.
 
     Raises:
         ConfigError: naming `data.root`, and the command that uploads the shards.

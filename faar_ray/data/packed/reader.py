@@ -23,7 +23,7 @@ from faar_ray.tasks import tasks_of
 
 
 class PackedReader:
-    """A split of a folder of packed shards (`Reader`, `FileReader`).
+    """A split of a folder of packed shards (`Reader`, `FileReader`, `FilePaths`).
 
     Args:
         config: data set, tasks and protocol.
@@ -81,6 +81,10 @@ class PackedReader:
             return decode_label(self.tasks[name], content)
         except (OSError, ValueError) as error:
             raise DataError(f"{self.folder}: {name} of image {index} is damaged ({error})") from error
+
+    def files(self, index: int, name: str) -> list[Path]:
+        """The shard that holds a sample."""
+        return [self.folder / self._shards[bisect_right(self._ends, self._rows[index])].file]
 
     def _row(self, index: int, names: Sequence[str]) -> dict[str, Any]:
         row = self._rows[index]
