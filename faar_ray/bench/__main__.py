@@ -1,4 +1,4 @@
-"""`python -m faar_ray.bench step|faults|search|scale`: what steps and searches cost, and what a kill costs."""
+"""`python -m faar_ray.bench step|data|faults|search|scale`: what steps, reading, searches and kills cost."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m faar_ray.bench", description="Measure.", epilog=example)
     commands = parser.add_subparsers(dest="what", required=True)
     _add_step(commands)
+    _add_data(commands)
     _add_faults(commands)
     _add_search(commands)
     _add_scale(commands)
@@ -68,6 +69,21 @@ def _add_step(commands: Any) -> None:
     step.add_argument("--precision", choices=("fp32", "bf16"), default="fp32", help="autocast (default %(default)s)")
     step.add_argument("--compile", action="store_true", help="every row under torch.compile, the floor too")
     step.add_argument("--no-memory", action="store_true", help="do not start a process per row for its peak memory")
+
+
+def _add_data(commands: Any) -> None:
+    data = _command(
+        commands, "data", "loading:run", "reading photographs against the training step that takes them",
+        "Images/s from files, packed shards and the decoded cache, in a random order, with and without augmentation; "
+        "beside them what a training step of the trial's own model takes here.",
+        "nyud --root NYUD_MT",
+    )  # fmt: skip
+    data.add_argument("what_data", metavar="CONFIG|DATASET", help="a trial's YAML file, or a data set's name")
+    data.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="keys of the trial")
+    data.add_argument("--root", help="folder or URI of the data set (data.root)")
+    data.add_argument("--images", type=_positive, default=64, help="read from the first so many (default %(default)s)")
+    data.add_argument("--processes", type=_positive, default=2, help="of a loader (default %(default)s)")
+    data.add_argument("--steps", type=_positive, default=3, help="training steps after a first (default %(default)s)")
 
 
 def _add_faults(commands: Any) -> None:

@@ -46,7 +46,15 @@ def read_trial(path: Path, overrides: Sequence[str] = ()) -> TrialFile:
     Raises:
         ConfigError: with every fault, one line each.
     """
-    document = trial_document(path, overrides)
+    return trial_of(trial_document(path, overrides))
+
+
+def trial_of(document: Document) -> TrialFile:
+    """The trial of a document.
+
+    Raises:
+        ConfigError: with every fault, one line each.
+    """
     try:
         return TrialFile.model_validate(document.data)
     except ValidationError as error:

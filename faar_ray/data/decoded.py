@@ -145,12 +145,17 @@ def _write(reader: Reader, config: DataConfig, split: str, path: Path, processes
         )
         return False
 
+    write_decoded(reader, names, path, processes)
+    say_once(f"data.cache: {split} is decoded once for this machine: {path} ({path.stat().st_size / GIB:.2f} GiB)")
+    return True
+
+
+def write_decoded(reader: Reader, names: tuple[str, ...], path: Path, processes: int = 0) -> None:
+    """All samples of a reader into a file."""
     schema = pa.schema([(LAYOUT, pa.string()), *((name, pa.large_binary()) for name in names)])
     with atomic_write(path) as scratch, pa.OSFile(str(scratch), "wb") as sink, pa.ipc.new_file(sink, schema) as file:
         for sample in read_ahead(reader, names, processes):
             file.write_batch(_row(sample, schema))
-    say_once(f"data.cache: {split} is decoded once for this machine: {path} ({path.stat().st_size / GIB:.2f} GiB)")
-    return True
 
 
 @dataclass(frozen=True)

@@ -164,7 +164,7 @@ def _pack_split(
     rows = _read(EncodedSamples(reader, tasks, options), missing, processes)
     for path, part, source in zip(paths, parts, sources, strict=True):
         if path not in kept:
-            _write(path, [next(rows) for _ in part], tasks, options, source)
+            write_shard(path, [next(rows) for _ in part], tasks, options, source)
         shard = Shard(file=path.name, images=len(part), bytes=path.stat().st_size, sha256=file_digest(path))
         on_images(shard.images, shard.bytes)
         yield shard
@@ -208,7 +208,8 @@ def _described(task: Task, options: PackOptions) -> dict[str, str]:
     return {"type": task.type, "dtype": dtype, "unit": unit, "classes": json.dumps(task.classes)}
 
 
-def _write(path: Path, rows: Sequence[Row], tasks: dict[str, Task], options: PackOptions, source: str) -> None:
+def write_shard(path: Path, rows: Sequence[Row], tasks: dict[str, Task], options: PackOptions, source: str) -> None:
+    """One shard of rows as `EncodedSamples` gives them."""
     labels = [pa.field(name, pa.binary(), metadata=_described(task, options)) for name, task in tasks.items()]
     fields = [pa.field("id", pa.string(), nullable=False), pa.field("image", pa.binary(), nullable=False), *labels]
     table = pa.Table.from_pylist(list(rows), schema=pa.schema(fields, metadata={SOURCE_KEY: source}))
