@@ -40,8 +40,7 @@ from faar_ray.train.step import train_step
 from faar_ray.train.trial import Trial
 
 BATCH = 8
-LONGEST_S = 3.0
-"""Of each row, about."""
+LONGEST_S = 3.0  # of each row, about
 
 
 @dataclass(frozen=True)
