@@ -104,7 +104,7 @@ def test_metrics_at_the_labels_own_size_equal_a_plain_reference(root: Path) -> N
 
 
 def best_f1(probability: Tensor, true: Tensor) -> float:
-    values = []
+    values: list[float] = []
     for threshold in torch.linspace(0, 1, 99, dtype=torch.float64):
         chosen = probability >= threshold
         values.append(200 * (chosen & true).sum().item() / (chosen.sum() + true.sum()).item())
