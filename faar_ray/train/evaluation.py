@@ -39,10 +39,15 @@ def evaluate(
 
     was_training = model.training
     model.eval()
-    share = {"worker": runtime.rank, "workers": runtime.world_size}
-    original = trial.config.data.evaluation == "original"
     order = dataset.batches(
-        batch_size=batch_size(trial.config.data.size), seed=0, epoch=0, train=False, original=original, **share
+        batch_size=batch_size(trial.config.data.size),
+        seed=0,
+        epoch=0,
+        train=False,
+        worker=runtime.rank,
+        workers=runtime.world_size,
+        original=trial.config.data.evaluation == "original",
+        device=runtime.device,
     )
     with cached_kernels(trial.sines):
         for batch in order:
