@@ -29,7 +29,7 @@ class Cityscapes(PhotographFiles):
 
     def published_ids(self, split: str) -> list[str]:
         """`<split>/<city>/<city>_<sequence>_<frame>`, in the order of their names."""
-        folder = self.root / "leftImg8bit" / split
+        folder = self.find(self.root / "leftImg8bit" / split)
         suffix = "_leftImg8bit.png"
         ids = sorted(f"{split}/{p.parent.name}/{p.name.removesuffix(suffix)}" for p in folder.glob(f"*/*{suffix}"))
         if not ids:
@@ -48,7 +48,7 @@ class Cityscapes(PhotographFiles):
 
     def label(self, task: str, id: str) -> Tensor:
         """19 classes; disparity d = (p - 1) / 256 in pixels, or metres, b f / d. p = 0 is ignored."""
-        (path,) = self.label_paths(task, id)
+        (path,) = self.existing(task, id)
         plane = read_plane(path)
         if task == "semseg":
             if plane.ndim != 2 or plane.dtype != np.uint8:
@@ -65,7 +65,7 @@ class Cityscapes(PhotographFiles):
         return torch.where(known, disparity, float(IGNORE))[None]
 
     def _baseline_focal(self, id: str) -> float:
-        path = self.root / "camera" / f"{id}_camera.json"
+        path = self.find(self.root / "camera" / f"{id}_camera.json")
         if not path.exists():
             return BASELINE * FOCAL
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,12 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms.v2.functional import pil_to_tensor
 
 from faar_ray.config.data_section import DataConfig
 from faar_ray.config.paths import folder_of
-from faar_ray.data.photographs.photograph import read_photograph
+from faar_ray.data.datasets import Inspection
+from faar_ray.data.photographs.listing import Listing
+from faar_ray.data.photographs.pixels import read_pixels
 from faar_ray.data.photographs.splits import split_rows
 from faar_ray.errors import ConfigError, DataError
 
@@ -23,7 +24,7 @@ Array = np.ndarray[Any, Any]
 
 
 class PhotographFiles(ABC):
-    """A split of a published data set in files (`Reader`, `FileReader`).
+    """A split of a published data set in files (`Reader`, `FileReader`, `FilePaths`, `Inspectable`).
 
     Args:
         config: folder, tasks and protocol.
@@ -44,7 +45,7 @@ class PhotographFiles(ABC):
     """Where it comes from, for messages."""
 
     def __init__(self, config: DataConfig, split: str) -> None:
-        self.config = config
+        self.config, self.listing = config, Listing()
         self.root = self._find_root(config.root)
         published = {name: self.published_ids(name) for name in ("train", "val")}
         self.published, rows = split_rows(config, split, {name: len(ids) for name, ids in published.items()})
@@ -70,6 +71,24 @@ class PhotographFiles(ABC):
             DataError: naming the file.
         """
 
+    def existing(self, task: str, id: str) -> list[Path]:
+        """`label_paths` as they are written on disk."""
+        return [self.find(path) for path in self.label_paths(task, id)]
+
+    def find(self, path: Path) -> Path:
+        """A file or folder as it is written on disk: in the usual case, or else in any other."""
+        return path if path.exists() else self.listing.find(path) or path
+
+    def files(self, index: int, name: str) -> list[Path]:
+        """The files of an image or of a label, whether they exist or not; none of them is opened."""
+        id = self.ids[index]
+        paths = [self.image_path(id)] if name == "image" else self.label_paths(name, id)
+        return [self.listing.find(path) or path for path in paths]
+
+    def inspect(self, index: int, task: str) -> Inspection:
+        """Nothing more than its labels say, by default."""
+        return Inspection()
+
     def select(self, ids: list[str]) -> list[str]:
         """Those ids that the tasks need; all by default."""
         return ids
@@ -84,7 +103,7 @@ class PhotographFiles(ABC):
 
     def image_bytes(self, index: int) -> bytes:
         """The photograph's file."""
-        path = self.image_path(self.ids[index])
+        path = self.find(self.image_path(self.ids[index]))
         try:
             return path.read_bytes()
         except OSError as error:
@@ -93,22 +112,44 @@ class PhotographFiles(ABC):
     def sample(self, index: int, names: Sequence[str]) -> Mapping[str, Tensor | None]:
         """The image and labels of a sample."""
         id = self.ids[index]
-        return {name: self._image(id) if name == "image" else self.label(name, id) for name in names}
+        sample = {name: self._image(id) if name == "image" else self.label(name, id) for name in names}
+        check_sizes(sample, lambda name: self.files(index, name)[0])
+        return sample
 
     def _image(self, id: str) -> Tensor:
-        image: Tensor = pil_to_tensor(read_photograph(self.image_path(id)))
-        return image
+        return read_pixels(self.find(self.image_path(id)))
 
     @classmethod
     def _find_root(cls, root: str | None) -> Path:
         folder = folder_of(root)
         if folder is None:
             raise ConfigError(f"data.root: must name the folder of {cls.NAME}, got {root}")
-        for candidate in (folder, folder / cls.FOLDER):
-            if (candidate / cls.MARKER).exists():
-                return candidate
+        marker, listing = Path(cls.MARKER), Listing()
+        for candidate in (folder, folder / cls.FOLDER) if folder.is_dir() else ():
+            if (found := listing.find(candidate / marker)) is not None:
+                return found.parents[len(marker.parts) - 1]
         reason = f"has no {cls.MARKER}" if folder.is_dir() else "is no folder"
         raise ConfigError(f"data.root: {folder} {reason}, so it is not {cls.NAME}. {cls.SOURCE}")
+
+
+def check_sizes(sample: Mapping[str, Tensor | None], file_of: Callable[[str], Path]) -> None:
+    """Check that labels have the size of their image.
+
+    Args:
+        sample: `image`, if it is to be compared, and labels, None for those that are missing.
+        file_of: the file of a quantity.
+
+    Raises:
+        DataError: naming the file.
+    """
+    image = sample.get("image")
+    for task, label in sample.items():
+        if image is not None and label is not None and label.shape[-2:] != image.shape[-2:]:
+            (height, width), (rows, columns) = image.shape[-2:], label.shape[-2:]
+            raise DataError(
+                f"{file_of(task)}: {task}: must be {height}x{width} (height x width), as {file_of('image')}, "
+                f"got {rows}x{columns}"
+            )
 
 
 def read_ids(path: Path) -> list[str]:
@@ -190,19 +231,3 @@ def unit_normals(path: Path, normals_HW3: Array) -> Tensor:
     if not vectors.isfinite().all():
         raise DataError(f"{path}: must be finite")
     return torch.nn.functional.normalize(vectors, dim=0)
-
-
-class Listing:
-    """Names in folders, read once each: quicker than asking for every file, and whatever the case of names."""
-
-    def __init__(self) -> None:
-        self._names: dict[Path, dict[str, str]] = {}
-
-    def find(self, path: Path) -> Path | None:
-        """A file, also where its name is written in another case; None where there is none."""
-        names = self._names.get(path.parent)
-        if names is None:
-            names = {child.name.lower(): child.name for child in path.parent.iterdir()} if path.parent.is_dir() else {}
-            self._names[path.parent] = names
-        actual = names.get(path.name.lower())
-        return None if actual is None else path.with_name(actual)

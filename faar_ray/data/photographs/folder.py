@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,8 +16,9 @@ from faar_ray.config.data_section import DataConfig
 from faar_ray.config.paths import folder_of
 from faar_ray.config.validation_messages import did_you_mean
 from faar_ray.data.photographs.dataset_yaml import FILE, SPLITS_FOLDER, DatasetFile, Shares, read_dataset_file
+from faar_ray.data.photographs.files import check_sizes
 from faar_ray.data.photographs.label_files import LABELS, read_label
-from faar_ray.data.photographs.photograph import read_photograph
+from faar_ray.data.photographs.pixels import read_pixels
 from faar_ray.data.photographs.splits import split_rows
 from faar_ray.errors import ConfigError, DataError
 from faar_ray.seeding import private
@@ -28,7 +28,7 @@ Names = Mapping[str, Path]
 
 
 class Folder:
-    """One split of a folder (`Reader`, `FileReader`).
+    """One split of a folder (`Reader`, `FileReader`, `FilePaths`).
 
     Raises:
         ConfigError: no `data.root`, or faults of its dataset.yaml.
@@ -76,22 +76,18 @@ class Folder:
         out: dict[str, Tensor | None] = {}
         for quantity in names:
             if quantity == "image":
-                out[quantity] = torch.from_numpy(np.array(read_photograph(self.images[name]))).permute(2, 0, 1)
+                out[quantity] = read_pixels(self.images[name])
             else:
                 path = self.labels[quantity].get(name)
                 out[quantity] = None if path is None else read_label(path, quantity, self.definitions[quantity])
-        self._check_sizes(name, out)
+        check_sizes(out, lambda quantity: self.files(index, quantity)[0])
         return out
 
-    def _check_sizes(self, name: str, sample: Mapping[str, Tensor | None]) -> None:
-        image = sample.get("image")
-        for task, label in sample.items():
-            if image is not None and label is not None and label.shape[-2:] != image.shape[-2:]:
-                (height, width), (rows, columns) = image.shape[-2:], label.shape[-2:]
-                raise DataError(
-                    f"{self.labels[task][name]}: {task}: must be {height}x{width} (height x width), as "
-                    f"{self.images[name]}, got {rows}x{columns}"
-                )
+    def files(self, index: int, name: str) -> list[Path]:
+        """The file of an image or of a label; none for a label that is missing."""
+        paths = self.images if name == "image" else self.labels[name]
+        path = paths.get(self.ids[index])
+        return [] if path is None else [path]
 
 
 def files_by_name(folder: Path, suffixes: Sequence[str]) -> dict[str, Path]:

@@ -8,7 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from faar_ray.data.datasets import Inspection
 from faar_ray.data.photographs.files import (
+    Array,
     PhotographFiles,
     classes_plane,
     read_array,
@@ -22,6 +24,8 @@ from faar_ray.tasks import IGNORE
 CLASSES = 40
 DEEPEST = 100.0
 """Metres; depth above it is taken for millimetres."""
+UNIT_TOLERANCE, MOST_ODD = 0.1, 0.01
+"""How far from 1 lengths of normals may be, and the share of those that may be farther."""
 FOLDERS = {"semseg": "segmentation", "depth": "depth", "normals": "normals", "edge": "edge"}
 
 
@@ -33,7 +37,7 @@ class Nyud(PhotographFiles):
 
     def published_ids(self, split: str) -> list[str]:
         """Ids of `train` or `val`."""
-        return read_ids(self.root / "gt_sets" / f"{split}.txt")
+        return read_ids(self.find(self.root / "gt_sets" / f"{split}.txt"))
 
     def image_path(self, id: str) -> Path:
         """The photograph."""
@@ -45,7 +49,7 @@ class Nyud(PhotographFiles):
 
     def label(self, task: str, id: str) -> Tensor:
         """0 is unlabelled in `segmentation`, no depth in `depth` and no direction in `normals`."""
-        (path,) = self.label_paths(task, id)
+        (path,) = self.existing(task, id)
         if task == "semseg":
             plane = read_plane(path)
             return classes_plane(path, np.where(plane == 0, IGNORE, plane.astype(np.int64) - 1), CLASSES)
@@ -58,6 +62,40 @@ class Nyud(PhotographFiles):
             raise DataError(f"{path}: edges must be 0 or 1, got {array.min()}..{array.max()}")
         return torch.from_numpy(array.astype(np.uint8))[None]
 
+    def inspect(self, index: int, task: str) -> Inspection:
+        """The unit of depth; values that are not finite; vectors that are no unit vectors."""
+        if task not in ("depth", "normals"):
+            return Inspection()
+        (path,) = self.existing(task, self.ids[index])
+        if task == "normals":
+            lengths = np.linalg.norm(read_array(path, "HWC").astype(np.float32), axis=2)
+            return Inspection(faults=odd_lengths(lengths[lengths > 0]))
+
+        depth_HW = torch.from_numpy(read_array(path, "HW").astype(np.float32))
+        unit = "" if not known_depth(depth_HW).any() else "mm" if in_millimetres(depth_HW) else "m"
+        odd = int((~depth_HW.isfinite()).sum())
+        return Inspection(unit, (f"{odd:,} pixels are not finite, so without label",) if odd else ())
+
+
+def odd_lengths(lengths: Array) -> tuple[str, ...]:
+    """A fault where more than one in a hundred vectors is not of unit length."""
+    odd = np.abs(lengths - 1) > UNIT_TOLERANCE
+    if not odd.size or odd.mean() <= MOST_ODD:
+        return ()
+    return (f"must hold unit vectors or zeros, got lengths {lengths.min():.3g}..{lengths.max():.3g}",)
+
+
+def known_depth(depth_HW: Tensor) -> Tensor:
+    """(H, W) bool; 0 and what is not finite is none."""
+    known: Tensor = depth_HW.isfinite() & (depth_HW != 0)
+    return known
+
+
+def in_millimetres(depth_HW: Tensor) -> bool:
+    """Whether a file's depth is in millimetres, not metres, by its largest value."""
+    known = known_depth(depth_HW)
+    return bool(known.any()) and float(depth_HW[known].max()) > DEEPEST
+
 
 def depth_metres(path: Path, depth_HW: Tensor) -> Tensor:
     """(1, H, W) metres, of metres or millimetres; 0 and what is not finite is ignored.
@@ -65,8 +103,7 @@ def depth_metres(path: Path, depth_HW: Tensor) -> Tensor:
     Raises:
         DataError: negative depth.
     """
-    known = depth_HW.isfinite() & (depth_HW != 0)
+    known = known_depth(depth_HW)
     if (depth_HW[known] < 0).any():
         raise DataError(f"{path}: depth must not be negative, got {float(depth_HW[known].min()):g}")
-    in_millimetres = bool(known.any()) and float(depth_HW[known].max()) > DEEPEST
-    return torch.where(known, depth_HW / (1000 if in_millimetres else 1), float(IGNORE))[None]
+    return torch.where(known, depth_HW / (1000 if in_millimetres(depth_HW) else 1), float(IGNORE))[None]

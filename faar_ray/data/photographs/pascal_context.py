@@ -65,7 +65,7 @@ class PascalContext(PhotographFiles):
 
     def published_ids(self, split: str) -> list[str]:
         """Ids of `train` or `val`."""
-        return read_ids(self.root / "ImageSets" / "Context" / f"{split}.txt")
+        return read_ids(self.find(self.root / "ImageSets" / "Context" / f"{split}.txt"))
 
     def select(self, ids: list[str]) -> list[str]:
         """All; where human parts are the only task, images with a person."""
@@ -81,7 +81,7 @@ class PascalContext(PhotographFiles):
         match task:
             case "semseg":
                 voc = self.root / "semseg" / "VOC12" / f"{id}.png"
-                return [voc if voc.exists() else self.root / "semseg" / "pascal-context" / f"{id}.png"]
+                return [voc if self.listing.find(voc) else self.root / "semseg" / "pascal-context" / f"{id}.png"]
             case "human_parts":
                 return [self.root / "human_parts" / f"{id}.mat"]
             case "normals":
@@ -93,7 +93,7 @@ class PascalContext(PhotographFiles):
 
     def label(self, task: str, id: str) -> Tensor:
         """A compact label."""
-        path, *others = self.label_paths(task, id)
+        path, *others = self.existing(task, id)
         match task:
             case "semseg":
                 return classes_plane(path, read_plane(path), CLASSES)
@@ -124,7 +124,7 @@ class PascalContext(PhotographFiles):
             kept: list[str] = json.loads(path.read_text())
             return kept
         except (OSError, ValueError):
-            kept = [id for id in ids if (human_parts(self.label_paths("human_parts", id)[0]) != IGNORE).any()]
+            kept = [id for id in ids if (human_parts(self.existing("human_parts", id)[0]) != IGNORE).any()]
         try:
             with atomic_write(path) as scratch:
                 scratch.write_text(json.dumps(kept))
