@@ -149,7 +149,7 @@ def _wrap(name: str, value: Tensor, tasks: Mapping[str, Task]) -> Tensor:
     if tasks[name].type != "normals":
         mask: Tensor = tv_tensors.Mask(value)
         return mask
-    directions = value if value.is_floating_point() else torch.nn.functional.normalize(value.float(), dim=0)
+    directions = value if value.is_floating_point() else unit(value.float())
     return Normals(directions)
 
 
@@ -196,7 +196,7 @@ def _turn_normals(normals: Normals, *, angle: float, scale: float, **_: Any) -> 
     cos, sin = math.cos(math.radians(angle)), math.sin(math.radians(angle))
     x, y, z = mixed
     turned = torch.stack([cos * x - sin * y, sin * x + cos * y, z])
-    return Normals(torch.nn.functional.normalize(turned, dim=0) * kept)
+    return Normals(unit(turned) * kept)
 
 
 @F.register_kernel(functional="crop", tv_tensor_cls=Normals)  # type: ignore[untyped-decorator]
@@ -209,6 +209,11 @@ def padded(label: Tensor, task: Task, size: tuple[int, int]) -> Tensor:
     whole = blank_label(task, size).to(label.dtype)
     whole[..., : label.shape[-2], : label.shape[-1]] = label
     return whole
+
+
+def unit(vectors_3HW: Tensor) -> Tensor:
+    """Unit vectors; zeros stay zeros. (F.normalize takes ten times as long over the first axis.)"""
+    return vectors_3HW * vectors_3HW.square().sum(0, keepdim=True).clamp_min(1e-24).rsqrt()
 
 
 def blank_label(task: Task, size: tuple[int, int]) -> Tensor:
