@@ -87,8 +87,8 @@ class DataConfig(Section):
     augment: AugmentConfig = Field(AugmentConfig(), description="Random changes of training images.")
     loader_workers: Annotated[int, Field(ge=0)] | Literal["auto"] = Field(
         "auto",
-        description="Processes of each training worker that read samples ahead; auto: from the CPUs, for files. The "
-        "images are the same for any number.",
+        description="Processes of each training worker that read samples ahead; auto: up to four for photographs, one "
+        "less than its threads, or, beside a GPU, than the machine's CPUs. The images are the same for any number.",
     )
     cache: Literal["auto", "never"] = Field(
         "auto",

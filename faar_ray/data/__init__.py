@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from faar_ray.data.datasets import Reader, SplitData
 from faar_ray.data.dense import DenseDataset, unnormalise
-from faar_ray.data.loading import check_labels, check_root, count_images, load_dataset, local_data, open_split
+from faar_ray.data.loading import (
+    check_labels,
+    check_root,
+    count_images,
+    load_dataset,
+    load_datasets,
+    local_data,
+    open_split,
+)
 from faar_ray.data.registration import register
 
 __all__ = [
@@ -15,6 +23,7 @@ __all__ = [
     "check_root",
     "count_images",
     "load_dataset",
+    "load_datasets",
     "local_data",
     "open_split",
     "register",

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
+import torch
 from torch import Tensor
 
 from faar_ray.tasks import Task
@@ -65,6 +66,14 @@ class FilePaths(Protocol):
         """The files that the image or a label is made from, whether they exist or not; they are not opened."""
 
 
+@runtime_checkable
+class Versioned(Protocol):
+    """A reader that knows which data it reads, so that they may be kept decoded (`data.cache`)."""
+
+    def version(self) -> str:
+        """A word that changes when samples do."""
+
+
 @dataclass(frozen=True, slots=True)
 class Inspection:
     """What a label file says beyond the label that it becomes."""
@@ -113,11 +122,17 @@ class SplitData(Protocol):
         worker: int = 0,
         workers: int = 1,
         original: bool = False,
+        device: torch.device | None = None,
     ) -> Iterator[dict[str, Tensor]]:
         """Batches of samples, (B, ...) each; the last one may be smaller.
 
         `train=True`: order and augmentation depend on (seed, epoch, index) and on nothing else. `train=False`: in
         order; with `original`, labels have their own size: `label_size` (B, 2) holds height and width, beyond which
         they are ignored. Of several workers each gets every `workers`-th row of the same batches; its part of the last
-        one may be empty, or missing where it is evaluated.
+        one may be empty, or missing where it is evaluated. With `device` they are there, but for `label_size`.
+
+        One pass at a time: of splits that were loaded together, a new pass ends the one before.
         """
+
+    def close(self) -> None:
+        """End the processes that read samples."""

@@ -69,6 +69,7 @@ class DenseDataset(Dataset[dict[str, Tensor]]):
         worker: int = 0,
         workers: int = 1,
         original: bool = False,
+        device: torch.device | None = None,
     ) -> Iterator[dict[str, Tensor]]:
         """Batches as `SplitData` promises; of augmentation there are horizontal flips. Labels have the images' size."""
         count = len(self)
@@ -78,7 +79,11 @@ class DenseDataset(Dataset[dict[str, Tensor]]):
 
         for rows in parts_of(order, batch_size, worker, workers):
             compact = {name: values.index_select(0, rows) for name, values in self.stored.items()}
-            yield decode(flip(compact, flipped[rows], self.tasks), self.tasks)
+            batch = decode(flip(compact, flipped[rows], self.tasks), self.tasks)
+            yield batch if device is None else {name: values.to(device) for name, values in batch.items()}
+
+    def close(self) -> None:
+        """Nothing to end."""
 
 
 def parts_of(order: Tensor, batch_size: int, worker: int, workers: int) -> Iterator[Tensor]:
@@ -107,8 +112,9 @@ def decode(compact: Mapping[str, Tensor], tasks: Mapping[str, Task]) -> dict[str
 
 
 def _image(levels_B3HW: Tensor) -> Tensor:
-    mean, std = torch.tensor(MEAN_3)[:, None, None], torch.tensor(STD_3)[:, None, None]
-    return levels_B3HW.float().sub_(255 * mean).mul_(1 / (255 * std))
+    mean, std = (torch.tensor(values)[:, None, None] for values in (MEAN_3, STD_3))
+    device = levels_B3HW.device
+    return levels_B3HW.float().sub_((255 * mean).to(device)).mul_((1 / (255 * std)).to(device))
 
 
 def unnormalise(image_3HW: Tensor) -> Tensor:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from faar_ray.config.paths import folder_of, is_remote
 from faar_ray.config.registries import DATASETS, load_builder
 from faar_ray.config.trial import DataConfig
 from faar_ray.data.checks.missing import missing_files
 from faar_ray.data.datasets import SPLITS, ColumnReader, FileReader, Reader, Split, SplitData
+from faar_ray.data.decoded import decoded
 from faar_ray.data.dense import DenseDataset
 from faar_ray.data.packed.manifest import is_packed
 from faar_ray.data.packed.places import packed_uri
 from faar_ray.data.packed.reader import PackedReader, check_contents
 from faar_ray.data.packed.transfer import download_packed, remote_manifest
 from faar_ray.data.photographs.splits import split_rows
-from faar_ray.data.samples import SampleDataset
+from faar_ray.data.samples import loader_processes, sample_datasets
 from faar_ray.data.shards.shard_set import shards_of
 from faar_ray.data.shards.shard_store import download_shards, missing_shards
 from faar_ray.errors import ConfigError, StorageError
@@ -168,15 +171,36 @@ def check_labels(config: DataConfig) -> None:
         raise ConfigError(f"data.tasks: {config.name} has {', '.join(labelled)}, got {', '.join(unknown)}")
 
 
-def load_dataset(config: DataConfig, split: Split) -> SplitData:
+def load_dataset(config: DataConfig, split: Split, *, cached: bool = False) -> SplitData:
     """The images of a split with the labels of `config.tasks`.
+
+    Args:
+        config: of the data.
+        split: train, val or test.
+        cached: decoded samples are kept in this machine's cache (`data.cache`), for they will be read often.
 
     Raises:
         ConfigError: the data set has no reader, or no labels for a task.
         DataError: samples that do not fit, or a cache that cannot be written.
         StorageError: a URI that cannot be read.
     """
-    reader, tasks = open_split(config, split), tasks_of(config)
-    if isinstance(reader, ColumnReader):
-        return DenseDataset(reader.columns(("image", *tasks)), tasks)
-    return SampleDataset(reader, config)
+    (data,) = load_datasets(config, (split,), cached=cached).values()
+    return data
+
+
+def load_datasets(config: DataConfig, splits: Sequence[Split], *, cached: bool = False) -> dict[Split, SplitData]:
+    """Several splits, which share the processes that read them.
+
+    Raises:
+        As `load_dataset`.
+    """
+    loaded: dict[Split, SplitData] = {}
+    tasks, processes, readers = tasks_of(config), 0, dict[Split, Reader]()
+    for split in splits:
+        reader = open_split(config, split)
+        if isinstance(reader, ColumnReader):
+            loaded[split] = DenseDataset(reader.columns(("image", *tasks)), tasks)
+            continue
+        processes = max(processes, loader_processes(config, reader))
+        readers[split] = decoded(reader, config, split, processes) if cached else reader
+    return {**loaded, **sample_datasets(readers, config, processes)}

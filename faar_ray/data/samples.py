@@ -6,40 +6,23 @@ training workers, and in a resumed run.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
 
 import torch
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
 
 from faar_ray.config.data_section import DataConfig
-from faar_ray.data.datasets import FileReader, Reader
+from faar_ray.data.datasets import FileReader, Reader, Split
 from faar_ray.data.dense import decode, parts_of
+from faar_ray.data.loader import Draw, Loader, Sample, automatic_processes
 from faar_ray.data.transforms import blank_label, for_evaluation, for_training, padded
 from faar_ray.errors import DataError
 from faar_ray.seeding import private
 from faar_ray.tasks import Task, tasks_of
 
-Sample = dict[str, Tensor]
-PREFETCHED_BATCHES = 2
 LABEL_SIZE = "label_size"
 
 
-@dataclass(frozen=True, slots=True)
-class Draw:
-    """Names what is read: a sample, and the seed and epoch of its augmentation; None: it is evaluated."""
-
-    index: int
-    seed: int | None = None
-    epoch: int = 0
-    original: bool = False
-    """Whether labels keep their own size."""
-
-
-class DrawnSamples(Dataset[Sample]):
+class DrawnSamples:
     """Samples as compact tensors of one size; what runs in the loader's processes."""
 
     def __init__(self, reader: Reader, config: DataConfig) -> None:
@@ -51,6 +34,10 @@ class DrawnSamples(Dataset[Sample]):
         if draw.seed is None:
             return for_evaluation(sample, self.tasks, self.config, labels=not draw.original)
         return for_training(sample, self.tasks, self.config, private("augment", draw.seed, draw.epoch, draw.index))
+
+    def batch(self, draws: Sequence[Draw]) -> Sample:
+        """Samples as one batch."""
+        return collated([self[draw] for draw in draws], self.tasks)
 
     def read(self, index: int) -> Sample:
         """A sample at its own size; a label that it lacks is ignored everywhere.
@@ -88,30 +75,12 @@ def collated(samples: Sequence[Sample], tasks: Mapping[str, Task]) -> Sample:
     return batch | {LABEL_SIZE: torch.tensor(sizes)}
 
 
-class EpochBatches(Sampler[list[Draw]]):
-    """The batches of one pass; `draws` is set anew before each."""
-
-    def __init__(self) -> None:
-        self.draws: Sequence[list[Draw]] = ()
-
-    def __iter__(self) -> Iterator[list[Draw]]:
-        """The draws of each batch."""
-        return iter(self.draws)
-
-    def __len__(self) -> int:
-        """Number of batches."""
-        return len(self.draws)
-
-
 class SampleDataset:
     """A split in files or shards (`SplitData`); memory holds the batches that are read ahead, and nothing else."""
 
-    def __init__(self, reader: Reader, config: DataConfig) -> None:
-        self.samples = DrawnSamples(reader, config)
-        self.config = config
-        self.tasks: Mapping[str, Task] = self.samples.tasks
-        self._sampler = EpochBatches()
-        self._loader: DataLoader[Sample] | None = None
+    def __init__(self, samples: DrawnSamples, split: Split, loader: Loader) -> None:
+        self.samples, self._split, self._loader = samples, split, loader
+        self.tasks: Mapping[str, Task] = samples.tasks
 
     def __len__(self) -> int:
         """Number of images."""
@@ -126,8 +95,7 @@ class SampleDataset:
         return self._decoded(Draw(index, seed, epoch))
 
     def _decoded(self, draw: Draw) -> Sample:
-        batch = decode({name: value[None] for name, value in self.samples[draw].items()}, self.tasks)
-        return {name: value[0] for name, value in batch.items()}
+        return {name: value[0] for name, value in decode(self.samples.batch([draw]), self.tasks).items()}
 
     def batches(
         self,
@@ -139,42 +107,43 @@ class SampleDataset:
         worker: int = 0,
         workers: int = 1,
         original: bool = False,
+        device: torch.device | None = None,
     ) -> Iterator[Sample]:
         """Batches as `SplitData` promises."""
         order = torch.arange(len(self))
         if train:
             order = torch.randperm(len(self), generator=private("batches", seed, epoch))
-        parts = list(parts_of(order, batch_size, worker, workers))
+        parts = parts_of(order, batch_size, worker, workers)
         drawn_seed = seed if train else None
-        self._sampler.draws = [[Draw(int(i), drawn_seed, epoch, original) for i in part] for part in parts if len(part)]
+        draws = [[Draw(int(i), drawn_seed, epoch, original) for i in part] for part in parts if len(part)]
 
-        for compact in self._open_loader():
+        for compact in self._loader.batches(self._split, draws):
             sizes = {} if LABEL_SIZE not in compact else {LABEL_SIZE: compact.pop(LABEL_SIZE)}
-            yield decode(compact, self.tasks) | sizes
+            yield decode(on_device(compact, device), self.tasks) | sizes
 
-    def _open_loader(self) -> DataLoader[Sample]:
-        """The loader, kept over epochs with its processes; its own generator leaves the global state alone."""
-        if self._loader is None:
-            processes = loader_processes(self.config, self.samples.reader)
-            self._loader = DataLoader(
-                self.samples,
-                batch_sampler=self._sampler,
-                num_workers=processes,
-                prefetch_factor=PREFETCHED_BATCHES if processes else None,
-                persistent_workers=processes > 0,
-                collate_fn=partial(collated, tasks=self.tasks),
-                pin_memory=torch.cuda.is_available(),
-                multiprocessing_context="spawn" if processes else None,
-                generator=torch.Generator(),
-            )
-        return self._loader
+    def close(self) -> None:
+        """End the loader's processes, which splits that were loaded together share."""
+        self._loader.close()
+
+
+def sample_datasets(
+    readers: Mapping[Split, Reader], config: DataConfig, processes: int = 0
+) -> dict[Split, SampleDataset]:
+    """Splits that are read by the same processes, one pass at a time."""
+    samples = {split: DrawnSamples(reader, config) for split, reader in readers.items()}
+    loader = Loader(samples, processes)
+    return {split: SampleDataset(of_split, split, loader) for split, of_split in samples.items()}
+
+
+def on_device(compact: Sample, device: torch.device | None) -> Sample:
+    """Bytes travel, not what they are decoded to; a copy from pinned memory runs beside the training step."""
+    if device is None or device.type == "cpu":
+        return compact
+    return {name: value.to(device, non_blocking=device.type == "cuda") for name, value in compact.items()}
 
 
 def loader_processes(config: DataConfig, reader: Reader) -> int:
-    """`data.loader_workers`; auto: up to four, one less than this process has CPUs, for files; none otherwise."""
+    """`data.loader_workers`; auto: from the CPUs for photographs, none for other readers."""
     if config.loader_workers != "auto":
         return config.loader_workers
-    if not isinstance(reader, FileReader):
-        return 0
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(4, cpus - 1)
+    return automatic_processes() if isinstance(reader, FileReader) else 0

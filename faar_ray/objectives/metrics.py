@@ -43,7 +43,7 @@ def metric_names(config: TrialConfig) -> tuple[str, ...]:
         "delta_m",
         "trainable_params",
         "params/adapters",
-        *(f"val/{task}/{metric}" for task in tasks for metric in METRICS[config.data.definition(task).type]),
+        *(f"val/{task}/{metric}" for task in tasks for metric in config.data.definition(task).val_metrics),
         "train/loss",
         *(f"train/loss/{task}" for task in tasks),
         "rank/mean",
@@ -56,6 +56,17 @@ def metric_names(config: TrialConfig) -> tuple[str, ...]:
         "time/epoch_s",
         "memory/peak_mb",
     )
+
+
+def how_to_report(name: str, config: TrialConfig) -> str:
+    """What to set so that epochs report a metric that is too slow for every search; empty for other names."""
+    for task in config.data.tasks:
+        kind = config.data.definition(task).type
+        for metric in METRICS[kind]:
+            if name == f"val/{task}/{metric}" and name not in metric_names(config):
+                key = f"base.data.definitions: {{{task}: {{type: {kind}, metric: {metric}}}}}"
+                return f"{metric} takes seconds per image: where every epoch shall report it, set {key}"
+    return ""
 
 
 def _of_sines(tasks: Sequence[str]) -> tuple[str, ...]:

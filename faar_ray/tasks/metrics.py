@@ -1,7 +1,7 @@
 """Validation metrics, all torchmetrics, so that they add up exactly over batches and workers.
 
-A metric without evidence is NaN: of a split in which no pixel is labelled for the task; F1 also where no edge is.
-Shares are percent, angles degrees, depth in the data's unit. Axes: B batch, N channels, H W space.
+A metric without evidence is NaN: of a split in which no pixel is labelled for the task; F1 and odsF also where no edge
+is. Shares are percent, angles degrees, depth in the data's unit. Axes: B batch, N channels, H W space.
 """
 
 from __future__ import annotations
@@ -12,9 +12,11 @@ from collections.abc import Mapping
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchmetrics import MeanSquaredError, Metric
+from torchmetrics import MeanSquaredError, Metric, MetricCollection
 from torchmetrics.classification import BinaryPrecisionRecallCurve, MulticlassJaccardIndex
 
+from faar_ray.config.task_definitions import SLOW_METRICS
+from faar_ray.tasks.edge_matching import EdgeOdsF
 from faar_ray.tasks.losses import IGNORE
 from faar_ray.tasks.table import Task
 
@@ -135,8 +137,13 @@ class EdgeF1(BinaryPrecisionRecallCurve):
         return {"f1": best.where(edges > 0, math.nan)}
 
 
-def metric_for(task: Task) -> Metric:
-    """A fresh metric of a task; `compute()` gives name -> value."""
+def metric_for(task: Task, *, slow: bool = False) -> Metric | MetricCollection:
+    """A fresh metric of a task; `compute()` gives name -> value.
+
+    Args:
+        task: of the metric.
+        slow: whether `SLOW_METRICS` are computed too, besides one that is the task's own metric.
+    """
     match task.type:
         case "segmentation":
             return MeanIoU(task.channels)
@@ -145,6 +152,8 @@ def metric_for(task: Task) -> Metric:
         case "normals":
             return NormalsAngle()
         case "edge":
+            if slow or task.metric in SLOW_METRICS:
+                return MetricCollection([EdgeF1(), EdgeOdsF()], compute_groups=False)
             return EdgeF1()
         case "depth":
             return RMSE(ignore=IGNORE)

@@ -51,7 +51,7 @@ LOSSES: dict[TaskType, Loss] = {
     "depth": depth_l1,
     "regression": regression_l1,
 }
-HIGHER_IS_BETTER = ("miou", "f1")
+HIGHER_IS_BETTER = ("miou", "f1", "ods_f")
 ANGLES = ("mean_angle", "rmse_angle")
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchmetrics import Metric
+from torchmetrics import Metric, MetricCollection
 
 from faar_ray.adapters import cached_kernels
 from faar_ray.data import SplitData
@@ -33,14 +33,21 @@ def evaluate(
     Each worker evaluates its part of the images; torchmetrics adds up the workers' counts before it divides.
     """
     model, runtime = trial.model, trial.runtime
-    metrics = {name: metric_for(task).to(runtime.metrics_device) for name, task in trial.tasks.items()}
+    metrics = {
+        name: metric_for(task, slow=split != "val").to(runtime.metrics_device) for name, task in trial.tasks.items()
+    }
 
     was_training = model.training
     model.eval()
-    share = {"worker": runtime.rank, "workers": runtime.world_size}
-    original = trial.config.data.evaluation == "original"
     order = dataset.batches(
-        batch_size=batch_size(trial.config.data.size), seed=0, epoch=0, train=False, original=original, **share
+        batch_size=batch_size(trial.config.data.size),
+        seed=0,
+        epoch=0,
+        train=False,
+        worker=runtime.rank,
+        workers=runtime.world_size,
+        original=trial.config.data.evaluation == "original",
+        device=runtime.device,
     )
     with cached_kernels(trial.sines):
         for batch in order:
@@ -65,7 +72,7 @@ def batch_size(size: tuple[int, int]) -> int:
     return max(1, min(LARGEST_BATCH, PIXELS // (size[0] * size[1])))
 
 
-def update(metric: Metric, prediction_BNHW: Tensor, label: Tensor, size_B2: Tensor | None) -> None:
+def update(metric: Metric | MetricCollection, prediction_BNHW: Tensor, label: Tensor, size_B2: Tensor | None) -> None:
     """Add a batch to a metric; predictions are resized to labels that have sizes of their own."""
     if size_B2 is None:
         metric.update(prediction_BNHW, label)

@@ -6,6 +6,7 @@ import logging
 import math
 import time
 from collections.abc import Generator, Mapping
+from contextlib import closing
 
 import torch
 from torch import Tensor
@@ -51,8 +52,7 @@ def fit(spec: TrialSpec, runtime: Runtime | None = None) -> Epochs:
     """
     config, runtime = spec.config, runtime or InProcess()
     data = local_data(config.data, spec.shards_uri, spec.data_root)
-    with TrialSink(spec, runtime) as sink:
-        trial = Trial(config, runtime, data, spec.checkpoint)
+    with TrialSink(spec, runtime) as sink, closing(Trial(config, runtime, data, spec.checkpoint)) as trial:
         records = sink.resume(trial)
         yield from records
         for epoch in range(len(records), config.optim.epochs):
@@ -63,7 +63,8 @@ def fit(spec: TrialSpec, runtime: Runtime | None = None) -> Epochs:
 
     if not spec.test:
         return {}
-    return evaluate(trial, load_dataset(data, "test"), split="test", references=spec.test_references)
+    with closing(load_dataset(data, "test", cached=True)) as test:
+        return evaluate(trial, test, split="test", references=spec.test_references)
 
 
 def run_epoch(trial: Trial, epoch: int, references: Mapping[str, float] | None) -> EpochRecord:
@@ -101,6 +102,7 @@ def train_epoch(trial: Trial, epoch: int) -> dict[str, float]:
         train=True,
         worker=runtime.rank,
         workers=runtime.world_size,
+        device=runtime.device,
     )
     for step, batch in enumerate(order, start=epoch * trial.steps_per_epoch):
         trial.policy.sample_mask(epoch, step)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from faar_ray.config.data_section import DataConfig
 from faar_ray.config.trial import TrialConfig
-from faar_ray.data import load_dataset
+from faar_ray.data import load_datasets
 from faar_ray.models import adapter_list, build_model, parameters_by_part, sine_layers, trained_state
 from faar_ray.ranks import build_policy, shrink
 from faar_ray.seeding import seed_of
@@ -46,8 +46,7 @@ class Trial:
         data = data or config.data
         self.config, self.runtime = config, runtime
         self.tasks = tasks_of(config.data)
-        self.train_data = load_dataset(data, "train")
-        self.val_data = load_dataset(data, "val")
+        self.train_data, self.val_data = load_datasets(data, ("train", "val"), cached=True).values()
         self.dtype = torch.float64 if config.optim.precision == "fp64" else torch.float32
         built = config.with_checkpoint(checkpoint) if checkpoint else config
         self.model = build_model(built).to(runtime.device, self.dtype)
@@ -97,6 +96,11 @@ class Trial:
         parts = parameters_by_part(self.model)
         adapters = parts["adapters"] + parts["magnitudes"]
         return {"trainable_params": float(sum(parts.values())), "params/adapters": float(adapters)}
+
+    def close(self) -> None:
+        """End the processes that read data."""
+        self.train_data.close()
+        self.val_data.close()
 
     def state(self) -> dict[str, Any]:
         """What `restore` needs; all workers call it together."""

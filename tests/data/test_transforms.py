@@ -196,3 +196,10 @@ def test_a_blank_label_is_ignored_whatever_is_done_to_it(name: str) -> None:
     result = for_training(blank, tasks(), make_config(rotation=20.0, scale=[0.8]), private("blank"))[name]
     counts = task.loss.counts(result[None].long() if task.type == "segmentation" else result[None].float())
     assert counts[0] == 0
+
+
+def test_normals_of_a_sphere_look_the_same_in_a_mirror() -> None:
+    y, x = torch.meshgrid(torch.linspace(-1, 1, 33), torch.linspace(-1, 1, 33), indexing="ij")
+    sphere = torch.stack([x, y, -(1 - x**2 - y**2).clamp_min(0).sqrt()]) * (x**2 + y**2 < 0.95)
+    mirrored = changed(Change(True, 0.0, 1.0, None, None), "normals", sphere, 0.0)
+    torch.testing.assert_close(mirrored, sphere)

@@ -20,7 +20,7 @@ from faar_ray.data.checks.missing import MissingFiles, missing_files
 from faar_ray.data.checks.sample_facts import LabelFacts, SampleFacts, SurveyedSamples
 from faar_ray.data.datasets import FileReader, Reader, Split
 from faar_ray.data.loading import ids_of, published_readers
-from faar_ray.data.samples import SampleDataset
+from faar_ray.data.samples import sample_datasets
 from faar_ray.tasks import IGNORE
 
 Array = np.ndarray[Any, Any]
@@ -197,7 +197,7 @@ def _faults_of_splits(
 
 def images_per_second(config: DataConfig, reader: Reader, indices: Sequence[int]) -> float:
     """How many images a second one process reads, augments and resizes."""
-    data, count = SampleDataset(reader, config), 0
+    data, count = sample_datasets({"train": reader}, config)["train"], 0
     with one_thread():
         data.augmented(indices[0], config.seed, 0)  # the first one also sets things up
         started = time.perf_counter()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
@@ -11,19 +12,18 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 from torch import Tensor
-from torchvision.transforms.v2.functional import pil_to_tensor
 
 from faar_ray.config.data_section import DataConfig
 from faar_ray.data.packed.encoding import decode_label
 from faar_ray.data.packed.manifest import ROW_GROUP_IMAGES, Manifest, read_manifest
-from faar_ray.data.photographs.photograph import decode_photograph
+from faar_ray.data.photographs.pixels import decode_pixels
 from faar_ray.data.photographs.splits import split_rows
 from faar_ray.errors import ConfigError, DataError
 from faar_ray.tasks import tasks_of
 
 
 class PackedReader:
-    """A split of a folder of packed shards (`Reader`, `FileReader`, `FilePaths`).
+    """A split of a folder of packed shards (`Reader`, `FileReader`, `FilePaths`, `Versioned`).
 
     Args:
         config: data set, tasks and protocol.
@@ -71,7 +71,7 @@ class PackedReader:
         for name in names:
             content = row[name]
             if name == "image":
-                sample[name] = pil_to_tensor(decode_photograph(content, f"{self.folder}: image {index}"))
+                sample[name] = decode_pixels(content, f"{self.folder}: image {index}")
             else:
                 sample[name] = None if content is None else self._label(name, content, index)
         return sample
@@ -81,6 +81,11 @@ class PackedReader:
             return decode_label(self.tasks[name], content)
         except (OSError, ValueError) as error:
             raise DataError(f"{self.folder}: {name} of image {index} is damaged ({error})") from error
+
+    def version(self) -> str:
+        """Digest of the shards and of the rows that are read."""
+        facts = [*(shard.sha256 for shard in self._shards), self._rows]
+        return hashlib.sha256(repr(facts).encode()).hexdigest()
 
     def files(self, index: int, name: str) -> list[Path]:
         """The shard that holds a sample."""

@@ -11,13 +11,12 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms.v2.functional import pil_to_tensor
 
 from faar_ray.config.data_section import DataConfig
 from faar_ray.config.paths import folder_of
 from faar_ray.data.datasets import Inspection
 from faar_ray.data.photographs.listing import Listing
-from faar_ray.data.photographs.photograph import read_photograph
+from faar_ray.data.photographs.pixels import read_pixels
 from faar_ray.data.photographs.splits import split_rows
 from faar_ray.errors import ConfigError, DataError
 
@@ -118,8 +117,7 @@ class PhotographFiles(ABC):
         return sample
 
     def _image(self, id: str) -> Tensor:
-        image: Tensor = pil_to_tensor(read_photograph(self.find(self.image_path(id))))
-        return image
+        return read_pixels(self.find(self.image_path(id)))
 
     @classmethod
     def _find_root(cls, root: str | None) -> Path:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,7 +18,7 @@ from faar_ray.config.validation_messages import did_you_mean
 from faar_ray.data.photographs.dataset_yaml import FILE, SPLITS_FOLDER, DatasetFile, Shares, read_dataset_file
 from faar_ray.data.photographs.files import check_sizes
 from faar_ray.data.photographs.label_files import LABELS, read_label
-from faar_ray.data.photographs.photograph import read_photograph
+from faar_ray.data.photographs.pixels import read_pixels
 from faar_ray.data.photographs.splits import split_rows
 from faar_ray.errors import ConfigError, DataError
 from faar_ray.seeding import private
@@ -77,7 +76,7 @@ class Folder:
         out: dict[str, Tensor | None] = {}
         for quantity in names:
             if quantity == "image":
-                out[quantity] = torch.from_numpy(np.array(read_photograph(self.images[name]))).permute(2, 0, 1)
+                out[quantity] = read_pixels(self.images[name])
             else:
                 path = self.labels[quantity].get(name)
                 out[quantity] = None if path is None else read_label(path, quantity, self.definitions[quantity])

@@ -35,7 +35,7 @@ from faar_ray.config.validation_messages import (
 from faar_ray.config.yaml_document import Document, read_yaml
 from faar_ray.errors import ConfigError
 from faar_ray.objectives.constraint import Constraint, parse_constraint
-from faar_ray.objectives.metrics import Goal, Objective, goal_of, metric_names
+from faar_ray.objectives.metrics import Goal, Objective, goal_of, how_to_report, metric_names
 from faar_ray.tune.space.conditions import incompatible_pairs, normalised, possible_integers, trial_faults
 from faar_ray.tune.space.initial_points import list_length, planned, point_faults, priors
 from faar_ray.tune.space.overridden_path import space_path
@@ -260,9 +260,12 @@ def _base(info: ValidationInfo) -> dict[str, Any]:
 
 def _unknown_metric(name: str, info: ValidationInfo) -> str:
     every_task = {"data": {"tasks": list(TYPES)}}
-    names = metric_names(TrialConfig.resolve(info.data.get("base", every_task)))
+    config = TrialConfig.resolve(info.data.get("base", every_task))
+    names = metric_names(config)
     if name in names:
         return ""
+    if how := how_to_report(name, config):
+        return how
     hint = did_you_mean(name, names) or f"; known are {', '.join(names)}"
     return f"no metric of these tasks is called {quote_value(name)}{hint}"
 

@@ -332,6 +332,18 @@ def test_a_range_has_its_key_s_type(tmp_path: Path) -> None:
     assert not space.parameters["ranks.init_rank"].contains(5.5)
 
 
+def test_a_metric_too_slow_for_every_search_says_how_to_have_it(tmp_path: Path) -> None:
+    edges = {"base": {"data": {"tasks": ["semseg", "edge"]}}}
+    data = yaml.safe_load(SMALL) | edges | {"objectives": [{"name": "val/edge/ods_f", "goal": "maximize"}]}
+    message = faults(tmp_path, yaml.safe_dump(data, sort_keys=False))
+    key = "base.data.definitions: {edge: {type: edge, metric: ods_f}}"
+    assert len(message) == 1 and message[0].endswith(f"where every epoch shall report it, set {key}")
+
+    data["base"]["data"]["definitions"] = {"edge": {"type": "edge", "metric": "ods_f"}}
+    space = read_space(written(tmp_path, yaml.safe_dump(data)))
+    assert space.objectives[0].name == "val/edge/ods_f"
+
+
 def test_metric_names_agree_with_the_task_table() -> None:
     for name, task in tasks_of(DataConfig(tasks=tuple(TYPES))).items():
         assert METRICS[task.type][0] == task.metric
