@@ -151,6 +151,18 @@ class DataConfig(Section):
         """Height and width of what the model sees, pixels."""
         return (self.image_size, self.image_size) if isinstance(self.image_size, int) else self.image_size
 
+    @property
+    def evaluated_as(self) -> str:
+        """How numbers on these data are measured, short: `resized 448x448`, `original from 448x448`.
+
+        Only numbers that were measured alike can be compared.
+        """
+        size = f"{self.size[0]}x{self.size[1]}"
+        if self.name == "scenes":
+            return size
+        how = f"original from {size}" if self.evaluation == "original" else f"resized {size}"
+        return f"{how}, published val" if self.protocol == "papers" else how
+
     def definition(self, task: str) -> TaskDefinition:
         """What a task is: the data set's own definition, or the papers'; `weight` is never null.
 

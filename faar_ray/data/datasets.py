@@ -48,7 +48,7 @@ class ColumnReader(Protocol):
 
 
 @runtime_checkable
-class FileReader(Protocol):
+class FileReader(Reader, Protocol):
     """A reader of photographs in files: each sample has a name and one encoded image."""
 
     def id(self, index: int) -> str:

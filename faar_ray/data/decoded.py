@@ -108,7 +108,7 @@ def facts_of(reader: Reader, config: DataConfig, split: str) -> list[Any] | None
     """All that decoded samples depend on; None for a reader that cannot tell whether its data changed."""
     if isinstance(reader, Versioned):
         source: Any = reader.version()
-    elif isinstance(reader, FilePaths) and isinstance(reader, FileReader):
+    elif isinstance(reader, FileReader) and isinstance(reader, FilePaths):
         source = [[reader.id(index), *_files(reader, index, config.tasks)] for index in range(len(reader))]
     else:
         return None

@@ -8,7 +8,7 @@ from faar_ray.config.paths import folder_of, is_remote
 from faar_ray.config.registries import DATASETS, load_builder
 from faar_ray.config.trial import DataConfig
 from faar_ray.data.checks.missing import missing_files
-from faar_ray.data.datasets import SPLITS, ColumnReader, Reader, Split, SplitData
+from faar_ray.data.datasets import SPLITS, ColumnReader, FileReader, Reader, Split, SplitData
 from faar_ray.data.decoded import decoded
 from faar_ray.data.dense import DenseDataset
 from faar_ray.data.packed.manifest import is_packed
@@ -50,7 +50,8 @@ def check_place(config: DataConfig) -> None:
     """
     entry = DATASETS[config.name]
     if entry.needs_root and config.root is None:
-        raise ConfigError(f"{ROOT}: must name the folder of {config.name}, got null")
+        source = getattr(load_builder(entry.open), "SOURCE", "") if entry.open else ""
+        raise ConfigError(f"{ROOT}: must name the folder of {config.name}, got null. {source}".removesuffix(". "))
     if not config.root or not is_remote(config.root):
         return
     if entry.shards is None:
@@ -136,6 +137,21 @@ def open_split(config: DataConfig, split: Split) -> Reader:
     assert build is not None
     reader: Reader = load_builder(build)(config, split)
     return reader
+
+
+def published_readers(config: DataConfig) -> dict[Split, Reader]:
+    """Readers of train and val as they are published, and of test where it is not val."""
+    published = config.model_copy(update={"protocol": "papers"})
+    readers = {split: open_split(published, split) for split in SPLITS}
+    test, val = readers["test"], readers["val"]
+    if isinstance(test, FileReader) and isinstance(val, FileReader) and ids_of(test) == ids_of(val):
+        del readers["test"]
+    return readers
+
+
+def ids_of(reader: FileReader) -> list[str]:
+    """Names of all samples."""
+    return [reader.id(index) for index in range(len(reader))]
 
 
 def check_labels(config: DataConfig) -> None:

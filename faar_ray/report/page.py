@@ -20,7 +20,7 @@ from faar_ray.report.statistics.noise import Estimate
 from faar_ray.report.statistics.table import ADAPTERS, TRAINABLE, Row, grouped
 from faar_ray.report.words.answer import Answer
 from faar_ray.report.words.key_findings import key_findings, seed_summaries
-from faar_ray.report.words.protocol import protocol, reference_values
+from faar_ray.report.words.protocol import measured_as, protocol, reference_values
 from faar_ray.report.words.wording import label, plus_minus
 
 SHOWN_PACKAGES = ("torch", "torchvision", "timm", "ray", "optuna", "mlflow", "pyarrow", "faar-ray")
@@ -105,6 +105,7 @@ def render(
         missing=history.missing,
         space=search.space_yaml,
         rerun=f"python -m faar_ray.tune {file} --name {search.name}-again",
+        measured=measured_as(search.base.data, search.results) if search.base else "",
         has_test=any(row.test is not None for row in answer.rows),
         has_cost=bool(answer.cost_name),
     )

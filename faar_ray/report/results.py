@@ -25,11 +25,12 @@ HEAD = {
 TAIL = {"seconds": pa.float64(), "epochs": pa.int64(), "run_id": pa.string(), "reason": pa.string()}
 COLUMNS = b"faar_ray.columns"
 """Schema metadata: which columns are parameters and which are metrics, `{"params": {column: name}, ...}`."""
+PROTOCOL = b"faar_ray.protocol"
 JSON = {b"faar_ray.encoding": b"json"}
 
 
-def write_results(path: Path, results: Sequence[TrialResult]) -> None:
-    """Write all trials, atomically.
+def write_results(path: Path, results: Sequence[TrialResult], measured: str = "") -> None:
+    """Write all trials, atomically; the schema's metadata says how the metrics were measured (`measured_as`).
 
     A parameter's column has its values' type; where they mix types, are lists or are an explicit null, it holds JSON.
     """
@@ -47,7 +48,7 @@ def write_results(path: Path, results: Sequence[TrialResult]) -> None:
         arrays.append(pa.array([r.metrics.get(name) for r in results], pa.float64()))
     fields += [pa.field(name, kind) for name, kind in TAIL.items()]
     arrays += [pa.array([getattr(r, name) for r in results], kind) for name, kind in TAIL.items()]
-    schema = pa.schema(fields, metadata={COLUMNS: json.dumps(columns).encode()})
+    schema = pa.schema(fields, metadata={COLUMNS: json.dumps(columns).encode(), PROTOCOL: measured.encode()})
     with atomic_write(path) as scratch:
         pq.write_table(pa.Table.from_arrays(arrays, schema=schema), scratch, write_page_checksum=True)
 

@@ -130,7 +130,8 @@ def _tell_end(session: Session, metrics: dict[str, float], console: Console) -> 
         table.add_row(name, task.metric, _score(metrics[f"val/{name}/{task.metric}"], task.metric_unit))
     if "delta_m" in metrics:
         table.add_row("all", "delta_m", _score(metrics["delta_m"], "%", sign="+"))
-    table.caption = f"{metrics['trainable_params']:,.0f} trainable parameters"
+    measured = session.config.data.evaluated_as
+    table.caption = f"val: {measured}; {metrics['trainable_params']:,.0f} trainable parameters"
     console.print(table)
     console.print(f"written: {session.place.display_path('trials', session.trial_id)}", soft_wrap=True, highlight=False)
     look = where_to_look(session.tracking_uri, session.experiment_id, session.run_id)

@@ -11,6 +11,7 @@ from contextlib import redirect_stdout
 from rich.console import Console
 from rich.text import Text
 
+from faar_ray.report.words.protocol import measured_as
 from faar_ray.storage.run_location import RunLocation
 from faar_ray.tools import shell_command, tool_command, where_to_look
 from faar_ray.tracking.files.rank_trace import read_rank_trace
@@ -64,10 +65,12 @@ def search_and_answer(
 
 
 def _show(space: SearchSpace, outcome: Outcome, console: Console) -> None:
+    measured = measured_as(space.trial_config({}).data, outcome.results)
     if outcome.results and space.search.listed and space.search.seeds > 1:
-        show_list(console, outcome.answer, outcome.results, read_rank_trace(outcome.place.path / "rank_trace"))
+        trace = read_rank_trace(outcome.place.path / "rank_trace")
+        show_list(console, outcome.answer, outcome.results, trace, measured)
     elif outcome.results:
-        show_answer(console, outcome.answer)
+        show_answer(console, outcome.answer, measured)
 
 
 def _show_next_commands(outcome: Outcome, options: argparse.Namespace, console: Console) -> None:

@@ -23,6 +23,7 @@ from faar_ray.errors import FaarRayError, NothingFeasible, StorageError
 from faar_ray.records import State, TrialResult
 from faar_ray.report.results import write_results
 from faar_ray.report.words.answer import Answer, build_answer
+from faar_ray.report.words.protocol import measured_as
 from faar_ray.storage.interruption import described, write_note
 from faar_ray.storage.run_location import RunLocation
 from faar_ray.tracking.mlflow.runs import FOLDER_TAG, KnownRun
@@ -213,7 +214,8 @@ def conclude(
 def write_search_results(folder: RunFolder, proposer: Proposer, mlflow: MLflowWatcher) -> list[TrialResult]:
     """`results.parquet`, with what the test split gave and MLflow's run ids."""
     results = [dataclasses.replace(r, run_id=mlflow.run_id(r.trial_id) or r.run_id) for r in proposer.results()]
-    write_results(folder.results, results)
+    measured = measured_as(proposer.space.trial_config({}).data, results)
+    write_results(folder.results, results, measured)
     return results
 
 

@@ -97,6 +97,7 @@ def test_every_trial_is_in_the_table_with_its_state_and_reason(page: Page) -> No
 
 
 def test_protocol_command_and_environment_are_there(page: Page) -> None:
+    assert page.text.count("Measured on val and test: 64x64.") == 3  # under every table of values
     for output in ("compared at 64 x 64 pixels", "the test split was read once", "last epoch",
                  "python -m faar_ray.tune runs/rho/space.yaml --name rho-again", "torch", "search seed"):  # fmt: skip
         assert output in page.text

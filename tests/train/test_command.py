@@ -62,6 +62,7 @@ def test_a_trial_leaves_its_folder_its_trace_and_a_finished_run(
     assert main([str(config), "--json"]) == 0
     (line,), said = (text.splitlines() for text in capsys.readouterr())
     outcome = json.loads(line)
+    assert "val: 32x32;" in " ".join(said)
     assert said[0] == "MLflow: sqlite:///ours.db (MLFLOW_TRACKING_URI)"
     assert outcome["tracking_uri"] == f"sqlite:///{config.parent}/ours.db"
     folder = config.parent / "runs" / "mine"

@@ -18,8 +18,8 @@ from torch.utils.data import DataLoader, Dataset
 from faar_ray.config.data_section import DataConfig
 from faar_ray.data.checks.missing import MissingFiles, missing_files
 from faar_ray.data.checks.sample_facts import LabelFacts, SampleFacts, SurveyedSamples
-from faar_ray.data.datasets import SPLITS, FileReader, Reader, Split
-from faar_ray.data.loading import open_split
+from faar_ray.data.datasets import FileReader, Reader, Split
+from faar_ray.data.loading import ids_of, published_readers
 from faar_ray.data.samples import sample_datasets
 from faar_ray.tasks import IGNORE
 
@@ -114,7 +114,7 @@ def survey(config: DataConfig, *, processes: int | None = None, on_sample: Calla
     Raises:
         ConfigError, DataError: a split that cannot be opened at all.
     """
-    readers = published(config)
+    readers = published_readers(config)
     missing = missing_files(readers.values(), ("image", *config.tasks))
     absent = frozenset(path for one in missing for path in one.paths)
     totals = {split: SplitTotals({name: TaskTotals() for name in config.tasks}) for split in readers}
@@ -129,21 +129,6 @@ def survey(config: DataConfig, *, processes: int | None = None, on_sample: Calla
             on_sample()
     found.faults += _faults_of_splits(config, readers, totals)
     return found
-
-
-def published(config: DataConfig) -> dict[Split, Reader]:
-    """Readers of the splits as they are published: train and val, and test where it is not val."""
-    papers = config.model_copy(update={"protocol": "papers"})
-    readers: dict[Split, Reader] = {split: open_split(papers, split) for split in SPLITS}
-    test, val = readers["test"], readers["val"]
-    if isinstance(test, FileReader) and isinstance(val, FileReader) and _ids(test) == _ids(val):
-        del readers["test"]
-    return readers
-
-
-def _ids(reader: Reader) -> list[str]:
-    assert isinstance(reader, FileReader)
-    return [reader.id(index) for index in range(len(reader))]
 
 
 class AllSamples(Dataset[Found]):
@@ -196,7 +181,7 @@ def _faults_of_splits(
     for split, reader in readers.items():
         if not isinstance(reader, FileReader):
             continue
-        twice = [id for id in _ids(reader) if places.setdefault(id, split) != split]
+        twice = [id for id in ids_of(reader) if places.setdefault(id, split) != split]
         if twice:
             yield f"{config.root}: {len(twice):,} images of {split} are in {places[twice[0]]} too, first {twice[0]}"
 

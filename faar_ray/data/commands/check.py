@@ -13,11 +13,11 @@ from rich.table import Table
 
 from faar_ray.config.paths import STORAGE
 from faar_ray.config.trial import DataConfig
-from faar_ray.data.checks.survey import MOST_TIMED, images_per_second, published, survey
+from faar_ray.data.checks.survey import MOST_TIMED, images_per_second, survey
 from faar_ray.data.checks.tables import tables_of
 from faar_ray.data.commands.options import Commands, add_command, config_of, entry_of, place_of
 from faar_ray.data.datasets import SPLITS, Reader
-from faar_ray.data.loading import check_labels, check_place, local_data, open_split
+from faar_ray.data.loading import check_labels, check_place, local_data, open_split, published_readers
 from faar_ray.data.samples import loader_processes
 from faar_ray.data.shards.shard_store import download_shards, missing_shards
 from faar_ray.data.shards.verify import verify_split
@@ -54,7 +54,7 @@ def _check_photographs(args: argparse.Namespace) -> None:
     config = local_data(config)
     check_labels(config)
     used = {split: open_split(config, split) for split in SPLITS}
-    total = sum(len(reader) for reader in published(config).values())
+    total = sum(len(reader) for reader in published_readers(config).values())
     errors = Console(stderr=True)
     with Progress(*COLUMNS, console=errors, transient=True, disable=not errors.is_terminal) as progress:
         bar = progress.add_task(config.name, total=total)

@@ -14,7 +14,7 @@ from faar_ray.data.datasets import SPLITS
 from faar_ray.data.loading import check_root
 from faar_ray.data.packed.places import packed_cache
 from faar_ray.data.packed.transfer import upload_packed
-from faar_ray.data.packed.write import PackOptions, pack, published_readers
+from faar_ray.data.packed.write import PackOptions, pack, packable_readers
 from faar_ray.data.shards.shard_set import shards_of
 from faar_ray.data.shards.shard_store import upload_shards
 from faar_ray.errors import ConfigError
@@ -47,7 +47,7 @@ def _pack_photographs(args: argparse.Namespace) -> None:
     check_root(config)
     folder, uri = place_of(args.out, "--out")
     folder = folder or packed_cache(config, config.tasks)
-    total = sum(len(reader) for reader in published_readers(config).values())
+    total = sum(len(reader) for reader in packable_readers(config).values())
 
     columns = (
         *Progress.get_default_columns(),

@@ -16,8 +16,8 @@ from filelock import FileLock
 from torch.utils.data import DataLoader, Dataset
 
 from faar_ray.config.data_section import DataConfig
-from faar_ray.data.datasets import FileReader, Reader, Split
-from faar_ray.data.loading import open_split
+from faar_ray.data.datasets import FileReader, Split
+from faar_ray.data.loading import ids_of, published_readers
 from faar_ray.data.packed.encoding import PNG_TYPES, encode_image, encode_label, shrunken_size
 from faar_ray.data.packed.manifest import (
     FORMAT,
@@ -51,12 +51,11 @@ class PackOptions:
 class EncodedSamples(Dataset[Row]):
     """A reader's samples as rows of a shard; what runs in the loader's processes."""
 
-    def __init__(self, reader: Reader, tasks: dict[str, Task], options: PackOptions) -> None:
+    def __init__(self, reader: FileReader, tasks: dict[str, Task], options: PackOptions) -> None:
         self.reader, self.tasks, self.options = reader, tasks, options
 
     def __getitem__(self, index: int) -> Row:
         """`id`, `image`, and a label's bytes or None per task."""
-        assert isinstance(self.reader, FileReader)
         sample = self.reader.sample(index, ("image", *self.tasks))
         image = sample.get("image")
         if image is None:
@@ -93,7 +92,7 @@ def pack(
     """
     out.mkdir(parents=True, exist_ok=True)
     with FileLock(out / ".lock"):
-        splits = published_readers(config)
+        splits = packable_readers(config)
         _refuse_other_data(config, out, options, splits)
         shards = {
             split: list(_pack_split(config, split, reader, out, options, processes, on_images))
@@ -112,25 +111,20 @@ def pack(
     return manifest
 
 
-def published_readers(config: DataConfig) -> dict[Split, Reader]:
-    """Readers of train and val as they are published, and of test where it is not val."""
-    published = config.model_copy(update={"protocol": "papers"})
-    names: tuple[Split, ...] = ("train", "val", "test")
-    readers = {split: open_split(published, split) for split in names}
-    if not all(isinstance(reader, FileReader) for reader in readers.values()):
+def packable_readers(config: DataConfig) -> dict[Split, FileReader]:
+    """Readers of the published splits.
+
+    Raises:
+        DataError: the data set has no image files.
+    """
+    readers = published_readers(config)
+    packable = {split: reader for split, reader in readers.items() if isinstance(reader, FileReader)}
+    if len(packable) < len(readers):
         raise DataError(f"data.name: {config.name} has no image files to pack")
-    if ids(readers["test"]) == ids(readers["val"]):
-        del readers["test"]
-    return readers
+    return packable
 
 
-def ids(reader: Reader) -> list[str]:
-    """Names of all samples."""
-    assert isinstance(reader, FileReader)
-    return [reader.id(index) for index in range(len(reader))]
-
-
-def _refuse_other_data(config: DataConfig, out: Path, options: PackOptions, splits: Mapping[Split, Reader]) -> None:
+def _refuse_other_data(config: DataConfig, out: Path, options: PackOptions, splits: Mapping[Split, FileReader]) -> None:
     if not is_packed(out):
         return
     there = read_manifest(out)
@@ -147,14 +141,14 @@ def _refuse_other_data(config: DataConfig, out: Path, options: PackOptions, spli
 def _pack_split(
     config: DataConfig,
     split: str,
-    reader: Reader,
+    reader: FileReader,
     out: Path,
     options: PackOptions,
     processes: int | None,
     on_images: Callable[[int, int], None],
 ) -> Iterator[Shard]:
     tasks = tasks_of(config)
-    names = ids(reader)
+    names = ids_of(reader)
     parts = [range(start, min(start + SHARD_IMAGES, len(names))) for start in range(0, len(names), SHARD_IMAGES)]
     paths = [out / f"{split}-{number:05d}.parquet" for number in range(len(parts))]
     sources = [_source(config, options, [names[i] for i in part]) for part in parts]

@@ -141,7 +141,7 @@ def read_mat(path: Path, variable: str) -> Any:
     """
     try:
         return loadmat(path, variable_names=[variable])[variable]
-    except (OSError, KeyError, ValueError, TypeError, NotImplementedError, MatReadError) as error:
+    except (OSError, LookupError, ValueError, TypeError, NotImplementedError, MatReadError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error) or type(error).__name__
         raise DataError(f"{path}: cannot be read as a MATLAB file with {variable} ({reason})") from error
 

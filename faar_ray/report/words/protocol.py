@@ -17,6 +17,8 @@ METRICS: dict[TaskType, str] = {
     "regression": "RMSE over pooled pixels ({unit})",
     "edge": "pixel F1 without tolerance (%), on test odsF with one of 0.75 % of the diagonal beside it",
 }
+MEASURED_BY = ("name", "image_size", "evaluation", "protocol")
+"""Keys of `data` that decide how numbers are measured."""
 
 
 def protocol(config: TrialConfig | None, results: Sequence[TrialResult]) -> Iterator[str]:
@@ -35,6 +37,23 @@ def protocol(config: TrialConfig | None, results: Sequence[TrialResult]) -> Iter
         yield "The search used the val split; the test split was read once, at the end."
     else:
         yield "All values are of the val split, which the search used; the test split was not read."
+
+
+def measured_as(data: DataConfig, results: Sequence[TrialResult]) -> str:
+    """The splits of a table's numbers and how they were measured, short: `val and test: resized 448x448`.
+
+    Args:
+        data: of the base.
+        results: of the table; where they searched a size, all are named.
+    """
+    ways = dict.fromkeys(_data_of(data, result).evaluated_as for result in results) or {data.evaluated_as: None}
+    has_test = any(name.startswith("test/") for result in results for name in result.metrics)
+    return f"{'val and test' if has_test else 'val'}: {' or '.join(ways)}"
+
+
+def _data_of(data: DataConfig, result: TrialResult) -> DataConfig:
+    own = {key: result.params[f"data.{key}"] for key in MEASURED_BY if f"data.{key}" in result.params}
+    return data.model_copy(update=own)
 
 
 def _evaluation(data: DataConfig) -> str:

@@ -34,6 +34,7 @@ from faar_ray.tracking.mlflow.runs import (
     DUPLICATE_TAG,
     NOTHING_KNOWN,
     PARENT_TAG,
+    PROTOCOL_TAG,
     REASON_TAG,
     STATUS,
     TRIAL_TAG,
@@ -288,6 +289,7 @@ class Tracker:
             TRIAL_TAG: trial_id,
             "faar_ray.config_id": config_id(config),
             "faar_ray.seed": str(config.seed),
+            PROTOCOL_TAG: config.data.evaluated_as,
             **more,
         }
         if self.parent:

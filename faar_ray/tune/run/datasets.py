@@ -16,7 +16,7 @@ from faar_ray.data.datasets import SPLITS
 from faar_ray.data.packed.manifest import is_packed
 from faar_ray.data.packed.places import packed_cache, packed_uri
 from faar_ray.data.packed.transfer import upload_packed
-from faar_ray.data.packed.write import SHARD_IMAGES, PackOptions, pack, published_readers
+from faar_ray.data.packed.write import SHARD_IMAGES, PackOptions, pack, packable_readers
 from faar_ray.data.shards.shard_set import shards_of
 from faar_ray.data.shards.shard_store import download_shards, upload_shards
 from faar_ray.tune.space.space import SearchSpace
@@ -72,7 +72,7 @@ def _packed_folder(config: DataConfig, notify: Callable[[str], None]) -> Path:
         return folder
 
     folder, done = packed_cache(config, config.tasks), count(1)
-    shards = sum(-(-len(reader) // SHARD_IMAGES) for reader in published_readers(config).values())
+    shards = sum(-(-len(reader) // SHARD_IMAGES) for reader in packable_readers(config).values())
     report = _progress(notify, f"packing {config.name}, once")
     pack(config, folder, PackOptions(), on_images=lambda images, size: report(next(done), shards))
     return folder

@@ -57,11 +57,12 @@ def json_line(
     return json.dumps(line, allow_nan=False)
 
 
-def show_answer(console: Console, answer: Answer) -> None:
-    """The table and its sentences."""
+def show_answer(console: Console, answer: Answer, measured: str) -> None:
+    """The table, how its numbers were measured (`measured_as`), and its sentences."""
     console.print()
     if answer.rows:
         console.print(answer_table(answer))
+        console.print(Text(measured, "dim"))
     for sentence in answer.sentences:
         console.print(Text(sentence))
 
@@ -84,7 +85,7 @@ def answer_table(answer: Answer) -> Table:
     return table
 
 
-def show_list(console: Console, answer: Answer, results: Sequence[TrialResult], trace: pa.Table) -> None:
+def show_list(console: Console, answer: Answer, results: Sequence[TrialResult], trace: pa.Table, measured: str) -> None:
     """Every listed configuration with its 95% interval, the answer, and which of FAAR's key findings hold."""
     table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold", title="mean and 95% interval over seeds")
     table.add_column("configuration", overflow="fold")
@@ -95,6 +96,7 @@ def show_list(console: Console, answer: Answer, results: Sequence[TrialResult], 
         table.add_row(row.name, val, test, count(row.params), str(len(row.seeds)))
     console.print()
     console.print(table)
+    console.print(Text(measured, "dim"))
     for sentence in answer.sentences:
         console.print(Text(sentence))
     if key := list(key_findings(results, [trace])):

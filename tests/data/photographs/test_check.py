@@ -214,6 +214,31 @@ def test_a_missing_shard_is_told_before_anything_is_read(tmp_path: Path, check: 
         check_root(make_config("nyud", out, NYUD))
 
 
+def test_shards_in_object_storage_are_checked(tmp_path: Path, s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FAAR_RAY_CACHE", str(tmp_path / "cache"))
+    root = nyud_tree(tmp_path / "NYUD_MT")
+    assert main(["pack", "nyud", "--root", str(root), "--out", s3, "--processes", "0"]) == 0
+    assert main(["check", "nyud", "--root", s3, "--size", "32"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ([], r"must name the folder of nyud, got null. NYUD_MT comes as NYUD_MT.tgz"),
+        (["--root", "."], "has no gt_sets/train.txt, so it is not nyud. NYUD_MT comes as NYUD_MT.tgz"),
+        (["--root", "ftp://there"], "--root: must be a folder or s3://"),
+        (["--root", ".", "--tasks", "saliency"], "data.tasks: nyud has semseg, normals, depth, edge, got saliency"),
+        (["--root", ".", "--tasks", "people"], "--tasks: must be of semseg"),
+    ],
+)
+def test_what_cannot_be_checked_is_refused_with_the_reason(
+    options: list[str], reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["check", "nyud", *options]) == 2
+    assert reason in capsys.readouterr().err
+
+
 def test_names_in_another_case_are_found(tmp_path: Path, check: Callable[..., Outcome]) -> None:
     root = nyud_tree(tmp_path / "nyud_mt", train=8, val=2)
     (root / "segmentation").rename(root / "Segmentation")

@@ -78,6 +78,7 @@ def test_a_trial_is_a_child_with_searched_keys_only_and_its_whole_config(
     assert run.data.tags["faar_ray.trial_id"] == run.info.run_name == "t000-s3"
     assert run.data.tags["faar_ray.config_id"] == config_id(CONFIG)
     assert run.data.tags["faar_ray.seed"] == "3"
+    assert run.data.tags["faar_ray.protocol"] == CONFIG.data.evaluated_as == "64x64"
     config = yaml.safe_load(text(client, run.info.run_id, "config.yaml", tmp_path))
     assert TrialConfig.resolve(config) == CONFIG
 

@@ -59,8 +59,11 @@ def test_the_best_and_their_json_line_have_no_nan(space: Callable[..., SearchSpa
 def test_the_table_fits_eighty_columns_and_keeps_names_whole() -> None:
     trials = [result(0, 1.0, 30e3), result(0, 1.5, 30e3, seed=1), result(1, 3.0, 20e3), result(1, 3.2, 21e3, seed=1)]
     out = io.StringIO()
-    show_answer(Console(file=out, width=80, color_system=None), build_answer(trials, GOALS))
+    show_answer(
+        Console(file=out, width=80, color_system=None), build_answer(trials, GOALS), "val and test: resized 448x448"
+    )
     lines = out.getvalue().splitlines()
     assert max(map(len, lines)) <= 80
+    assert "val and test: resized 448x448" in lines
     (best,) = [line for line in lines if line.startswith("rho_shared 0.91")]
     assert "take this" in best

@@ -53,7 +53,7 @@ def test_a_list_ends_with_an_interval_for_every_row(space: Space, driver: Drive)
     searched = of_grid(space)
     results = driver(searched).run().proposer.results()
     console = Console(file=io.StringIO(), width=120)
-    show_list(console, build_answer(results, searched.objectives), results, SCHEMA.empty_table())
+    show_list(console, build_answer(results, searched.objectives), results, SCHEMA.empty_table(), "val: 64x64")
     text = console.file.getvalue()  # type: ignore[attr-defined]
     assert "mean and 95% interval" in text
     assert "lora, rho_shared 0.5" in text
