@@ -23,8 +23,14 @@ from tests.commands import environment
 
 
 @pytest.fixture(autouse=True)
-def _restored() -> Iterator[None]:
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+def _as_in_a_terminal() -> Iterator[None]:
+    """Signals as a terminal's commands have them: what runs the tests in the background may ignore some."""
+    usual = {
+        signal.SIGINT: signal.default_int_handler,
+        signal.SIGTERM: signal.SIG_DFL,
+        signal.SIGHUP: signal.SIG_DFL,
+    }
+    before = {number: signal.signal(number, handler) for number, handler in usual.items()}
     yield
     for number, handler in before.items():
         signal.signal(number, handler)

@@ -6,7 +6,7 @@ import math
 import os
 import pickle
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import islice
@@ -19,7 +19,7 @@ import torch
 from safetensors import safe_open
 
 from faar_ray.config.trial import DataConfig, TrialConfig
-from faar_ray.data import DenseDataset, load_dataset
+from faar_ray.data import DenseDataset, SplitData, load_datasets
 from faar_ray.data.datasets import Split
 from faar_ray.errors import ConfigError, DataError
 from faar_ray.records import MEASURED, EpochRecord
@@ -321,14 +321,13 @@ def test_without_a_compiler_a_compiled_run_is_refused_before_it_starts(monkeypat
 def test_a_task_without_labels_on_val_is_nan_in_every_record_also_of_a_resumed_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def without_normals(config: DataConfig, split: Split) -> DenseDataset:
-        dataset = load_dataset(config, split)
-        assert isinstance(dataset, DenseDataset)
-        if split == "val":
-            dataset.stored["normals"][:] = 0
-        return dataset
+    def without_normals(config: DataConfig, splits: Sequence[Split], **_: Any) -> dict[Split, SplitData]:
+        loaded = load_datasets(config, splits)
+        assert isinstance(loaded["val"], DenseDataset)
+        loaded["val"].stored["normals"][:] = 0
+        return loaded
 
-    monkeypatch.setattr("faar_ray.train.trial.load_dataset", without_normals)
+    monkeypatch.setattr("faar_ray.train.trial.load_datasets", without_normals)
     whole = run(tmp_path / "whole", **{"optim.epochs": 2})
     run(tmp_path / "cut", epochs=1, **{"optim.epochs": 2})
     resumed = run(tmp_path / "cut", **{"optim.epochs": 2})

@@ -69,7 +69,7 @@ def ghost(uri: str, of: Run) -> str:
     return str(client.create_run(of.info.experiment_id, tags=tags, run_name=of.info.run_name).info.run_id)
 
 
-@pytest.mark.parametrize("more", [(), ("budget.time=1s",)])
+@pytest.mark.parametrize("more", [(), ("budget.time=0.01s",)])
 def test_what_a_killed_driver_left_open_is_continued_and_closed(killed: Path, more: tuple[str, ...]) -> None:
     before = ids(sqlite(killed))
     assert statuses(sqlite(killed)) == {"": "RUNNING", "t000-s0": "FINISHED", "t001-s0": "RUNNING"}

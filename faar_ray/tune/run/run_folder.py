@@ -20,14 +20,17 @@ from faar_ray.config.trial import with_dotted
 from faar_ray.errors import ConfigError, DataError
 from faar_ray.records import TrialResult
 from faar_ray.storage.atomic import atomic_write, atomic_write_or_storage_error, check_writable, clear_leftovers
-from faar_ray.storage.interruption import clear_note
+from faar_ray.storage.interruption import NOTE, clear_note
 from faar_ray.storage.run_location import RunLocation, location_of
 from faar_ray.tracking.files.finish import repair_trial_files, trace_fault
 from faar_ray.tune.space.space import SearchSpace
 
 MAY_CHANGE = ("budget", "resources", "failure", "storage", "name", "tracking.uri")
 """Sections and keys that a resumed search may change: no trial's config depends on them."""
-FILES = ("space.yaml", "run.json", "study.log", "results.parquet", "report", "trials", "rank_trace", ".ray", ".lock")
+FILES = (
+    *("space.yaml", "run.json", "study.log", "results.parquet", "report", "trials", "rank_trace", ".ray", ".lock"),
+    NOTE,
+)
 """What a run's folder holds."""
 
 
@@ -220,9 +223,14 @@ def stored_space(path: Path) -> dict[str, Any]:
 
 
 def recorded_tracking(path: Path) -> dict[str, Any]:
-    """The section `tracking` of the run; empty where there is no run."""
+    """The section `tracking` of the run, without a `uri` whose database file is gone; empty where there is no run."""
     section = stored_space(path).get("tracking") if (path / "space.yaml").is_file() else None
-    return section if isinstance(section, dict) else {}
+    if not isinstance(section, dict):
+        return {}
+    from faar_ray.tracking.mlflow.store import database_file  # MLflow takes seconds to import
+
+    file = database_file(str(section.get("uri")))
+    return {key: value for key, value in section.items() if key != "uri" or file is None or file.is_file()}
 
 
 def with_defaults(stored: dict[str, Any]) -> dict[str, Any]:

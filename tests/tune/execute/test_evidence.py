@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ Space = Callable[..., SearchSpace]
 def first_epoch(space: Space, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Any]]:
     """The first result of a trial whose val and test splits have no normals, with these references."""
 
-    def without_normals(config: DataConfig, split: Split) -> DenseDataset:
+    def without_normals(config: DataConfig, split: Split, **_: Any) -> DenseDataset:
         dataset = load_dataset(config, split)
         assert isinstance(dataset, DenseDataset)
         if split != "train":
@@ -39,7 +39,10 @@ def first_epoch(space: Space, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         result: dict[str, Any] = TrialActor(spec.to_dict()).train()  # type: ignore[no-untyped-call]
         return result
 
-    monkeypatch.setattr("faar_ray.train.trial.load_dataset", without_normals)
+    def splits(config: DataConfig, names: Sequence[Split], **_: Any) -> dict[Split, DenseDataset]:
+        return {split: without_normals(config, split) for split in names}
+
+    monkeypatch.setattr("faar_ray.train.trial.load_datasets", splits)
     monkeypatch.setattr("faar_ray.train.fit.load_dataset", without_normals)
     return train
 
