@@ -149,7 +149,8 @@ class MLflowWatcher:
             return
 
         self._check_earlier_trials()
-        for trial in list(self._trials.values()) if self._is_over else ():
+        is_over = self._is_over  # the driver may set it meanwhile: then the next call finishes files
+        for trial in list(self._trials.values()) if is_over else ():
             if trial.ending is not None:
                 finish_trial_files(trial.trial, trial.title)  # of a process that was killed
         for name, trial in list(self._trials.items()):
@@ -157,7 +158,7 @@ class MLflowWatcher:
                 trial.run_id = self.run_id(name)  # an earlier driver's
             yield from trial.sync(self._tracker, rejections)
             self._run_ids[name] = trial.run_id
-            if trial.is_whole() or (self._is_over and trial.is_closed):
+            if trial.is_whole() or (is_over and trial.is_closed):
                 del self._trials[name]
         if self._completed:
             self.notify(completed_text(self._completed))
