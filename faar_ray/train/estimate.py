@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
+from contextlib import closing
 
 import torch
 
@@ -44,12 +45,12 @@ def seconds_per_epoch(config: TrialConfig, threads: int = 1) -> float:
     Raises:
         DataError: the data cannot be read.
     """
-    data = config.data.model_copy(update={"loader_workers": 0})
+    data = config.data.model_copy(update={"loader_workers": 0, "cache": "never"})  # a few samples, none to be kept
     before, state = torch.get_num_threads(), torch.get_rng_state()
     torch.set_num_threads(threads)
     try:
-        trial = Trial(config.without_weights().model_copy(update={"data": data}), InProcess())
-        return _steps(trial) + _evaluation(trial)
+        with closing(Trial(config.without_weights().model_copy(update={"data": data}), InProcess())) as trial:
+            return _steps(trial) + _evaluation(trial)
     finally:
         torch.set_num_threads(before)
         torch.set_rng_state(state)

@@ -19,11 +19,13 @@ def small(root: Path | None = None, **keys: object) -> TrialConfig:
     return TrialConfig.resolve(raw, **keys)
 
 
-def test_a_few_steps_stand_for_an_epoch_and_change_nothing(tmp_path: Path) -> None:
-    config = small(nyud_tree(tmp_path))
+def test_a_few_steps_stand_for_an_epoch_and_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FAAR_RAY_CACHE", str(tmp_path / "cache"))
+    config = small(nyud_tree(tmp_path / "NYUD_MT"))
     threads, state = torch.get_num_threads(), torch.get_rng_state()
     assert 0 < seconds_per_epoch(config) < 600
     assert torch.get_num_threads() == threads and torch.equal(state, torch.get_rng_state())
+    assert not (tmp_path / "cache").exists()  # nothing is decoded for later trials
 
 
 def test_data_that_are_elsewhere_or_not_made_yet_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
