@@ -85,7 +85,7 @@ def _normals_l1(prediction_B3HW: Tensor, target_B3HW: Tensor, counts_2: Tensor) 
 
 
 def _measured(target: Tensor) -> Tensor:
-    return _pair(_without_ignored(target).isfinite().sum())
+    return _known(_without_ignored(target))
 
 
 def _depth_l1(prediction: Tensor, target: Tensor, counts_2: Tensor) -> Tensor:

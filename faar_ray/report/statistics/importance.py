@@ -20,13 +20,12 @@ from optuna.trial import FrozenTrial, TrialState
 from scipy import stats
 
 from faar_ray.objectives.metrics import Objective
+from faar_ray.report.progress import LOG1M
 from faar_ray.report.statistics.noise import Noise
 
 FEWEST, ENOUGH = 4, 10
 """Finished trials below which nothing is computed, and below which it is shown with a warning."""
 QUARTERS = 4
-LOG1M = "1 - "
-"""Before the name of a parameter that Optuna draws as 1 - x."""
 TREES_SEED = 0
 
 

@@ -20,9 +20,9 @@ T = TypeVar("T")
 PARENT_TAG, TRIAL_TAG, ARTIFACTS_TAG = "mlflow.parentRunId", "faar_ray.trial_id", "faar_ray.artifacts"
 REASON_TAG, FOLDER_TAG = "faar_ray.reason", "faar_ray.folder_id"
 DUPLICATE_TAG = "faar_ray.duplicate_of"
+"""In place of TRIAL_TAG, of a run that was left open beside another one of the same trial."""
 PROTOCOL_TAG = "faar_ray.protocol"
 """How the metrics were measured (`DataConfig.evaluated_as`)."""
-"""In place of TRIAL_TAG, of a run that was left open beside another one of the same trial."""
 ENDS = ("SCHEDULED", "RUNNING", "FAILED", "KILLED", "FINISHED")
 STATUS: dict[State, str] = {"COMPLETE": "FINISHED", "PRUNED": "KILLED", "FAIL": "FAILED", "RUNNING": "RUNNING"}
 

@@ -19,15 +19,14 @@ from optuna.distributions import (
 )
 from optuna.samplers import NSGAIISampler
 
+from faar_ray.report.progress import DIGITS, LOG1M
 from faar_ray.tune.space.conditions import in_order, unmet_condition
 from faar_ray.tune.space.parameter import Parameter, Scalar
-
-DIGITS = 12  # 1 - (1 - x) is x again to this many
 
 
 def optuna_name(key: str, parameter: Parameter) -> str:
     """Name of a parameter inside Optuna."""
-    return f"1 - {key}" if parameter.scale == "log1m" else key
+    return f"{LOG1M}{key}" if parameter.scale == "log1m" else key
 
 
 def distribution(parameter: Parameter) -> BaseDistribution:
