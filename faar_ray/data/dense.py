@@ -42,17 +42,20 @@ class DenseDataset(Dataset[dict[str, Tensor]]):
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         """One decoded sample, as this file's docstring lists it."""
-        row = range(len(self))[index]
-        sample = decode({name: values[row : row + 1] for name, values in self.stored.items()}, self.tasks)
-        return {name: values[0] for name, values in sample.items()}
+        return self._one(index, torch.zeros(len(self), dtype=torch.bool))
 
     def augmented(self, index: int, seed: int, epoch: int) -> dict[str, Tensor]:
         """One sample as training sees it in an epoch."""
+        return self._one(index, self._drawn(seed, epoch)[1])
+
+    def _one(self, index: int, flipped: Tensor) -> dict[str, Tensor]:
         row = range(len(self))[index]
-        compact = {name: values[row : row + 1].clone() for name, values in self.stored.items()}
-        _, flipped = self._drawn(seed, epoch)
-        batch = decode(flip(compact, flipped[row : row + 1], self.tasks), self.tasks)
-        return {name: values[0] for name, values in batch.items()}
+        return {name: values[0] for name, values in self._rows(torch.tensor([row]), flipped).items()}
+
+    def _rows(self, rows: Tensor, flipped: Tensor) -> dict[str, Tensor]:
+        """Decoded rows, of which those in `flipped` are mirrored."""
+        compact = {name: values.index_select(0, rows) for name, values in self.stored.items()}
+        return decode(flip(compact, flipped[rows], self.tasks), self.tasks)
 
     def _drawn(self, seed: int, epoch: int) -> tuple[Tensor, Tensor]:
         """An epoch's order, and which rows are mirrored."""
@@ -78,8 +81,7 @@ class DenseDataset(Dataset[dict[str, Tensor]]):
             order, flipped = self._drawn(seed, epoch)
 
         for rows in parts_of(order, batch_size, worker, workers):
-            compact = {name: values.index_select(0, rows) for name, values in self.stored.items()}
-            batch = decode(flip(compact, flipped[rows], self.tasks), self.tasks)
+            batch = self._rows(rows, flipped)
             yield batch if device is None else {name: values.to(device) for name, values in batch.items()}
 
     def close(self) -> None:

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import wait
 from threading import Thread
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -26,7 +26,8 @@ from faar_ray.data.datasets import Split
 from faar_ray.errors import FaarRayError
 
 Sample = dict[str, Tensor]
-PREFETCHED_BATCHES = 2
+T = TypeVar("T")
+PREFETCHED_BATCHES, PREFETCHED_SAMPLES = 2, 16
 MOST_PROCESSES = 4
 
 
@@ -56,18 +57,29 @@ class BatchSource(Protocol):
         """Compact samples, stacked."""
 
 
-class DrawnBatches(Dataset[Sample | FaarRayError]):
+class FaultsAsValues(Dataset[T | FaarRayError], Generic[T]):
+    """A data set that gives the fault that a person must mend: torch would raise it with a traceback in its message."""
+
+    def __init__(self, samples: Dataset[T]) -> None:
+        self.samples = samples
+
+    def __getitem__(self, place: Any) -> T | FaarRayError:
+        """What the data set gives, or why it cannot."""
+        try:
+            return self.samples[place]
+        except FaarRayError as fault:
+            return fault
+
+
+class DrawnBatches(Dataset[Sample]):
     """Batches of all splits; what runs in the loader's processes."""
 
     def __init__(self, sources: Mapping[Split, BatchSource]) -> None:
         self.sources = dict(sources)
 
-    def __getitem__(self, drawn: BatchDraw) -> Sample | FaarRayError:
-        """A batch, or the fault that a person must mend: torch would raise it with a traceback in its message."""
-        try:
-            return self.sources[drawn.split].batch(drawn.draws)
-        except FaarRayError as fault:
-            return fault
+    def __getitem__(self, drawn: BatchDraw) -> Sample:
+        """A batch."""
+        return self.sources[drawn.split].batch(drawn.draws)
 
 
 class Pass(Sampler[BatchDraw]):
@@ -90,7 +102,7 @@ class Loader:
 
     def __init__(self, sources: Mapping[Split, BatchSource], processes: int) -> None:
         self.processes = processes
-        self._batches = DrawnBatches(sources)
+        self._batches = FaultsAsValues(DrawnBatches(sources))
         self._sampler = Pass()
         self._passes = 0
         self._loader: DataLoader[Sample | FaarRayError] | None = None
@@ -128,23 +140,55 @@ class Loader:
             iterator._shutdown_workers()
 
     def _open(self) -> DataLoader[Sample | FaarRayError]:
-        """torch's loader; its own generator leaves the global state alone."""
+        """torch's loader, made at the first pass."""
         if self._loader is None:
-            several = self.processes > 0
             with count_accepted():
                 self._loader = DataLoader(
                     self._batches,
                     batch_size=None,
                     sampler=self._sampler,
-                    num_workers=self.processes,
-                    prefetch_factor=PREFETCHED_BATCHES if several else None,
-                    persistent_workers=several,
+                    persistent_workers=self.processes > 0,
                     pin_memory=torch.cuda.is_available(),
-                    multiprocessing_context=start_method() if several else None,
-                    worker_init_fn=end_with_parent if several else None,
-                    generator=torch.Generator(),
+                    **process_options(self.processes, PREFETCHED_BATCHES),
                 )
         return self._loader
+
+
+def read_in_order(samples: Dataset[T], places: Sequence[Any], processes: int) -> Iterator[T]:
+    """What a data set gives at these places, in order, once; processes read ahead.
+
+    Raises:
+        FaarRayError: as the data set raised it.
+    """
+    with count_accepted():
+        loader: DataLoader[T | FaarRayError] = DataLoader(
+            FaultsAsValues(samples),
+            batch_size=None,
+            sampler=places,
+            collate_fn=_as_it_is,
+            **process_options(processes, PREFETCHED_SAMPLES),
+        )
+        answers = iter(loader)
+    for answer in answers:
+        if isinstance(answer, FaarRayError):
+            raise answer
+        yield answer
+
+
+def _as_it_is(answer: Any) -> Any:
+    return answer
+
+
+def process_options(processes: int, prefetched: int) -> dict[str, Any]:
+    """How torch's loader starts and ends its processes; its own generator leaves the global state alone."""
+    several = processes > 0
+    return {
+        "num_workers": processes,
+        "prefetch_factor": prefetched if several else None,
+        "multiprocessing_context": start_method() if several else None,
+        "worker_init_fn": end_with_parent if several else None,
+        "generator": torch.Generator(),
+    }
 
 
 @contextmanager

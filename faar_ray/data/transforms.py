@@ -75,7 +75,10 @@ def for_evaluation(sample: Sample, tasks: Mapping[str, Task], config: DataConfig
 def for_training(sample: Sample, tasks: Mapping[str, Task], config: DataConfig, generator: torch.Generator) -> Sample:
     """Augment as `data.augment` says, then resize; a function of the generator's state."""
     change = draw(config.augment, config.name, generator)
-    changed = {name: apply(change, value, _fill(name, tasks)) for name, value in wrapped(sample, tasks).items()}
+    changed = {
+        name: apply(change, value, 0.0 if name == "image" else ignored_value(tasks[name]))
+        for name, value in wrapped(sample, tasks).items()
+    }
     resized = {name: _plain(_resize(value, config.size)) for name, value in changed.items()}
     for name, task in tasks.items():
         if task.type == "depth" and change.scale != 1:
@@ -159,22 +162,20 @@ def _plain(value: Tensor) -> Tensor:
     return plain
 
 
-def _fill(name: str, tasks: Mapping[str, Task]) -> float:
-    """What opened borders hold."""
-    if name == "image" or tasks[name].type == "normals":
-        return 0.0
-    return math.nan if tasks[name].type == "regression" else float(IGNORE)
-
-
 def _resize(value: Tensor, size: tuple[int, int]) -> Tensor:
     if tuple(value.shape[-2:]) == size:
         return value
     if isinstance(value, tv_tensors.Image):
         image: Tensor = F.resize(value, list(size), antialias=True)
         return image
-    plane = value[None] if value.dim() == 2 else value
-    resized: Tensor = F.resize(plane.as_subclass(Tensor), list(size), interpolation=NEAREST)
-    return resized[0] if value.dim() == 2 else resized
+    return nearest(value.as_subclass(Tensor), size)
+
+
+def nearest(label: Tensor, size: tuple[int, int]) -> Tensor:
+    """A label at another size, without mixing pixels."""
+    plane = label[None] if label.dim() == 2 else label
+    resized: Tensor = F.resize(plane, list(size), interpolation=NEAREST)
+    return resized[0] if label.dim() == 2 else resized
 
 
 @F.register_kernel(functional="horizontal_flip", tv_tensor_cls=Normals)  # type: ignore[untyped-decorator]
@@ -218,14 +219,13 @@ def unit(vectors_3HW: Tensor) -> Tensor:
 
 def blank_label(task: Task, size: tuple[int, int]) -> Tensor:
     """The compact label of a sample that has none: every pixel is ignored."""
-    match task.type:
-        case "segmentation":
-            return torch.full(size, IGNORE, dtype=torch.uint8)
-        case "normals":
-            return torch.zeros(3, *size)
-        case "regression":
-            return torch.full((1, *size), torch.nan)
-        case "depth":
-            return torch.full((1, *size), float(IGNORE))
-        case _:
-            return torch.full((1, *size), IGNORE, dtype=torch.uint8)
+    channels = {"segmentation": (), "normals": (3,)}.get(task.type, (1,))
+    floats = task.type in ("normals", "depth", "regression")
+    return torch.full((*channels, *size), ignored_value(task), dtype=torch.float32 if floats else torch.uint8)
+
+
+def ignored_value(task: Task) -> float:
+    """What a pixel without a label holds."""
+    if task.type == "normals":
+        return 0.0
+    return math.nan if task.type == "regression" else float(IGNORE)

@@ -13,12 +13,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from faar_ray.config.data_section import DataConfig
 from faar_ray.data.checks.missing import MissingFiles, missing_files
 from faar_ray.data.checks.sample_facts import LabelFacts, SampleFacts, SurveyedSamples
 from faar_ray.data.datasets import FileReader, Reader, Split
+from faar_ray.data.loader import read_in_order
 from faar_ray.data.loading import ids_of, published_readers
 from faar_ray.data.samples import sample_datasets
 from faar_ray.tasks import IGNORE
@@ -121,8 +122,10 @@ def survey(config: DataConfig, *, processes: int | None = None, on_sample: Calla
     found = Survey(totals, missing)
     samples = AllSamples({split: SurveyedSamples(reader, config, absent) for split, reader in readers.items()})
     places = [(split, index) for split, reader in readers.items() for index in range(len(reader))]
+    if processes is None:
+        processes = 0 if len(places) <= FEW_SAMPLES else (os.cpu_count() or 1) - 1
     with one_thread():
-        for split, facts in _read(samples, places, processes):
+        for split, facts in read_in_order(samples, places, processes):
             totals[split].add(facts)
             found.faults += facts.faults
             found.notes += facts.notes
@@ -141,25 +144,6 @@ class AllSamples(Dataset[Found]):
         """The split, and the facts of a sample."""
         split, index = place
         return split, self.splits[split][index]
-
-
-def _read(samples: AllSamples, places: Sequence[Place], processes: int | None) -> Iterator[Found]:
-    if processes is None:
-        processes = 0 if len(places) <= FEW_SAMPLES else (os.cpu_count() or 1) - 1
-    loader: DataLoader[Found] = DataLoader(
-        samples,
-        sampler=places,
-        batch_size=None,
-        num_workers=processes,
-        prefetch_factor=16 if processes else None,
-        collate_fn=_as_it_is,
-        multiprocessing_context="spawn" if processes else None,
-    )
-    return iter(loader)
-
-
-def _as_it_is(facts: Any) -> Any:
-    return facts
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
+from faar_ray.data.transforms import nearest
 from faar_ray.tasks import Task
 
 PNG_TYPES = ("segmentation", "binary", "edge")
@@ -69,13 +70,6 @@ def decode_label(task: Task, content: bytes) -> Tensor:
         return plane if task.type == "segmentation" else plane[None]
     array: np.ndarray[Any, Any] = np.load(io.BytesIO(content), allow_pickle=False)
     return torch.from_numpy(array)
-
-
-def nearest(label: Tensor, size: tuple[int, int]) -> Tensor:
-    """A label at another size, without mixing pixels."""
-    plane = label[None] if label.dim() == 2 else label
-    resized: Tensor = F.resize(plane, list(size), interpolation=F.InterpolationMode.NEAREST_EXACT)
-    return resized[0] if label.dim() == 2 else resized
 
 
 def shrunken_size(image_3HW: Tensor, longest: int | None) -> tuple[int, int] | None:

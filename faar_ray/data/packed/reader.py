@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,7 @@ class PackedReader:
         self._shards = self.manifest.splits[published]
         self._ends = list(accumulate(shard.images for shard in self._shards))
         self._files: dict[int, pq.ParquetFile] = {}
+        self._ids: dict[int, list[str]] = {}
         self._group: tuple[int, int, pa.Table] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -56,8 +57,11 @@ class PackedReader:
 
     def id(self, index: int) -> str:
         """Name of a sample."""
-        name: str = self._row(index, ("id",))["id"]
-        return name
+        number, offset = self._place(index)
+        if number not in self._ids:
+            table = self._read(number, lambda shard: shard.read(columns=["id"]))
+            self._ids[number] = table.column("id").to_pylist()
+        return self._ids[number][offset]
 
     def image_bytes(self, index: int) -> bytes:
         """The image's file."""
@@ -89,12 +93,16 @@ class PackedReader:
 
     def files(self, index: int, name: str) -> list[Path]:
         """The shard that holds a sample."""
-        return [self.folder / self._shards[bisect_right(self._ends, self._rows[index])].file]
+        return [self.folder / self._shards[self._place(index)[0]].file]
 
-    def _row(self, index: int, names: Sequence[str]) -> dict[str, Any]:
+    def _place(self, index: int) -> tuple[int, int]:
+        """Number of the shard that holds a sample, and the row there."""
         row = self._rows[index]
         number = bisect_right(self._ends, row)
-        offset = row - (self._ends[number - 1] if number else 0)
+        return number, row - (self._ends[number - 1] if number else 0)
+
+    def _row(self, index: int, names: Sequence[str]) -> dict[str, Any]:
+        number, offset = self._place(index)
         group, place = divmod(offset, ROW_GROUP_IMAGES)
         table = self._read_group(number, group)
         return {name: table.column(name)[place].as_py() for name in names}
@@ -102,19 +110,23 @@ class PackedReader:
     def _read_group(self, number: int, group: int) -> pa.Table:
         if self._group is not None and self._group[:2] == (number, group):
             return self._group[2]
+        table = self._read(number, lambda shard: shard.read_row_group(group, columns=["image", *self.tasks]))
+        self._group = (number, group, table)
+        return table
+
+    def _read(self, number: int, read: Callable[[pq.ParquetFile], pa.Table]) -> pa.Table:
+        """Part of a shard, which stays open."""
         path = self.folder / self._shards[number].file
         try:
             if number not in self._files:
                 self._files[number] = pq.ParquetFile(path, memory_map=True, page_checksum_verification=True)
-            table = self._files[number].read_row_group(group, columns=["id", "image", *self.tasks])
+            return read(self._files[number])
         except FileNotFoundError as error:
             raise DataError(f"{path}: no such shard; pack or download the data again") from error
         except (pa.ArrowException, OSError, KeyError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             mend = "delete it and pack or download the data again"
             raise DataError(f"{path}: damaged shard ({reason}); {mend}") from error
-        self._group = (number, group, table)
-        return table
 
 
 def check_contents(config: DataConfig, manifest: Manifest, folder: Path | str) -> None:

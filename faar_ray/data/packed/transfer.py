@@ -6,9 +6,8 @@ import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
-from filelock import FileLock
-
 from faar_ray.config.paths import default_cache_dir
+from faar_ray.data.cache_folder import locked_cache_folder
 from faar_ray.data.packed.manifest import MANIFEST, Manifest, file_digest, is_packed, parse_manifest, read_manifest
 from faar_ray.errors import DataError, StorageError
 from faar_ray.storage.atomic import atomic_write
@@ -62,14 +61,10 @@ def download_packed(uri: str, key: str, cache_dir: Path | None = None) -> Path:
     if is_packed(folder):
         return folder
 
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / ".lock"):
-            _download_missing(store, manifest, folder, uri)
-            with atomic_write(folder / MANIFEST) as scratch:
-                scratch.write_bytes(content)
-    except OSError as error:
-        raise DataError(f"{folder}: cannot be written ({error}); set FAAR_RAY_CACHE to a folder that can be") from error
+    with locked_cache_folder(folder):
+        _download_missing(store, manifest, folder, uri)
+        with atomic_write(folder / MANIFEST) as scratch:
+            scratch.write_bytes(content)
     return folder
 
 

@@ -13,10 +13,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 from filelock import FileLock
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from faar_ray.config.data_section import DataConfig
 from faar_ray.data.datasets import FileReader, Split
+from faar_ray.data.loader import read_in_order
 from faar_ray.data.loading import ids_of, published_readers
 from faar_ray.data.packed.encoding import PNG_TYPES, encode_image, encode_label, shrunken_size
 from faar_ray.data.packed.manifest import (
@@ -154,30 +155,15 @@ def _pack_split(
     sources = [_source(config, options, [names[i] for i in part]) for part in parts]
     kept = {path for path, source in zip(paths, sources, strict=True) if _holds(path, source)}
 
-    missing = [part for path, part in zip(paths, parts, strict=True) if path not in kept]
-    rows = _read(EncodedSamples(reader, tasks, options), missing, processes)
+    missing = [index for path, part in zip(paths, parts, strict=True) if path not in kept for index in part]
+    count = (os.cpu_count() or 1) - 1 if processes is None else processes
+    rows = read_in_order(EncodedSamples(reader, tasks, options), missing, count if missing else 0)
     for path, part, source in zip(paths, parts, sources, strict=True):
         if path not in kept:
             write_shard(path, [next(rows) for _ in part], tasks, options, source)
         shard = Shard(file=path.name, images=len(part), bytes=path.stat().st_size, sha256=file_digest(path))
         on_images(shard.images, shard.bytes)
         yield shard
-
-
-def _read(samples: EncodedSamples, parts: Sequence[range], processes: int | None) -> Iterator[Row]:
-    """Rows in order, read ahead by processes."""
-    if not parts:
-        return iter(())
-    count = (os.cpu_count() or 1) - 1 if processes is None else processes
-    loader: DataLoader[Row] = DataLoader(
-        samples,
-        sampler=[index for part in parts for index in part],
-        batch_size=None,
-        num_workers=count,
-        prefetch_factor=16 if count else None,
-        multiprocessing_context="spawn" if count else None,
-    )
-    return iter(loader)
 
 
 def _source(config: DataConfig, options: PackOptions, names: Sequence[str]) -> str:

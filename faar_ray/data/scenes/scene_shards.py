@@ -21,6 +21,7 @@ from torch import Tensor
 
 from faar_ray.config.paths import default_cache_dir
 from faar_ray.config.trial import DataConfig
+from faar_ray.data.cache_folder import locked_cache_folder
 from faar_ray.data.datasets import SPLITS
 from faar_ray.data.scenes.domains import DOMAINS
 from faar_ray.data.scenes.scene_checks import value_problems
@@ -85,13 +86,8 @@ def make_shards(
     paths = shard_paths(config, split, cache_dir)
     if all(path.exists() for path in paths):
         return paths
-    folder = paths[0].parent
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / ".lock"):
-            _make_missing(config, split, paths, on_shard)
-    except OSError as error:
-        raise DataError(f"{folder}: cannot be written ({error}); set FAAR_RAY_CACHE to a folder that can be") from error
+    with locked_cache_folder(paths[0].parent):
+        _make_missing(config, split, paths, on_shard)
     return paths
 
 

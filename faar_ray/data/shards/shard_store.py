@@ -9,13 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from filelock import FileLock
-
 from faar_ray.config.paths import default_cache_dir
 from faar_ray.config.trial import DataConfig
+from faar_ray.data.cache_folder import locked_cache_folder
 from faar_ray.data.datasets import SPLITS
 from faar_ray.data.shards.shard_set import shards_of
-from faar_ray.errors import DataError
 from faar_ray.storage.object_store import ATTEMPTS_AT_START, ObjectStore
 
 
@@ -70,15 +68,11 @@ def download_shards(config: DataConfig, uri: str, key: str, cache_dir: Path | No
         return
 
     store, folder = ObjectStore(uri, key=key), shards[0][1].parent
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / ".lock"):
-            stored = store.files(shards[0][0].rpartition("/")[0])
-            for name, path in shards:
-                if name in stored and not path.exists():
-                    store.download(name, path, stored[name])
-    except OSError as error:
-        raise DataError(f"{folder}: cannot be written ({error}); set FAAR_RAY_CACHE to a folder that can be") from error
+    with locked_cache_folder(folder):
+        stored = store.files(shards[0][0].rpartition("/")[0])
+        for name, path in shards:
+            if name in stored and not path.exists():
+                store.download(name, path, stored[name])
 
 
 def _shards(config: DataConfig, cache_dir: Path | None = None) -> list[tuple[str, Path]]:

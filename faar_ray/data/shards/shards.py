@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
+from faar_ray.data.cache_folder import unwritable
 from faar_ray.errors import DataError
 from faar_ray.storage.atomic import atomic_write
 
@@ -39,7 +40,7 @@ def write_shard(path: Path, columns: Mapping[str, Tensor], description: Mapping[
         with atomic_write(path) as scratch:
             pq.write_table(table, scratch, compression="zstd", write_page_checksum=True)
     except OSError as error:
-        raise DataError(f"{path}: cannot be written ({error}); set FAAR_RAY_CACHE to a folder that can be") from error
+        raise unwritable(path, error) from error
 
 
 def _field(name: str, array: np.ndarray[Any, Any]) -> pa.Field:

@@ -46,3 +46,13 @@ def test_a_command_that_cannot_pack_says_why(
     assert main(["pack", "nyud", *options]) == 2
     assert reason in capsys.readouterr().err
     assert not (tmp_path / "p").exists()
+
+
+def test_a_fault_in_a_process_that_reads_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = nyud_tree(tmp_path / "NYUD_MT")
+    damaged = root / "depth" / "train0003.npy"
+    damaged.write_bytes(b"no array")
+    assert main(["pack", "nyud", "--root", str(root), "--out", str(tmp_path / "packed"), "--processes", "1"]) == 2
+    error = capsys.readouterr().err.strip()
+    assert error.startswith(f"{damaged}: cannot be read as an array")
+    assert "Traceback" not in error and "\n" not in error
