@@ -10,16 +10,22 @@ from faar_ray.errors import ConfigError
 from faar_ray.train.weights import weights_digest
 
 
-def preflight(config: TrialConfig, workers: int = 1) -> None:
+def preflight(config: TrialConfig, workers: int = 1, *, data: bool = True) -> None:
     """Check that data set, tasks and backbone exist, and that the weights of `backbone.checkpoint` fit.
+
+    Args:
+        config: of a trial.
+        workers: of its training.
+        data: whether the data set is checked, which lists its files; no need where it was for another trial.
 
     Raises:
         ConfigError: the data set cannot be read, labels, shards or the backbone are missing, `optim.compile` lacks a
             C++ compiler, or the last batch has fewer images than workers.
         DataError: `backbone.checkpoint` cannot be loaded.
     """
-    check_labels(config.data)
-    check_root(config.data)
+    if data:
+        check_labels(config.data)
+        check_root(config.data)
     if workers > 1:
         check_last_batch(config, count_images(config.data, "train"), workers)
     if config.optim.compile and not torch.cuda.is_available():

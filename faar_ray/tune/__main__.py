@@ -122,12 +122,16 @@ def _start(space: SearchSpace, options: argparse.Namespace) -> int:
     if not options.resume:
         tracking, first_line = tracking_place(space.tracking)
         space = space.model_copy(update={"tracking": tracking})
-    preflight(space.trial_config({}), space.resources.workers)
+    base = space.trial_config({})
+    preflight(base, space.resources.workers)
+    checked = {base.data}
     for index, control in enumerate(space.controls):
+        config = space.trial_config(control)
         try:
-            preflight(space.trial_config(control), space.resources.workers)
+            preflight(config, space.resources.workers, data=config.data not in checked)
         except ConfigError as fault:
             raise ConfigError([f"controls.{index}.{text}" for text in fault.faults]) from None
+        checked.add(config.data)
 
     check_relations(space)
     console = Console(file=sys.stderr if options.json else sys.stdout, highlight=False)
