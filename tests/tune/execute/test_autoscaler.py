@@ -93,6 +93,17 @@ class Cluster:
         self.children.append(child)
         return child  # type: ignore[no-any-return]
 
+    def cpus_of_workers(self) -> Iterator[list[int]]:
+        """The CPUs of each worker that is alive, over and over."""
+        watch = self.start(sys.executable, "-c", COUNT.format(address=ADDRESS))
+        assert watch.stdout is not None
+        try:
+            for line in watch.stdout:
+                if line.startswith("["):  # Ray says something at times
+                    yield json.loads(line)
+        finally:
+            watch.kill()
+
     def tune(self, *arguments: str) -> subprocess.Popen[str]:
         """Start the search there."""
         words = ["-m", "faar_ray.tune", "space.yaml", "--address", ADDRESS, "storage.path=./runs", *arguments]
@@ -175,9 +186,7 @@ def test_a_dry_run_says_what_there_is_and_what_may_come_and_starts_nothing(clust
 
 
 def test_the_autoscaler_starts_workers_for_a_search_and_drops_them_after_it(cluster: Cluster) -> None:
-    watch = cluster.start(sys.executable, "-c", COUNT.format(address=ADDRESS))
-    assert watch.stdout is not None
-    counts = (json.loads(line) for line in watch.stdout if line.startswith("["))  # Ray says something at times
+    counts = cluster.cpus_of_workers()
     assert next(counts) == []
     search = cluster.tune("resources.cluster=cluster.yaml", "budget.usd=5", "--json", "-q")
     seen: list[Sequence[int]] = []
@@ -192,15 +201,16 @@ def test_the_autoscaler_starts_workers_for_a_search_and_drops_them_after_it(clus
     assert json.loads(out)["trials"] == {"complete": 2, "pruned": 0, "failed": 0}
     until(lambda: workers(0), "the workers were dropped")
     assert max(map(len, seen)) == 2
-    watch.kill()
 
 
 def test_a_machine_without_the_folder_ends_the_search_and_gets_none(cluster: Cluster) -> None:
     runs = cluster.folder / "apart"
     runs.mkdir()
     cluster.machine(2, hidden=runs)
+    counts = cluster.cpus_of_workers()
+    until(lambda: 2 in next(counts), "the machine came")  # no other has the CPUs that a trial needs
     code, _, err = done(cluster.tune("storage.path=./apart", "resources.cpus_per_worker=2", "-q"))
-    assert code == 1
+    assert code == 1, err
     output = err.splitlines()
     assert f"storage.path: {runs}/tiny is not on machine " in output[-3]
     assert output[-3].endswith(": use a bucket or a folder that all machines share")
