@@ -45,6 +45,11 @@ def changed(weight_OI: Tensor, adapter: DoRA) -> Tensor:
     return (adapter.m_O / norm_O)[:, None, None, None] * V_OI[..., None, None]
 
 
+def of_task(linears: dict[str, TaskLinears], task: str) -> dict[str, DoRA]:
+    adapters = {layer: dict(of_tasks.of_tasks())[task] for layer, of_tasks in linears.items()}
+    return {layer: adapter for layer, adapter in adapters.items() if isinstance(adapter, DoRA)}
+
+
 def reference(block: nn.Module, ours: Any, x_BCHW: Tensor, adapters: dict[str, DoRA]) -> Tensor:
     """timm's block on an image, with its pointwise weights changed and the norms' parameters those of ours."""
     weights = {}
@@ -78,10 +83,7 @@ def test_every_stream_and_every_gradient_is_that_of_convolutions_with_the_change
     x = torch.randn(2, 7, 10, channels, requires_grad=True)
     shared, streams = block(x)
     own = {layer: linears for layer, linears in block.task_linears.items() if isinstance(linears, TaskLinears)}
-    expected = [
-        reference(timm_block, block.block, x.movedim(-1, 1), {k: v.adapters[task] for k, v in own.items()})
-        for task in TASKS
-    ]
+    expected = [reference(timm_block, block.block, x.movedim(-1, 1), of_task(own, task)) for task in TASKS]
     if shared is None:
         ours = list(streams)
     else:
