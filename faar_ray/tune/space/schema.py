@@ -1,6 +1,6 @@
 """The JSON schema of search-space files, from the config classes: editors complete and check with it.
 
-`python -m faar_ray.tune.schema [FILE]` writes it (default search_spaces/schema.json).
+`python -m faar_ray.tune.space.schema [FILE]` writes it (default search_spaces/schema.json).
 """
 
 from __future__ import annotations
@@ -57,9 +57,9 @@ def schema_text() -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Write the schema; 0."""
     parser = argparse.ArgumentParser(
-        prog="python -m faar_ray.tune.schema",
+        prog="python -m faar_ray.tune.space.schema",
         description="Write the JSON schema of search spaces.",
-        epilog="example: python -m faar_ray.tune.schema search_spaces/schema.json",
+        epilog="example: python -m faar_ray.tune.space.schema search_spaces/schema.json",
     )
     parser.add_argument("file", nargs="?", type=Path, default=Path("search_spaces/schema.json"))
     parser.parse_args(argv).file.write_text(schema_text(), encoding="utf-8")

@@ -15,7 +15,7 @@ SHIPPED = Path(__file__).parents[3] / "search_spaces" / "schema.json"
 
 
 def test_the_shipped_schema_is_current() -> None:
-    assert SHIPPED.read_text() == schema_text(), "write it again: python -m faar_ray.tune.schema"
+    assert SHIPPED.read_text() == schema_text(), "write it again: python -m faar_ray.tune.space.schema"
 
 
 def test_the_schema_knows_every_key_of_a_trial_config() -> None:
