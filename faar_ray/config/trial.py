@@ -79,8 +79,14 @@ Method = Literal[
 
 
 RecipeName = Literal["none", "mtlora", "tadformer", "faar"]
-ADDED = ("recipe", "optim.lr_batch", "optim.warmup_epochs", "optim.warmup_lr", "optim.min_lr")
-ADDED += ("optim.decay_position_tables",)
+ADDED = (
+    "recipe",
+    "optim.lr_batch",
+    "optim.warmup_epochs",
+    "optim.warmup_lr",
+    "optim.min_lr",
+    "optim.decay_position_tables",
+)
 """Keys that came after searches were run: at their defaults they are no part of a config's id, so `--resume` of an
 older search knows its configurations again."""
 

@@ -7,7 +7,7 @@ TADFormer and FAAR's release use: step k trains at its value at k. The authors' 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 
 from torch import nn
@@ -53,7 +53,9 @@ def _decayed_and_not(
 
 def build_scheduler(optimizer: AdamW, config: OptimConfig, steps: int) -> LambdaLR:
     """Linear warm-up, then a cosine from each group's learning rate to `min_lr` at `steps` optimizer steps."""
-    factors = [partial(rate_factor, float(group["lr"]), config, steps) for group in optimizer.param_groups]
+    factors: list[Callable[[int], float]] = [
+        partial(rate_factor, float(group["lr"]), config, steps) for group in optimizer.param_groups
+    ]
     return LambdaLR(optimizer, factors)
 
 

@@ -20,7 +20,7 @@ class Setting:
     """File and name in the authors' code."""
 
 
-Recipe = Mapping[str, Setting]
+Recipe = dict[str, Setting]
 FREEZES = "FREEZE_PATCH_EMBED, FREEZE_LAYER_NORM and FREEZE_RELATIVE_POSITION_BIAS are False"
 
 MTLORA: Recipe = {

@@ -71,7 +71,7 @@ def recipe_words(space: SearchSpace) -> str:
         f"{one.key} {value_words(one.key, one.config)} (recipe: {value_words(one.key, one.recipe)})" for one in found
     ]
     listed = [*values, *(f"{key} searched" for key in searched)]
-    return f"\nrecipe {config.recipe}: {len(listed)} keys differ{': ' if listed else ''}{', '.join(listed)}"
+    return f"\nrecipe {config.recipe}: {len(listed)} key(s) differ{': ' if listed else ''}{', '.join(listed)}"
 
 
 def duration(space: SearchSpace, capacity: Capacity | None) -> str:

@@ -21,10 +21,10 @@ def space(**base: object) -> SearchSpace:
 
 def test_the_keys_that_differ_from_the_recipe_and_those_that_are_searched_are_one_line() -> None:
     assert recipe_words(space()) == ""
-    assert recipe_words(space(recipe="mtlora")) == "\nrecipe mtlora: 1 keys differ: optim.lr searched"
+    assert recipe_words(space(recipe="mtlora")) == "\nrecipe mtlora: 1 key(s) differ: optim.lr searched"
     text = recipe_words(space(recipe="faar", optim={"warmup_steps": 20, "clip": 1.0}))
     assert text == (
-        "\nrecipe faar: 4 keys differ: optim.warmup_epochs null (recipe: 20.0), optim.warmup_steps 20 (recipe: null), "
+        "\nrecipe faar: 4 key(s) differ: optim.warmup_epochs null (recipe: 20.0), optim.warmup_steps 20 (recipe: null), "
         "optim.clip 1.0 (recipe: 5.0), optim.lr searched"
     )
 
