@@ -24,8 +24,8 @@ def test_the_keys_that_differ_from_the_recipe_and_those_that_are_searched_are_on
     assert recipe_words(space(recipe="mtlora")) == "\nrecipe mtlora: 1 key(s) differ: optim.lr searched"
     text = recipe_words(space(recipe="faar", optim={"warmup_steps": 20, "clip": 1.0}))
     assert text == (
-        "\nrecipe faar: 4 key(s) differ: optim.warmup_epochs null (recipe: 20.0), optim.warmup_steps 20 (recipe: null), "
-        "optim.clip 1.0 (recipe: 5.0), optim.lr searched"
+        "\nrecipe faar: 4 key(s) differ: optim.warmup_epochs null (recipe: 20.0), "
+        "optim.warmup_steps 20 (recipe: null), optim.clip 1.0 (recipe: 5.0), optim.lr searched"
     )
 
 
