@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from faar_ray.config.trial import TrialConfig
-from faar_ray.tune.space.parameter import DEFAULTS
+from faar_ray.tune.space.parameter import DEFAULTS, NOT_SEARCHED
 from faar_ray.tune.space.space import SearchSpace
 
 
@@ -21,7 +21,7 @@ def space_schema() -> dict[str, Any]:
     schema = SearchSpace.model_json_schema()
     trial = TrialConfig.model_json_schema()
     definitions: dict[str, Any] = {**schema.pop("$defs"), **trial.pop("$defs"), "TrialConfig": trial}
-    properties, keys = schema["properties"], [key for key in DEFAULTS if key != "seed"]
+    properties, keys = schema["properties"], [key for key in DEFAULTS if key not in NOT_SEARCHED]
     definitions["Parameter"]["properties"]["when"]["anyOf"][0]["propertyNames"] = {"enum": keys}
     base = {"$ref": "#/$defs/TrialConfig", "description": properties["base"]["description"], "default": {}}
     properties["base"] = base
