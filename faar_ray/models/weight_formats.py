@@ -64,7 +64,7 @@ def _from_torchvision_convnet(weights: State, model: Any) -> State:
     """
     theirs = {name: value for name, value in weights.items() if name.startswith("features.")}
     ours: State = {name: value for name, value in model.state_dict().items()}
-    leaves = {}
+    leaves: dict[str, str] = {}
     for kind in (_is_convolution, _is_norm, _is_excitation):
         of_kind = sorted((leaf for leaf in _leaves(theirs) if kind(leaf, theirs)), key=_in_order)
         leaves.update(zip(of_kind, (leaf for leaf in _leaves(ours) if kind(leaf, ours)), strict=False))

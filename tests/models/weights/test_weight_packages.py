@@ -36,7 +36,7 @@ HOSTILE = "raise SystemExit('the package was imported')\n"
 """Code of a package whose weights are all that anybody wants."""
 
 
-def installed(name: str) -> Any:
+def installed(name: str) -> pytest.MarkDecorator:
     absent = not any(distributions(name=name))
     return pytest.mark.skipif(absent, reason=f"needs {name} (docs/backbones.md says how to install it)")
 
@@ -144,7 +144,8 @@ def test_efficientnet_lite0_loads_whole_and_knows_what_photographs_show() -> Non
 def photograph(path: Path) -> Tensor:
     """(3, 224, 224): the middle, as ImageNet's evaluation takes it."""
     resized = transforms.resize(transforms.pil_to_tensor(read_photograph(path)), [256], antialias=True)
-    return transforms.to_dtype(transforms.center_crop(resized, [224]), torch.float32, scale=True)
+    middle: Tensor = transforms.to_dtype(transforms.center_crop(resized, [224]), torch.float32, scale=True)
+    return middle
 
 
 @installed(LITE)
