@@ -47,18 +47,30 @@ def at_stage(value: Number | Mapping[str, Number], stage: int) -> Number:
 class BackboneConfig(Section):
     """The frozen network that is adapted."""
 
-    name: str = Field("swin_micro", description="`swin_micro` (in the package), any timm Swin (v1) or plain ViT.")
+    name: str = Field(
+        "swin_micro",
+        description="`swin_micro` (in the package), or timm's: any Swin (v1), plain ViT, EfficientNet or MobileNet.",
+    )
     pretrained: bool = Field(True, description="Load pretrained weights: the package's own, or timm's hub.")
-    checkpoint: str | None = Field(None, description="A local .safetensors or .pth file to load instead.")
+    checkpoint: str | None = Field(
+        None,
+        description="What to load instead: a local .safetensors or .pth file, or `package:NAME`, the weights in an "
+        "installed Python package.",
+    )
+    statistics: Literal["auto", "imagenet", "inception", "clip", "unit"] = Field(
+        "auto",
+        description="Mean and deviation of the images that the backbone sees: `auto` = those of timm's weights of its "
+        "name; `inception` = 0.5 and 0.5, `unit` = 0 and 1.",
+    )
     trainable: Literal["none", "light", "all"] = Field(
         "light",
-        description="What of the backbone trains besides adapters: `light` = patch embedding, norms, "
-        "relative-position tables (MTLoRA's recipe).",
+        description="What of the backbone trains besides adapters: `light` = patch embedding (or stem), norms, "
+        "relative-position tables (MTLoRA's recipe). Statistics of a backbone's batch norms never change.",
     )
     pyramid: Literal["merged", "stages"] = Field(
         "merged",
         description="Maps that decoders see: after each stage's patch merging (MTLoRA's recipe, strides 8, 16, 32, 32) "
-        "or before it (strides 4, 8, 16, 32; for small images).",
+        "or before it (strides 4, 8, 16, 32; for small images, and the only one of EfficientNet and MobileNet).",
     )
     drop_path: Annotated[float, Field(ge=0, lt=1), rule("satisfy 0 <= drop_path < 1")] = Field(
         0.0, description="Stochastic depth rate."
@@ -93,7 +105,9 @@ class PlacementConfig(Section):
     """Which linears carry adapters."""
 
     layers: Annotated[tuple[LayerName, ...], Field(min_length=1, strict=False)] = Field(
-        ("qkv", "proj", "fc1", "fc2"), description="Linears with a shared adapter, in every block."
+        ("qkv", "proj", "fc1", "fc2"),
+        description="Linears with a shared adapter, in every block that has them; in EfficientNet and MobileNet `fc1` "
+        "is the pointwise expansion and `fc2` the pointwise projection.",
     )
     task_layers: Annotated[tuple[LayerName, ...], Field(strict=False)] = Field(
         ("proj", "fc1", "fc2"),
@@ -266,27 +280,3 @@ class DecoderConfig(Section):
         None, description="Channels of the finest reduced map; null: 18 at embedding dimension 96, in proportion."
     )
     expansion: Annotated[int, Field(ge=1)] = Field(4, description="Hidden channels over concatenated channels.")
-
-
-class OptimConfig(Section):
-    """AdamW with linear warm-up and cosine decay."""
-
-    epochs: Annotated[int, Field(ge=1)] = Field(6, description="Passes over the training images.")
-    batch_size: Annotated[int, Field(ge=1)] = Field(16, description="Images a step, over all workers.")
-    lr: Positive = Field(5e-4, description="Learning rate of adapters.")
-    decoder_lr: Positive | None = Field(None, description="Learning rate of the decoder; null: as lr.")
-    backbone_lr: Positive | None = Field(None, description="Learning rate of the backbone's own weights; null: as lr.")
-    weight_decay: Annotated[float, Field(ge=0)] = Field(0.05, description="0 on 1-D tensors and position tables.")
-    warmup_steps: Annotated[int, Field(ge=0)] = Field(20, description="Steps of linear warm-up.")
-    clip: Positive = Field(5.0, description="Largest gradient norm.")
-    accumulate: Annotated[int, Field(ge=1)] = Field(
-        1, description="Parts that a step's batch is computed in, one after another: less memory, the same step."
-    )
-    precision: Literal["fp32", "bf16", "fp16", "fp64"] = Field(
-        "fp32", description="`bf16`, `fp16`: autocast (fp16 with loss scaling); `fp64` is for checks of exactness."
-    )
-    compile: bool = Field(
-        False,
-        description="Train through torch.compile (masks in place of slices; compiled anew after a shrink); on a CPU it "
-        "needs a C++ compiler.",
-    )

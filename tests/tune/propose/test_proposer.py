@@ -72,16 +72,13 @@ from optuna.storages.journal import JournalFileBackend
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 seen, deadline = {}, time.monotonic() + 240
 while len(seen) < 4 and time.monotonic() < deadline:
-    try:
-        study = optuna.load_study(study_name="tiny", storage=JournalStorage(JournalFileBackend(sys.argv[1])))
-    except KeyError:  # there is no study yet
-        continue
+    sys.stdin.readline()
+    study = optuna.load_study(study_name="tiny", storage=JournalStorage(JournalFileBackend(sys.argv[1])))
     for trial in study.get_trials():
         if trial.state.is_finished():
             values = sorted(trial.intermediate_values.items())
             seen[trial.number] = [trial.state.name, trial.values, values, trial.user_attrs]
     print(len(seen), flush=True)
-    sys.stdin.readline()
 print(json.dumps(list(seen.values())))
 """
 
@@ -98,7 +95,7 @@ def test_another_process_sees_the_truth_while_it_is_written(space: Space, driver
         message: list[int] = []
 
         def train(job: Any, epoch: int) -> dict[str, float]:
-            """Lets the other process look between any two epochs."""
+            """Lets the other process look between any two epochs, and waits for what it sees."""
             print(file=reader.stdin, flush=True)
             message.append(int(reader.stdout.readline()))
             quality = math.nan if (job.number, epoch) == (2, 2) else {0: 5.0, 1: 1.0}.get(job.number, 9.0)

@@ -59,9 +59,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory, space_file: Callable[..., P
     return path
 
 
-def start(folder: Path, name: str, *arguments: str) -> subprocess.Popen[str]:
+def start(folder: Path, name: str, *arguments: str, timeout_s: int = TIMEOUT_S) -> subprocess.Popen[str]:
     command = [sys.executable, "-c", REPLAY, "space.yaml", f"tracking.experiment={name}", "--name", name]
-    env = environment({"FAAR_RAY_MLFLOW_TIMEOUT_S": str(TIMEOUT_S)})
+    env = environment({"FAAR_RAY_MLFLOW_TIMEOUT_S": str(timeout_s)})
     pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     return subprocess.Popen([*command, *arguments], cwd=folder, env=env, **pipes)
 
@@ -177,7 +177,7 @@ def port() -> int:
 def test_a_server_killed_in_the_middle_and_started_again_lacks_nothing(folder: Path, port: int) -> None:
     uri = f"http://127.0.0.1:{port}"
     with server(folder / "server", port):
-        process = start(folder, "served", f"tracking.uri={uri}")
+        process = start(folder, "served", f"tracking.uri={uri}", timeout_s=600)  # however long a server takes to start
         wait_for(process, folder, "served", 3)
     wait_for(process, folder, "served", 14)
     with server(folder / "server", port):
