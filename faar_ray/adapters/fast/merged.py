@@ -9,7 +9,7 @@ Axes: S streams in (1 or K), K updates (one output stream each), N tokens, R act
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -42,7 +42,7 @@ def skinny_pays(rank: int, weight_OI: Tensor) -> bool:
 
 
 def remerging_pays(rank: int, tokens: int) -> bool:
-    """Whether backward forms the merged weight anew: then it costs at most 1.5% of the product, and need not be kept."""
+    """Whether backward forms the merged weight anew, at 1.5% of the product's cost at most, so that it is not kept."""
     return 64 * (rank + 16) < tokens
 
 
