@@ -40,7 +40,7 @@ def base() -> nn.Linear:
 def moved(kind: str, linear: nn.Linear, seed: int = 0, rate: float = RATE) -> LoRA:
     """An adapter that has moved away from its start, in training."""
     torch.manual_seed(seed + 1)
-    made = LoRA(linear.weight, R, 2.0) if kind == "lora" else DoRA(linear.weight, R, 2.0, kind)  # type: ignore[arg-type]
+    made = LoRA(linear.weight, R, 2.0) if kind == "lora" else DoRA(linear.weight, R, 2.0, kind)
     made.double().dropout = rate
     with torch.no_grad():
         for parameter in made.parameters():
