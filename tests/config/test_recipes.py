@@ -80,8 +80,9 @@ def test_without_a_recipe_nothing_changes() -> None:
 
 
 def test_configs_of_older_searches_keep_their_ids() -> None:
-    """The ids that 0.1 and what came before recipes gave; a key that is added later belongs into `ADDED`."""
-    assert config_id(TrialConfig.resolve({})) == "db1acae1"
+    """The ids that what came before recipes gave."""
+    why = "a search resumed would not know its configurations: add a new key to ADDED in config/trial.py"
+    assert config_id(TrialConfig.resolve({})) == "db1acae1", why
     assert config_id(TrialConfig.resolve({"method": "free_sinewich", "optim": {"lr": 1e-3}})) == "af8a0dc6"
     assert set(ADDED) <= DEFAULTS.keys()
     others: dict[str, Any] = {
