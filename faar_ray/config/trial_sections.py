@@ -47,18 +47,21 @@ def at_stage(value: Number | Mapping[str, Number], stage: int) -> Number:
 class BackboneConfig(Section):
     """The frozen network that is adapted."""
 
-    name: str = Field("swin_micro", description="`swin_micro` (in the package), any timm Swin (v1) or plain ViT.")
+    name: str = Field(
+        "swin_micro",
+        description="`swin_micro` (in the package), or timm's: any Swin (v1), plain ViT, EfficientNet or MobileNet.",
+    )
     pretrained: bool = Field(True, description="Load pretrained weights: the package's own, or timm's hub.")
     checkpoint: str | None = Field(None, description="A local .safetensors or .pth file to load instead.")
     trainable: Literal["none", "light", "all"] = Field(
         "light",
-        description="What of the backbone trains besides adapters: `light` = patch embedding, norms, "
-        "relative-position tables (MTLoRA's recipe).",
+        description="What of the backbone trains besides adapters: `light` = patch embedding (or stem), norms, "
+        "relative-position tables (MTLoRA's recipe). Statistics of a backbone's batch norms never change.",
     )
     pyramid: Literal["merged", "stages"] = Field(
         "merged",
         description="Maps that decoders see: after each stage's patch merging (MTLoRA's recipe, strides 8, 16, 32, 32) "
-        "or before it (strides 4, 8, 16, 32; for small images).",
+        "or before it (strides 4, 8, 16, 32; for small images, and the only one of EfficientNet and MobileNet).",
     )
     drop_path: Annotated[float, Field(ge=0, lt=1), rule("satisfy 0 <= drop_path < 1")] = Field(
         0.0, description="Stochastic depth rate."
@@ -93,7 +96,9 @@ class PlacementConfig(Section):
     """Which linears carry adapters."""
 
     layers: Annotated[tuple[LayerName, ...], Field(min_length=1, strict=False)] = Field(
-        ("qkv", "proj", "fc1", "fc2"), description="Linears with a shared adapter, in every block."
+        ("qkv", "proj", "fc1", "fc2"),
+        description="Linears with a shared adapter, in every block that has them; in EfficientNet and MobileNet `fc1` "
+        "is the pointwise expansion and `fc2` the pointwise projection.",
     )
     task_layers: Annotated[tuple[LayerName, ...], Field(strict=False)] = Field(
         ("proj", "fc1", "fc2"),

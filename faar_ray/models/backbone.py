@@ -11,6 +11,7 @@ from torch import nn
 from faar_ray.config.trial import BackboneConfig
 from faar_ray.errors import ConfigError
 from faar_ray.models import micro
+from faar_ray.models.efficientnet.family import EFFICIENTNET
 from faar_ray.models.family import BackboneFamily
 from faar_ray.models.swin.family import MICRO, SWIN
 from faar_ray.models.timm_weights import outline
@@ -19,8 +20,11 @@ from faar_ray.models.weight_file import check_weight_file
 from faar_ray.seeding import seeded
 from faar_ray.storage.torch_file import digest_of_values
 
-BACKBONES: dict[str, BackboneFamily] = {"swin_micro": MICRO, "swin": SWIN, "vit": VIT}
+BACKBONES: dict[str, BackboneFamily] = {"swin_micro": MICRO, "swin": SWIN, "vit": VIT, "efficientnet": EFFICIENTNET}
 """The first that recognises a name takes it."""
+SUGGESTED = ["swin_*", "vit_*", "*efficientnet*", "mobilenet*", "mnasnet*"]
+"""timm's names that one may have meant."""
+STATISTICS = ("running_mean", "running_var")
 RESIZED = ("pos_embed", "relative_position_bias_table", "patch_embed.proj.weight")
 
 
@@ -39,7 +43,7 @@ def family_of(name: str) -> BackboneFamily:
     if (model := outline(name)) is not None:
         raise ConfigError(f"backbone.name: must be {wanted}, got {name!r} ({type(model).__name__})")
     common = [TORCHVISION[name]] if name in TORCHVISION else []
-    near = common or get_close_matches(name, [micro.NAME, *BACKBONES, *timm.list_models(["swin_*", "vit_*"])], n=1)
+    near = common or get_close_matches(name, [micro.NAME, *BACKBONES, *timm.list_models(SUGGESTED)], n=1)
     hint = f" (did you mean {near[0]!r}?)" if near else ""
     raise ConfigError(f"backbone.name: must be {wanted}, got {name!r}{hint}")
 
@@ -49,6 +53,10 @@ TORCHVISION = {
     **{f"swin_{size}": f"swin_{size}_patch4_window7_224" for size in ("tiny", "small", "base", "large")},
     **{f"vit_{size[0]}_{patch}": f"vit_{size}_patch{patch}_224" for size in ("base", "large") for patch in (16, 32)},
     **{f"vit_{size}": f"vit_{size}_patch16_224" for size in ("tiny", "small", "base", "large")},
+    **{f"efficientnet_v2_{size}": f"tf_efficientnetv2_{size}" for size in ("s", "m", "l")},
+    **{f"mobilenet_v3_{size}": f"mobilenetv3_{size}_100" for size in ("small", "large")},
+    "mobilenet_v2": "mobilenetv2_100",
+    "mnasnet1_0": "mnasnet_100",
 }
 """Short names, torchvision's and papers', and timm's name of that backbone."""
 
@@ -125,6 +133,8 @@ def digest_of_weights(backbone: nn.Module) -> str:
     """A sha256 that tells a backbone's weights from others, before adapters are added.
 
     It does not depend on their names, their order or the image size: tables that are resized to it are left out.
+    Statistics of batch norms count as weights.
     """
-    tensors = (value for name, value in backbone.named_parameters() if not name.endswith(RESIZED))
-    return digest_of_values(tensors)
+    weights = [value for name, value in backbone.named_parameters() if not name.endswith(RESIZED)]
+    statistics = [value for name, value in backbone.named_buffers() if name.endswith(STATISTICS)]
+    return digest_of_values([*weights, *statistics])

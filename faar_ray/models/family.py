@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,7 +10,7 @@ from torch import nn
 
 from faar_ray.config.trial import BackboneConfig, TrialConfig
 from faar_ray.errors import ConfigError
-from faar_ray.models.multitask import MultiTaskModel
+from faar_ray.models.multitask import MultiTaskModel, is_norm
 
 STRIDES = {"merged": (8, 16, 32, 32), "stages": (4, 8, 16, 32)}
 """Of the four maps that decoders see, by `backbone.pyramid`."""
@@ -18,7 +18,7 @@ STRIDES = {"merged": (8, 16, 32, 32), "stages": (4, 8, 16, 32)}
 
 def is_light(name: str) -> bool:
     """What `backbone.trainable: light` trains: patch embedding, norms and position tables (MTLoRA's recipe)."""
-    return "norm" in name or "patch_embed" in name or name.endswith(("relative_position_bias_table", "pos_embed"))
+    return is_norm(name) or "patch_embed" in name or name.endswith(("relative_position_bias_table", "pos_embed"))
 
 
 def swin_pyramid(widths: Sequence[int], pyramid: str) -> list[int]:
@@ -41,13 +41,15 @@ class BackboneFamily:
     task_block: Callable[..., nn.Module]
     """(block, task linears, continues, shared_input=...) -> the last block of a stage, with a stream for each task."""
     linears: Mapping[str, str]
-    """Layer of `placement` -> where it is in a block: `{"qkv": "attn.qkv"}`; layers it lacks are passed over."""
+    """Layer of `placement` -> where it is in a block: `{"qkv": "attn.qkv"}`; a block passes over those it lacks."""
     widths: Callable[[Any], Sequence[int]]
     """Channels of the four stages of a backbone."""
     embed_dim: Callable[[Sequence[int]], int] = lambda widths: widths[0]
     """From the stages' widths, what `decoder.width` is in proportion to by default."""
     strides: Mapping[str, tuple[int, ...]] = field(default_factory=lambda: STRIDES)
-    """Of the four maps, by `backbone.pyramid`."""
+    """Of the four maps, for each `backbone.pyramid` that it takes."""
+    stage_layers: Callable[[str], Sequence[Collection[str]]] | None = None
+    """From a name, the layers that each of the four stages has; None: every stage has all of `linears`."""
     channels: Callable[[Sequence[int], str], list[int]] = swin_pyramid
     """(widths, pyramid) -> channels of the four maps."""
     check: Callable[[str], None] = lambda name: None
@@ -72,12 +74,41 @@ def check_placement(family: BackboneFamily, config: TrialConfig) -> None:
     Raises:
         ConfigError: naming the key.
     """
-    name, placement = config.backbone.name, config.placement
+    name, placement, pyramid = config.backbone.name, config.placement, config.backbone.pyramid
+    if pyramid not in family.strides:
+        known = " or ".join(f"{key} (strides {', '.join(map(str, of))})" for key, of in family.strides.items())
+        raise ConfigError(f"backbone.pyramid: must be {known} on {name}, got {pyramid!r}")
     if not config.adapter.adapts:
         return
+    check_layers(family, config)
     if placement.task_blocks == "all" and family.ensemble is None:
         raise ConfigError(f"placement.task_blocks: must be last on {name}, got 'all'")
     if placement.task_path == "shared" and not family.shared_input:
         raise ConfigError(f"placement.task_path: must be own on {name}, got 'shared'")
     if config.adapter.entry.task_bases and config.sinewich.conv_size > 1 and not family.convolutions:
         raise ConfigError(f"sinewich.conv_size: must be 1 on {name}, whose tokens lie in no grid, got 3")
+
+
+def check_layers(family: BackboneFamily, config: TrialConfig) -> None:
+    """Refuse layers that would leave a stage without task adapters, or the whole network without shared ones.
+
+    Raises:
+        ConfigError: naming the key, and the layers that there are.
+    """
+    name, placement, stage_layers = config.backbone.name, config.placement, family.stage_layers
+    stages = [family.linears] if stage_layers is None else stage_layers(name)
+    key, layers = "placement.task_layers", placement.task_layers
+    if config.adapter.entry.task_bases:
+        key, layers = "sinewich.layers", config.sinewich.layers
+
+    everywhere = [layer for layer in family.linears if any(layer in stage for stage in stages)]
+    if not set(placement.layers) & set(everywhere):
+        raise ConfigError(_no_layers("placement.layers", everywhere, name, placement.layers))
+    for number, stage in enumerate(stages):
+        if layers and not set(layers) & set(stage):
+            where = name if stage_layers is None else f"stage {number} of {name}"
+            raise ConfigError(_no_layers(key, [layer for layer in family.linears if layer in stage], where, layers))
+
+
+def _no_layers(key: str, there_are: Sequence[str], where: str, got: Sequence[str]) -> str:
+    return f"{key}: must hold {' or '.join(there_are)}, the layers of {where}, got {', '.join(got)}"

@@ -18,7 +18,7 @@ from faar_ray.adapters import AdaptedLinear, Grid, LoRA, SineHidden, SineLinears
 from faar_ray.decoders import BiasOnly, SpectralLevel
 from faar_ray.errors import ConfigError
 from faar_ray.models.multitask import MultiTaskModel
-from faar_ray.models.swin.task_block import TaskBlock
+from faar_ray.models.task_streams import TaskStreams
 
 
 class PlainLinears(nn.Module):
@@ -74,7 +74,7 @@ def merge(model: MultiTaskModel, task: str | None = None) -> MultiTaskModel:
     tasks = list(model.decoder.heads)
     if task is not None and task not in tasks:
         raise ConfigError(f"task: must be one of {', '.join(tasks)}, got {task!r}")
-    if any(isinstance(module, TaskBlock) and module.shared_input for module in model.modules()):
+    if any(isinstance(module, TaskStreams) and module.shared_input for module in model.modules()):
         raise ConfigError(
             "placement.task_path: shared cannot be merged: the frozen weight sees the shared stream and the change the "
             "task's, so no single weight does the work of both; train with placement.task_path: own to merge"

@@ -102,8 +102,13 @@ def _decoder_term(name: str) -> str:
     return named.get(layer, "decoder hidden biases" if name.endswith("bias") else "decoder hidden weights")
 
 
+def is_norm(name: str) -> bool:
+    """Whether a parameter of this name is of a norm."""
+    return "norm" in name or any(part.startswith("bn") for part in name.split("."))
+
+
 def _backbone_term(name: str) -> str:
-    if "norm" in name:
+    if is_norm(name):
         return "norms"
     if name.endswith(("relative_position_bias_table", "pos_embed")):
         return "position tables"

@@ -37,28 +37,36 @@ def adapt_backbone(backbone: Any, family: BackboneFamily, config: TrialConfig, c
         assert clock is not None
         return adapt_by_sines(backbone, family, config, clock)
 
-    task_layers = layers_of(family, config.placement.task_layers)
     if config.placement.task_blocks == "all":
         return adapt_all_blocks(backbone, family, config)
 
     shared_input = config.placement.task_path == "shared"
-    # in the last stage's last block: with a shared input, the shared stream is read up to the last task-specific layer
-    ends_here = sorted(task_layers, key=list(family.linears).index)[-1:] if shared_input else task_layers
-
     for s, stage in enumerate(backbone.layers):
+        last, continues = last_block(stage, family, config.placement.task_layers), s < len(backbone.layers) - 1
         for b, block in enumerate(stage.blocks):
-            last_block, continues = b == len(stage.blocks) - 1, s < len(backbone.layers) - 1
-            task_linears = _task_linears(block, family, config, s, b) if last_block else {}
-            for layer in layers_of(family, config.placement.layers):
-                if continues or not last_block or layer not in ends_here:
+            task_linears = _task_linears(block, family, config, s, b) if b == last else {}
+            # where no shared stream leaves: with a shared input, it is read up to the last task-specific layer
+            ends_here = sorted(task_linears, key=list(family.linears).index)[-1:] if shared_input else task_linears
+            for layer in layers_of(block, family, config.placement.layers):
+                if continues or layer not in ends_here:
                     _share(block, layer, family, config, s, b)
             if task_linears:
                 stage.blocks[b] = family.task_block(block, task_linears, continues, shared_input=shared_input)
 
 
-def layers_of(family: BackboneFamily, layers: Sequence[str]) -> list[str]:
-    """The layers of a placement that blocks of a family have."""
-    return [layer for layer in layers if layer in family.linears]
+def layers_of(block: nn.Module, family: BackboneFamily, layers: Sequence[str]) -> list[str]:
+    """The layers of a placement that a block has."""
+    names = {name for name, _ in block.named_modules()}
+    return [layer for layer in layers if family.linears.get(layer) in names]
+
+
+def last_block(stage: Any, family: BackboneFamily, layers: Sequence[str]) -> int:
+    """The last block of a stage that has any of these layers: the one that is task-specific.
+
+    Some networks end a stage with a block of k x k convolutions alone, which then serves every stream.
+    """
+    having = [b for b, block in enumerate(stage.blocks) if layers_of(block, family, layers)]
+    return having[-1] if having else len(stage.blocks) - 1
 
 
 def adapt_by_sines(backbone: Any, family: BackboneFamily, config: TrialConfig, clock: ClockNet) -> None:
@@ -68,14 +76,14 @@ def adapt_by_sines(backbone: Any, family: BackboneFamily, config: TrialConfig, c
     """
     sine = config.sinewich
     for s, stage in enumerate(backbone.layers):
-        last = len(stage.blocks) - 1
+        last = last_block(stage, family, sine.layers)
         for b, block in enumerate(stage.blocks):
-            for layer in layers_of(family, config.placement.layers):
-                if b < last or sine.phi == "adapted" or layer not in sine.layers:
+            for layer in layers_of(block, family, config.placement.layers):
+                if b != last or sine.phi == "adapted" or layer not in sine.layers:
                     _share(block, layer, family, config, s, b)
         bases = {
             layer: _sine_linears(stage.blocks[last], layer, family, config, clock, s, last)
-            for layer in layers_of(family, sine.layers)
+            for layer in layers_of(stage.blocks[last], family, sine.layers)
         }
         stage.blocks[last] = family.task_block(stage.blocks[last], bases, s < len(backbone.layers) - 1)
 
@@ -112,7 +120,7 @@ def adapt_all_blocks(backbone: Any, family: BackboneFamily, config: TrialConfig)
     for s, stage in enumerate(backbone.layers):
         for b, block in enumerate(stage.blocks):
             task_linears = _task_linears(block, family, config, s, b)
-            for layer in layers_of(family, config.placement.layers):
+            for layer in layers_of(block, family, config.placement.layers):
                 if layer not in task_linears:
                     _share(block, layer, family, config, s, b)
             for layer, linears in task_linears.items():
@@ -122,7 +130,8 @@ def adapt_all_blocks(backbone: Any, family: BackboneFamily, config: TrialConfig)
 def _task_linears(
     block: nn.Module, family: BackboneFamily, config: TrialConfig, stage: int, index: int
 ) -> dict[str, TaskLinears]:
-    linears = {layer: linear_of(block, layer, family) for layer in layers_of(family, config.placement.task_layers)}
+    layers = layers_of(block, family, config.placement.task_layers)
+    linears = {layer: linear_of(block, layer, family) for layer in layers}
     return {
         layer: TaskLinears(
             linear, {task: _adapter(linear, Site(stage, index, layer, task), config) for task in config.data.tasks}

@@ -18,8 +18,11 @@ from faar_ray.models.weight_file import read_weights
 
 Fit = Callable[[dict[str, Tensor], Any], dict[str, Tensor]]
 """timm's `checkpoint_filter_fn` of an architecture: resizes position tables."""
-UNUSED = ("head.", "head_dist.", "norm.", "fc_norm.")
+UNUSED = ("head.", "head_dist.", "norm.", "fc_norm.", "classifier.", "conv_head.", "bn2.", "norm_head.")
 """Classifiers and the norms before them; maps are taken before the last norm."""
+
+COUNTERS = "num_batches_tracked"
+"""Of batch norms, whose statistics stay as they are."""
 
 
 @lru_cache(maxsize=8)
@@ -38,8 +41,10 @@ def build_timm(config: BackboneConfig, size: tuple[int, int], fit: Fit) -> Any:
         ConfigError: an image size that patches do not divide.
         DataError: weights that are missing, damaged or of another architecture.
     """
-    check_patches(config.name, size, int(outline(config.name).patch_embed.patch_size[0]))
-    options: dict[str, Any] = {"num_classes": 0, "drop_path_rate": config.drop_path, "img_size": size}
+    options: dict[str, Any] = {"num_classes": 0, "drop_path_rate": config.drop_path}
+    if (patches := getattr(outline(config.name), "patch_embed", None)) is not None:
+        check_patches(config.name, size, int(patches.patch_size[0]))
+        options["img_size"] = size
     pretrained = config.pretrained and config.checkpoint is None
     try:
         model = timm.create_model(config.name, pretrained=pretrained, **options)
@@ -84,7 +89,9 @@ def load_weights(model: nn.Module, weights: dict[str, Tensor], source: str, fit:
     expected = model.state_dict()
     given = {key: value.float() for key, value in weights.items() if not key.startswith(UNUSED)}
     trunk, fault = _fitted(given, model, fit)
-    missing = sorted(key for key in expected.keys() - trunk.keys() if not key.startswith(UNUSED))
+    missing = sorted(
+        key for key in expected.keys() - trunk.keys() if not key.startswith(UNUSED) and not key.endswith(COUNTERS)
+    )
     unexpected = sorted(trunk.keys() - expected.keys())
     reshaped = [key for key in sorted(expected.keys() & trunk.keys()) if expected[key].shape != trunk[key].shape]
     shapes = [f"{key} ({_shape(trunk[key])}, must be {_shape(expected[key])})" for key in reshaped]

@@ -6,19 +6,13 @@ it goes on, then T), B batch, L tokens, C channels, H W space.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import torch
 from timm.models.swin_transformer import SwinTransformerBlock
 from torch import Tensor, nn
 
-from faar_ray.adapters import SineLinears, TaskLinears
-from faar_ray.config.trial import LayerName
 from faar_ray.models.swin.token_layout import Layout, as_grid, reorder
 from faar_ray.models.swin.window_attention import attend
-
-ORDER: tuple[LayerName, ...] = ("qkv", "proj", "fc1", "fc2")
+from faar_ray.models.task_streams import TaskStreams
 
 
 def run_shared(block: SwinTransformerBlock, x_BLC: Tensor, layout: Layout) -> Tensor:
@@ -27,27 +21,10 @@ def run_shared(block: SwinTransformerBlock, x_BLC: Tensor, layout: Layout) -> Te
     return residual(x, block.mlp.fc2(block.mlp.act(block.mlp.fc1(block.norm2(x)))), block.drop_path2)
 
 
-class TaskBlock(nn.Module):
-    """Wraps a Swin block (whose linears may carry shared adapters) and adds task-specific linears beside them.
+class TaskBlock(TaskStreams):
+    """A Swin block with a stream for each task."""
 
-    With `continues=False` (last stage) no shared stream leaves the block, so what would only serve it is not
-    computed. With `shared_input=True` (MTLoRA's task path) the frozen weights see the shared stream only.
-    """
-
-    def __init__(
-        self,
-        block: SwinTransformerBlock,
-        task_linears: Mapping[str, TaskLinears | SineLinears],
-        continues: bool,
-        *,
-        shared_input: bool = False,
-    ) -> None:
-        super().__init__()
-        self.block = block
-        self.task_linears = nn.ModuleDict(task_linears)
-        self.continues = continues
-        self.shared_input = shared_input
-        self.last_layer = max(task_linears, key=ORDER.index)
+    ORDER = ("qkv", "proj", "fc1", "fc2")
 
     def forward(self, x_BHWC: Tensor) -> tuple[Tensor | None, Tensor]:
         """(B, H, W, C) -> the shared stream (B, H, W, C) or None, and the task streams (T, B, H, W, C)."""
@@ -62,31 +39,13 @@ class TaskBlock(nn.Module):
         """The same on tokens in `layout`: (B, L, C) or None, and (T, B, L, C)."""
         block, x = self.block, x_BLC[None]
         mixed = attend(block, block.norm1(x_BLC), self._qkv, layout).unflatten(0, (-1, len(x_BLC)))
-        x = _added(x, self._linear("proj", block.attn.proj, mixed, layout), block.drop_path1)
-        hidden = block.mlp.act(self._linear("fc1", block.mlp.fc1, block.norm2(x), layout))
-        x = _added(x, self._linear("fc2", block.mlp.fc2, hidden, layout), block.drop_path2)
-        if not self.continues:
-            return None, x
-        shared, streams = x.split([1, len(x) - 1])  # its gradient is one concatenation; slices would each fill a whole
-        return shared[0], streams
+        x = _added(x, self.linear("proj", block.attn.proj, mixed, layout), block.drop_path1)
+        hidden = block.mlp.act(self.linear("fc1", block.mlp.fc1, block.norm2(x), layout))
+        x = _added(x, self.linear("fc2", block.mlp.fc2, hidden, layout), block.drop_path2)
+        return self.parted(x)
 
     def _qkv(self, windows: Tensor) -> Tensor:
-        return self._linear("qkv", self.block.attn.qkv, windows[None]).flatten(0, 1)
-
-    def _linear(self, layer: str, module: nn.Module, x: Tensor, layout: Layout | None = None) -> Tensor:
-        """(S, ..., I) -> (K, ..., O), or (S, ..., O) where all streams use the shared linear."""
-        out: Tensor
-        if layer not in self.task_linears:
-            out = module(x)
-            return out
-        task_linears: Any = self.task_linears[layer]
-        carried = self.continues or (self.shared_input and layer != self.last_layer)
-        if self.shared_input:
-            out = task_linears.on_shared_input(module if carried else None, x)
-            return out
-        grid = (layout,) if getattr(task_linears, "needs_grid", False) else ()
-        out = task_linears.with_shared(module, x, *grid) if carried else task_linears(x, *grid)
-        return out
+        return self.linear("qkv", self.block.attn.qkv, windows[None]).flatten(0, 1)
 
 
 def _added(x: Tensor, y: Tensor, drop_path: nn.Module) -> Tensor:

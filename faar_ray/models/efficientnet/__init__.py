@@ -1,0 +1,1 @@
+"""EfficientNet, EfficientNet-Lite and MobileNet-type convolutional networks."""

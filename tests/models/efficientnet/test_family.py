@@ -1,0 +1,126 @@
+"""Which convolutional backbones are taken, which are refused and why, and a trial on one of them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from faar_ray.config.trial import TrialConfig
+from faar_ray.errors import ConfigError
+from faar_ray.models.backbone import family_of
+from faar_ray.models.efficientnet.family import EFFICIENTNET
+from faar_ray.records import MEASURED, EpochRecord
+from faar_ray.storage.run_location import RunLocation, TrialPaths
+from faar_ray.train.checkpoint import checkpoint_path
+from faar_ray.train.fit import fit
+from faar_ray.train.preflight import preflight
+from faar_ray.train.trial_spec import TrialSpec
+
+from .networks import B0, EDGE, LITE, SMALL, config, model
+
+
+@pytest.mark.parametrize("name", [LITE, B0, EDGE, SMALL, "mobilenetv2_100", "mnasnet_100", "lcnet_050", "fbnetc_100"])
+def test_timm_s_mobile_networks_are_one_family(name: str) -> None:
+    assert family_of(name) is EFFICIENTNET
+    preflight(config(name), data=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "dotted", "message"),
+    [
+        (LITE, {"backbone.pyramid": "merged"}, r"backbone\.pyramid: must be stages \(strides 4, 8, 16, 32\) on tf_eff"),
+        (
+            EDGE,
+            {"placement.task_layers": ["fc1"]},
+            r"placement\.task_layers: must hold fc2, the layers of stage 0 of test_efficientnet, got fc1",
+        ),
+        (
+            EDGE,
+            {"method": "free_sinewich", "sinewich.layers": ["fc1"]},
+            r"sinewich\.layers: must hold fc2, the layers of stage 0 of test_efficientnet, got fc1",
+        ),
+        (
+            LITE,
+            {"placement.layers": ["qkv", "proj"]},
+            r"placement\.layers: must hold fc1 or fc2, the layers of tf_efficientnet_lite0, got qkv, proj",
+        ),
+        (
+            "mobilenetv4_hybrid_medium",
+            {},
+            r"backbone\.name: mobilenetv4_hybrid_medium cannot be adapted: its blocks must .* not MobileAttention",
+        ),
+        ("tf_efficientnet_cc_b0_4e", {}, r"cannot be adapted: its blocks must be .* not CondConvResidual"),
+        ("mobilenet_v3_large", {}, r"did you mean 'mobilenetv3_large_100'"),
+        ("tf_efficientnet_lite_0", {}, r"did you mean 'tf_efficientnet_lite0'"),
+        ("resnet18", {}, r"a timm EfficientNet or MobileNet"),
+    ],
+)
+def test_what_they_cannot_take_is_refused_before_anything_starts(
+    name: str, dotted: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        preflight(config(name, **dotted), data=False)
+
+
+def test_a_pyramid_that_a_family_lacks_is_refused_without_adapters_too() -> None:
+    with pytest.raises(ConfigError, match=r"backbone\.pyramid: must be stages"):
+        model(LITE, "decoder_only", **{"backbone.pyramid": "merged"})
+
+
+def test_heads_are_as_wide_as_those_of_a_swin_whose_widths_are_like_these() -> None:
+    assert [r.out_channels for r in model(LITE).decoder.head("depth").reductions] == [5, 10, 20, 40]
+    assert [r.in_channels for r in model(LITE).decoder.head("depth").reductions] == [24, 40, 112, 320]
+    assert EFFICIENTNET.embed_dim([96, 192, 384, 768]) == 96
+
+
+TRIAL: dict[str, Any] = {
+    "method": "faar",
+    "data": {"train_images": 32, "val_images": 8, "test_images": 8, "image_size": 64},
+    "backbone": {"name": LITE, "pretrained": False, "pyramid": "stages", "drop_path": 0.2},
+    "ranks": {"init_rank": 6},
+    "pdrs": {"rho_shared": 0.5, "beta": 0.8},
+    "optim": {"epochs": 3, "batch_size": 8, "lr": 5e-3, "warmup_steps": 2, "accumulate": 2},
+}
+
+
+def run(folder: Path, epochs: int | None = None, **dotted: Any) -> list[EpochRecord]:
+    spec = TrialSpec("t", TrialConfig.resolve(TRIAL, **dotted), RunLocation(folder))
+    records = list(islice(fit(spec), epochs))
+    return [replace(r, metrics={k: v for k, v in r.metrics.items() if not k.startswith(MEASURED)}) for r in records]
+
+
+def trained(folder: Path) -> dict[str, torch.Tensor]:
+    state = torch.load(checkpoint_path(TrialPaths(folder, "t").folder, 2), weights_only=True)
+    return dict(state["model"])
+
+
+def test_a_trial_learns_shrinks_and_resumes_bit_for_bit(tmp_path: Path) -> None:
+    records = run(tmp_path / "whole")
+    losses = [r.metrics["train/loss"] for r in records]
+    assert losses[-1] < losses[0]
+    ranks = [r.metrics["rank/mean"] for r in records]
+    assert ranks == sorted(ranks, reverse=True)
+    assert ranks[-1] < ranks[0]
+    rows = records[-1].ranks
+    assert {row.layer for row in rows} == {"fc1", "fc2"}
+    assert {(row.stage, row.block) for row in rows if row.task == "normals"} == {(0, 2), (1, 1), (2, 5), (3, 4)}
+
+    run(tmp_path / "cut", epochs=1)
+    torch.rand(5)
+    assert run(tmp_path / "cut") == records
+    ours, theirs = trained(tmp_path / "cut"), trained(tmp_path / "whole")
+    assert ours.keys() == theirs.keys()
+    assert [name for name in ours if not torch.equal(ours[name], theirs[name])] == []
+
+
+@pytest.mark.parametrize("method", ["free_sinewich", "faar_sinewich", "lora_per_task", "full_ft", "decoder_only"])
+def test_other_methods_train_on_it_too(method: str, tmp_path: Path) -> None:
+    keys = {"backbone.name": EDGE, "optim.epochs": 1, "method": method}
+    if method == "lora_per_task":
+        keys["data.tasks"] = ["semseg", "normals"]
+    assert run(tmp_path, **keys)[-1].metrics["train/loss"] > 0
