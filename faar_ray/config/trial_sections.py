@@ -52,7 +52,16 @@ class BackboneConfig(Section):
         description="`swin_micro` (in the package), or timm's: any Swin (v1), plain ViT, EfficientNet or MobileNet.",
     )
     pretrained: bool = Field(True, description="Load pretrained weights: the package's own, or timm's hub.")
-    checkpoint: str | None = Field(None, description="A local .safetensors or .pth file to load instead.")
+    checkpoint: str | None = Field(
+        None,
+        description="What to load instead: a local .safetensors or .pth file, or `package:NAME`, the weights in an "
+        "installed Python package.",
+    )
+    statistics: Literal["auto", "imagenet", "inception", "clip", "unit"] = Field(
+        "auto",
+        description="Mean and deviation of the images that the backbone sees: `auto` = those of timm's weights of its "
+        "name; `inception` = 0.5 and 0.5, `unit` = 0 and 1.",
+    )
     trainable: Literal["none", "light", "all"] = Field(
         "light",
         description="What of the backbone trains besides adapters: `light` = patch embedding (or stem), norms, "
