@@ -175,10 +175,8 @@ def _frequencies(rows: _Rows) -> Iterator[str]:
         return
     apart, together = mean.value + mean.ci95 < PARTED, mean.value - mean.ci95 > PARTED
     verdict = "holds" if apart else "does not hold" if together else "is open"
-    yield (
-        f"Frequency switching parts the tasks (mean cosine of their weights below {PARTED:g}): {verdict}. The cosine is "
-        f"{mean.value:.2f} ± {mean.ci95:.2f} (95%, {mean.dof + 1} seeds)."
-    )
+    claim = f"Frequency switching parts the tasks (mean cosine of their weights below {PARTED:g})"
+    yield (f"{claim}: {verdict}. The cosine is {mean.value:.2f} ± {mean.ci95:.2f} (95%, {mean.dof + 1} seeds).")
 
 
 def _format_finding(claim: str, gap: Estimate, unit: str) -> str:
