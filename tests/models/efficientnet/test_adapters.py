@@ -21,8 +21,7 @@ from faar_ray.export.read import load_model, read_adapter_file
 from faar_ray.models import adapter_list, build_model, merge
 from faar_ray.models.efficientnet.conv_block import ConvTaskBlock, run_blocks
 from faar_ray.models.efficientnet.convnet import stages_of
-
-from .networks import B0, EDGE, LITE, SMALL, TASKS, config, image, model, moved, shrunk, timm_weights
+from tests.models.networks import B0, EDGE, LITE, SMALL, TASKS, config, image, model, moved, shrunk, timm_weights
 
 Double = Iterator[None]
 
