@@ -16,6 +16,8 @@ BUCKETS = {
     ),
 }
 """Schemes of object storage: what a bucket's name must be, in words and as a pattern."""
+PACKAGE = "package:"
+"""Before the name of an installed Python package whose file `backbone.checkpoint` means."""
 
 
 def default_cache_dir() -> Path:
@@ -26,6 +28,11 @@ def default_cache_dir() -> Path:
 def is_remote(path: str) -> bool:
     """Whether a path is a URI, not a folder."""
     return "://" in path
+
+
+def weights_path(checkpoint: str) -> str:
+    """`backbone.checkpoint` for a process with another working directory: a file's absolute path, or a package."""
+    return checkpoint if checkpoint.startswith(PACKAGE) else str(Path(checkpoint).expanduser().absolute())
 
 
 def folder_of(path: str | None) -> Path | None:

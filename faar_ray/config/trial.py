@@ -1,7 +1,8 @@
 """The config of one trial: frozen, strict, validated at birth.
 
-A method is a composition of `adapter` x `ranks` x `decoder` x `placement`; `method` names a preset, which only
-supplies defaults: every key that the user writes wins over it. `TrialConfig.resolve` is the one way in.
+A method is a composition of `adapter` x `ranks` x `decoder` x `placement`; `method` names a preset and `recipe` a way
+of training, which only supply defaults: every key that the user writes wins over them, and the method's preset over the
+recipe. `TrialConfig.resolve` is the one way in.
 """
 
 from __future__ import annotations
@@ -9,19 +10,20 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from functools import reduce
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from faar_ray.config.data_section import DataConfig
-from faar_ray.config.presets import PRESETS
+from faar_ray.config.optim_section import OptimConfig
+from faar_ray.config.presets import PRESETS, RECIPES
 from faar_ray.config.section import Positive, Section
 from faar_ray.config.trial_sections import (
     AdapterConfig,
     BackboneConfig,
     DecoderConfig,
     LayerName,
-    OptimConfig,
     PdrsConfig,
     PlacementConfig,
     RanksConfig,
@@ -76,10 +78,28 @@ Method = Literal[
 ]
 
 
+RecipeName = Literal["none", "mtlora", "tadformer", "faar"]
+ADDED = (
+    "recipe",
+    "optim.lr_batch",
+    "optim.warmup_epochs",
+    "optim.warmup_lr",
+    "optim.min_lr",
+    "optim.decay_position_tables",
+)
+"""Keys that came after searches were run: at their defaults they are no part of a config's id, so `--resume` of an
+older search knows its configurations again."""
+
+
 class TrialConfig(Section):
     """Everything that one trial depends on; with the seed it is the trial."""
 
     method: Method = Field("faar", description="Preset: defaults of the sections below.")
+    recipe: RecipeName = Field(
+        "none",
+        description="How a paper's code trains (optimizer, schedule, augmentation, drop-outs, image size): defaults of "
+        "the sections below, beneath the method's preset; docs/recipes.md lists each value with its source.",
+    )
     seed: Annotated[int, Field(ge=0)] = Field(0, description="Seed of inits, order, masks and drop-path.")
     data: DataConfig = DataConfig()
     backbone: BackboneConfig = BackboneConfig()
@@ -97,7 +117,8 @@ class TrialConfig(Section):
         if not isinstance(raw, Mapping):
             return raw
         method = raw.get("method", "faar")
-        return merge_sections(PRESETS.get(method, {}), raw) if isinstance(method, str) else raw
+        preset = PRESETS.get(method, {}) if isinstance(method, str) else {}
+        return merge_sections(merge_sections(_recipe_beneath(raw), preset), raw)
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
@@ -111,6 +132,8 @@ class TrialConfig(Section):
             raise ValueError("placement.task_path: must be own where placement.task_blocks is all: no stream is shared")
         if fault := _consensus_fault(self.decoder, self.data.tasks) or _adapter_fault(self):
             raise ValueError(fault)
+        if fault := _warmup_fault(self):
+            raise ValueError(fault)
         last = self.optim.epochs - self.pdrs.free_epochs
         if self.ranks.kind == "pdrs" and self.pdrs.start_epoch >= last:
             raise ValueError(
@@ -123,8 +146,9 @@ class TrialConfig(Section):
     def resolve(cls, raw: Mapping[str, Any] | None = None, /, **dotted: Any) -> Self:
         """Build from a nested mapping and dotted overrides (`**{"pdrs.beta": 0.9}`).
 
-        The preset of `raw`'s method lies beneath it. A method among the overrides (a control's, a sample's) brings
-        its preset over `raw`: what is named `decoder_only` has no adapters, whatever the base has.
+        The preset of `raw`'s method lies beneath it, and the recipe beneath that. A method among the overrides (a
+        control's, a sample's) brings its preset over `raw`: what is named `decoder_only` has no adapters, whatever the
+        base has. A recipe among them stays beneath `raw`.
 
         Raises:
             pydantic.ValidationError: with every fault.
@@ -150,6 +174,32 @@ class TrialConfig(Section):
     def dotted(self) -> dict[str, Any]:
         """All keys as one flat mapping, `pdrs.beta` -> 0.98."""
         return dict(_flatten(self.model_dump(mode="json")))
+
+
+def _recipe_beneath(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """The defaults of the recipe that `raw` names; its warm-up gives way to steps that `raw` writes."""
+    name, optim = raw.get("recipe"), raw.get("optim")
+    settings = RECIPES.get(name, {}) if isinstance(name, str) else {}
+    values = {key: setting.value for key, setting in settings.items()}
+    written = optim if isinstance(optim, Mapping) else {}
+    if written.get("warmup_steps") is not None and "warmup_epochs" not in written:
+        values.pop("optim.warmup_epochs", None)
+    return with_dotted({}, values)
+
+
+def _warmup_fault(config: TrialConfig) -> str:
+    """What is wrong with a warm-up that never ends, and what would be in proportion where it is a recipe's."""
+    epochs, warmup = config.optim.epochs, config.optim.warmup_epochs
+    if warmup is None or warmup < epochs:
+        return ""
+    text = f"optim.warmup_epochs: must be below optim.epochs = {epochs}, got {warmup:g}"
+    settings = RECIPES.get(config.recipe)
+    if settings is None or settings["optim.warmup_epochs"].value != warmup:
+        return text
+    whole = settings["optim.epochs"].value
+    return (
+        f"{text} (of recipe {config.recipe}, of {whole} epochs; in proportion it is {warmup * epochs / whole:.3g} here)"
+    )
 
 
 def _consensus_fault(decoder: DecoderConfig, tasks: Sequence[str]) -> str:
@@ -201,7 +251,13 @@ def with_dotted(raw: Mapping[str, Any], dotted: Mapping[str, Any]) -> dict[str, 
 
 def config_id(config: TrialConfig) -> str:
     """Name of the config without its seed: trials with the same id differ by seed only."""
-    text = json.dumps({**config.model_dump(mode="json"), "seed": None}, sort_keys=True)
+    values = {**config.model_dump(mode="json"), "seed": None}
+    for key in ADDED:
+        *sections, name = key.split(".")
+        section = reduce(dict.__getitem__, sections, values)
+        if section[name] == _default(key):
+            del section[name]
+    text = json.dumps(values, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
@@ -211,3 +267,12 @@ def _flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
             yield from _flatten(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
+
+
+def _default(key: str) -> Any:
+    """Of a dotted key, without preset and recipe."""
+    *sections, name = key.split(".")
+    model: Any = TrialConfig
+    for section in sections:
+        model = model.model_fields[section].annotation
+    return model.model_fields[name].default

@@ -52,7 +52,16 @@ class BackboneConfig(Section):
         description="`swin_micro` (in the package), or timm's: any Swin (v1), plain ViT, EfficientNet or MobileNet.",
     )
     pretrained: bool = Field(True, description="Load pretrained weights: the package's own, or timm's hub.")
-    checkpoint: str | None = Field(None, description="A local .safetensors or .pth file to load instead.")
+    checkpoint: str | None = Field(
+        None,
+        description="What to load instead: a local .safetensors or .pth file, or `package:NAME`, the weights in an "
+        "installed Python package.",
+    )
+    statistics: Literal["auto", "imagenet", "inception", "clip", "unit"] = Field(
+        "auto",
+        description="Mean and deviation of the images that the backbone sees: `auto` = those of timm's weights of its "
+        "name; `inception` = 0.5 and 0.5, `unit` = 0 and 1.",
+    )
     trainable: Literal["none", "light", "all"] = Field(
         "light",
         description="What of the backbone trains besides adapters: `light` = patch embedding (or stem), norms, "
@@ -271,27 +280,3 @@ class DecoderConfig(Section):
         None, description="Channels of the finest reduced map; null: 18 at embedding dimension 96, in proportion."
     )
     expansion: Annotated[int, Field(ge=1)] = Field(4, description="Hidden channels over concatenated channels.")
-
-
-class OptimConfig(Section):
-    """AdamW with linear warm-up and cosine decay."""
-
-    epochs: Annotated[int, Field(ge=1)] = Field(6, description="Passes over the training images.")
-    batch_size: Annotated[int, Field(ge=1)] = Field(16, description="Images a step, over all workers.")
-    lr: Positive = Field(5e-4, description="Learning rate of adapters.")
-    decoder_lr: Positive | None = Field(None, description="Learning rate of the decoder; null: as lr.")
-    backbone_lr: Positive | None = Field(None, description="Learning rate of the backbone's own weights; null: as lr.")
-    weight_decay: Annotated[float, Field(ge=0)] = Field(0.05, description="0 on 1-D tensors and position tables.")
-    warmup_steps: Annotated[int, Field(ge=0)] = Field(20, description="Steps of linear warm-up.")
-    clip: Positive = Field(5.0, description="Largest gradient norm.")
-    accumulate: Annotated[int, Field(ge=1)] = Field(
-        1, description="Parts that a step's batch is computed in, one after another: less memory, the same step."
-    )
-    precision: Literal["fp32", "bf16", "fp16", "fp64"] = Field(
-        "fp32", description="`bf16`, `fp16`: autocast (fp16 with loss scaling); `fp64` is for checks of exactness."
-    )
-    compile: bool = Field(
-        False,
-        description="Train through torch.compile (masks in place of slices; compiled anew after a shrink); on a CPU it "
-        "needs a C++ compiler.",
-    )

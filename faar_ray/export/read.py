@@ -16,6 +16,7 @@ from faar_ray.errors import DataError
 from faar_ray.export.adapter_file import FORMAT, digest, site_name
 from faar_ray.models import MultiTaskModel, adapter_list, build_model, trained_state
 from faar_ray.models.weight_file import other_weights
+from faar_ray.models.weight_packages import located
 from faar_ray.ranks import shrink
 
 CHECKPOINT_HELP = "the backbone's weights, if they are not where backbone.checkpoint says"
@@ -76,6 +77,7 @@ def load_model(file: AdapterFile, source: Path, checkpoint: Path | None = None) 
         checkpoint: the frozen weights, if they are not where the config says.
 
     Raises:
+        ConfigError: the frozen weights are of a Python package that is not installed.
         DataError: the file does not fit the model of its own config, or the frozen weights are missing or others than
             those that it was trained on.
     """
@@ -84,7 +86,7 @@ def load_model(file: AdapterFile, source: Path, checkpoint: Path | None = None) 
         raise DataError(f"{source}: was trained on the backbone as it is initialised, so --checkpoint must be left out")
     if checkpoint is not None:
         config = config.with_checkpoint(str(checkpoint))
-    elif config.backbone.checkpoint is not None and not Path(config.backbone.checkpoint).expanduser().exists():
+    elif config.backbone.checkpoint is not None and not located(config.backbone.checkpoint).exists():
         raise DataError(f"{source}: backbone.checkpoint: {config.backbone.checkpoint} is gone; {NAME_ANEW}")
     model = build_model(config)
     if file.weights_digest not in ("", model.weights_digest):

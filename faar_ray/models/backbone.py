@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from difflib import get_close_matches
-from pathlib import Path
 
 import timm
 from torch import nn
@@ -17,6 +16,7 @@ from faar_ray.models.swin.family import MICRO, SWIN
 from faar_ray.models.timm_weights import outline
 from faar_ray.models.vit.family import VIT
 from faar_ray.models.weight_file import check_weight_file
+from faar_ray.models.weight_packages import check_package, located
 from faar_ray.seeding import seeded
 from faar_ray.storage.torch_file import digest_of_values
 
@@ -65,13 +65,15 @@ def check_backbone(config: BackboneConfig) -> BackboneFamily:
     """Refuse a backbone that does not exist or cannot be adapted, without building it; gives its family.
 
     Raises:
-        ConfigError: no such backbone, one that cannot be adapted, or one without pretrained weights.
+        ConfigError: no such backbone, one that cannot be adapted, one without pretrained weights, or a package of
+            weights that is unknown, not installed or of another backbone.
         DataError: no such checkpoint file.
     """
     family = family_of(config.name)
     family.check(config.name)
+    check_package(config)
     if config.checkpoint is not None:
-        check_weight_file(Path(config.checkpoint).expanduser())
+        check_weight_file(located(config.checkpoint))
     elif config.pretrained and timm.is_model(config.name):
         check_pretrained(config.name)
     return family

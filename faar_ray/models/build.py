@@ -11,6 +11,7 @@ from faar_ray.config.trial import TrialConfig
 from faar_ray.decoders import Decoder, build_decoder
 from faar_ray.models.backbone import build_backbone, digest_of_weights, family_of
 from faar_ray.models.family import BackboneFamily, check_placement
+from faar_ray.models.image_statistics import restandardise, statistics_of
 from faar_ray.models.multitask import MultiTaskModel, adapter_list
 from faar_ray.models.surgery import adapt_backbone, base_owners, base_rank
 from faar_ray.seeding import seeded
@@ -42,6 +43,7 @@ def build_model(config: TrialConfig) -> MultiTaskModel:
     kind = family.ensemble if ensemble and family.ensemble is not None else family.model
     model = kind(backbone, decoder, merged=config.backbone.pyramid == "merged", clock=clock)
     model.weights_digest = weights_digest
+    model.restandardise = restandardise(statistics_of(config.backbone))
     _warn_clipped_ranks(model, config)
     return model
 

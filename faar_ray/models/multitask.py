@@ -32,20 +32,25 @@ class MultiTaskModel(nn.Module):
         self.decoder = decoder
         self.merged = merged
         self.clock = clock
+        self.restandardise: nn.Module = nn.Identity()
+        """From the data's statistics of images to those that the backbone was trained with."""
 
     def forward(self, image_B3HW: Tensor) -> dict[str, Tensor]:
-        """(B, 3, H, W) -> {task: (B, N_task, H, W)}."""
+        """(B, 3, H, W), standardised as data sets do -> {task: (B, N_task, H, W)}."""
         size = (image_B3HW.shape[-2], image_B3HW.shape[-1])
         heads: dict[str, Any] = dict(self.decoder.heads.items())
         reduced: dict[str, list[Tensor]] = {task: [] for task in heads}
-        for i, level in enumerate(self.levels(image_B3HW)):
+        for i, level in enumerate(self.levels(self.restandardise(image_B3HW))):
             maps = level.reduced([head.reductions[i] for head in heads.values()])
             for task, of_task in zip(heads, maps, strict=True):
                 reduced[task].append(of_task)
         return self.decoder.predict(reduced, size)
 
     def features(self, image_B3HW: Tensor) -> list[Tensor]:
-        """Each stage's map, (T or 1, B, H', W', C'): merged, at strides 8, 16, 32, 32, or not, at 4, 8, 16, 32."""
+        """Each stage's map, (T or 1, B, H', W', C'): merged, at strides 8, 16, 32, 32, or not, at 4, 8, 16, 32.
+
+        Here and in `levels` the image is standardised as the backbone was trained (`restandardise`).
+        """
         return [level.materialised() for level in self.levels(image_B3HW)]
 
     def levels(self, image_B3HW: Tensor) -> list[Level]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import timm
@@ -15,6 +14,8 @@ from torch import Tensor, nn
 from faar_ray.config.trial import BackboneConfig
 from faar_ray.errors import ConfigError, DataError
 from faar_ray.models.weight_file import read_weights
+from faar_ray.models.weight_formats import timm_names
+from faar_ray.models.weight_packages import located
 
 Fit = Callable[[dict[str, Tensor], Any], dict[str, Tensor]]
 """timm's `checkpoint_filter_fn` of an architecture: resizes position tables."""
@@ -76,7 +77,7 @@ def check_patches(name: str, size: tuple[int, int], patch: int) -> None:
 def load_checkpoint(model: nn.Module, config: BackboneConfig, fit: Fit) -> None:
     """The weights of `backbone.checkpoint`, if any."""
     if config.checkpoint is not None:
-        weights = read_weights(Path(config.checkpoint).expanduser())
+        weights = timm_names(read_weights(located(config.checkpoint)), model)
         load_weights(model, weights, f"backbone.checkpoint: {config.checkpoint}", fit)
 
 

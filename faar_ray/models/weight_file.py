@@ -28,8 +28,14 @@ CONTAINERS = (
     "student",
 )
 """Keys and prefixes beneath which programs keep a model, the preferred ones first."""
-ANCHOR = "patch_embed.proj.weight"
-"""A weight that every backbone here has once; what stands before it in its name is the prefix of all of them."""
+ANCHORS = (
+    "patch_embed.proj.weight",  # Swin, ViT
+    "conv_stem.weight",  # EfficientNet, MobileNet
+    "stem.0.weight",  # ConvNeXt
+    "_conv_stem.weight",  # efficientnet_pytorch
+    "features.0.0.weight",  # torchvision
+)
+"""Weights of which every backbone has one; what stands before it in its name is the prefix of all of them."""
 FOLDER_FILES = ("model.safetensors", "pytorch_model.bin")
 log = logging.getLogger(__name__)
 
@@ -50,7 +56,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         raise DataError(f"backbone.checkpoint: {path}: has weights twice, with and without {' or '.join(WRAPPERS)}")
     tensors = {names[key]: value for key, value in state.items()}
 
-    prefix = _prefix(path, [name.removesuffix(ANCHOR) for name in tensors if name.endswith(ANCHOR)])
+    prefix = _prefix(path, [before for name in tensors if (before := _before_anchor(name)) is not None])
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
@@ -101,6 +107,12 @@ def _unwrapped(path: Path, outer: Mapping[str, Any]) -> dict[str, Tensor]:
             raise DataError(f"backbone.checkpoint: {path}: must hold tensors by name, {_few(outer)}")
         outer = inner[_preferred(path, list(inner))]
     return {str(key): value for key, value in outer.items()}
+
+
+def _before_anchor(name: str) -> str | None:
+    """What stands before an anchor; None where the name is none."""
+    prefixes = (name.removesuffix(anchor) for anchor in ANCHORS if f".{name}".endswith(f".{anchor}"))
+    return next(prefixes, None)
 
 
 def _prefix(path: Path, prefixes: list[str]) -> str:

@@ -6,8 +6,9 @@ import argparse
 import json
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,10 @@ from rich.console import Console
 from rich.table import Table
 
 from faar_ray.command_line import hide_passwords, run_command, run_process
+from faar_ray.config.null_values import value_words
 from faar_ray.config.overrides import dotted_path
+from faar_ray.config.presets import RECIPES, Difference, differences
+from faar_ray.config.trial import OptimConfig
 from faar_ray.config.trial_file import TrialFile, read_trial, trial_document
 from faar_ray.config.validation_messages import locate
 from faar_ray.errors import ConfigError
@@ -40,10 +44,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> None:
+    if args.against and not args.dry_run:
+        raise ConfigError("--against: is read with --dry-run; to train by a recipe write recipe=" + args.against)
     file = read_trial(args.config, args.overrides)
     try:
         if args.dry_run:
-            dry_run(file, as_json=args.json)
+            dry_run(file, as_json=args.json, against=args.against)
         else:
             name = file.name or args.config.stem
             train(file, name, resume=args.resume, as_json=args.json, resume_command=args.resume_command)
@@ -58,13 +64,26 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("config", type=Path, metavar="CONFIG.yaml", help="a trial config, every key optional")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="keys that win over the file's")
     parser.add_argument("--resume", action="store_true", help="go on with an interrupted run")
-    parser.add_argument("--dry-run", action="store_true", help="count parameters and stop")
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="count parameters, list what differs from the recipe, and stop",
+    )
+    parser.add_argument(
+        "--against", choices=[*RECIPES], metavar="RECIPE", help=f"recipe to compare with instead: {', '.join(RECIPES)}"
+    )
     parser.add_argument("--json", action="store_true", help="end with one JSON line")
     return parser
 
 
-def dry_run(file: TrialFile, *, as_json: bool) -> None:
-    """Print what would be trained, by part; loads no weights."""
+def dry_run(file: TrialFile, *, as_json: bool, against: str | None = None) -> None:
+    """Print what would be trained, by part, and each key that differs from the recipe; loads no weights.
+
+    Args:
+        file: the trial.
+        as_json: one line of JSON.
+        against: a recipe to compare with in place of the config's own.
+    """
     config = file.config
     model = build_model(config.without_weights())
     parts = parameters_by_part(model)
@@ -77,22 +96,47 @@ def dry_run(file: TrialFile, *, as_json: bool) -> None:
         "by_part": parts,
         "terms": parameter_terms(model),
     }
+    recipe = against or config.recipe
+    differing = differences(recipe, config.dotted())
+    if recipe in RECIPES:
+        counted["recipe"] = {"name": recipe, "differences": [asdict(difference) for difference in differing]}
     if as_json:
         print(json.dumps(counted))
         return
-    table = Table("part", "trainable parameters", title=f"{config.method} on {config.backbone.name}")
+    console = Console()
+    _tell_parts(counted, console)
+    if recipe in RECIPES:
+        _tell_recipe(recipe, differing, config.optim, console)
+
+
+def _tell_parts(counted: Mapping[str, Any], console: Console) -> None:
+    table = Table("part", "trainable parameters", title=f"{counted['method']} on {counted['backbone']}")
     table.columns[1].justify = "right"
-    for part, count in parts.items():
+    for part, count in counted["by_part"].items():
         table.add_row(part, f"{count:,}")
     table.add_section()
     for term, count in counted["terms"].items():
         table.add_row(f"[dim]{term}[/]", f"[dim]{count:,}[/]")
     table.add_section()
     table.add_row("all", f"{counted['trainable_params']:,}")
-    console = Console()
     console.print(table)
-    tasks = ", ".join(config.data.tasks)
+    tasks = ", ".join(counted["tasks"])
     console.print(f"of {counted['total_params']:,} in all; tasks {tasks}; nothing was trained", soft_wrap=True)
+
+
+def _tell_recipe(recipe: str, differing: Sequence[Difference], optim: OptimConfig, console: Console) -> None:
+    """A row for each key that differs, and the learning rates that the batch comes to."""
+    table = Table(
+        "key", "recipe", "here", "source of the recipe's value", title=f"where it differs from recipe {recipe}"
+    )
+    for one in differing:
+        table.add_row(one.key, value_words(one.key, one.recipe), value_words(one.key, one.config), one.source)
+    if differing:
+        console.print(table)
+    else:
+        console.print(f"as recipe {recipe} in every key", soft_wrap=True)
+    peak, last = optim.effective(optim.lr), optim.effective(optim.min_lr)
+    console.print(f"learning rate {peak:.4g} at batch {optim.batch_size}, {last:.4g} in the end", soft_wrap=True)
 
 
 def train(file: TrialFile, name: str, *, resume: bool, as_json: bool, resume_command: str = "") -> None:

@@ -1,9 +1,14 @@
-"""AdamW with a learning rate per part, linear warm-up and cosine decay per step."""
+"""AdamW with a learning rate per part, linear warm-up and cosine decay per step.
+
+With `optim.warmup_lr` the schedule is that of timm's CosineLRScheduler (warmup_prefix, t_in_epochs off), which MTLoRA,
+TADFormer and FAAR's release use: step k trains at its value at k. The authors' loops set it one step late.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 
 from torch import nn
 from torch.optim import AdamW
@@ -12,12 +17,15 @@ from torch.optim.lr_scheduler import LambdaLR
 from faar_ray.config.trial import OptimConfig
 from faar_ray.models import MultiTaskModel, adapter_list, task_independent_parameters
 
+POSITION_TABLES = ("relative_position_bias_table", "pos_embed")
+"""Ends of their names."""
+
 
 def build_optimizer(model: MultiTaskModel, config: OptimConfig) -> AdamW:
     """Adapters, decoder and the backbone's own weights, each with its learning rate.
 
-    Weight decay is 0 on 1-D tensors and relative-position tables (MTLoRA's recipe), and on the clock: it would pull
-    the tasks' frequencies together.
+    Weight decay is 0 on 1-D tensors, on relative-position tables unless `decay_position_tables`, and on the clock: it
+    would pull the tasks' frequencies together.
     """
     adapters = [(name, p) for a in adapter_list(model) for name, p in a.named_parameters()]
     parts = (
@@ -25,28 +33,41 @@ def build_optimizer(model: MultiTaskModel, config: OptimConfig) -> AdamW:
         (list(model.decoder.named_parameters()), config.decoder_lr or config.lr),
         (task_independent_parameters(model), config.backbone_lr or config.lr),
     )
-    groups = [group for part, lr in parts for group in _decayed_and_not(part, lr, config.weight_decay)]
+    groups = [group for part, lr in parts for group in _decayed_and_not(part, config.effective(lr), config)]
     if model.clock is not None and (clock := [p for p in model.clock.parameters() if p.requires_grad]):
-        groups.append({"params": clock, "lr": config.lr, "weight_decay": 0.0})
+        groups.append({"params": clock, "lr": config.effective(config.lr), "weight_decay": 0.0})
     return AdamW(groups, fused=True)
 
 
-def _decayed_and_not(part: Iterable[tuple[str, nn.Parameter]], lr: float, decay: float) -> list[dict[str, object]]:
+def _decayed_and_not(
+    part: Iterable[tuple[str, nn.Parameter]], lr: float, config: OptimConfig
+) -> list[dict[str, object]]:
     trained = [(name, p) for name, p in part if p.requires_grad]
-    free = [p for name, p in trained if p.ndim < 2 or name.endswith(("relative_position_bias_table", "pos_embed"))]
+    exempt = () if config.decay_position_tables else POSITION_TABLES
+    free = [p for name, p in trained if p.ndim < 2 or name.endswith(exempt)]
     undecayed = {id(p) for p in free}
     decayed = [p for _, p in trained if id(p) not in undecayed]
-    groups = ((decayed, decay), (free, 0.0))
+    groups = ((decayed, config.weight_decay), (free, 0.0))
     return [{"params": params, "lr": lr, "weight_decay": wd} for params, wd in groups if params]
 
 
 def build_scheduler(optimizer: AdamW, config: OptimConfig, steps: int) -> LambdaLR:
-    """Linear warm-up over `warmup_steps`, then a cosine to 0 at `steps` optimizer steps."""
+    """Linear warm-up, then a cosine from each group's learning rate to `min_lr` at `steps` optimizer steps."""
+    factors: list[Callable[[int], float]] = [
+        partial(rate_factor, float(group["lr"]), config, steps) for group in optimizer.param_groups
+    ]
+    return LambdaLR(optimizer, factors)
 
-    def factor(step: int) -> float:
-        if step < config.warmup_steps:
-            return (step + 1) / config.warmup_steps
-        progress = (step - config.warmup_steps) / max(1, steps - config.warmup_steps)
-        return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 
-    return LambdaLR(optimizer, factor)
+def rate_factor(lr: float, config: OptimConfig, steps: int, step: int) -> float:
+    """Share of a group's learning rate `lr` (effective) that step `step` of `steps` trains at."""
+    warmup = config.warmup(steps)
+    if step < warmup:
+        if config.warmup_lr is None:
+            return (step + 1) / warmup
+        first = config.effective(config.warmup_lr) / lr
+        return first + (1 - first) * step / warmup
+
+    progress = (step - warmup) / max(1, steps - warmup)
+    last = config.effective(config.min_lr) / lr
+    return last + (1 - last) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
-from pathlib import Path
 
 from faar_ray.config.trial import BackboneConfig, TrialConfig
 from faar_ray.errors import ConfigError
@@ -40,11 +39,12 @@ def weights_digest(config: TrialConfig) -> str:
         DataError: they cannot be fetched or read, or do not fit.
     """
     from faar_ray.models.weight_file import check_weight_file  # imports torch
+    from faar_ray.models.weight_packages import located
 
     backbone = config.backbone
     if backbone.checkpoint is None:
         return _digest(backbone.name, None, config.data.size) if backbone.pretrained else ""
-    path = Path(backbone.checkpoint).expanduser()
+    path = located(backbone.checkpoint)
     check_weight_file(path)
     written = path.stat()
     return _digest(backbone.name, backbone.checkpoint, config.data.size, (written.st_mtime_ns, written.st_size))

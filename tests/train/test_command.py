@@ -14,6 +14,7 @@ import yaml
 from mlflow import MlflowClient
 from mlflow.tracking._tracking_service.utils import _artifact_repos_cache
 
+from faar_ray.config.presets import RECIPES
 from faar_ray.errors import DataError
 from faar_ray.records import EpochRecord
 from faar_ray.tracking.files.rank_trace import read_rank_trace
@@ -37,6 +38,36 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "mine.yaml"
     path.write_text(yaml.safe_dump(TRIAL))
     return path
+
+
+def test_a_dry_run_lists_every_difference_from_the_recipe_with_its_source(
+    config: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    given = [str(config), "--dry-run", "recipe=mtlora", "optim.epochs=300", "optim.warmup_steps=null", "optim.lr=1e-3"]
+    given += ["data.image_size=448", "optim.batch_size=32", "optim.precision=fp32", "ranks.init_rank=2"]
+    assert main(given) == 0
+    out = capsys.readouterr().out
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in out.splitlines() if "optim." in line]
+    assert rows == [
+        ["optim.lr", "0.0005", "0.001", RECIPES["mtlora"]["optim.lr"].source],
+        ["optim.precision", "fp16", "fp32", RECIPES["mtlora"]["optim.precision"].source],
+    ]
+    assert "learning rate 6.25e-05 at batch 32, 3.125e-07 in the end" in out
+
+    assert main([str(config), "--dry-run", "--json", "--against", "faar"]) == 0
+    counted = json.loads(capsys.readouterr().out)
+    assert counted["recipe"]["name"] == "faar"
+    found = {one["key"]: (one["recipe"], one["config"]) for one in counted["recipe"]["differences"]}
+    assert found["optim.min_lr"] == (3.2e-3, 0.0)
+    assert found["data.image_size"][0] == 448
+    assert main([str(config), "--dry-run", "--json"]) == 0
+    assert "recipe" not in json.loads(capsys.readouterr().out)
+
+
+def test_a_recipe_to_compare_with_needs_a_dry_run(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(config), "--against", "faar"]) == 2
+    assert "--against: is read with --dry-run; to train by a recipe write recipe=faar" in capsys.readouterr().err
 
 
 def test_dry_run_counts_by_part_and_trains_nothing(config: Path, capsys: pytest.CaptureFixture[str]) -> None:

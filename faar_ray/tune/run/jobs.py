@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from faar_ray.config.null_values import value_words
+from faar_ray.config.paths import weights_path
 from faar_ray.config.run_sections import Resources
 from faar_ray.config.trial import TrialConfig
 from faar_ray.records import Role, TrialResult
@@ -104,7 +104,7 @@ class RunContext:
 
     def _checkpoint(self, path: str | None) -> str:
         """Where a file of weights lies now, for processes with other working directories; "" for none."""
-        return str(Path(self.moved.get(path, path)).expanduser().absolute()) if path else ""
+        return weights_path(self.moved.get(path, path)) if path else ""
 
 
 @dataclass(slots=True)

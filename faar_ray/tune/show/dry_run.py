@@ -12,6 +12,7 @@ from rich.text import Text
 
 from faar_ray.cluster.capacity import Capacity
 from faar_ray.config.null_values import value_words
+from faar_ray.config.presets import RECIPES, differences
 from faar_ray.config.trial import config_id
 from faar_ray.errors import FaarRayError
 from faar_ray.tune.propose import journal
@@ -45,6 +46,8 @@ def show_plan(
         config = space.trial_config(point)
         values = ", ".join(f"{key}: {value_words(key, value)}" for key, value in point.items())
         console.print(Text(f"{config_id(config)}  {{{values}}}"), soft_wrap=True)
+    if recipe := recipe_words(space):
+        console.print(Text(recipe), soft_wrap=True)
     if share := check_relations(space):
         console.print(Text(share), soft_wrap=True)
     if cluster is not None:
@@ -55,6 +58,20 @@ def show_plan(
     console.print(Text(bound(space, capacity, cluster)), soft_wrap=True)
     if cluster is None:
         console.print(Text(duration(space, capacity)), soft_wrap=True)
+
+
+def recipe_words(space: SearchSpace) -> str:
+    """Which keys differ from the base's recipe, in the base or because they are searched; "" without one."""
+    config = space.trial_config({})
+    if config.recipe not in RECIPES:
+        return ""
+    searched = [key for key in RECIPES[config.recipe] if key in space.parameters]
+    found = [one for one in differences(config.recipe, config.dotted()) if one.key not in searched]
+    values = [
+        f"{one.key} {value_words(one.key, one.config)} (recipe: {value_words(one.key, one.recipe)})" for one in found
+    ]
+    listed = [*values, *(f"{key} searched" for key in searched)]
+    return f"\nrecipe {config.recipe}: {len(listed)} key(s) differ{': ' if listed else ''}{', '.join(listed)}"
 
 
 def duration(space: SearchSpace, capacity: Capacity | None) -> str:

@@ -21,6 +21,12 @@ MOST_VALUES = 256
 """Most choices of one parameter; each is checked against the trial config."""
 DEFAULTS = TrialConfig().dotted()
 """Every dotted key of a trial config."""
+NOT_SEARCHED = {
+    "seed": "seeds are not searched: search.replicates repeats configurations over seeds",
+    "recipe": "recipes are not searched: one sets epochs, image size and more at once; search its keys, or compare "
+    "whole recipes in `controls`",
+}
+"""Keys that no parameter may name, and why."""
 
 Values = Annotated[
     tuple[Scalar, ...], Field(min_length=1, max_length=MOST_VALUES, strict=False), rule(f"a list of 1 to {MOST_VALUES}")
@@ -190,8 +196,8 @@ def checked(
     """The parameter in its key's type, and the faults of its values in configs of `base` and each of `samples`."""
     if key not in DEFAULTS:
         return parameter, [Issue((key,), unknown_key(key, DEFAULTS))]
-    if key == "seed":
-        return parameter, [Issue((key,), "seeds are not searched: search.replicates repeats configurations over seeds")]
+    if why := NOT_SEARCHED.get(key):
+        return parameter, [Issue((key,), why)]
 
     faults: dict[tuple[str, str], Issue] = {}
     kinds: set[type] = set()

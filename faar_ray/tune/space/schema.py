@@ -1,6 +1,6 @@
 """The JSON schema of search-space files, from the config classes: editors complete and check with it.
 
-`python -m faar_ray.tune.schema [FILE]` writes it (default search_spaces/schema.json).
+`python -m faar_ray.tune.space.schema [FILE]` writes it (default search_spaces/schema.json).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from faar_ray.config.trial import TrialConfig
-from faar_ray.tune.space.parameter import DEFAULTS
+from faar_ray.tune.space.parameter import DEFAULTS, NOT_SEARCHED
 from faar_ray.tune.space.space import SearchSpace
 
 
@@ -21,7 +21,7 @@ def space_schema() -> dict[str, Any]:
     schema = SearchSpace.model_json_schema()
     trial = TrialConfig.model_json_schema()
     definitions: dict[str, Any] = {**schema.pop("$defs"), **trial.pop("$defs"), "TrialConfig": trial}
-    properties, keys = schema["properties"], [key for key in DEFAULTS if key != "seed"]
+    properties, keys = schema["properties"], [key for key in DEFAULTS if key not in NOT_SEARCHED]
     definitions["Parameter"]["properties"]["when"]["anyOf"][0]["propertyNames"] = {"enum": keys}
     base = {"$ref": "#/$defs/TrialConfig", "description": properties["base"]["description"], "default": {}}
     properties["base"] = base
@@ -57,9 +57,9 @@ def schema_text() -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Write the schema; 0."""
     parser = argparse.ArgumentParser(
-        prog="python -m faar_ray.tune.schema",
+        prog="python -m faar_ray.tune.space.schema",
         description="Write the JSON schema of search spaces.",
-        epilog="example: python -m faar_ray.tune.schema search_spaces/schema.json",
+        epilog="example: python -m faar_ray.tune.space.schema search_spaces/schema.json",
     )
     parser.add_argument("file", nargs="?", type=Path, default=Path("search_spaces/schema.json"))
     parser.parse_args(argv).file.write_text(schema_text(), encoding="utf-8")

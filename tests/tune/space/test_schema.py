@@ -8,20 +8,20 @@ from typing import Any
 import pytest
 import yaml
 
-from faar_ray.tune.space.parameter import DEFAULTS
+from faar_ray.tune.space.parameter import DEFAULTS, NOT_SEARCHED
 from faar_ray.tune.space.schema import main, schema_text, space_schema
 
 SHIPPED = Path(__file__).parents[3] / "search_spaces" / "schema.json"
 
 
 def test_the_shipped_schema_is_current() -> None:
-    assert SHIPPED.read_text() == schema_text(), "write it again: python -m faar_ray.tune.schema"
+    assert SHIPPED.read_text() == schema_text(), "write it again: python -m faar_ray.tune.space.schema"
 
 
 def test_the_schema_knows_every_key_of_a_trial_config() -> None:
     schema = space_schema()
     assert schema["properties"]["base"]["$ref"] == "#/$defs/TrialConfig"
-    assert set(schema["properties"]["parameters"]["properties"]) == set(DEFAULTS) - {"seed"}
+    assert set(schema["properties"]["parameters"]["properties"]) == set(DEFAULTS) - set(NOT_SEARCHED)
     beta = schema["$defs"]["PdrsConfig"]["properties"]["beta"]
     assert (beta["default"], beta["minimum"]) == (0.98, 0)
 
