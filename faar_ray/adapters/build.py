@@ -31,7 +31,7 @@ def build_adapter(weight_OI: Tensor, site: Site, config: AdapterConfig, rank: in
 
     with seeded(seed, "adapter", site.stage, site.block, site.layer, site.task):
         adapter: LoRA = build(weight_OI, min(rank, *weight_OI.shape), config)
-    adapter.site = site
+    adapter.site, adapter.dropout = site, config.dropout
     return adapter
 
 

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from faar_ray.adapters.fast.functional import merged_products, shared_input_products
+from faar_ray.adapters.fast.functional import dropped_products, merged_products, shared_input_products
 from faar_ray.adapters.low_rank import LoRA
 
 
@@ -25,11 +25,18 @@ class AdaptedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., I) -> (..., O)."""
-        return adapted(self.base, [self.adapter], x[None])[0]
+        return adapted(self.base, [self.adapter], x[None], drop=True)[0]
 
 
 class TaskLinears(nn.Module):
-    """y_t = W'_t x_t + b: one frozen weight, one adapter per task."""
+    """y_t = W'_t x_t + b: one frozen weight, one adapter per task.
+
+    `adapter.dropout` is on what all tasks still share, with one mask for all; a stream of a task's own is not dropped
+    (MTLoRA's, TADFormer's and FAAR's layers), unless tasks share no stream at all.
+    """
+
+    drop_own_streams = False
+    """Of an ensemble, where there are no others."""
 
     def __init__(self, base: nn.Linear, adapters: Mapping[str, LoRA]) -> None:
         super().__init__()
@@ -42,19 +49,27 @@ class TaskLinears(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(S, ..., I) -> (T, ..., O); S is 1 where all tasks still share a stream, else T."""
-        return adapted(self.base, self._of_tasks(), x)
+        return adapted(self.base, self._of_tasks(), x, drop=len(x) == 1 or self.drop_own_streams)
 
     def with_shared(self, shared: nn.Module, x: Tensor) -> Tensor:
         """The shared linear's stream first, (S, ..., I) -> (1 + T, ..., O); S is 1 or 1 + T."""
-        return adapted(self.base, [_adapter_of(shared), *self._of_tasks()], x)
+        tasks = self._of_tasks()
+        if len(x) > 1 and dropout_of(tasks):
+            return torch.cat([shared(x[0])[None], adapted(self.base, tasks, x[1:])])
+        return adapted(self.base, [_adapter_of(shared), *tasks], x, drop=True)
 
     def on_shared_input(self, shared: nn.Module | None, x: Tensor) -> Tensor:
         """MTLoRA's path, where W sees the shared stream x_0 only: (S, ..., I) -> (K, ..., O).
 
         `shared` is the shared linear where its own output is wanted, first; else None.
         """
-        n_on_shared = [] if shared is None else [_adapter_of(shared)]
-        return adapted_on_shared_input(self.base, [*n_on_shared, *self._of_tasks()], x, len(n_on_shared))
+        n_on_shared, tasks = [] if shared is None else [_adapter_of(shared)], self._of_tasks()
+        if not dropout_of(tasks):
+            return adapted_on_shared_input(self.base, [*n_on_shared, *tasks], x, len(n_on_shared))
+        if len(x) == 1:
+            return adapted(self.base, [*n_on_shared, *tasks], x, drop=True)
+        y = adapted_on_shared_input(self.base, tasks, x, 0)
+        return y if shared is None else torch.cat([shared(x[0])[None], y])
 
     def of_tasks(self) -> Iterator[tuple[str, LoRA]]:
         """Each task and its adapter."""
@@ -71,24 +86,47 @@ def _adapter_of(linear: nn.Module) -> LoRA | None:
     return linear.adapter if isinstance(linear, AdaptedLinear) else None
 
 
-def adapted(base: nn.Linear, adapters: Sequence[LoRA | None], x: Tensor) -> Tensor:
-    """y_k = W'_k x_k + b, (S, ..., I) -> (K, ..., O); None stands for the frozen weight."""
+def dropout_of(adapters: Sequence[LoRA | None]) -> float:
+    """The share of their inputs that these adapters drop now; 0 in evaluation."""
+    return max((a.dropout for a in adapters if a is not None and a.training), default=0.0)
+
+
+def adapted(base: nn.Linear, adapters: Sequence[LoRA | None], x: Tensor, *, drop: bool = False) -> Tensor:
+    """y_k = W'_k x_k + b, (S, ..., I) -> (K, ..., O); None stands for the frozen weight.
+
+    With `drop`, and in training, the change sees dropped inputs and the frozen weight whole ones (MTLoRA's LoRA, HF
+    PEFT's DoRA, FAAR's release): y_k = W x_k + b + (W'_k - W) d(x_k), one mask for all k that share a stream.
+    """
+    rate = dropout_of(adapters) if drop else 0.0
+    dropped = F.dropout(x, rate) if rate else None
     updates = [None if adapter is None else adapter.low_rank_update() for adapter in adapters]
     if torch.compiler.is_compiling() or any(
         a is not None and c is None for a, c in zip(adapters, updates, strict=True)
     ):
-        return adapted_plainly(base, adapters, x)
-    y_KNO = merged_products(x.flatten(1, -2), base.weight, base.bias, updates)
+        return adapted_plainly(base, adapters, x, dropped)
+    x_SNI = x.flatten(1, -2)
+    if dropped is None:
+        y_KNO = merged_products(x_SNI, base.weight, base.bias, updates)
+    else:
+        y_KNO = dropped_products(x_SNI, dropped.flatten(1, -2), base.weight, base.bias, updates)
     return y_KNO.view(len(adapters), *x.shape[1:-1], -1)
 
 
-def adapted_plainly(base: nn.Linear, adapters: Sequence[LoRA | None], x: Tensor) -> Tensor:
-    """The same in plain autograd: what `torch.compile` sees, and the reference."""
-    weights = []
-    for adapter in adapters:
+def adapted_plainly(
+    base: nn.Linear, adapters: Sequence[LoRA | None], x: Tensor, dropped: Tensor | None = None
+) -> Tensor:
+    """The same in plain autograd, d(x) given: what `torch.compile` sees, and the reference."""
+    outputs: list[Tensor] = []
+    for k, adapter in enumerate(adapters):
+        stream = k if len(x) > 1 else 0
         with torch.autocast(x.device.type, enabled=False):  # the update is small beside W: no bf16 sum
-            weights.append(base.weight if adapter is None else adapter.adapt(base.weight))
-    return torch.stack([F.linear(x[k if len(x) > 1 else 0], W, base.bias) for k, W in enumerate(weights)])
+            weight = base.weight if adapter is None else adapter.adapt(base.weight)
+            change = None if adapter is None or dropped is None else weight - base.weight
+        if change is None or dropped is None:
+            outputs.append(F.linear(x[stream], weight, base.bias))
+        else:
+            outputs.append(F.linear(x[stream], base.weight, base.bias) + F.linear(dropped[stream], change))
+    return torch.stack(outputs)
 
 
 def adapted_on_shared_input(base: nn.Linear, adapters: Sequence[LoRA | None], x: Tensor, n_on_shared: int) -> Tensor:

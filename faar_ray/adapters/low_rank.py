@@ -139,6 +139,9 @@ def select(tensor: Tensor, index_K: Tensor, axes: Sequence[int]) -> Tensor:
 class LoRA(LowRankFactors):
     """W' = W + s B diag(z) A (Hu et al. 2021)."""
 
+    dropout = 0.0
+    """Share of the change's inputs that are zeroed in training; `adapted` does it."""
+
     def __init__(self, weight_OI: Tensor, rank: int, scale: float) -> None:
         super().__init__(weight_OI, rank)
         self.scale = scale

@@ -81,6 +81,8 @@ Method = Literal[
 RecipeName = Literal["none", "mtlora", "tadformer", "faar"]
 ADDED = (
     "recipe",
+    "backbone.statistics",
+    "adapter.dropout",
     "optim.lr_batch",
     "optim.warmup_epochs",
     "optim.warmup_lr",

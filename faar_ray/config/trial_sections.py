@@ -89,6 +89,11 @@ class AdapterConfig(Section):
     norm: Literal["detached", "attached"] = Field(
         "detached", description="DoRA: whether gradients flow through the row norm."
     )
+    dropout: Annotated[float, Field(ge=0, lt=1), rule("satisfy 0 <= dropout < 1")] = Field(
+        0.0,
+        description="Share of the inputs of the change that are zeroed in training: W x + (W' - W) d(x). A task's own "
+        "stream in last blocks is not dropped (MTLoRA's, TADFormer's and FAAR's layers).",
+    )
 
     @property
     def entry(self) -> AdapterEntry:

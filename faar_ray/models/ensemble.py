@@ -19,6 +19,7 @@ class StreamedLinear(nn.Module):
     def __init__(self, linears: TaskLinears) -> None:
         super().__init__()
         self.linears = linears
+        linears.drop_own_streams = True
 
     def forward(self, x: Tensor) -> Tensor:
         """(T B, ..., I) -> (T B, ..., O)."""

@@ -22,6 +22,7 @@ SHARED: dict[str, Any] = {
     "backbone.trainable": "light",
     "backbone.drop_path": 0.2,
     "adapter.scale": 4.0,
+    "adapter.dropout": 0.05,
     "optim.epochs": 300,
     "optim.batch_size": 32,
     "optim.lr": 5e-4,
@@ -79,11 +80,17 @@ def test_without_a_recipe_nothing_changes() -> None:
 
 
 def test_configs_of_older_searches_keep_their_ids() -> None:
-    """The ids that 0.1 and what came before recipes gave; a key that is added later belongs into `ADDED`."""
-    assert config_id(TrialConfig.resolve({})) == "db1acae1"
+    """The ids that what came before recipes gave."""
+    why = "a search resumed would not know its configurations: add a new key to ADDED in config/trial.py"
+    assert config_id(TrialConfig.resolve({})) == "db1acae1", why
     assert config_id(TrialConfig.resolve({"method": "free_sinewich", "optim": {"lr": 1e-3}})) == "af8a0dc6"
     assert set(ADDED) <= DEFAULTS.keys()
-    others: dict[str, Any] = {"recipe": "mtlora", "optim.lr_batch": 8, "optim.decay_position_tables": True}
+    others: dict[str, Any] = {
+        "recipe": "mtlora",
+        "adapter.dropout": 0.1,
+        "optim.lr_batch": 8,
+        "optim.decay_position_tables": True,
+    }
     others |= {"optim.warmup_epochs": 0.5, "optim.warmup_lr": 0.0, "optim.min_lr": 1e-6}
     ids = {config_id(TrialConfig.resolve({}, **{key: value})) for key, value in others.items()}
     assert len(ids | {"db1acae1"}) == len(others) + 1

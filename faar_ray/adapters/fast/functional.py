@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from faar_ray.adapters.fast.low_rank_update import LowRankUpdate, packed
@@ -31,11 +33,28 @@ def shared_input_products(
 ) -> Tensor:
     """y_k = c_k (W x_0 + s B_k A_k x_k) + b with c_k = m_k / ||V_k||, (K, N, O): W sees the shared stream x_0 only.
 
-    The first `n_on_shared` updates take the shared stream, the others x_1, x_2, ...; with S = 1 all take x_0,
-    and then y_k = W'_k x_0 + b exactly.
+    The first `n_on_shared` updates take the shared stream, the others x_1, x_2, ...; with S = 2 they all take x_1,
+    with S = 1 x_0, and then y_k = W'_k x_0 + b exactly.
     """
     y_KNO: Tensor = SharedInputProduct.apply(x_SNI, n_on_shared, weight_OI, bias_O, *packed(updates))
     return y_KNO
+
+
+def dropped_products(
+    x_SNI: Tensor,
+    dropped_SNI: Tensor,
+    weight_OI: Tensor,
+    bias_O: Tensor | None,
+    updates: Sequence[LowRankUpdate | None],
+) -> Tensor:
+    """y_k = W x_k + b + (W'_k - W) d(x_k), (K, N, O), for given d(x).
+
+    LoRA on one stream is W x + s B_k A_k d(x). Else W'_k d(x_k) + W (x_k - d(x_k)): a frozen product more than without
+    dropout.
+    """
+    if len(x_SNI) == 1 and all(update is None or update.m_O is None for update in updates):
+        return shared_input_products(torch.cat([x_SNI, dropped_SNI]), 0, weight_OI, bias_O, updates)
+    return merged_products(dropped_SNI, weight_OI, bias_O, updates) + F.linear(x_SNI - dropped_SNI, weight_OI)
 
 
 def shared_input_pays(weight_OI: Tensor, updates: Sequence[LowRankUpdate | None]) -> bool:

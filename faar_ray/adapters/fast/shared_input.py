@@ -37,7 +37,8 @@ class SharedInputProduct(Function):
     ) -> Tensor:
         """(S, N, I) -> (K, N, O); `values` are `packed` updates, the first `n_on_shared` of them on x_0."""
         dtype, updates = product_dtype(x_SNI), unpacked(values)
-        ctx.streams = [0 if len(x_SNI) == 1 or k < n_on_shared else 1 + k - n_on_shared for k in range(len(updates))]
+        last = len(x_SNI) - 1
+        ctx.streams = [0 if k < n_on_shared else min(1 + k - n_on_shared, last) for k in range(len(updates))]
 
         with torch.autocast(x_SNI.device.type, enabled=False):
             x = x_SNI.to(dtype)
@@ -68,21 +69,24 @@ class SharedInputProduct(Function):
             # the gradient of P is summed over all outputs first: one product with W instead of K
             gP_NO = _weighted_sum(g_KNO, saved[1::3])
             torch.mm(gP_NO, weight_OI.to(gP_NO.dtype), out=gx_SNI[0])
+            written = {0}
 
             for update, stream, g, (h_NR, gain_O, norm_O) in zip(
                 updates, ctx.streams, g_KNO, zip(saved[::3], saved[1::3], saved[2::3], strict=True), strict=True
             ):
                 if update is None:
                     gradients += [None] * 5
-                    if stream > 0:  # its output was P alone
+                    if stream not in written:  # its output was P alone
                         gx_SNI[stream].zero_()
+                        written.add(stream)
                     continue
 
                 gh_NR, A_RI = g @ _scaled(update, gain_O).to(g.dtype).t(), update.A_RI.to(g.dtype)
-                if stream == 0:
-                    gx_SNI[0].addmm_(gh_NR, A_RI)
+                if stream in written:
+                    gx_SNI[stream].addmm_(gh_NR, A_RI)
                 else:
                     torch.mm(gh_NR, A_RI, out=gx_SNI[stream])
+                    written.add(stream)
                 of_factors = _factor_gradients(update, h_NR, gh_NR, x_SNI[stream], g, P_NO, weight_OI, gain_O, norm_O)
                 gradients += [*of_factors, None, None]
         return (gx_SNI.to(ctx.x_dtype), None, None, None, *gradients)

@@ -37,6 +37,7 @@ MTLORA: Recipe = {
     "backbone.trainable": Setting("light", f"config.py: TRAIN.{FREEZES}; the merging reductions train there too"),
     "backbone.drop_path": Setting(0.2, "configs/mtlora/tiny_448: MODEL.DROP_PATH_RATE, linear over the blocks"),
     "adapter.scale": Setting(4.0, "configs/mtlora/tiny_448: MTLORA.SHARED_SCALE, TASK_SCALE"),
+    "adapter.dropout": Setting(0.05, "configs/mtlora/tiny_448: MTLORA.DROPOUT, on the input of the low-rank branches"),
     "optim.epochs": Setting(300, "config.py: TRAIN.EPOCHS"),
     "optim.batch_size": Setting(32, "the paper's batch on one GPU; TADFormer's README repeats it"),
     "optim.lr": Setting(5e-4, "config.py: TRAIN.BASE_LR"),
@@ -61,11 +62,13 @@ TADFORMER: Recipe = MTLORA | {
     "backbone.trainable": Setting("light", f"config.py: TRAIN.{FREEZES}; configs/TADFormer freezes the reductions"),
     "backbone.drop_path": Setting(0.2, "configs/TADFormer: MODEL.DROP_PATH_RATE, linear over the blocks"),
     "adapter.scale": Setting(4.0, "configs/TADFormer: TADMTL.SHARED_SCALE, TASK_SCALE"),
+    "adapter.dropout": Setting(0.05, "configs/TADFormer: TADMTL.DROPOUT, on the input of the low-rank branches"),
     "optim.batch_size": Setting(32, "README.md: --batch-size 32 on one GPU"),
 }
 """TADFormer (Baek et al. 2025): a fork of MTLoRA's code with the same values."""
 
 FAAR: Recipe = MTLORA | {
+    "adapter.dropout": Setting(0.05, "models/lora8.py: W x + (W' - W) d(x)"),
     "optim.batch_size": Setting(32, "the paper: batch size 32 on one A40"),
     "optim.min_lr": Setting(
         3.2e-3, "lr_scheduler.py:39: 2e-4, after the scaling (3.2e-3 * 32 / 512), so the rate rises from 3.1e-5 to 2e-4"
