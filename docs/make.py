@@ -10,17 +10,23 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 
+from faar_ray.records import TrialResult, known
 from faar_ray.report import build_report
 from faar_ray.report.source import Search, read_search
+from faar_ray.report.statistics.groups import Config, complete_configs, with_names
+from faar_ray.report.statistics.noise import mean_of
 from faar_ray.report.statistics.table import Row
 from faar_ray.report.words.answer import Answer, build_answer
-from faar_ray.report.words.key_findings import key_findings, seed_summaries
+from faar_ray.report.words.key_findings import key_findings
 from faar_ray.report.words.wording import count, label, plus_minus
+from faar_ray.tasks import Task, tasks_of
 
 ROOT = Path(__file__).resolve().parents[1]
+STEP = "time/step_ms"
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
@@ -79,14 +85,49 @@ def front_cells(row: Row, result: Answer) -> list[str]:
 
 def list_lines(search: Search) -> Iterator[str]:
     """The table of a list of configurations, and which of the paper's key findings hold."""
-    yield "| configuration | delta_m, val | delta_m, test | trainable |"
-    yield "|---|---|---|---|"
-    for row in seed_summaries(search.results):
-        val, test = (plus_minus(mean.value, mean.ci95) for mean in (row.val, row.test))
-        yield f"| {row.name} | {val} | {test} | {count(row.params)} |"
+    configs = with_names(complete_configs(search.results))
+    configs.sort(key=lambda config: -(config.mean("delta_m") or 0.0))
+    plain = next((config.mean(STEP) for config in configs if config.params.get("method") == "decoder_only"), None)
+    tasks = tasks_of(search.base.data) if search.base is not None else {}
+
+    columns = ["configuration", "delta_m, val", "delta_m, test"]
+    columns += [f"{name}, test: {task.metric} ({task.metric_unit})" for name, task in tasks.items()]
+    columns += ["trainable", "step" if plain else "step, ms", "peak MiB", "minutes"]
+    yield f"| {' | '.join(columns)} |"
+    yield "|" + "---|" * len(columns)
+    if references := [result for result in search.results if result.role == "reference"]:
+        yield f"| {' | '.join(reference_cells(references, tasks))} |"
+    for config in configs:
+        yield f"| {' | '.join(list_cells(config, tasks, plain))} |"
 
     yield ""
     yield from (f"- {sentence}" for sentence in key_findings(search.results, list(search.traces.values())))
+
+
+def reference_cells(references: Sequence[TrialResult], tasks: Mapping[str, Task]) -> Iterator[str]:
+    """The cells of the single-task models, one for each task, which delta_m is measured against."""
+    yield from ("single-task models", "0", "0")
+    for name, task in tasks.items():
+        metric = f"test/{name}/{task.metric}"
+        yield next((f"{r.metrics[metric]:.3g}" for r in references if metric in known(r.metrics)), "")
+    yield count(sum(r.metrics["trainable_params"] for r in references))
+    yield from ("", "", f"{sum(r.seconds for r in references) / 60:.1f}")
+
+
+def list_cells(config: Config, tasks: Mapping[str, Task], plain_ms: float | None) -> Iterator[str]:
+    """A configuration's cells: quality with 95% intervals, each task's mean, and what it costs."""
+    yield config.name
+    for metric in ("delta_m", "test/delta_m"):
+        mean = mean_of(config.values(metric))
+        yield plus_minus(mean.value, mean.ci95)
+    for name, task in tasks.items():
+        value = config.mean(f"test/{name}/{task.metric}")
+        yield "" if value is None else f"{value:.3g}"
+    params, step, memory = (config.mean(name) for name in ("trainable_params", STEP, "memory/peak_mb"))
+    yield "" if params is None else count(params)
+    yield "" if step is None else f"{step / plain_ms:.2f}x" if plain_ms else f"{step:.0f}"
+    yield "" if memory is None else f"{memory:.0f}"
+    yield f"{fmean(trial.seconds for trial in config.trials) / 60:.1f}"
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from torch import nn
 from faar_ray.config.trial import BackboneConfig
 from faar_ray.errors import ConfigError
 from faar_ray.models import micro
+from faar_ray.models.convnext.family import CONVNEXT
 from faar_ray.models.efficientnet.family import EFFICIENTNET
 from faar_ray.models.family import BackboneFamily
 from faar_ray.models.swin.family import MICRO, SWIN
@@ -20,9 +21,15 @@ from faar_ray.models.weight_packages import check_package, located
 from faar_ray.seeding import seeded
 from faar_ray.storage.torch_file import digest_of_values
 
-BACKBONES: dict[str, BackboneFamily] = {"swin_micro": MICRO, "swin": SWIN, "vit": VIT, "efficientnet": EFFICIENTNET}
+BACKBONES: dict[str, BackboneFamily] = {
+    "swin_micro": MICRO,
+    "swin": SWIN,
+    "vit": VIT,
+    "efficientnet": EFFICIENTNET,
+    "convnext": CONVNEXT,
+}
 """The first that recognises a name takes it."""
-SUGGESTED = ["swin_*", "vit_*", "*efficientnet*", "mobilenet*", "mnasnet*"]
+SUGGESTED = ["swin_*", "vit_*", "convnext*", "*efficientnet*", "mobilenet*", "mnasnet*"]
 """timm's names that one may have meant."""
 STATISTICS = ("running_mean", "running_var")
 RESIZED = ("pos_embed", "relative_position_bias_table", "patch_embed.proj.weight")

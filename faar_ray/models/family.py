@@ -54,6 +54,8 @@ class BackboneFamily:
     """(widths, pyramid) -> channels of the four maps."""
     check: Callable[[str], None] = lambda name: None
     """Raises ConfigError for a name of the family that cannot be adapted."""
+    sides: Callable[[str], tuple[int, str]] = lambda name: (1, "a pixel")
+    """From a name, what both sides of an image must be multiples of, and what of the backbone that is."""
     is_light: Callable[[str], bool] = is_light
     """Whether a parameter of this name trains under `backbone.trainable: light`."""
     ensemble: type[MultiTaskModel] | None = None
@@ -78,6 +80,7 @@ def check_placement(family: BackboneFamily, config: TrialConfig) -> None:
     if pyramid not in family.strides:
         known = " or ".join(f"{key} (strides {', '.join(map(str, of))})" for key, of in family.strides.items())
         raise ConfigError(f"backbone.pyramid: must be {known} on {name}, got {pyramid!r}")
+    check_sides(name, config.data.size, *family.sides(name))
     if not config.adapter.adapts:
         return
     check_layers(family, config)
@@ -87,6 +90,20 @@ def check_placement(family: BackboneFamily, config: TrialConfig) -> None:
         raise ConfigError(f"placement.task_path: must be own on {name}, got 'shared'")
     if config.adapter.entry.task_bases and config.sinewich.conv_size > 1 and not family.convolutions:
         raise ConfigError(f"sinewich.conv_size: must be 1 on {name}, whose tokens lie in no grid, got 3")
+
+
+def check_sides(name: str, size: tuple[int, int], unit: int, what: str) -> None:
+    """Refuse an image whose sides `unit`, which is `what` of a backbone, does not divide.
+
+    Raises:
+        ConfigError: naming the nearest sizes that it does.
+    """
+    if odd := next((side for side in size if side % unit), None):
+        near = sorted({max(unit, odd // unit * unit), -(-odd // unit) * unit})
+        raise ConfigError(
+            f"data.image_size: must be a multiple of {unit}, {what} of {name}, got {odd} "
+            f"(near: {' or '.join(map(str, near))})"
+        )
 
 
 def check_layers(family: BackboneFamily, config: TrialConfig) -> None:

@@ -12,13 +12,15 @@ import torch
 from torch import Tensor, nn
 
 from faar_ray.config.trial import BackboneConfig
-from faar_ray.errors import ConfigError, DataError
+from faar_ray.errors import DataError
 from faar_ray.models.weight_file import read_weights
 from faar_ray.models.weight_formats import timm_names
 from faar_ray.models.weight_packages import located
 
 Fit = Callable[[dict[str, Tensor], Any], dict[str, Tensor]]
 """timm's `checkpoint_filter_fn` of an architecture: resizes position tables."""
+Sides = tuple[int, str]
+"""What both sides of an image must be multiples of, and what of a backbone it is."""
 UNUSED = ("head.", "head_dist.", "norm.", "fc_norm.", "classifier.", "conv_head.", "bn2.", "norm_head.")
 """Classifiers and the norms before them; maps are taken before the last norm."""
 
@@ -39,12 +41,10 @@ def build_timm(config: BackboneConfig, size: tuple[int, int], fit: Fit) -> Any:
     """The timm model with hub weights, those of `backbone.checkpoint`, or as initialised.
 
     Raises:
-        ConfigError: an image size that patches do not divide.
         DataError: weights that are missing, damaged or of another architecture.
     """
     options: dict[str, Any] = {"num_classes": 0, "drop_path_rate": config.drop_path}
-    if (patches := getattr(outline(config.name), "patch_embed", None)) is not None:
-        check_patches(config.name, size, int(patches.patch_size[0]))
+    if hasattr(outline(config.name), "patch_embed"):
         options["img_size"] = size
     pretrained = config.pretrained and config.checkpoint is None
     try:
@@ -60,18 +60,9 @@ def build_timm(config: BackboneConfig, size: tuple[int, int], fit: Fit) -> Any:
     return model
 
 
-def check_patches(name: str, size: tuple[int, int], patch: int) -> None:
-    """Windows that do not divide the grid are padded; patches that do not divide the image cannot be.
-
-    Raises:
-        ConfigError: naming the nearest sizes that can.
-    """
-    if odd := next((side for side in size if side % patch), None):
-        near = sorted({max(patch, odd // patch * patch), -(-odd // patch) * patch})
-        raise ConfigError(
-            f"data.image_size: must be a multiple of {patch}, the patch of {name}, got {odd} "
-            f"(near: {' or '.join(map(str, near))})"
-        )
+def patch_of(name: str) -> Sides:
+    """Windows that do not divide the grid are padded; patches that do not divide the image cannot be."""
+    return int(outline(name).patch_embed.patch_size[0]), "the patch"
 
 
 def load_checkpoint(model: nn.Module, config: BackboneConfig, fit: Fit) -> None:

@@ -9,6 +9,9 @@ from faar_ray.data import check_labels, check_root, count_images
 from faar_ray.errors import ConfigError
 from faar_ray.train.weights import weights_digest
 
+MICRO_PATCH = 4
+"""Of swin_micro, whose module imports timm, which takes seconds."""
+
 
 def preflight(config: TrialConfig, workers: int = 1, *, data: bool = True) -> None:
     """Check that data set, tasks and backbone exist, and that the weights of `backbone.checkpoint` fit.
@@ -30,8 +33,9 @@ def preflight(config: TrialConfig, workers: int = 1, *, data: bool = True) -> No
         check_last_batch(config, count_images(config.data, "train"), workers)
     if config.optim.compile and not torch.cuda.is_available():
         check_compiler()
-    if config.backbone.name != "swin_micro" or config.backbone.checkpoint is not None:
-        from faar_ray.models.backbone import check_backbone  # timm takes seconds to import
+    plain = config.backbone.name == "swin_micro" and config.backbone.checkpoint is None
+    if not plain or any(side % MICRO_PATCH for side in config.data.size):
+        from faar_ray.models.backbone import check_backbone
         from faar_ray.models.family import check_placement
 
         check_placement(check_backbone(config.backbone), config)

@@ -17,7 +17,7 @@ from faar_ray.models.ensemble import TaskEnsemble
 from faar_ray.models.family import BackboneFamily
 from faar_ray.models.multitask import MultiTaskModel
 from faar_ray.models.swin.task_block import TaskBlock
-from faar_ray.models.timm_weights import build_timm, check_patches, load_checkpoint, load_weights, outline
+from faar_ray.models.timm_weights import build_timm, load_checkpoint, load_weights, outline, patch_of
 
 MICRO_PATCH = 4
 LINEARS = {"qkv": "attn.qkv", "proj": "attn.proj", "fc1": "mlp.fc1", "fc2": "mlp.fc2"}
@@ -45,7 +45,6 @@ def _build(config: BackboneConfig, size: tuple[int, int]) -> nn.Module:
 
 
 def _build_micro(config: BackboneConfig, size: tuple[int, int]) -> nn.Module:
-    check_patches(config.name, size, MICRO_PATCH)
     backbone = micro.architecture(size, config.drop_path)
     load_checkpoint(backbone, config, checkpoint_filter_fn)
     if config.pretrained and config.checkpoint is None:
@@ -68,9 +67,16 @@ SWIN = BackboneFamily(
     linears=LINEARS,
     widths=stage_widths,
     check=_check,
+    sides=patch_of,
     ensemble=TaskEnsemble,
     shared_input=True,
     convolutions=True,
     peft_module=lambda name, stage, block, layer: f"layers.{stage}.blocks.{block}.{LINEARS[layer]}",
 )
-MICRO = replace(SWIN, wanted=micro.NAME, recognises=lambda name: name == micro.NAME, build=_build_micro)
+MICRO = replace(
+    SWIN,
+    wanted=micro.NAME,
+    recognises=lambda name: name == micro.NAME,
+    build=_build_micro,
+    sides=lambda name: (MICRO_PATCH, "the patch"),
+)

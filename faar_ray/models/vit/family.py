@@ -12,7 +12,7 @@ from faar_ray.config.trial import BackboneConfig
 from faar_ray.errors import ConfigError
 from faar_ray.models.ensemble import ViTEnsemble
 from faar_ray.models.family import BackboneFamily
-from faar_ray.models.timm_weights import build_timm, outline
+from faar_ray.models.timm_weights import build_timm, outline, patch_of
 from faar_ray.models.vit.vit import QUARTERS, MultiTaskViT, QuarteredViT
 from faar_ray.models.vit.vit_block import ViTBlock, ViTTaskBlock
 
@@ -51,5 +51,6 @@ VIT = BackboneFamily(
     widths=lambda backbone: [int(level["num_chs"]) for level in backbone.feature_info],
     embed_dim=lambda widths: widths[0] // QUARTERS,  # one width 4 d counts as a Swin that starts at d
     check=_check,
+    sides=patch_of,
     ensemble=ViTEnsemble,
 )

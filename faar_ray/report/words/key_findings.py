@@ -24,6 +24,9 @@ METHOD, INIT_RANK = "method", "ranks.init_rank"
 COLUMNS = ["trial_id", "epoch", "stage", "task", "layer", "rank"]
 NEGLIGIBLE = 1.0
 """Points of delta_m below which a difference counts as negligible."""
+COSINE = "sine/cosine"
+PARTED = 0.9
+"""Cosine of two tasks' weights below which they count as parted; at the start it is about 1."""
 Values = Mapping[int, float]
 """A metric by seed."""
 
@@ -73,6 +76,7 @@ def key_findings(results: Sequence[TrialResult], traces: Iterable[pa.Table]) -> 
     gain = paired(rows.of("ts_pd"), rows.of("cw_sp"))
     if gain.dof:
         yield _format_finding("XT-Cons adds on top of CW-SP", gain, "delta_m")
+    yield from _frequencies(rows)
 
 
 class _Rows:
@@ -129,14 +133,20 @@ def _mean_rank(
 
 
 def _dora_and_lora(rows: _Rows) -> Iterator[str]:
+    """At the usual rank and after PDRS, or else at the lowest and the highest fixed rank that both ran with."""
     high, low = paired(rows.of("dora"), rows.of("lora")), paired(rows.of("pdrs_dora"), rows.of("pdrs_lora"))
+    where_low, where_high = "after PDRS", "at the fixed initial rank"
+    dora, lora = rows.by_initial_rank("dora"), rows.by_initial_rank("lora")
+    if not low.dof and len(ranks := sorted(dora.keys() & lora.keys())) > 1:
+        low, high = (paired(dora[rank], lora[rank]) for rank in (ranks[0], ranks[-1]))
+        where_low, where_high = (f"at rank {rank}" for rank in (ranks[0], ranks[-1]))
     if not (high.dof and low.dof):
         return
     wins_low, wins_high = (gap.is_significant and gap.value > 0 for gap in (low, high))
     verdict = (
         "holds" if wins_low and not wins_high else "does not hold" if wins_high or _excludes_gain(low) else "is open"
     )
-    gaps = f"{_format_gap(low)} delta_m after PDRS, {_format_gap(high)} at the fixed initial rank"
+    gaps = f"{_format_gap(low)} delta_m {where_low}, {_format_gap(high)} {where_high}"
     yield f"DoRA beats LoRA at low rank only: {verdict}. DoRA against LoRA {gaps}."
 
 
@@ -155,6 +165,18 @@ def _initial_rank(rows: _Rows) -> Iterator[str]:
         f"The initial rank hardly matters (under {NEGLIGIBLE:g} delta_m): {verdict}. The widest gap is "
         f"{_format_gap(widest)} delta_m, {large} against {small}."
     )
+
+
+def _frequencies(rows: _Rows) -> Iterator[str]:
+    """Free Sinewich's own finding: tasks that share one base get weights of their own by their frequencies."""
+    cosines = {r.seed: r.metrics[COSINE] for r in rows.trials("free_sinewich") if COSINE in known(r.metrics)}
+    mean = mean_of(list(cosines.values()))
+    if not mean.dof:
+        return
+    apart, together = mean.value + mean.ci95 < PARTED, mean.value - mean.ci95 > PARTED
+    verdict = "holds" if apart else "does not hold" if together else "is open"
+    claim = f"Frequency switching parts the tasks (mean cosine of their weights below {PARTED:g})"
+    yield (f"{claim}: {verdict}. The cosine is {mean.value:.2f} ± {mean.ci95:.2f} (95%, {mean.dof + 1} seeds).")
 
 
 def _format_finding(claim: str, gap: Estimate, unit: str) -> str:

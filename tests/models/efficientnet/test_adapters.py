@@ -21,12 +21,11 @@ from faar_ray.export.merged_file import read_merged, write_merged
 from faar_ray.export.rank_pattern import rank_pattern
 from faar_ray.export.read import load_model, read_adapter_file
 from faar_ray.models import adapter_list, build_model, merge
+from faar_ray.models.backbone import family_of
 from faar_ray.models.efficientnet.conv_block import ConvTaskBlock, run_blocks
 from faar_ray.models.efficientnet.convnet import stages_of
-from faar_ray.models.efficientnet.family import EFFICIENTNET
 from faar_ray.seeding import seeded
-
-from .networks import B0, EDGE, LITE, SMALL, TASKS, config, image, model, moved, shrunk, timm_weights
+from tests.models.networks import B0, EDGE, LITE, SMALL, TASKS, config, image, model, moved, shrunk, timm_weights
 
 Double = Iterator[None]
 
@@ -174,30 +173,31 @@ def test_a_merged_model_predicts_the_same_without_any_adapter(
 
 
 @pytest.mark.skipif(find_spec("peft") is None, reason="peft is optional")
+@pytest.mark.parametrize("name", [SMALL, "test_convnext"])
 @torch.no_grad()
-def test_hf_peft_s_dora_on_timm_s_convolutions_computes_the_same_maps(double: Double) -> None:
+def test_hf_peft_s_dora_on_timm_s_own_layers_computes_the_same_maps(name: str, double: Double) -> None:
     from peft import LoraConfig, inject_adapter_in_model
 
-    of_trial = config(SMALL, "dora", **{"placement.task_layers": []})
-    of = shrunk(moved(build_model(of_trial), std=0.0))
-    for adapter in adapter_list(of.eval()):
+    of_trial, peft_module = config(name, "dora", **{"placement.task_layers": []}), family_of(name).peft_module
+    of = shrunk(build_model(of_trial)).eval()
+    for adapter in adapter_list(of):
         adapter.B_RO.normal_(std=0.1)
     ranks = {site_name(adapter.site): adapter.rank for adapter in adapter_list(of)}
     with seeded(of_trial.seed, "backbone"):
-        network = timm.create_model(SMALL, num_classes=0)
+        network = timm.create_model(name, num_classes=0)
     inject_adapter_in_model(LoraConfig(**rank_pattern(ranks, of_trial)), network)
     for adapter in adapter_list(of):
         assert isinstance(adapter, DoRA)
-        assert EFFICIENTNET.peft_module is not None
+        assert peft_module is not None
         site = adapter.site
-        convolution: Any = network.get_submodule(EFFICIENTNET.peft_module(SMALL, site.stage, site.block, site.layer))
-        convolution.lora_A["default"].weight.copy_(adapter.A_RI[..., None, None])
-        convolution.lora_B["default"].weight.copy_(adapter.B_RO.t()[..., None, None])
-        magnitude = convolution.lora_magnitude_vector["default"].weight
-        magnitude.copy_(adapter.m_O.mul_(1.3).view_as(magnitude))
-    theirs = network.eval().forward_intermediates(image(), intermediates_only=True)[-4:]
-    for ours, wanted in zip(of.features(image()), theirs, strict=True):
-        torch.testing.assert_close(ours[0].movedim(-1, 1), wanted)
+        layer: Any = network.get_submodule(peft_module(name, site.stage, site.block, site.layer))
+        theirs = [layer.lora_A["default"], layer.lora_B["default"], layer.lora_magnitude_vector["default"]]
+        ours = [adapter.A_RI, adapter.B_RO.t(), adapter.m_O.mul_(1.3)]
+        for module, values in zip(theirs, ours, strict=True):
+            module.weight.copy_(values.reshape(module.weight.shape))
+    maps = network.eval().forward_intermediates(image(), intermediates_only=True)[-4:]
+    for ours_of_stage, wanted in zip(of.features(image()), maps, strict=True):
+        torch.testing.assert_close(ours_of_stage[0].movedim(-1, 1), wanted)
 
 
 def test_bf16_trains_every_parameter(tmp_path: Path) -> None:

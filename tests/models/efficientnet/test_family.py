@@ -24,8 +24,7 @@ from faar_ray.train.checkpoint import checkpoint_path
 from faar_ray.train.fit import fit
 from faar_ray.train.preflight import preflight
 from faar_ray.train.trial_spec import TrialSpec
-
-from .networks import B0, EDGE, LITE, SMALL, config, model
+from tests.models.networks import B0, EDGE, LITE, SMALL, config, model
 
 
 @pytest.mark.parametrize("name", [LITE, B0, EDGE, SMALL, "mobilenetv2_100", "mnasnet_100", "lcnet_050", "fbnetc_100"])

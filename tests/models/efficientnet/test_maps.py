@@ -14,8 +14,7 @@ from faar_ray.config.trial import BackboneConfig
 from faar_ray.errors import DataError
 from faar_ray.models import parameters_by_part
 from faar_ray.models.backbone import build_backbone, digest_of_weights
-
-from .networks import B0, EDGE, LITE, SMALL, Size, image, model, moved, timm_maps, timm_weights
+from tests.models.networks import B0, EDGE, LITE, SMALL, Size, image, model, moved, timm_maps, timm_weights
 
 ODD = (75, 101)
 """Sides that no stride divides."""

@@ -111,3 +111,25 @@ def test_nothing_is_said_of_rows_that_are_missing_or_alone() -> None:
     assert findings(trials("lora", 1.0)) == {}
     one_seed = [r for r in (*trials("cw_sp", 1.0), *trials("ts_pd", 2.0)) if r.seed == 0]
     assert findings(one_seed) == {}
+
+
+def test_dora_and_lora_are_compared_at_the_lowest_and_highest_fixed_rank_where_nothing_shrinks() -> None:
+    fixed = [*trials("lora", 1.0, init_rank=4), *trials("lora", 3.0), *trials("lora", 9.0, init_rank=8)]
+    holds = findings([*fixed, *trials("dora", 2.0, init_rank=4), *trials("dora", 3.0, jitter=-0.05)])
+    text = holds["DoRA beats LoRA at low rank only"]
+    assert text.startswith("holds")
+    assert "DoRA against LoRA +1.0" in text
+    assert "(95%, 5 seeds) delta_m at rank 4, " in text
+    assert text.endswith("at rank 16.")
+    refuted = findings([*fixed, *trials("dora", 2.0, init_rank=4), *trials("dora", 4.0)])
+    assert refuted["DoRA beats LoRA at low rank only"].startswith("does not hold")
+
+
+@pytest.mark.parametrize(("level", "verdict"), [(0.6, "holds"), (0.97, "does not hold"), (0.9, "is open")])
+def test_frequencies_part_the_tasks_where_the_cosine_of_their_weights_says_so(level: float, verdict: str) -> None:
+    results = trials("free_sinewich", 1.0)
+    for result, noise in zip(results, NOISE, strict=True):
+        result.metrics["sine/cosine"] = level + 0.005 * noise
+    (text,) = findings(results).values()
+    assert text.startswith(verdict)
+    assert f"The cosine is {level:.2f} ± 0.01 (95%, 5 seeds)" in text

@@ -70,7 +70,7 @@ def image(size: Size = (64, 96)) -> Tensor:
 
 def timm_maps(name: str, file: Path, x: Tensor) -> list[Tensor]:
     """timm's own features at strides 4, 8, 16, 32."""
-    network = timm.create_model(name, features_only=True).eval()
-    network.load_state_dict(load_file(file), strict=False)
+    network = timm.create_model(name).eval()
+    network.load_state_dict(load_file(file))
     with torch.no_grad():
-        return list(network(x)[-4:])
+        return list(network.forward_intermediates(x, intermediates_only=True)[-4:])
