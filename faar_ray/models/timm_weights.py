@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from faar_ray.config.trial import BackboneConfig
 from faar_ray.errors import DataError
 from faar_ray.models.weight_file import read_weights
-from faar_ray.models.weight_formats import timm_names
+from faar_ray.models.weight_formats import check_statistics, timm_names
 from faar_ray.models.weight_packages import located
 
 Fit = Callable[[dict[str, Tensor], Any], dict[str, Tensor]]
@@ -67,9 +67,12 @@ def patch_of(name: str) -> Sides:
 
 def load_checkpoint(model: nn.Module, config: BackboneConfig, fit: Fit) -> None:
     """The weights of `backbone.checkpoint`, if any."""
-    if config.checkpoint is not None:
-        weights = timm_names(read_weights(located(config.checkpoint)), model)
-        load_weights(model, weights, f"backbone.checkpoint: {config.checkpoint}", fit)
+    if config.checkpoint is None:
+        return
+    source = f"backbone.checkpoint: {config.checkpoint}"
+    weights = read_weights(located(config.checkpoint))
+    check_statistics(weights, model, config)
+    load_weights(model, timm_names(weights, model, source), source, fit)
 
 
 def load_weights(model: nn.Module, weights: dict[str, Tensor], source: str, fit: Fit) -> None:

