@@ -34,14 +34,14 @@ def rank_pattern(ranks: dict[str, int], config: TrialConfig, task: str | None = 
     if config.adapter.entry.peft is None:
         raise ConfigError(f"--rank-pattern: HF PEFT has no adapter like {config.adapter.kind}; --merge gives weights")
     family = family_of(config.backbone.name)
-    if not family.peft_stage:
-        raise ConfigError(f"--rank-pattern: needs a Swin, got backbone.name {config.backbone.name}")
+    if family.peft_module is None:
+        raise ConfigError(f"--rank-pattern: {config.backbone.name} is adapted where timm's own model has no such layer")
     module_ranks: dict[str, int] = {}
     for whose in (SHARED, task):
         for site, rank in ranks.items():
             stage, block, layer, owner = site.split("/")
             if owner == whose:
-                module_ranks[f"{family.peft_stage.format(stage=stage, block=block)}.{family.linears[layer]}"] = rank
+                module_ranks[family.peft_module(config.backbone.name, int(stage), int(block), layer)] = rank
     scale = config.adapter.scale
     usual = max(set(module_ranks.values()), key=list(module_ranks.values()).count)
     return {

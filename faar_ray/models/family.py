@@ -66,8 +66,8 @@ class BackboneFamily:
     """Takes `sinewich.conv_size: 3`."""
     merges: bool = True
     """Its adapters can be folded into plain weights."""
-    peft_stage: str = ""
-    """Where a block is in timm's model, `layers.{stage}.blocks.{block}`; empty: no rank pattern can be exported."""
+    peft_module: Callable[[str, int, int, str], str] | None = None
+    """(name, stage, block, layer) -> where timm's own model has the linear or convolution; None: no rank pattern."""
 
 
 def check_placement(family: BackboneFamily, config: TrialConfig) -> None:

@@ -64,7 +64,7 @@ class Trial:
         self.late_reader = LateReader(config.data.tasks, self.model) if waits else None
         self._start_optimizer()
         self.wrap_model()
-        # from here on only drop-path draws from the global generator, differently for each worker's images
+        # from here on drop-path and drop-out alone draw from the global generator, differently for each worker's images
         torch.manual_seed(seed_of(config.seed, "train", *([runtime.rank] if runtime.rank else [])))
 
     def wrap_model(self) -> None:

@@ -51,4 +51,5 @@ CONVNEXT = BackboneFamily(
     ensemble=ConvNeXtEnsemble,
     shared_input=True,
     convolutions=True,
+    peft_module=lambda name, stage, block, layer: f"stages.{stage}.blocks.{block}.mlp.{layer}",
 )

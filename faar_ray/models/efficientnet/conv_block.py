@@ -122,22 +122,29 @@ RASTER = Raster()
 
 def parts(block: nn.Module) -> list[tuple[str, nn.Module]]:
     """The modules of one of timm's blocks in their order, those left out that do nothing."""
-    named = ((part.split("=")[-1], _submodule(block, part)) for part in PARTS[type(block)])
+    paths = (part.split("=")[-1] for part in PARTS[type(block)])
+    named = ((path, _submodule(block, path)) for path in paths)
     return [(name.replace(".", "_"), m) for name, m in named if m is not None and type(m) is not nn.Identity]
 
 
 def pointwise(block: nn.Module, layer: str) -> nn.Conv2d | None:
     """The convolution of a layer, if the block has it and it looks at one pixel alone."""
-    for part in PARTS.get(type(block), ()):
-        conv = _submodule(block, part) if part.startswith(f"{layer}=") else None
-        if isinstance(conv, nn.Conv2d) and conv.kernel_size == conv.stride == (1, 1) and conv.groups == 1:
-            return conv
+    path = path_of(block, layer)
+    conv = _submodule(block, path) if path else None
+    if isinstance(conv, nn.Conv2d) and conv.kernel_size == conv.stride == (1, 1) and conv.groups == 1:
+        return conv
     return None
 
 
-def _submodule(block: nn.Module, part: str) -> nn.Module | None:
+def path_of(block: nn.Module, layer: str) -> str:
+    """Where one of timm's blocks would have the convolution of a layer; "" if nowhere."""
+    paths = (part.removeprefix(f"{layer}=") for part in PARTS[type(block)] if part.startswith(f"{layer}="))
+    return next(paths, "")
+
+
+def _submodule(block: nn.Module, path: str) -> nn.Module | None:
     module: Any = block
-    for name in part.split("=")[-1].split("."):
+    for name in path.split("."):
         module = getattr(module, name)
     assert module is None or isinstance(module, nn.Module)
     return module

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, Self
 
+import torch
 from timm.models.efficientnet import EfficientNet
 from timm.models.mobilenetv3 import MobileNetV3
 from torch import Tensor, nn
@@ -50,7 +51,7 @@ class StagedConvNet(nn.Module):
 
     def stem(self, image_B3HW: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, H / 2, W / 2, C)."""
-        x: Tensor = self.patch_embed(image_B3HW)
+        x: Tensor = self.patch_embed(image_B3HW.contiguous(memory_format=torch.channels_last))
         return x.permute(0, 2, 3, 1)
 
     def forward_features_list(self, image_B3HW: Tensor) -> list[Tensor]:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from faar_ray.config.trial import BackboneConfig
 from faar_ray.errors import ConfigError
-from faar_ray.models.efficientnet.conv_block import LAYERS, PARTS, ConvTaskBlock, pointwise
+from faar_ray.models.efficientnet.conv_block import LAYERS, PARTS, ConvTaskBlock, path_of, pointwise
 from faar_ray.models.efficientnet.convnet import (
     STRIDES,
     ConvNetEnsemble,
@@ -50,6 +50,13 @@ def _stage_layers(name: str) -> list[set[str]]:
     ]
 
 
+def _peft_module(name: str, stage: int, block: int, layer: str) -> str:
+    network = outline(name)
+    found = stages_of(network)[stage][block]
+    path = next(path for path, module in network.named_modules() if module is found)
+    return f"{path}.{path_of(found, layer)}"
+
+
 def _as_they_are(weights: Mapping[str, Tensor], model: Any) -> dict[str, Tensor]:
     return dict(weights)
 
@@ -80,4 +87,5 @@ EFFICIENTNET = BackboneFamily(
     shared_input=True,
     convolutions=True,
     stage_layers=_stage_layers,
+    peft_module=_peft_module,
 )

@@ -20,6 +20,7 @@ from faar_ray.models.swin.task_block import TaskBlock
 from faar_ray.models.timm_weights import build_timm, load_checkpoint, load_weights, outline, patch_of
 
 MICRO_PATCH = 4
+LINEARS = {"qkv": "attn.qkv", "proj": "attn.proj", "fc1": "mlp.fc1", "fc2": "mlp.fc2"}
 
 
 def stage_widths(backbone: Any) -> Sequence[int]:
@@ -63,14 +64,14 @@ SWIN = BackboneFamily(
     _build,
     MultiTaskModel,
     TaskBlock,
-    linears={"qkv": "attn.qkv", "proj": "attn.proj", "fc1": "mlp.fc1", "fc2": "mlp.fc2"},
+    linears=LINEARS,
     widths=stage_widths,
     check=_check,
     sides=patch_of,
     ensemble=TaskEnsemble,
     shared_input=True,
     convolutions=True,
-    peft_stage="layers.{stage}.blocks.{block}",
+    peft_module=lambda name, stage, block, layer: f"layers.{stage}.blocks.{block}.{LINEARS[layer]}",
 )
 MICRO = replace(
     SWIN,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,15 @@ from torch.func import functional_call
 
 from faar_ray.adapters import AdaptedLinear, DoRA, LowRankFactors, TaskLinears
 from faar_ray.errors import ConfigError
-from faar_ray.export.adapter_file import write_adapter
+from faar_ray.export.adapter_file import site_name, write_adapter
 from faar_ray.export.merged_file import read_merged, write_merged
+from faar_ray.export.rank_pattern import rank_pattern
 from faar_ray.export.read import load_model, read_adapter_file
 from faar_ray.models import adapter_list, build_model, merge
+from faar_ray.models.backbone import family_of
 from faar_ray.models.efficientnet.conv_block import ConvTaskBlock, run_blocks
 from faar_ray.models.efficientnet.convnet import stages_of
+from faar_ray.seeding import seeded
 from tests.models.networks import B0, EDGE, LITE, SMALL, TASKS, config, image, model, moved, shrunk, timm_weights
 
 Double = Iterator[None]
@@ -166,6 +170,47 @@ def test_a_merged_model_predicts_the_same_without_any_adapter(
     assert not [m for m in merged.modules() if isinstance(m, LowRankFactors | AdaptedLinear | TaskLinears)]
     for task, prediction in of(image()).items():
         torch.testing.assert_close(merged(image())[task], prediction)
+
+
+@pytest.mark.skipif(find_spec("peft") is None, reason="peft is optional")
+@pytest.mark.parametrize("name", [SMALL, "test_convnext"])
+@torch.no_grad()
+def test_hf_peft_s_dora_on_timm_s_own_layers_computes_the_same_maps(name: str, double: Double) -> None:
+    from peft import LoraConfig, inject_adapter_in_model
+
+    of_trial, peft_module = config(name, "dora", **{"placement.task_layers": []}), family_of(name).peft_module
+    of = shrunk(build_model(of_trial)).eval()
+    for adapter in adapter_list(of):
+        adapter.B_RO.normal_(std=0.1)
+    ranks = {site_name(adapter.site): adapter.rank for adapter in adapter_list(of)}
+    with seeded(of_trial.seed, "backbone"):
+        network = timm.create_model(name, num_classes=0)
+    inject_adapter_in_model(LoraConfig(**rank_pattern(ranks, of_trial)), network)
+    for adapter in adapter_list(of):
+        assert isinstance(adapter, DoRA)
+        assert peft_module is not None
+        site = adapter.site
+        layer: Any = network.get_submodule(peft_module(name, site.stage, site.block, site.layer))
+        theirs = [layer.lora_A["default"], layer.lora_B["default"], layer.lora_magnitude_vector["default"]]
+        ours = [adapter.A_RI, adapter.B_RO.t(), adapter.m_O.mul_(1.3)]
+        for module, values in zip(theirs, ours, strict=True):
+            module.weight.copy_(values.reshape(module.weight.shape))
+    maps = network.eval().forward_intermediates(image(), intermediates_only=True)[-4:]
+    for ours_of_stage, wanted in zip(of.features(image()), maps, strict=True):
+        torch.testing.assert_close(ours_of_stage[0].movedim(-1, 1), wanted)
+
+
+def test_bf16_trains_every_parameter(tmp_path: Path) -> None:
+    of = model(EDGE, **{"backbone.checkpoint": str(timm_weights(EDGE, tmp_path))}).train()
+    full = of(image())
+    with torch.autocast("cpu", torch.bfloat16):
+        half = of(image())
+    for task, prediction in half.items():
+        assert prediction.dtype == torch.bfloat16
+        assert (prediction.float() - full[task]).norm() < 0.1 * full[task].norm()
+    sum(p.float().square().mean() for p in half.values()).backward()
+    gradients = [p.grad for p in of.parameters() if p.requires_grad]
+    assert all(g is not None and g.isfinite().all() for g in gradients)
 
 
 def test_a_shared_task_path_cannot_be_merged() -> None:

@@ -8,10 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
 import torch
 
 from faar_ray.config.trial import TrialConfig
 from faar_ray.errors import ConfigError
+from faar_ray.export.adapter_file import site_name
+from faar_ray.export.rank_pattern import rank_pattern
+from faar_ray.models import adapter_list
 from faar_ray.models.backbone import family_of
 from faar_ray.models.efficientnet.family import EFFICIENTNET
 from faar_ray.records import MEASURED, EpochRecord
@@ -75,6 +79,25 @@ def test_heads_are_as_wide_as_those_of_a_swin_whose_widths_are_like_these() -> N
     assert [r.out_channels for r in model(LITE).decoder.head("depth").reductions] == [5, 10, 20, 40]
     assert [r.in_channels for r in model(LITE).decoder.head("depth").reductions] == [24, 40, 112, 320]
     assert EFFICIENTNET.embed_dim([96, 192, 384, 768]) == 96
+
+
+def test_a_rank_pattern_names_timm_s_own_convolutions_of_the_adapters_shapes() -> None:
+    of_trial = config(SMALL)
+    of = model(SMALL)
+    ranks = {site_name(adapter.site): adapter.rank for adapter in adapter_list(of)}
+    pattern = rank_pattern(ranks, of_trial, "depth")["rank_pattern"]
+    network = timm.create_model(SMALL)
+    for adapter in adapter_list(of):
+        site = adapter.site
+        assert EFFICIENTNET.peft_module is not None
+        path = EFFICIENTNET.peft_module(SMALL, site.stage, site.block, site.layer)
+        convolution = network.get_submodule(path)
+        assert isinstance(convolution, torch.nn.Conv2d)
+        sides = (convolution.out_channels, convolution.in_channels)
+        assert sides == (adapter.B_RO.shape[1], adapter.A_RI.shape[1])
+        if site.task in ("shared", "depth"):
+            assert pattern[path] == adapter.rank
+    assert "blocks.5.0.conv" in pattern  # the last one, of depth
 
 
 TRIAL: dict[str, Any] = {
