@@ -102,7 +102,7 @@ class TrialConfig(Section):
         description="How a paper's code trains (optimizer, schedule, augmentation, drop-outs, image size): defaults of "
         "the sections below, beneath the method's preset; docs/recipes.md lists each value with its source.",
     )
-    seed: Annotated[int, Field(ge=0)] = Field(0, description="Seed of inits, order, masks and drop-path.")
+    seed: Annotated[int, Field(ge=0)] = Field(0, description="Seed of inits, order, masks and drop-outs.")
     data: DataConfig = DataConfig()
     backbone: BackboneConfig = BackboneConfig()
     adapter: AdapterConfig = AdapterConfig()
