@@ -65,15 +65,10 @@ def parameters(name: str) -> int:
 def fault(name: str) -> str:
     """Why it is refused; "" for nothing."""
     try:
-        check_backbone(BackboneConfig(name=name, pyramid=pyramid(name)))
+        check_backbone(BackboneConfig(name=name, pyramid="stages"))
     except ConfigError as error:
         return str(error).partition("cannot be adapted: ")[2].partition(";")[0]
     return ""
-
-
-def pyramid(name: str) -> str:
-    """A `backbone.pyramid` that it has."""
-    return next(iter(family_of(name).strides))
 
 
 def tested(name: str) -> str:
