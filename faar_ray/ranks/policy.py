@@ -33,10 +33,13 @@ class RankPolicy:
         return None
 
     def observe(self) -> None:
-        """Read this step's gradients, unscaled and not yet clipped; not called where they are not finite."""
+        """Read this step's gradients, unscaled and not yet clipped.
+
+        Not called where they are not finite; on an accelerator it may be, and then the trial ends before `end_epoch`.
+        """
 
     def after_step(self, optimizer: Optimizer) -> None:
-        """Act on the new parameters, e.g. by a proximal step; not called where gradients were not finite."""
+        """Act on the new parameters, e.g. by a proximal step; not called where `observe` is not."""
 
     def state_for_agreement(self) -> Tensor:
         """The scores that decisions use, as one vector; workers compare it before they shrink."""

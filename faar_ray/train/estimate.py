@@ -79,4 +79,6 @@ def _evaluation(trial: Trial) -> float:
 def _timed(run: Callable[[], object]) -> float:
     started = time.perf_counter()
     run()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
     return time.perf_counter() - started

@@ -108,6 +108,8 @@ def train_epoch(trial: Trial, epoch: int) -> dict[str, float]:
         trial.policy.sample_mask(epoch, step)
         losses.append(torch.stack([*train_step(trial, batch, step).values()]))
     trial.optimizer.zero_grad(set_to_none=True)
+    if trial.late_reader is not None:
+        trial.late_reader.read()
 
     mean_T = torch.stack(losses).double().nanmean(0).tolist()
     means = dict(zip(config.data.tasks, mean_T, strict=True))

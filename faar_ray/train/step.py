@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 
 import torch
@@ -11,19 +11,11 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from faar_ray.adapters import cached_kernels
-from faar_ray.errors import FaarRayError
+from faar_ray.train.finite import check_losses, largest_entries, overflow, worst
 from faar_ray.train.trial import Trial
 
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 Batch = Mapping[str, Tensor]
-
-
-class NonFiniteLoss(FaarRayError):
-    """Training diverged; trying again gives the same."""
-
-
-class NonFiniteGradient(FaarRayError):
-    """Backward overflowed although the losses are finite, and no step would change anything any more."""
 
 
 def train_step(trial: Trial, batch: Batch, step: int) -> dict[str, Tensor]:
@@ -35,29 +27,33 @@ def train_step(trial: Trial, batch: Batch, step: int) -> dict[str, Tensor]:
     overflow under fp16's loss scale is skipped: only the scale moves, neither weights nor importance nor learning rate.
 
     Raises:
-        NonFiniteLoss: naming step and task.
-        NonFiniteGradient: naming step and parameter.
+        NonFiniteLoss: naming step and task; on an accelerator it may be an earlier step (see `LateReader`).
+        NonFiniteGradient: naming step and parameter, likewise.
     """
     batch = {name: to_device(trial, values) for name, values in batch.items()}
     counts = counts_of(trial, batch)
     trial.optimizer.zero_grad(set_to_none=True)
-    losses = trial.runtime.all_reduce_sum(accumulated(trial, batch, counts, trial.micro_batches(step)))
-    losses_by_task = dict(zip(counts, losses, strict=True))
-    for task, value in losses_by_task.items():
-        if not value.isfinite():
-            raise NonFiniteLoss(f"step {step}: the loss of {task} is {value.item()}")
-    update(trial, step)
-    return {task: value.where(counts[task][0] > 0, math.nan) for task, value in losses_by_task.items()}
+    losses_T = trial.runtime.all_reduce_sum(accumulated(trial, batch, counts, trial.micro_batches(step)))
+    update(trial, step, losses_T)
+    losses = dict(zip(counts, losses_T, strict=True))
+    return {task: value.where(counts[task][0] > 0, math.nan) for task, value in losses.items()}
 
 
-def update(trial: Trial, step: int) -> None:
-    """From the step's gradients to new parameters, in the order that AMP needs."""
+def update(trial: Trial, step: int, losses_T: Tensor) -> None:
+    """From the step's gradients to new parameters, in the order that AMP needs; nothing else waits for a device."""
     trial.scaler.unscale_(trial.optimizer)
     parameters = [p for group in trial.optimizer.param_groups for p in group["params"] if p.grad is not None]
     norm = get_total_norm([p.grad for p in parameters if p.grad is not None])
-    if not norm.isfinite():  # the step's only wait for an accelerator beside the losses'
-        skip(trial, step)
-        return
+
+    if trial.late_reader is not None:
+        trial.late_reader.note(step, losses_T, norm, parameters)
+    else:
+        *losses, total = torch.cat([losses_T, norm[None]]).tolist()
+        check_losses(step, trial.config.data.tasks, losses)
+        if not math.isfinite(total):
+            skip(trial, step, parameters)
+            return
+
     trial.policy.observe()
     clip_grads_with_norm_(parameters, trial.config.optim.clip, norm)
     trial.scaler.step(trial.optimizer)
@@ -66,30 +62,18 @@ def update(trial: Trial, step: int) -> None:
     trial.scheduler.step()
 
 
-def skip(trial: Trial, step: int) -> None:
+def skip(trial: Trial, step: int, parameters: Sequence[nn.Parameter]) -> None:
     """Lower the loss scale of fp16, the only mending of gradients that are not finite.
 
     Raises:
         NonFiniteGradient: there is no loss scale, or every gradient is finite and only their norm is not.
     """
-    name, gradient = worst_gradient(trial.model)
-    if trial.scaler.is_enabled() and not gradient.isfinite().all():
-        trial.scaler.step(trial.optimizer)  # does nothing but to note that it was asked
-        trial.scaler.update()
-        trial.skipped_steps += 1
-        return
-    values = gradient[~gradient.isfinite()]
-    what = f"is {values[0].item()}" if len(values) else f"is as large as {gradient.abs().max().item():.1e}"
-    raise NonFiniteGradient(f"step {step}: the losses are finite, but the gradient of {name} {what}")
-
-
-def worst_gradient(model: nn.Module) -> tuple[str, Tensor]:
-    """The first parameter whose gradient is not finite, else the one with the largest entry; and its gradient."""
-    gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
-    largest = {name: gradient.abs().max() for name, gradient in gradients.items() if gradient.numel()}
-    name = next((name for name, value in largest.items() if not value.isfinite()), "")
-    name = name or max(largest, key=lambda name: float(largest[name]))
-    return name, gradients[name]
+    name, largest = worst(trial.model, parameters, largest_entries(parameters))
+    if not trial.scaler.is_enabled() or math.isfinite(largest):
+        raise overflow(step, name, largest)
+    trial.scaler.step(trial.optimizer)  # does nothing but to note that it was asked
+    trial.scaler.update()
+    trial.skipped_steps += 1
 
 
 def counts_of(trial: Trial, batch: Batch) -> dict[str, Tensor]:
@@ -102,10 +86,9 @@ def accumulated(trial: Trial, batch: Batch, counts: Mapping[str, Tensor], parts:
     """Backward through the batch in parts; this worker's share of every task's loss, (T,)."""
     shares: list[Tensor] = []
     with cached_kernels(trial.sines if parts > 1 else ()):
-        for i, rows in enumerate(torch.arange(len(batch["image"])).tensor_split(parts)):
+        for i, part in enumerate(split(batch, parts)):
             last = i + 1 == parts
             with nullcontext() if last else trial.runtime.no_sync(trial.wrapped_model):
-                part = batch if parts == 1 else {name: values[rows] for name, values in batch.items()}
                 of_part = shares_of(trial, part, counts)
                 loss = torch.stack([trial.tasks[task].weight * share for task, share in of_part.items()]).sum()
                 loss = loss * trial.runtime.world_size  # workers' gradients are averaged
@@ -114,6 +97,12 @@ def accumulated(trial: Trial, batch: Batch, counts: Mapping[str, Tensor], parts:
                 trial.scaler.scale(loss).backward()
             shares.append(torch.stack(list(of_part.values())).detach())
     return torch.stack(shares).sum(0)
+
+
+def split(batch: Batch, parts: int) -> Iterator[Batch]:
+    """Rows of a batch in parts of nearly equal size; nothing is copied."""
+    pieces = {name: values.tensor_split(parts) for name, values in batch.items()}
+    yield from ({name: of[i] for name, of in pieces.items()} for i in range(parts))
 
 
 def shares_of(trial: Trial, batch: Batch, counts: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -17,6 +17,7 @@ from faar_ray.ranks import build_policy, shrink
 from faar_ray.seeding import seed_of
 from faar_ray.tasks import tasks_of
 from faar_ray.train.checkpoint import load_trained_state
+from faar_ray.train.finite import LateReader
 from faar_ray.train.optimizer import build_optimizer, build_scheduler
 from faar_ray.train.preflight import check_last_batch
 from faar_ray.train.runtimes.runtime import Runtime
@@ -58,6 +59,9 @@ class Trial:
         self.scaler = torch.amp.GradScaler(runtime.device.type, enabled=config.optim.precision == "fp16")
         self.skipped_steps = 0
         """Of the current epoch: fp16 overflowed."""
+        # on a CPU a value is there at once, and under fp16 a step's gradients decide whether it counts
+        waits = runtime.device.type != "cpu" and not self.scaler.is_enabled()
+        self.late_reader = LateReader(config.data.tasks, self.model) if waits else None
         self._start_optimizer()
         self.wrap_model()
         # from here on drop-path and drop-out alone draw from the global generator, differently for each worker's images

@@ -25,9 +25,9 @@ from faar_ray.errors import ConfigError, DataError
 from faar_ray.records import MEASURED, EpochRecord
 from faar_ray.storage.run_location import RunLocation, TrialPaths
 from faar_ray.train.checkpoint import checkpoint_path
+from faar_ray.train.finite import NonFiniteLoss
 from faar_ray.train.fit import fit
 from faar_ray.train.preflight import check_compiler
-from faar_ray.train.step import NonFiniteLoss
 from faar_ray.train.trial_spec import TrialSpec
 
 SMALL: dict[str, Any] = {

@@ -16,9 +16,10 @@ from faar_ray.ranks import PDRS, Importance
 from faar_ray.records import EpochRecord
 from faar_ray.tasks import delta_m
 from faar_ray.train.evaluation import evaluate
+from faar_ray.train.finite import NonFiniteGradient
 from faar_ray.train.fit import end_epoch, run_epoch, train_epoch, warn_of_skips
 from faar_ray.train.runtimes.runtime import InProcess
-from faar_ray.train.step import NonFiniteGradient, train_step
+from faar_ray.train.step import train_step
 from faar_ray.train.trial import Trial
 
 RAW: dict[str, Any] = {

@@ -9,7 +9,7 @@ Axes: S streams in (1 or K), K updates (one output stream each), N tokens, R act
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -41,6 +41,11 @@ def skinny_pays(rank: int, weight_OI: Tensor) -> bool:
     return weight_OI.device.type == "cpu" and 2 * rank * (ins + outs) + 16 * outs < 0.7 * ins * outs
 
 
+def remerging_pays(rank: int, tokens: int) -> bool:
+    """Whether backward forms the merged weight anew, at 1.5% of the product's cost at most, so that it is not kept."""
+    return 64 * (rank + 16) < tokens
+
+
 class MergedProduct(Function):
     """y_k = W'_k x_k + b."""
 
@@ -52,16 +57,17 @@ class MergedProduct(Function):
         with torch.autocast(x_SNI.device.type, enabled=False):
             x = x_SNI.to(dtype)
             y_KNO = x.new_empty(len(updates), x.shape[1], len(weight_OI))
+            skinny = [c is not None and skinny_pays(len(c.A_RI), weight_OI) for c in updates]
             merged: list[Tensor | None] = []
             for k, update in enumerate(updates):
                 W_OI, gain_O, norm_O = (weight_OI, None, None) if update is None else update.merge(weight_OI)
                 W_OI = W_OI.to(dtype)
                 _affine(x[k if len(x) > 1 else 0], W_OI, bias_O, out=y_KNO[k])
-                merged += [W_OI, gain_O, norm_O]
+                formed_anew = update is not None and skinny[k] and remerging_pays(len(update.A_RI), x.shape[1])
+                merged += [None if formed_anew else W_OI, gain_O, norm_O]
 
-        # the skinny form reads V x from y, which is saved for it alone; the merged weights serve dL/dx
-        ctx.static_fields, ctx.x_dtype = static_fields(updates), x_SNI.dtype
-        ctx.skinny = [c is not None and skinny_pays(len(c.A_RI), weight_OI) for c in updates]
+        # the skinny form reads V x from y, which is saved for it; the merged weights serve dL/dx
+        ctx.static_fields, ctx.x_dtype, ctx.skinny = static_fields(updates), x_SNI.dtype, skinny
         reads_y = any(s and c is not None and c.m_O is not None for s, c in zip(ctx.skinny, updates, strict=True))
         factors = [tensor for i, tensor in enumerate(values) if i % 5 < 3]
         ctx.save_for_backward(x, weight_OI, bias_O, y_KNO if reads_y else None, *factors, *merged)
@@ -77,7 +83,11 @@ class MergedProduct(Function):
 
         gradients: list[Any] = []
         with torch.autocast(g_KNO.device.type, enabled=False):
-            gx = _input_gradient(g_KNO, merged[::3], len(x_SNI)) if ctx.needs_input_grad[0] else None
+            weights = (
+                _weight(update, weight_OI, merged[3 * k], merged[3 * k + 1], x_SNI.dtype)
+                for k, update in enumerate(updates)
+            )
+            gx = _input_gradient(g_KNO, weights, x_SNI) if ctx.needs_input_grad[0] else None
             for k, update in enumerate(updates):
                 x, g, (gain_O, norm_O) = x_SNI[k if len(x_SNI) > 1 else 0], g_KNO[k], merged[3 * k + 1 : 3 * k + 3]
                 if update is None:
@@ -98,11 +108,21 @@ def _affine(x_NI: Tensor, weight_OI: Tensor, bias_O: Tensor | None, out: Tensor)
         torch.addmm(bias_O.to(x_NI.dtype), x_NI, weight_OI.t(), out=out)
 
 
-def _input_gradient(g_KNO: Tensor, weights: Sequence[Tensor], streams: int) -> Tensor:
+def _weight(
+    update: LowRankUpdate | None, weight_OI: Tensor, merged_OI: Tensor | None, gain_O: Tensor | None, dtype: torch.dtype
+) -> Tensor:
+    """The merged weight as forward had it: kept, or formed anew by the same operations."""
+    if merged_OI is not None or update is None:
+        return weight_OI.to(dtype) if merged_OI is None else merged_OI
+    V_OI = update.direction(weight_OI)
+    return (V_OI if gain_O is None else V_OI.mul_(gain_O[:, None])).to(dtype)
+
+
+def _input_gradient(g_KNO: Tensor, weights: Iterable[Tensor], like_SNI: Tensor) -> Tensor:
     """g_k W'_k, summed over k where all share one stream; (S, N, I)."""
-    gx_SNI = g_KNO.new_empty(streams, g_KNO.shape[1], weights[0].shape[1])
+    gx_SNI = g_KNO.new_empty(like_SNI.shape)
     for k, W_OI in enumerate(weights):
-        if streams > 1 or k == 0:
+        if len(gx_SNI) > 1 or k == 0:
             torch.mm(g_KNO[k], W_OI, out=gx_SNI[k])
         else:
             gx_SNI[0].addmm_(g_KNO[k], W_OI)

@@ -28,7 +28,7 @@ from faar_ray.config.trial import TrialConfig
 from faar_ray.config.validation_messages import issues_of
 from faar_ray.errors import ConfigError
 from faar_ray.ranks import shrink
-from faar_ray.train.memory import own_peak_mb
+from faar_ray.train.memory import PeakMemory
 from faar_ray.train.runtimes.runtime import InProcess
 from faar_ray.train.trial import compiled
 
@@ -226,11 +226,10 @@ def _peak_here(setting: Setting, rank: int, device: str, threads: int) -> float:
     stepper = Stepper(setting if setting.variant != PEFT else replace(setting, rank=rank), torch.device(device))
     if 0 < rank < setting.rank and setting.variant != PEFT:
         stepper.shrink(rank)
+    memory = PeakMemory(stepper.device)  # from here on: what the start's rank took is no part of it
     for _ in range(2):
         stepper.step()
-    if stepper.device.type == "cuda":
-        return torch.cuda.max_memory_allocated() / 2**20
-    return own_peak_mb()
+    return memory.mb()
 
 
 def table_of(result: dict[str, Any]) -> Table:

@@ -66,22 +66,22 @@ class _Attention(Function):
     def forward(ctx: Any, qkv_Gn: Tensor, bias_Whnn: Tensor, heads: int) -> Tensor:
         windows, tokens, channels = qkv_Gn.shape[0], qkv_Gn.shape[1], qkv_Gn.shape[2] // 3
         with torch.autocast(qkv_Gn.device.type, enabled=False):
-            split = qkv_Gn.view(windows, tokens, 3, heads, -1).permute(2, 0, 3, 1, 4)
-            q, k, v = split.reshape(3, windows * heads, tokens, -1).unbind(0)
+            q, k, v = _by_head(qkv_Gn, heads)
             scores = qkv_Gn.new_empty(windows // len(bias_Whnn), *bias_Whnn.shape).copy_(bias_Whnn)
             scores = scores.view(windows * heads, tokens, tokens)
             weights = scores.baddbmm_(q, k.transpose(1, 2), alpha=q.shape[-1] ** -0.5).softmax(-1)
             mixed = torch.bmm(weights, v).view(windows, heads, tokens, -1)
-        ctx.save_for_backward(q, k, v, weights)
+        ctx.save_for_backward(qkv_Gn, weights)
         ctx.bias = bias_Whnn.shape, bias_Whnn.dtype
         return mixed.transpose(1, 2).reshape(windows, tokens, channels)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, g_Gn: Tensor) -> tuple[Tensor, Tensor | None, None]:
-        q, k, v, weights = ctx.saved_tensors
+        qkv_Gn, weights = ctx.saved_tensors
         (masks, heads, tokens, _), dtype = ctx.bias
-        windows = len(q) // heads
+        windows = len(qkv_Gn)
+        q, k, v = _by_head(qkv_Gn, heads)
         with torch.autocast(g_Gn.device.type, enabled=False):
             g = g_Gn.view(windows, tokens, heads, -1).transpose(1, 2).reshape(len(q), tokens, -1)
             gq, gk, gv = gradients = g.new_empty(3, *q.shape)
@@ -96,3 +96,10 @@ class _Attention(Function):
             torch.bmm(g_scores.transpose(1, 2), q, out=gk)
         g_qkv = gradients.view(3, windows, heads, tokens, -1).permute(1, 3, 0, 2, 4).reshape(windows, tokens, -1)
         return g_qkv, g_bias, None
+
+
+def _by_head(qkv_Gn: Tensor, heads: int) -> tuple[Tensor, ...]:
+    """(G, n, 3C) -> queries, keys and values (G h, n, d), each a block of memory."""
+    windows, tokens, _ = qkv_Gn.shape
+    split = qkv_Gn.view(windows, tokens, 3, heads, -1).permute(2, 0, 3, 1, 4)
+    return split.reshape(3, windows * heads, tokens, -1).unbind(0)

@@ -208,6 +208,37 @@ def test_a_compiled_linear_follows_its_prefix_without_compiling_again(kind: str)
     assert len(compilations) == 1
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_merged_weight_that_is_formed_anew_is_the_one_of_the_forward_pass(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bit for bit; and then it is not kept for the backward pass."""
+    linear = base()
+    adapter, x = moved(kind, linear), torch.randn(1, N, I, dtype=torch.float64, requires_grad=True)
+    monkeypatch.setattr(merged, "skinny_pays", lambda rank, weight_OI: True)
+    weights, results = [], []
+    for anew in (False, True):
+        monkeypatch.setattr(merged, "remerging_pays", lambda rank, tokens, anew=anew: anew)
+        shapes: list[torch.Size] = []
+        with torch.autograd.graph.saved_tensors_hooks(partial(noted, shapes), lambda t: t):
+            y = adapted(linear, [adapter], x)
+        weights.append(shapes.count(torch.Size([O, I])))
+        results.append(gradients(y, x, [adapter]))
+    assert weights == [2, 1]  # the frozen one always
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+
+
+def noted(shapes: list[torch.Size], kept: Tensor) -> Tensor:
+    shapes.append(kept.shape)
+    return kept
+
+
+def test_merging_anew_is_left_to_small_ranks_and_many_tokens() -> None:
+    assert merged.remerging_pays(5, 1568)  # the third stage of a Swin-T, two images of 448
+    assert not merged.remerging_pays(5, 392)
+    assert not merged.remerging_pays(64, 1568)
+
+
 def test_the_cheap_form_is_taken_where_it_is_cheap() -> None:
     wide = torch.empty(3072, 768)
     assert merged.skinny_pays(5, wide)

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import weakref
 from importlib.util import find_spec
 
 import pytest
+import torch
+from torch import Tensor
 
+from faar_ray.adapters import adapters_of
 from faar_ray.bench.__main__ import main
-from faar_ray.bench.step.variants import PEFT, VARIANTS
+from faar_ray.bench.step.step import Stepper
+from faar_ray.bench.step.variants import PEFT, VARIANTS, Setting
 
 TINY = [
     "--backbone",
@@ -46,6 +52,46 @@ def test_one_method_is_a_table_with_its_peak(capsys: pytest.CaptureFixture[str])
     printed = capsys.readouterr().out
     assert "decoder_only" in printed
     assert "peak MB" in printed
+
+
+def test_after_a_shrink_nothing_holds_what_was_dropped() -> None:
+    """Neither the model nor the optimizer: parameters, gradients and moments of rank 64 are gone."""
+    stepper = Stepper(Setting("faar_own", 8, "swin_micro", 64, 1, keys=VARIANTS["faar_own"]), torch.device("cpu"))
+    stepper.step()
+    factors = [factor for adapter in adapters_of(stepper.model) for factor in adapter.factors]
+    held = [weakref.ref(factor) for factor in factors]
+    held += [weakref.ref(stepper.optimizer.state[factor]["exp_avg"]) for factor in factors]
+    del factors
+    stepper.shrink(2)
+    stepper.step()
+    gc.collect()
+    assert [ref() for ref in held if ref() is not None] == []
+
+
+@pytest.mark.slow
+def test_at_a_small_rank_a_step_needs_no_more_memory_than_at_the_large_one_it_came_from() -> None:
+    """In the benchmark's setting, by what is kept for the backward pass, and 16 bytes for every trained number."""
+    setting = Setting("faar_own", 64, "swin_tiny_patch4_window7_224", 448, 2, keys=VARIANTS["faar_own"])
+    stepper = Stepper(setting, torch.device("cpu"))
+    at_64 = bytes_kept(stepper) + 16 * stepper.trainable_params()
+    stepper.shrink(5)
+    assert bytes_kept(stepper) + 16 * stepper.trainable_params() < at_64
+
+
+def bytes_kept(stepper: Stepper) -> int:
+    """Of a forward pass, for its backward pass; without the model's own tensors."""
+    held: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        held[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        predictions = stepper.model(stepper.image)
+    own = {t.untyped_storage().data_ptr() for t in (*stepper.model.parameters(), *stepper.model.buffers())}
+    kept = sum(size for place, size in held.items() if place not in own)
+    del predictions  # until here nothing is freed, so no two have one place
+    return kept
 
 
 @pytest.mark.parametrize("wrong", [["--backbone", "vit_tiny_patch16_224"], ["--device", "cuda"]])

@@ -53,6 +53,21 @@ def test_attention_and_its_gradients_are_those_of_scaled_dot_products(masks: int
         torch.testing.assert_close(a, b)
 
 
+def test_attention_keeps_its_input_and_its_weights_for_the_backward_pass_and_nothing_else() -> None:
+    """The input is kept by the product before it too, where that needs it: no copy of it must be."""
+    qkv, bias = torch.randn(8, 5, 3 * 6, requires_grad=True), torch.randn(1, 2, 5, 5)
+    kept: list[Tensor] = []
+
+    def pack(tensor: Tensor) -> Tensor:
+        kept.append(tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
+        _Attention.apply(qkv, bias, 2)
+    assert [t.data_ptr() == qkv.data_ptr() for t in kept] == [True, False]
+    assert kept[1].shape == (8 * 2, 5, 5)
+
+
 def test_a_pending_merging_and_a_reduction_in_one_are_the_two_in_turn() -> None:
     torch.manual_seed(0)
     level = Level(torch.randn(3, 2, 4, 6, 16), nn.Linear(16, 8, bias=False))
