@@ -313,11 +313,12 @@ def test_openclips_image_tower() -> None:
                "cls_token": "class_embedding"}  # fmt: skip
     theirs: State = {"logit_scale": torch.ones(()), "text_projection": torch.zeros(16, 8)}
     theirs["visual.proj"] = torch.zeros(16, 8)
+    of_shape = {"cls_token": weights["cls_token"].flatten(), "pos_embed": weights["pos_embed"][0]}
     for key, value in weights.items():
         name = key
         for ours, their in renames.items():
             name = name.replace(ours, their)
-        theirs[f"visual.{name}"] = {"cls_token": value.flatten(), "pos_embed": value[0]}.get(key, value)
+        theirs[f"visual.{name}"] = of_shape.get(key, value)
     assert "visual.transformer.resblocks.3.mlp.c_proj.weight" in theirs
     loaded = converted(theirs, small_vit(pre_norm=True), "vit").state_dict()
     trunk = [key for key in weights if not key.startswith(UNUSED)]
