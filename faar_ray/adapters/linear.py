@@ -68,8 +68,12 @@ class TaskLinears(nn.Module):
             return adapted_on_shared_input(self.base, [*n_on_shared, *tasks], x, len(n_on_shared))
         if len(x) == 1:
             return adapted(self.base, [*n_on_shared, *tasks], x, drop=True)
-        y = adapted_on_shared_input(self.base, tasks, x, 0)
-        return y if shared is None else torch.cat([shared(x[0])[None], y])
+        if shared is None:
+            return adapted_on_shared_input(self.base, tasks, x, 0)
+        if all(adapter is not None and _is_lora(adapter) for adapter in (*n_on_shared, *tasks)):
+            streams = torch.cat([x[:1], F.dropout(x[:1], dropout_of(tasks)), x[1:]])  # W x_0 serves all outputs
+            return adapted_on_shared_input(self.base, [*n_on_shared, *tasks], streams, 0)
+        return torch.cat([shared(x[0])[None], adapted_on_shared_input(self.base, tasks, x, 0)])
 
     def of_tasks(self) -> Iterator[tuple[str, LoRA]]:
         """Each task and its adapter."""
@@ -89,6 +93,12 @@ def _adapter_of(linear: nn.Module) -> LoRA | None:
 def dropout_of(adapters: Sequence[LoRA | None]) -> float:
     """The share of their inputs that these adapters drop now; 0 in evaluation."""
     return max((a.dropout for a in adapters if a is not None and a.training), default=0.0)
+
+
+def _is_lora(adapter: LoRA) -> bool:
+    """Whether the change is s B A alone, whose product needs no product with W."""
+    update = adapter.low_rank_update()
+    return update is not None and update.m_O is None
 
 
 def adapted(base: nn.Linear, adapters: Sequence[LoRA | None], x: Tensor, *, drop: bool = False) -> Tensor:

@@ -19,7 +19,7 @@ class MultiTaskModel(nn.Module):
     """image -> {task: prediction}; a task's features come from its own streams where it has them."""
 
     backbone: Any
-    """A timm Swin, or a `QuarteredViT`."""
+    """What the family builds."""
     decoder: Decoder
     weights_digest: str = ""
     """Of the weights that the backbone began with (`digest_of_weights`); "" for those of its initialisation."""

@@ -43,19 +43,23 @@ def weights_digest(config: TrialConfig) -> str:
 
     backbone = config.backbone
     if backbone.checkpoint is None:
-        return _digest(backbone.name, None, config.data.size) if backbone.pretrained else ""
+        return _digest(backbone.name, None, "auto", config.data.size) if backbone.pretrained else ""
     path = located(backbone.checkpoint)
     check_weight_file(path)
     written = path.stat()
-    return _digest(backbone.name, backbone.checkpoint, config.data.size, (written.st_mtime_ns, written.st_size))
+    version = (written.st_mtime_ns, written.st_size)
+    return _digest(backbone.name, backbone.checkpoint, backbone.statistics, config.data.size, version)
 
 
 @lru_cache(maxsize=64)
-def _digest(name: str, checkpoint: str | None, size: tuple[int, int], version: tuple[int, int] | None = None) -> str:
+def _digest(
+    name: str, checkpoint: str | None, statistics: str, size: tuple[int, int], version: tuple[int, int] | None = None
+) -> str:
     """Loads a file once for all configs that take it."""
     from faar_ray.models.backbone import build_backbone, digest_of_weights  # timm takes seconds to import
 
-    return digest_of_weights(build_backbone(BackboneConfig(name=name, checkpoint=checkpoint), size, 0))
+    config = BackboneConfig.model_validate({"name": name, "checkpoint": checkpoint, "statistics": statistics})
+    return digest_of_weights(build_backbone(config, size, 0))
 
 
 def check_same_weights(before: Mapping[str, str], now: Mapping[str, str], moved: Mapping[str, str]) -> None:

@@ -144,6 +144,20 @@ def test_the_shared_input_path_is_mtloras_layer(streams: int, carried: bool) -> 
     torch.testing.assert_close(y, torch.stack(expected if carried else expected[1:]))
 
 
+@pytest.mark.parametrize("kind", ["detached", "attached"])
+def test_the_shared_input_path_of_dora_drops_the_shared_stream_alone(kind: str) -> None:
+    linear, x = base(), inputs(1 + len(TASKS))
+    shared, tasks, _ = of_tasks(linear, kind)
+    torch.manual_seed(7)
+    y = tasks.on_shared_input(shared, x)
+    torch.manual_seed(7)
+    torch.testing.assert_close(y[0], shared(x[0]))
+    whole = tasks.on_shared_input(None, x)
+    torch.testing.assert_close(y[1:], whole)
+    tasks.eval()
+    torch.testing.assert_close(whole, tasks.on_shared_input(None, x))
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_tasks_own_stream_is_not_dropped_and_the_shared_one_beside_it_is(kind: str) -> None:
     linear, x = base(), inputs(1 + len(TASKS))

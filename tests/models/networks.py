@@ -14,8 +14,8 @@ from faar_ray.config.trial import TrialConfig
 from faar_ray.models import MultiTaskModel, adapter_list, build_model
 
 TASKS = ("semseg", "normals", "depth")
-LITE, B0, EDGE, SMALL = "tf_efficientnet_lite0", "efficientnet_b0", "test_efficientnet", "mobilenetv3_small_050"
-"""Without squeeze-and-excitation and padded as TensorFlow pads, with it, with k x k expansions, and a MobileNet."""
+LITE, B0, EDGE, SMALL = "tf_efficientnet_lite0", "efficientnet_b0", "test_efficientnet", "tf_mobilenetv3_small_075"
+"""Without squeeze-and-excitation, with it, with k x k expansions, and a MobileNet; `tf_`: padded as by TensorFlow."""
 Size = tuple[int, int]
 
 

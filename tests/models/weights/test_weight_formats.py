@@ -19,12 +19,13 @@ from torchvision.models.convnext import ConvNeXt as TorchvisionConvNeXt
 from torchvision.models.swin_transformer import SwinTransformer as TorchvisionSwin
 from torchvision.models.vision_transformer import VisionTransformer as TorchvisionViT
 
-from faar_ray.config.trial import BackboneConfig
+from faar_ray.config.trial import BackboneConfig, TrialConfig
 from faar_ray.errors import ConfigError, DataError
 from faar_ray.models import micro
 from faar_ray.models.backbone import build_backbone
 from faar_ray.models.timm_weights import UNUSED, load_weights
 from faar_ray.models.weight_formats import timm_names
+from faar_ray.train.weights import weights_digest
 
 State = dict[str, Tensor]
 FITS: dict[str, Any] = {
@@ -172,8 +173,8 @@ def test_torchvisions_weights_are_not_shown_images_in_another_mean(tmp_path: Pat
     config = BackboneConfig(name="vit_base_patch32_224", checkpoint=str(tmp_path / "w.pth"))
     with pytest.raises(ConfigError, match=r"backbone\.statistics: must be imagenet for weights of torchvision; auto"):
         build_backbone(config, (64, 64), 0)
-    built = build_backbone(config.model_copy(update={"statistics": "imagenet"}), (64, 64), 0)
-    assert not built.layers[0].blocks[0].attn.qkv.weight.any()
+    raw = {"backbone": dict(config) | {"statistics": "imagenet"}, "data": {"image_size": 64}}
+    assert weights_digest(TrialConfig.resolve(raw))  # as before a search
 
 
 def test_efficientnet_pytorchs_names() -> None:
@@ -300,5 +301,25 @@ def test_metas_convnext() -> None:
         theirs[key] = value
     assert "stages.3.0.pwconv1.weight" in theirs
     loaded = converted(theirs | {"norm.weight": torch.ones(32)}, build(), "convnext").state_dict()
+    trunk = [key for key in weights if not key.startswith(UNUSED)]
+    assert all(torch.equal(loaded[key], weights[key].float().double()) for key in trunk)
+
+
+def test_openclips_image_tower() -> None:
+    weights = dict(shaken(small_vit(pre_norm=True)).state_dict())
+    renames = {"patch_embed.proj": "conv1", "blocks.": "transformer.resblocks.", "norm_pre": "ln_pre", "norm1": "ln_1",
+               "norm2": "ln_2", "attn.qkv.": "attn.in_proj_", "attn.proj": "attn.out_proj",
+               "mlp.fc1": "mlp.c_fc", "mlp.fc2": "mlp.c_proj", "pos_embed": "positional_embedding",
+               "cls_token": "class_embedding"}  # fmt: skip
+    theirs: State = {"logit_scale": torch.ones(()), "text_projection": torch.zeros(16, 8)}
+    theirs["visual.proj"] = torch.zeros(16, 8)
+    of_shape = {"cls_token": weights["cls_token"].flatten(), "pos_embed": weights["pos_embed"][0]}
+    for key, value in weights.items():
+        name = key
+        for ours, their in renames.items():
+            name = name.replace(ours, their)
+        theirs[f"visual.{name}"] = of_shape.get(key, value)
+    assert "visual.transformer.resblocks.3.mlp.c_proj.weight" in theirs
+    loaded = converted(theirs, small_vit(pre_norm=True), "vit").state_dict()
     trunk = [key for key in weights if not key.startswith(UNUSED)]
     assert all(torch.equal(loaded[key], weights[key].float().double()) for key in trunk)

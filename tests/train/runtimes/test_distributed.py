@@ -81,6 +81,14 @@ def test_in_fp64_two_workers_equal_one(method: str, tmp_path: Path) -> None:
     compare(two, one, rtol=1e-8, atol=1e-8)
 
 
+def test_two_workers_equal_one_over_batch_norms_of_a_backbone(tmp_path: Path) -> None:
+    network = {"backbone.name": "test_efficientnet", "backbone.pyramid": "stages", "backbone.drop_path": 0.0}
+    exact = {**network, "optim.precision": "fp64", "optim.epochs": 1}
+    one, two = (run(tmp_path / str(workers), workers, exact) for workers in (1, 2))
+    assert any("bn1.running_mean" in name for name in one[1])
+    compare(two, one, rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("over", [{"sinewich.modulation": "none"}, {"sinewich.phi": "frozen"}])
 def test_two_workers_equal_one_whatever_the_clock_and_phi(over: dict[str, Any], tmp_path: Path) -> None:
     exact = {"method": "free_sinewich", "optim.precision": "fp64", "optim.epochs": 1, **over}
