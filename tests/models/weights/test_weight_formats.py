@@ -306,7 +306,7 @@ def test_metas_convnext() -> None:
 
 
 def test_openclips_image_tower() -> None:
-    weights = dict(shaken(small_vit(pre_norm=True)).state_dict())
+    weights: State = dict(shaken(small_vit(pre_norm=True)).state_dict())
     renames = {"patch_embed.proj": "conv1", "blocks.": "transformer.resblocks.", "norm_pre": "ln_pre", "norm1": "ln_1",
                "norm2": "ln_2", "attn.qkv.": "attn.in_proj_", "attn.proj": "attn.out_proj",
                "mlp.fc1": "mlp.c_fc", "mlp.fc2": "mlp.c_proj", "pos_embed": "positional_embedding",
