@@ -38,7 +38,10 @@ S3_ENVIRONMENT = {
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip the long sweeps unless `FAAR_RAY_NIGHTLY` is set, as `.ci/nightly` does."""
+    """Skip what needs an accelerator where there is none, and the long sweeps unless `FAAR_RAY_NIGHTLY` is set."""
+    for item in items:
+        if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+            item.add_marker(pytest.mark.skip(reason="no accelerator that torch.cuda sees"))
     if os.environ.get("FAAR_RAY_NIGHTLY"):
         return
     for item in items:

@@ -1,4 +1,4 @@
-"""`python -m faar_ray.bench step|data|faults|search|scale`: what steps, reading, searches and kills cost."""
+"""`python -m faar_ray.bench step|data|train|faults|search|scale`: what steps, reading, searches and kills cost."""
 
 from __future__ import annotations
 
@@ -32,6 +32,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="what", required=True)
     _add_step(commands)
     _add_data(commands)
+    _add_train(commands)
     _add_faults(commands)
     _add_search(commands)
     _add_scale(commands)
@@ -88,6 +89,19 @@ def _add_data(commands: Any) -> None:
     data.add_argument("--images", type=_positive, default=64, help="read from the first so many (default %(default)s)")
     data.add_argument("--processes", type=_positive, default=2, help="of a loader (default %(default)s)")
     data.add_argument("--steps", type=_positive, default=3, help="training steps after a first (default %(default)s)")
+
+
+def _add_train(commands: Any) -> None:
+    train = _command(
+        commands, "train", "training:run", "steps of a real trial from its own data",
+        "Images/s with reading, the share of time that waits for batches; on a GPU the share that it is busy, its "
+        "kernels per step, and the ten that take longest.",
+        "scenes optim.batch_size=8",
+    )  # fmt: skip
+    train.add_argument("what_data", metavar="CONFIG|DATASET", help="a trial's YAML file, or a data set's name")
+    train.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="keys of the trial")
+    train.add_argument("--root", help="folder or URI of the data set (data.root)")
+    train.add_argument("--steps", type=_positive, default=20, help="that are measured (default %(default)s)")
 
 
 def _add_faults(commands: Any) -> None:

@@ -22,10 +22,7 @@ from faar_ray.train.step import train_step
 from faar_ray.train.trial import Trial
 from faar_ray.train.trial_spec import TrialSpec
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="no accelerator that torch.cuda sees"),
-]
+pytestmark = pytest.mark.gpu
 PATHS: dict[str, dict[str, Any]] = {
     "own": {"placement": {"task_path": "own"}},
     "shared": {"placement": {"task_path": "shared"}},

@@ -128,7 +128,6 @@ def test_families_are_compared_each_with_its_own_floor(
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no accelerator that torch.cuda sees")
 def test_kernels_and_the_share_of_time_they_take_are_counted_on_a_gpu(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["step", *TINY, "--only", "faar_own", "--device", "cuda", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)["rows"]
