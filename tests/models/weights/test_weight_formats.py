@@ -303,3 +303,23 @@ def test_metas_convnext() -> None:
     loaded = converted(theirs | {"norm.weight": torch.ones(32)}, build(), "convnext").state_dict()
     trunk = [key for key in weights if not key.startswith(UNUSED)]
     assert all(torch.equal(loaded[key], weights[key].float().double()) for key in trunk)
+
+
+def test_openclips_image_tower() -> None:
+    weights: State = dict(shaken(small_vit(pre_norm=True)).state_dict())
+    renames = {"patch_embed.proj": "conv1", "blocks.": "transformer.resblocks.", "norm_pre": "ln_pre", "norm1": "ln_1",
+               "norm2": "ln_2", "attn.qkv.": "attn.in_proj_", "attn.proj": "attn.out_proj",
+               "mlp.fc1": "mlp.c_fc", "mlp.fc2": "mlp.c_proj", "pos_embed": "positional_embedding",
+               "cls_token": "class_embedding"}  # fmt: skip
+    theirs: State = {"logit_scale": torch.ones(()), "text_projection": torch.zeros(16, 8)}
+    theirs["visual.proj"] = torch.zeros(16, 8)
+    of_shape = {"cls_token": weights["cls_token"].flatten(), "pos_embed": weights["pos_embed"][0]}
+    for key, value in weights.items():
+        name = key
+        for ours, their in renames.items():
+            name = name.replace(ours, their)
+        theirs[f"visual.{name}"] = of_shape.get(key, value)
+    assert "visual.transformer.resblocks.3.mlp.c_proj.weight" in theirs
+    loaded = converted(theirs, small_vit(pre_norm=True), "vit").state_dict()
+    trunk = [key for key in weights if not key.startswith(UNUSED)]
+    assert all(torch.equal(loaded[key], weights[key].float().double()) for key in trunk)
