@@ -58,7 +58,11 @@ def _add_step(commands: Any) -> None:
     step.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="with --method: a key of its config"
     )
-    step.add_argument("--backbone", default="swin_tiny_patch4_window7_224", help="any timm Swin, or swin_micro")
+    step.add_argument("--only", nargs="+", metavar="VARIANT", help="some of the standard variants")
+    step.add_argument("--backbone", default="swin_tiny_patch4_window7_224", help="any that backbone.name takes")
+    step.add_argument(
+        "--families", action="store_true", help="a small backbone of each family, faar_own against its own floor"
+    )
     step.add_argument("--image-size", type=_positive, default=448, help="side, pixels (default %(default)s)")
     step.add_argument("--batch", type=_positive, default=2, help="images (default %(default)s)")
     step.add_argument("--rank", type=_positive, default=64, help="at the start (default %(default)s)")

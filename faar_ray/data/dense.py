@@ -9,12 +9,14 @@ image (3, H, W) float32, normalised; segmentation (H, W) int64, 255 = ignore; bi
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from faar_ray.config.task_definitions import TaskType
+from faar_ray.data.loader import ready_on
 from faar_ray.seeding import private
 from faar_ray.tasks import Task
 
@@ -50,12 +52,13 @@ class DenseDataset(Dataset[dict[str, Tensor]]):
 
     def _one(self, index: int, flipped: Tensor) -> dict[str, Tensor]:
         row = range(len(self))[index]
-        return {name: values[0] for name, values in self._rows(torch.tensor([row]), flipped).items()}
+        compact = self._rows(torch.tensor([row]), flipped)
+        return {name: values[0] for name, values in decode(compact, self.tasks).items()}
 
     def _rows(self, rows: Tensor, flipped: Tensor) -> dict[str, Tensor]:
-        """Decoded rows, of which those in `flipped` are mirrored."""
+        """Compact rows, of which those in `flipped` are mirrored."""
         compact = {name: values.index_select(0, rows) for name, values in self.stored.items()}
-        return decode(flip(compact, flipped[rows], self.tasks), self.tasks)
+        return flip(compact, flipped[rows], self.tasks)
 
     def _drawn(self, seed: int, epoch: int) -> tuple[Tensor, Tensor]:
         """An epoch's order, and which rows are mirrored."""
@@ -80,9 +83,8 @@ class DenseDataset(Dataset[dict[str, Tensor]]):
         if train:
             order, flipped = self._drawn(seed, epoch)
 
-        for rows in parts_of(order, batch_size, worker, workers):
-            batch = self._rows(rows, flipped)
-            yield batch if device is None else {name: values.to(device) for name, values in batch.items()}
+        read = (self._rows(rows, flipped) for rows in parts_of(order, batch_size, worker, workers))
+        yield from (decode(compact, self.tasks) for compact in ready_on(device, read))
 
     def close(self) -> None:
         """Nothing to end."""
@@ -114,9 +116,16 @@ def decode(compact: Mapping[str, Tensor], tasks: Mapping[str, Task]) -> dict[str
 
 
 def _image(levels_B3HW: Tensor) -> Tensor:
-    mean, std = (torch.tensor(values)[:, None, None] for values in (MEAN_3, STD_3))
-    device = levels_B3HW.device
-    return levels_B3HW.float().sub_((255 * mean).to(device)).mul_((1 / (255 * std)).to(device))
+    shift_311, scale_311 = _normalisation(levels_B3HW.device)
+    return levels_B3HW.float().sub_(shift_311).mul_(scale_311)
+
+
+@lru_cache
+def _normalisation(device: torch.device) -> tuple[Tensor, Tensor]:
+    """On the device once: a small copy from the host would make every batch wait."""
+    with torch.inference_mode(False):
+        mean_311, std_311 = (torch.tensor(values)[:, None, None] for values in (MEAN_3, STD_3))
+        return (255 * mean_311).to(device), (1 / (255 * std_311)).to(device)
 
 
 def unnormalise(image_3HW: Tensor) -> Tensor:

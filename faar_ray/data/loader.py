@@ -12,6 +12,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import wait
@@ -27,6 +28,8 @@ from faar_ray.errors import FaarRayError
 
 Sample = dict[str, Tensor]
 T = TypeVar("T")
+LABEL_SIZE = "label_size"
+"""Of a batch, the one entry that stays on the host."""
 PREFETCHED_BATCHES, PREFETCHED_SAMPLES = 2, 16
 MOST_PROCESSES = 4
 
@@ -152,6 +155,35 @@ class Loader:
                     **process_options(self.processes, PREFETCHED_BATCHES),
                 )
         return self._loader
+
+
+def ready_on(device: torch.device | None, batches: Iterator[Sample]) -> Iterator[Sample]:
+    """Batches of compact bytes where they are needed.
+
+    For an accelerator a thread reads the next batch, and copies it there out of pinned memory, during a step.
+    """
+    if device is None or device.type == "cpu":
+        yield from batches
+        return
+    with ThreadPoolExecutor(1) as reader:
+        coming = reader.submit(_copied, device, batches)
+        while (batch := coming.result()) is not None:
+            coming = reader.submit(_copied, device, batches)
+            yield batch
+
+
+def _copied(device: torch.device, batches: Iterator[Sample]) -> Sample | None:
+    """The next batch; a copy from pinned memory waits for nothing."""
+    batch = next(batches, None)
+    if batch is None:
+        return None
+    there = {}
+    for name, value in batch.items():
+        pinned = device.type == "cuda" and not value.is_pinned()
+        there[name] = (
+            value if name == LABEL_SIZE else (value.pin_memory() if pinned else value).to(device, non_blocking=True)
+        )
+    return there
 
 
 def read_in_order(samples: Dataset[T], places: Sequence[Any], processes: int) -> Iterator[T]:

@@ -13,13 +13,11 @@ import torch
 from faar_ray.config.data_section import DataConfig
 from faar_ray.data.datasets import FileReader, Reader, Split
 from faar_ray.data.dense import decode, parts_of
-from faar_ray.data.loader import Draw, Loader, Sample, automatic_processes
+from faar_ray.data.loader import LABEL_SIZE, Draw, Loader, Sample, automatic_processes, ready_on
 from faar_ray.data.transforms import blank_label, for_evaluation, for_training, padded
 from faar_ray.errors import DataError
 from faar_ray.seeding import private
 from faar_ray.tasks import Task, tasks_of
-
-LABEL_SIZE = "label_size"
 
 
 class DrawnSamples:
@@ -117,9 +115,9 @@ class SampleDataset:
         drawn_seed = seed if train else None
         draws = [[Draw(int(i), drawn_seed, epoch, original) for i in part] for part in parts if len(part)]
 
-        for compact in self._loader.batches(self._split, draws):
+        for compact in ready_on(device, self._loader.batches(self._split, draws)):
             sizes = {} if LABEL_SIZE not in compact else {LABEL_SIZE: compact.pop(LABEL_SIZE)}
-            yield decode(on_device(compact, device), self.tasks) | sizes
+            yield decode(compact, self.tasks) | sizes
 
     def close(self) -> None:
         """End the loader's processes, which splits that were loaded together share."""
@@ -133,13 +131,6 @@ def sample_datasets(
     samples = {split: DrawnSamples(reader, config) for split, reader in readers.items()}
     loader = Loader(samples, processes)
     return {split: SampleDataset(of_split, split, loader) for split, of_split in samples.items()}
-
-
-def on_device(compact: Sample, device: torch.device | None) -> Sample:
-    """Bytes travel, not what they are decoded to; a copy from pinned memory runs beside the training step."""
-    if device is None or device.type == "cpu":
-        return compact
-    return {name: value.to(device, non_blocking=device.type == "cuda") for name, value in compact.items()}
 
 
 def loader_processes(config: DataConfig, reader: Reader) -> int:

@@ -11,8 +11,9 @@ from torchmetrics import Metric, MetricCollection
 
 from faar_ray.adapters import cached_kernels
 from faar_ray.data import SplitData
-from faar_ray.data.samples import LABEL_SIZE
+from faar_ray.data.loader import LABEL_SIZE
 from faar_ray.tasks import delta_m, metric_for, primary
+from faar_ray.train.step import autocast
 from faar_ray.train.trial import Trial
 
 LARGEST_BATCH = 50
@@ -30,7 +31,8 @@ def evaluate(
 ) -> dict[str, float]:
     """`<split>/<task>/<metric>` of every task, and delta_m (`test/delta_m` on test) where references are known.
 
-    Each worker evaluates its part of the images; torchmetrics adds up the workers' counts before it divides.
+    Forward passes have the precision of training. Each worker evaluates its part of the images; torchmetrics adds up
+    the workers' counts before it divides.
     """
     model, runtime = trial.model, trial.runtime
     metrics = {
@@ -53,7 +55,8 @@ def evaluate(
         for batch in order:
             if not len(batch["image"]):
                 continue
-            predictions = model(batch["image"].to(runtime.device, trial.dtype))
+            with autocast(trial):
+                predictions = model(batch["image"].to(runtime.device, trial.dtype))
             for name, metric in metrics.items():
                 prediction = predictions[name].to(runtime.metrics_device, trial.dtype)
                 update(metric, prediction, batch[name].to(runtime.metrics_device), batch.get(LABEL_SIZE))

@@ -30,7 +30,8 @@ def gradient_cosines(trial: Trial) -> dict[SineWeights, list[float | None]]:
     batch = next(iter(trial.val_data.batches(batch_size=images, seed=0, epoch=0, train=False)))
     batch = {name: to_device(trial, values) for name, values in batch.items()}
 
-    labelled = [task for task in tasks if trial.tasks[task].loss.counts(batch[task])[0] > 0]
+    counts = torch.stack([trial.tasks[task].loss.counts(batch[task])[0] for task in tasks]).tolist()
+    labelled = [task for task, count in zip(tasks, counts, strict=True) if count > 0]
     if not labelled:
         return {}
 

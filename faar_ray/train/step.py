@@ -107,11 +107,16 @@ def split(batch: Batch, parts: int) -> Iterator[Batch]:
 
 def shares_of(trial: Trial, batch: Batch, counts: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """This batch's share of every task's loss."""
-    kind = AUTOCAST.get(trial.config.optim.precision)
-    with torch.autocast(trial.runtime.device.type, dtype=kind, enabled=kind is not None):
+    with autocast(trial):
         predictions = trial.forward(batch["image"])
-    full = predictions if kind is None else {task: y.float() for task, y in predictions.items()}
+    full = {task: y.to(trial.dtype) for task, y in predictions.items()}
     return {task: trial.tasks[task].loss.share(full[task], batch[task], counts[task]) for task in counts}
+
+
+def autocast(trial: Trial) -> torch.autocast:
+    """The context of forward passes: mixed precision, if `optim.precision` is one."""
+    kind = AUTOCAST.get(trial.config.optim.precision)
+    return torch.autocast(trial.runtime.device.type, dtype=kind, enabled=kind is not None)
 
 
 def to_device(trial: Trial, values: Tensor) -> Tensor:

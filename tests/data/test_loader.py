@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from itertools import islice
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import psutil
@@ -19,7 +20,7 @@ from torch import Tensor
 
 from faar_ray.config.data_section import DataConfig
 from faar_ray.data import SplitData, load_dataset, load_datasets
-from faar_ray.data.loader import automatic_processes
+from faar_ray.data.loader import automatic_processes, ready_on
 from faar_ray.errors import DataError
 from faar_ray.train.memory import PeakMemory
 
@@ -202,6 +203,23 @@ def test_batches_are_where_they_are_asked_for_and_sizes_stay(root: Path) -> None
         **dict.fromkeys(("image", *TASKS), "meta"),
         "label_size": "cpu",
     }
+
+
+def test_for_an_accelerator_the_next_batch_is_read_while_one_is_used() -> None:
+    second_is_asked_for = Event()
+
+    def read() -> Iterator[dict[str, Tensor]]:
+        yield {"image": torch.zeros(1)}
+        second_is_asked_for.set()
+        yield {"image": torch.ones(1)}
+        raise DataError("the third is damaged")
+
+    batches = ready_on(torch.device("meta"), read())
+    assert next(batches)["image"].device.type == "meta"
+    assert second_is_asked_for.wait(ENDS_WITHIN_S)  # though nobody has taken it yet
+    next(batches)
+    with pytest.raises(DataError, match="the third is damaged"):
+        next(batches)
 
 
 def test_memory_is_pinned_beside_a_gpu_only(root: Path) -> None:

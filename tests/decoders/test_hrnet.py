@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from faar_ray.bench.step.variants import plain_head
+from faar_ray.bench.step.floor import plain_head
 from faar_ray.decoders import HRNetHead
 from faar_ray.decoders.upsample import upsampled
 

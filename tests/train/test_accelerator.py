@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,9 @@ from faar_ray.models import MultiTaskModel, adapter_list, build_model
 from faar_ray.storage.run_location import RunLocation
 from faar_ray.train.fit import fit
 from faar_ray.train.runtimes.ray_train import TrainRun
+from faar_ray.train.runtimes.runtime import InProcess
+from faar_ray.train.step import train_step
+from faar_ray.train.trial import Trial
 from faar_ray.train.trial_spec import TrialSpec
 
 pytestmark = [
@@ -78,6 +83,27 @@ def test_compiled_is_near_plain(path: str) -> None:
     expected, result = step(model), step(model, torch.compile(model))
     for name, value in expected.items():
         torch.testing.assert_close(result[name], value, rtol=1e-2, atol=1e-3)
+
+
+def test_a_step_waits_for_no_value() -> None:
+    """torch raises where the host would wait for the device."""
+    raw = {"data": {"train_images": 32, "val_images": 8}, "ranks": {"init_rank": 6}, "backbone": {"pretrained": False}}
+    made = Trial(TrialConfig.resolve(raw, **{"optim.batch_size": 8}), InProcess("cuda"))
+    made.model.train()
+    order = made.train_data.batches(batch_size=8, seed=0, epoch=0, train=True, device=made.runtime.device)
+    for step, batch in enumerate(order):  # the first fills caches
+        with waiting_is("error" if step else "default"):
+            made.policy.sample_mask(0, step)
+            train_step(made, batch, step)
+
+
+@contextmanager
+def waiting_is(mode: str) -> Iterator[None]:
+    torch.cuda.set_sync_debug_mode(mode)
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
 
 
 def test_a_trial_shrinks_and_learns(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import argparse
 import multiprocessing
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -23,12 +23,22 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from faar_ray.adapters import adapters_of
 from faar_ray.bench.output import print_result
-from faar_ray.bench.step.variants import PEFT, VARIANTS, Setting, build, peft_is_there
+from faar_ray.bench.step.launches import launches_of
+from faar_ray.bench.step.variants import (
+    FAMILIES,
+    PEFT,
+    VARIANTS,
+    Setting,
+    build,
+    check_variant,
+    peft_is_there,
+    taken_by,
+)
 from faar_ray.config.trial import TrialConfig
 from faar_ray.config.validation_messages import issues_of
 from faar_ray.errors import ConfigError
 from faar_ray.ranks import shrink
-from faar_ray.train.memory import PeakMemory
+from faar_ray.train.memory import MIB, PeakMemory
 from faar_ray.train.runtimes.runtime import InProcess
 from faar_ray.train.trial import compiled
 
@@ -47,6 +57,13 @@ class Row:
     trainable_params: int
     macs_ratio: float | None
     """Like `ratio`, of the multiply-adds in matrix products and convolutions: what bounds it."""
+    backbone: str
+    kernels: int | None
+    """GPU kernels of a step; None on a CPU."""
+    operators: int | None
+    """Operators of a step that compute something; None on a GPU, and where the step is compiled."""
+    busy: float | None
+    """Share of the step's time in which the GPU computes; None on a CPU."""
 
 
 class Stepper:
@@ -54,6 +71,7 @@ class Stepper:
 
     def __init__(self, setting: Setting, device: torch.device) -> None:
         self.device = InProcess(device).device
+        self.held = torch.cuda.memory_allocated(device) if self.device.type == "cuda" else 0
         self.model = build(setting).to(device).train()
         trained = [p for p in self.model.parameters() if p.requires_grad]
         self.optimizer: Optimizer = AdamW(trained, lr=1e-5, fused=True)
@@ -90,6 +108,12 @@ class Stepper:
         self.optimizer.zero_grad(set_to_none=True)
         return float(counter.get_total_flops()) / 2
 
+    def peak_mb(self) -> float:
+        """Of a step on an accelerator, without what others hold there."""
+        torch.cuda.reset_peak_memory_stats(self.device)
+        self.step()
+        return (torch.cuda.max_memory_allocated(self.device) - self.held) / MIB
+
     def trainable_params(self) -> int:
         """Numbers that the optimizer moves."""
         return sum(p.numel() for p in self.model.parameters() if p.requires_grad)
@@ -103,27 +127,48 @@ def run(args: argparse.Namespace) -> None:
     """`bench step`: measure what the arguments ask for, and print it.
 
     Raises:
-        ConfigError: a device that is not there, a backbone that is no Swin, or keys that do not fit.
+        ConfigError: a device that is not there, a backbone that no family has, or variants or keys that do not fit.
     """
-    if not args.backbone.startswith("swin_"):
-        raise ConfigError(f"--backbone: must be swin_micro or a timm Swin (swin_*), got {args.backbone!r}")
     if args.device != "cpu" and not torch.cuda.is_available():
         raise ConfigError(f"--device: must be cpu where torch sees no accelerator, got {args.device!r}")
     if args.threads:
         torch.set_num_threads(args.threads)
 
-    variants = VARIANTS if args.method is None else {args.method: {"method": args.method, **keys_of(args.set)}}
+    backbones = tuple(FAMILIES.values()) if args.families else (args.backbone,)
+    variants = variants_of(args, backbones)
+    base = Setting("", args.rank, backbones[0], args.image_size, args.batch, args.precision, args.compile)
+    options = {"shrunk": args.shrunk, "pairs": args.pairs, "memory": not args.no_memory}
+    result = measure_steps(base, variants, device=torch.device(args.device), **options)
+    print_result(args, result, table_of(result))
+
+
+def variants_of(args: argparse.Namespace, backbones: Sequence[str]) -> dict[str, dict[str, dict[str, Any]]]:
+    """For each backbone the variants that are asked for and that it takes.
+
+    Raises:
+        ConfigError: a backbone that no family has, or variants or keys that do not fit.
+    """
+    if args.method is not None:
+        chosen = {args.method: {"method": args.method, **keys_of(args.set)}}
+    else:
+        wanted = args.only or (["faar_own"] if args.families else list(VARIANTS))
+        if odd := [name for name in wanted if name not in VARIANTS and name != PEFT]:
+            raise ConfigError(f"--only: must be of {', '.join([*VARIANTS, PEFT])}, got {', '.join(odd)}")
+        if PEFT in wanted and not peft_is_there():
+            raise ConfigError(f"--only: {PEFT} must be installed: pip install peft")
+        chosen = {name: VARIANTS.get(name, {}) for name in wanted}
+        if args.only is None and not args.families and peft_is_there():
+            chosen[PEFT] = {}
     try:
-        for keys in variants.values():
+        for keys in chosen.values():
             TrialConfig.resolve({}, **keys)
     except ValidationError as error:
         issues = issues_of(error, TrialConfig, {})
         raise ConfigError("; ".join(f"{issue.name}: {issue.text}" for issue in issues)) from None
-
-    base = Setting("", args.rank, args.backbone, args.image_size, args.batch, args.precision, args.compile)
-    options = {"shrunk": args.shrunk, "pairs": args.pairs, "memory": not args.no_memory}
-    result = measure_steps(base, variants, device=torch.device(args.device), **options)
-    print_result(args, result, table_of(result))
+    if args.method is not None:
+        for backbone in backbones:
+            check_variant(backbone, chosen[args.method])
+    return {backbone: taken_by(backbone, chosen) for backbone in backbones}
 
 
 def keys_of(pairs: Sequence[str]) -> dict[str, Any]:
@@ -139,47 +184,54 @@ def keys_of(pairs: Sequence[str]) -> dict[str, Any]:
 
 def measure_steps(
     base: Setting,
-    variants: dict[str, dict[str, Any]],
+    variants: Mapping[str, Mapping[str, dict[str, Any]]],
     *,
     shrunk: int,
     pairs: int,
     memory: bool,
     device: torch.device,
 ) -> dict[str, Any]:
-    """The whole comparison as plain data, DESIGN.md's `bench step --json`."""
-    floor_setting = replace(base, variant="floor", rank=0)
-    floor = Stepper(floor_setting, device)
-    floor_macs = None if base.compiled else floor.macs()
-    floor_ms: list[float] = []
-    rows = []
-    for setting in _settings(base, variants):
-        for rank, stepper in _at_ranks(setting, shrunk, device):
-            taken = _interleaved(floor.step, stepper.step, pairs)
-            floor_ms += [of_floor for of_floor, _ in taken]
-            peak = _peak_mb(setting, rank, device) if memory else None
-            macs = None if floor_macs is None else stepper.macs() / floor_macs
-            rows.append(_row(setting.variant, rank, taken, macs, peak, stepper))
-            del stepper
-    peak = _peak_mb(floor_setting, 0, device) if memory else None
-    middle = statistics.median(floor_ms)
-    rows.insert(0, Row("floor", 0, middle, 1.0, peak, floor.trainable_params(), 1.0))
+    """The whole comparison as plain data, DESIGN.md's `bench step --json`; `variants` are of each backbone."""
+    rows: list[Row] = []
+    for backbone, of_backbone in variants.items():
+        settings = [replace(base, backbone=backbone, variant=name, keys=keys) for name, keys in of_backbone.items()]
+        floor = replace(base, backbone=backbone, variant="floor", rank=0)
+        rows += _rows(floor, settings, shrunk, pairs, memory, device)
     return {
         "device": device.type if device.type == "cpu" else torch.cuda.get_device_name(device),
         "threads": torch.get_num_threads(),
         "image_size": base.image_size,
         "batch": base.batch,
-        "floor_ms": middle,
+        "floor_ms": rows[0].ms,
         "rows": [asdict(row) for row in rows],
         **({"precision": base.precision} if base.precision != "fp32" else {}),
         **({"compiled": True} if base.compiled else {}),
     }
 
 
-def _settings(base: Setting, variants: dict[str, dict[str, Any]]) -> Iterator[Setting]:
-    for variant, keys in variants.items():
-        yield replace(base, variant=variant, keys=keys)
-    if variants.keys() == VARIANTS.keys() and peft_is_there():
-        yield replace(base, variant=PEFT)
+def _rows(
+    floor_setting: Setting,
+    settings: Sequence[Setting],
+    shrunk: int,
+    pairs: int,
+    memory: bool,
+    device: torch.device,
+) -> list[Row]:
+    """Of one backbone: its floor, and each variant beside it."""
+    floor = Stepper(floor_setting, device)
+    floor_macs = None if floor_setting.compiled else floor.macs()
+    floor_ms: list[float] = []
+    rows = []
+    for setting in settings:
+        for rank, stepper in _at_ranks(setting, shrunk, device):
+            taken = _interleaved(floor.step, stepper.step, pairs)
+            floor_ms += [of_floor for of_floor, _ in taken]
+            macs = None if floor_macs is None else stepper.macs() / floor_macs
+            ms, ratio = (statistics.median(values) for values in zip(*((v, v / f) for f, v in taken), strict=True))
+            rows.append(_row(setting, rank, ms, ratio, macs, stepper, memory))
+            del stepper
+    middle = statistics.median(floor_ms or [floor.step()])
+    return [_row(floor_setting, 0, middle, 1.0, 1.0, floor, memory), *rows]
 
 
 def _at_ranks(setting: Setting, shrunk: int, device: torch.device) -> Iterator[tuple[int, Stepper]]:
@@ -203,20 +255,31 @@ def _interleaved(floor: Callable[[], float], variant: Callable[[], float], pairs
 
 
 def _row(
-    variant: str,
-    rank: int,
-    taken: list[tuple[float, float]],
-    macs: float | None,
-    peak_mb: float | None,
-    stepper: Stepper,
+    setting: Setting, rank: int, ms: float, ratio: float, macs: float | None, stepper: Stepper, memory: bool
 ) -> Row:
-    ms = statistics.median(of_variant for _, of_variant in taken)
-    ratio = statistics.median(of_variant / of_floor for of_floor, of_variant in taken)
-    return Row(variant, rank, ms, ratio, peak_mb, stepper.trainable_params(), macs)
+    on_gpu = stepper.device.type == "cuda"
+    counted = None if setting.compiled and not on_gpu else launches_of(stepper.step, stepper.device)
+    count = None if counted is None else counted.count
+    peak = None
+    if memory:
+        peak = stepper.peak_mb() if on_gpu else _peak_mb(setting, rank, stepper.device)
+    return Row(
+        setting.variant,
+        rank,
+        ms,
+        ratio,
+        peak,
+        stepper.trainable_params(),
+        macs,
+        setting.backbone,
+        count if on_gpu else None,
+        None if on_gpu else count,
+        None if counted is None or counted.busy_ms is None else min(1.0, counted.busy_ms / ms),
+    )
 
 
 def _peak_mb(setting: Setting, rank: int, device: torch.device) -> float:
-    """Peak of a fresh process; on an accelerator, of its memory."""
+    """Peak of a fresh process."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(_peak_here, (setting, rank, str(device), torch.get_num_threads()))
 
@@ -239,18 +302,33 @@ def table_of(result: dict[str, Any]) -> Table:
         f"{result.get('precision', 'fp32')}{', compiled' if 'compiled' in result else ''}: "
         f"floor {result['floor_ms']:.0f} ms"
     )
-    table = Table("variant", "rank", "ms", "ratio to floor", "by MACs", "peak MB", "trainable", title=title)
-    for column in table.columns[1:]:
+    on_gpu = result["device"] != "cpu"
+    launches = ("GPU kernels per step", "GPU busy") if on_gpu else ("operators per step",)
+    several = len({row["backbone"] for row in result["rows"]}) > 1
+    first = ("backbone", "variant") if several else ("variant",)
+    table = Table(*first, "rank", "ms", "ratio to floor", "by MACs", "peak MB", "trainable", *launches, title=title)
+    for column, name in zip(table.columns, first, strict=False):
+        column.min_width = max(len(str(row[name])) for row in result["rows"])
+    for column in table.columns[len(first) :]:
         column.justify = "right"
     for row in result["rows"]:
-        peak = "-" if row["peak_mb"] is None else f"{row['peak_mb']:.0f}"
+        count = (
+            _shown(row["kernels"] if on_gpu else row["operators"], ","),
+            *((_shown(row["busy"], ".0%"),) if on_gpu else ()),
+        )
         table.add_row(
+            *((row["backbone"],) if several else ()),
             row["variant"],
             str(row["rank"] or "-"),
             f"{row['ms']:.0f}",
             f"{row['ratio']:.2f}",
-            "-" if row["macs_ratio"] is None else f"{row['macs_ratio']:.2f}",
-            peak,
+            _shown(row["macs_ratio"], ".2f"),
+            _shown(row["peak_mb"], ".0f"),
             f"{row['trainable_params']:,}",
+            *count,
         )
     return table
+
+
+def _shown(value: float | None, how: str) -> str:
+    return "-" if value is None else format(value, how)

@@ -5,18 +5,19 @@ Everywhere the backbone is frozen but for its norms, so that a ratio tells the p
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
+from faar_ray.bench.step.floor import DROP_PATH, Floor, build_floor, family_name
 from faar_ray.config.trial import TrialConfig
-from faar_ray.decoders import Decoder, HRNetHead
+from faar_ray.errors import ConfigError
 from faar_ray.models import MultiTaskModel, build_model
+from faar_ray.models.backbone import family_of
+from faar_ray.models.family import check_placement
 from faar_ray.seeding import seeded
 
 TASKS = ("semseg", "human_parts", "saliency", "normals")
@@ -29,6 +30,13 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "free_sinewich": {"method": "free_sinewich"},
 }
 PEFT = "peft_dora"
+FAMILIES = {
+    "swin": "swin_tiny_patch4_window7_224",
+    "vit": "vit_small_patch16_224",
+    "convnext": "convnext_tiny",
+    "efficientnet": "tf_efficientnet_lite0",
+}
+"""A small member of each family."""
 
 
 @dataclass(frozen=True)
@@ -46,41 +54,18 @@ class Setting:
 
     def config(self) -> TrialConfig:
         """The trial config of a variant of ours."""
+        pyramid = next(iter(family_of(self.backbone).strides))
         raw: dict[str, Any] = {
             "data": {"name": "pascal_context", "tasks": list(TASKS), "image_size": self.image_size},
-            "backbone": {"name": self.backbone, "pretrained": False, "trainable": "none", "drop_path": 0.1},
+            "backbone": {
+                "name": self.backbone,
+                "pretrained": False,
+                "trainable": "none",
+                "drop_path": DROP_PATH,
+                "pyramid": pyramid,
+            },
         }
         return TrialConfig.resolve(raw, **self.keys, **{"ranks.init_rank": self.rank})
-
-
-class Floor(nn.Module):
-    """timm's own forward pass, once for all tasks, and the same heads as plain convolutions: what is written first."""
-
-    backbone: Any
-    decoder: Decoder
-
-    def __init__(self, backbone: nn.Module, decoder: Decoder) -> None:
-        super().__init__()
-        self.backbone, self.decoder = backbone, decoder
-
-    def forward(self, image_B3HW: Tensor) -> dict[str, Tensor]:
-        """(B, 3, H, W) -> {task: (B, N_task, H, W)}."""
-        x, pyramid = self.backbone.patch_embed(image_B3HW), []
-        for s, stage in enumerate(self.backbone.layers):
-            x = stage(x)
-            if s > 0:
-                pyramid.append(x.movedim(-1, 1))
-        pyramid.append(x.movedim(-1, 1))
-        size = (image_B3HW.shape[-2], image_B3HW.shape[-1])
-        return {task: plain_head(self.decoder.head(task), pyramid, size) for task in self.decoder.heads}
-
-
-def plain_head(head: HRNetHead, pyramid: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
-    """The head's function by conv2d and interpolate alone; maps (B, C_i, H_i, W_i), finest first -> (B, N, *size)."""
-    reduced = head.reduce(pyramid)
-    finest = reduced[0].shape[-2:]
-    joined = torch.cat([reduced[0], *(F.interpolate(x, size=finest, mode="bilinear") for x in reduced[1:])], dim=1)
-    return F.interpolate(head.output(F.relu(head.norm(head.hidden(joined)))), size=size, mode="bilinear")
 
 
 def build(setting: Setting) -> nn.Module:
@@ -94,6 +79,29 @@ def build(setting: Setting) -> nn.Module:
     return _with_trainable_norms(model)
 
 
+def check_variant(backbone: str, keys: dict[str, Any]) -> None:
+    """See that a backbone takes a variant.
+
+    Raises:
+        ConfigError: naming the key.
+    """
+    check_placement(family_of(backbone), Setting("", 1, backbone, 224, 1, keys=keys).config())
+
+
+def taken_by(backbone: str, variants: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The variants that a backbone takes: MTLoRA's task path is not for a ViT, PEFT's rows are for linears."""
+    taken = {}
+    for name, keys in variants.items():
+        if name == PEFT and family_name(backbone) == "efficientnet":
+            continue
+        try:
+            check_variant(backbone, keys)
+        except ConfigError:
+            continue
+        taken[name] = keys
+    return taken
+
+
 def peft_is_there() -> bool:
     """HF PEFT is compared with where it is installed."""
     return find_spec("peft") is not None
@@ -104,7 +112,7 @@ def _floor(setting: Setting) -> Floor:
         "floor", 1, setting.backbone, setting.image_size, setting.batch, keys={"method": "decoder_only", **HRNET}
     )
     model: MultiTaskModel = build_model(bare.config())
-    return Floor(model.backbone, model.decoder)
+    return build_floor(setting.backbone, model.backbone, model.decoder)
 
 
 def _peft_dora(setting: Setting) -> nn.Module:
@@ -120,7 +128,7 @@ def _peft_dora(setting: Setting) -> nn.Module:
 
 def _with_trainable_norms(model: nn.Module) -> nn.Module:
     for module in model.modules():
-        if isinstance(module, nn.LayerNorm):
+        if isinstance(module, nn.LayerNorm | nn.BatchNorm2d):
             module.requires_grad_(True)
     return model
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from faar_ray.adapters import adapters_of
 from faar_ray.bench.__main__ import main
 from faar_ray.bench.step.step import Stepper
-from faar_ray.bench.step.variants import PEFT, VARIANTS, Setting
+from faar_ray.bench.step.variants import HRNET, PEFT, VARIANTS, Setting
 
 TINY = [
     "--backbone",
@@ -36,7 +36,8 @@ def test_json_has_the_contracts_shape(capsys: pytest.CaptureFixture[str]) -> Non
     assert main(["step", *TINY, "--no-memory", "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert list(result) == ["device", "threads", "image_size", "batch", "floor_ms", "rows"]
-    names = ["variant", "rank", "ms", "ratio", "peak_mb", "trainable_params", "macs_ratio"]
+    names = ["variant", "rank", "ms", "ratio", "peak_mb", "trainable_params", "macs_ratio", "backbone", "kernels",
+             "operators", "busy"]  # fmt: skip
     assert all(list(row) == names for row in result["rows"])
     rows = {(row["variant"], row["rank"]): row for row in result["rows"]}
     expected = [*VARIANTS, *([PEFT] if find_spec("peft") else [])]
@@ -94,7 +95,47 @@ def bytes_kept(stepper: Stepper) -> int:
     return kept
 
 
-@pytest.mark.parametrize("wrong", [["--backbone", "vit_tiny_patch16_224"], ["--device", "cuda"]])
+SMALLEST = ("swin_micro", "vit_tiny_patch16_224", "convnext_atto", "tf_efficientnet_lite0")
+
+
+@pytest.mark.parametrize("backbone", SMALLEST)
+def test_a_floor_computes_what_an_unadapted_model_of_its_family_does(backbone: str) -> None:
+    """By trained parameters, and by multiply-adds, of which ours need fewer where a head takes over a merging."""
+    keys = {"method": "decoder_only", **HRNET}
+    floor, plain = (
+        Stepper(Setting(variant, 1, backbone, 64, 2, keys=keys), torch.device("cpu"))
+        for variant in ("floor", "decoder_only")
+    )
+    assert floor.trainable_params() == plain.trainable_params()
+    assert plain.macs() == pytest.approx(floor.macs(), rel=0.1)
+    shapes = [{task: y.shape for task, y in of.model(of.image).items()} for of in (floor, plain)]
+    assert shapes[0] == shapes[1]
+
+
+def test_families_are_compared_each_with_its_own_floor(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("faar_ray.bench.step.step.FAMILIES", {"swin": SMALLEST[0], "convnext": SMALLEST[2]})
+    assert main(["step", *TINY, "--families", "--no-memory", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    found = [(row["backbone"], row["variant"], row["rank"]) for row in rows]
+    assert found == [
+        (b, *row) for b in (SMALLEST[0], SMALLEST[2]) for row in (("floor", 0), ("faar_own", 4), ("faar_own", 2))
+    ]
+    assert {row["ratio"] for row in rows if row["variant"] == "floor"} == {1}
+    assert all(row["operators"] > 0 and row["kernels"] is row["busy"] is None for row in rows)
+    assert all(row["operators"] > rows[0]["operators"] for row in rows[1:3])
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no accelerator that torch.cuda sees")
+def test_kernels_and_the_share_of_time_they_take_are_counted_on_a_gpu(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["step", *TINY, "--only", "faar_own", "--device", "cuda", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    assert all(row["kernels"] > 100 and 0 < row["busy"] <= 1 and row["peak_mb"] > 0 for row in rows)
+
+
+@pytest.mark.parametrize("wrong", [["--backbone", "resnet18"], ["--device", "cuda"], ["--only", "faar"]])
 def test_what_cannot_be_measured_is_refused(wrong: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["step", *wrong]) == 2
-    assert f"{wrong[0]}: must be" in capsys.readouterr().err
+    assert f"{wrong[0].replace('--backbone', 'backbone.name')}: must be" in capsys.readouterr().err
