@@ -49,7 +49,8 @@ class BackboneConfig(Section):
 
     name: str = Field(
         "swin_micro",
-        description="`swin_micro` (in the package), or timm's: any Swin (v1), plain ViT, EfficientNet or MobileNet.",
+        description="`swin_micro` (in the package), or timm's: any Swin (v1), plain ViT, ConvNeXt, EfficientNet or "
+        "MobileNet.",
     )
     pretrained: bool = Field(True, description="Load pretrained weights: the package's own, or timm's hub.")
     checkpoint: str | None = Field(

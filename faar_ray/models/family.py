@@ -80,6 +80,7 @@ def check_placement(family: BackboneFamily, config: TrialConfig) -> None:
     if pyramid not in family.strides:
         known = " or ".join(f"{key} (strides {', '.join(map(str, of))})" for key, of in family.strides.items())
         raise ConfigError(f"backbone.pyramid: must be {known} on {name}, got {pyramid!r}")
+    family.check(name)
     check_sides(name, config.data.size, *family.sides(name))
     if not config.adapter.adapts:
         return

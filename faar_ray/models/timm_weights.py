@@ -21,8 +21,8 @@ Fit = Callable[[dict[str, Tensor], Any], dict[str, Tensor]]
 """timm's `checkpoint_filter_fn` of an architecture: resizes position tables."""
 Sides = tuple[int, str]
 """What both sides of an image must be multiples of, and what of a backbone it is."""
-UNUSED = ("head.", "head_dist.", "norm.", "fc_norm.", "classifier.", "conv_head.", "bn2.", "norm_head.")
-"""Classifiers and the norms before them; maps are taken before the last norm."""
+UNUSED = ("head.", "head_dist.", "norm.", "fc_norm.", "attn_pool.", "classifier.", "conv_head.", "bn2.", "norm_head.")
+"""Classifiers, and the pools and norms before them; maps are taken before the last norm."""
 
 COUNTERS = "num_batches_tracked"
 """Of batch norms, whose statistics stay as they are."""

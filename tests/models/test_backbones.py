@@ -129,6 +129,9 @@ def test_a_vit_may_serve_an_ensemble() -> None:
         ("vit_srelpos_small_patch16_224", "must be swin_micro, a timm Swin"),
         ("vit_small_patch16_36x1_224", ""),
         ("vit_small_patch16_18x2_224", "no plain ViT blocks"),
+        ("vit_giant_patch14_dinov2", "its attention or MLP is gated"),
+        ("vit_base_r50_s16_224", r"a network makes its patches \(HybridEmbed\)"),
+        ("vit_base_mci_224", r"a network makes its patches \(HybridEmbed\)"),
         ("nothing_of_this_name", "must be swin_micro, a timm Swin"),
     ],
 )

@@ -5,7 +5,6 @@ Axes: S streams (1 or T tasks), B batch, C channels, H W space.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from typing import Any
 
 import torch
@@ -19,17 +18,40 @@ from faar_ray.models.multitask import MultiTaskModel
 from faar_ray.models.swin.levels import Level
 
 
+class Halving(nn.Module):
+    """timm's norm and 2x2 convolution of stride 2, which is a linear over 2x2 neighbours; both sides must be even."""
+
+    def __init__(self, norm: nn.Module, conv: nn.Conv2d) -> None:
+        super().__init__()
+        self.norm = nn.Sequential(norm)
+        self.reduction = nn.Linear(4 * conv.in_channels, conv.out_channels, bias=conv.bias is not None, device="meta")
+        self.reduction.weight = nn.Parameter(conv.weight.detach().permute(0, 2, 3, 1).flatten(1))
+        self.reduction.bias = conv.bias  # type: ignore[assignment]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(S, B, H, W, C) -> (S, B, H / 2, W / 2, C')."""
+        y: Tensor = self.reduction(self.neighbours(x))
+        return y
+
+    def neighbours(self, x: Tensor) -> Tensor:
+        """Normalised, 2x2 neighbours side by side: (S, B, H, W, C) -> (S, B, H / 2, W / 2, 4 C)."""
+        pairs: Tensor = by_image(self.norm, x).unflatten(2, (-1, 2)).unflatten(4, (-1, 2))
+        return pairs.transpose(3, 4).flatten(-3)
+
+    def level(self, streams: Tensor) -> Level:
+        """The halved maps of streams; the linear is left to the decoder unless it trains."""
+        if any(p.requires_grad for p in self.reduction.parameters()):
+            return Level(self(streams))
+        return Level(self.neighbours(streams), self.reduction)
+
+
 class TokenStage(nn.Module):
-    """A norm and a 2x2 convolution that halve the map (none in the first stage), and blocks."""
+    """What halves the map (nothing in the first stage), and blocks."""
 
     def __init__(self, stage: Any) -> None:
         super().__init__()
-        halving = stage.downsample
-        self.downsample = (
-            nn.Sequential(OrderedDict(norm=halving[0], conv=halving[1]))
-            if isinstance(halving, nn.Sequential)
-            else nn.Sequential()
-        )
+        halved = isinstance(stage.downsample, nn.Sequential)
+        self.downsample = Halving(*stage.downsample) if halved else nn.Identity()
         self.blocks = nn.ModuleList(map(TokenBlock, stage.blocks))
 
 
@@ -44,14 +66,14 @@ class StagedConvNeXt(nn.Module):
 
     def stem(self, image_B3HW: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, H / 4, W / 4, C)."""
-        x: Tensor = self.patch_embed(image_B3HW)
+        x: Tensor = self.patch_embed(image_B3HW.contiguous(memory_format=torch.channels_last))
         return x.permute(0, 2, 3, 1)
 
     def forward_features_list(self, image_B3HW: Tensor) -> list[Tensor]:
         """The four maps (B, C, H, W) at strides 4, 8, 16, 32 where no block is task-specific."""
         x, maps = self.stem(image_B3HW), []
         for stage in self.layers:
-            x = by_image(stage.downsample, x[None])[0]
+            x = stage.downsample(x[None])[0]
             for block in stage.blocks:
                 x = block(x)
             maps.append(x.permute(0, 3, 1, 2))
@@ -71,14 +93,13 @@ class MultiTaskConvNeXt(MultiTaskModel):
                 pyramid.append(Level(streams))
                 break
             assert shared is not None  # it ends in the last stage only
-            if not self.merged:
-                pyramid.append(Level(streams))
-                x = by_image(following.downsample, shared[None])[0]
-                continue
+            halved = following.downsample(shared[None])
             own = isinstance(stage.blocks[-1], ConvTaskBlock)
-            halved = by_image(following.downsample, torch.cat([shared[None], streams]) if own else streams)
+            if self.merged:
+                pyramid.append(following.downsample.level(streams) if own else Level(halved))
+            else:
+                pyramid.append(Level(streams))
             x = halved[0]
-            pyramid.append(Level(halved[1:] if own else halved))
         return pyramid
 
 

@@ -35,8 +35,9 @@ def _is_swin(name: str) -> bool:
 def _check(name: str) -> None:
     if isinstance(outline(name), SwinTransformerV2):
         raise ConfigError(
-            f"backbone.name: {name} cannot be adapted: a Swin v2 block multiplies by qkv.weight itself and normalises "
-            "after the residual, so an adapter around qkv would be passed by; must be a Swin v1"
+            f"backbone.name: {name} cannot be adapted: a Swin v2 block multiplies by qkv.weight itself, so an adapter "
+            "around qkv would be passed by, and its task streams would need a block of their own, which attends by "
+            "cosines and normalises what each branch adds; must be a Swin v1"
         )
 
 

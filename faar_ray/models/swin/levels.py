@@ -20,8 +20,8 @@ from faar_ray.models.swin.token_layout import Layout, as_grid, reorder
 class Level:
     """A stage's maps (S, B, H, W, C), with a frozen linear that is still to be applied, if any.
 
-    A decoder starts with linear 1x1 reductions to few channels. Nothing lies between them and a frozen patch merging,
-    so the product of both weights does the work of both, exactly.
+    A decoder starts with 1x1 reductions to few channels, without biases. Nothing lies between them and a frozen patch
+    merging, so the product of both weights does the work of both, exactly.
     """
 
     maps: Tensor
@@ -35,9 +35,13 @@ class Level:
         """Each task's map by its own 1x1 reduction, (B, width, H, W)."""
         streams = self.maps.unbind(0) if len(self.maps) > 1 else [self.maps[0]] * len(reductions)
         weights = [reduction.weight.flatten(1) for reduction in reductions]
-        if self.deferred_linear is not None:
-            weights = [weight @ self.deferred_linear.weight for weight in weights]
-        return [F.linear(x, weight).movedim(-1, 1) for x, weight in zip(streams, weights, strict=True)]
+        biases: list[Tensor | None] = [None] * len(weights)
+        if (linear := self.deferred_linear) is not None:
+            if linear.bias is not None:
+                biases = [weight @ linear.bias for weight in weights]
+            weights = [weight @ linear.weight for weight in weights]
+        each = zip(streams, weights, biases, strict=True)
+        return [F.linear(x, weight, bias).movedim(-1, 1) for x, weight, bias in each]
 
 
 def swin_levels(backbone: SwinTransformer, image_B3HW: Tensor, *, merged: bool) -> list[Level]:

@@ -22,6 +22,11 @@ QUARTERS = 4
 STRIDES = {True: (8, 16, 32, 32), False: (4, 8, 16, 32)}
 
 
+def bounds(depth: int) -> list[int]:
+    """Where the quarters of so many blocks start, and where the last one ends."""
+    return [round(quarter * depth / QUARTERS) for quarter in range(QUARTERS + 1)]
+
+
 class Quarter(nn.Module):
     """Successive blocks; what a stage is to a Swin."""
 
@@ -31,7 +36,7 @@ class Quarter(nn.Module):
 
 
 class QuarteredViT(nn.Module):
-    """Patches, positions, and the blocks in four quarters of (nearly) equal depth; the final norm is unused."""
+    """Patches, positions, and the blocks in four quarters of (nearly) equal depth; the rest is left out."""
 
     stem: Any
     """The timm ViT without its blocks."""
@@ -39,9 +44,9 @@ class QuarteredViT(nn.Module):
     def __init__(self, vit: VisionTransformer) -> None:
         super().__init__()
         blocks = list(vit.blocks)
-        bounds = [round(q * len(blocks) / QUARTERS) for q in range(QUARTERS + 1)]
-        self.layers = nn.ModuleList(Quarter(blocks[start:stop]) for start, stop in pairwise(bounds))
-        vit.blocks, vit.norm, vit.head = nn.Sequential(), nn.Identity(), nn.Identity()
+        self.layers = nn.ModuleList(Quarter(blocks[start:stop]) for start, stop in pairwise(bounds(len(blocks))))
+        vit.blocks, vit.norm, vit.fc_norm, vit.head = nn.Sequential(), nn.Identity(), nn.Identity(), nn.Identity()
+        vit.attn_pool = None
         self.stem = vit
         self.patch = int(vit.patch_embed.patch_size[0])
         self.feature_info = [{"num_chs": vit.embed_dim} for _ in range(QUARTERS)]

@@ -85,6 +85,19 @@ def test_with_adapters_the_maps_of_every_task_start_as_timm_s(
             torch.testing.assert_close(stream.movedim(-1, 1), theirs, rtol=1e-9, atol=1e-10)
 
 
+@torch.no_grad()
+def test_what_a_decoder_takes_over_of_the_halving_changes_no_prediction(tmp_path: Path) -> None:
+    """A frozen one, bias and all, is multiplied into the heads' reductions; one that trains is not."""
+    keys = {"backbone.checkpoint": str(timm_weights(LINEARS, tmp_path)), "backbone.pyramid": "merged"}
+    of = moved(model(LINEARS, **keys))
+    taken_over = of(image(SIZE))
+    assert [level.deferred_linear is not None for level in of.levels(image(SIZE))] == [True, True, True, False]
+    of.backbone.requires_grad_(True)
+    assert [level.deferred_linear is not None for level in of.levels(image(SIZE))] == [False] * 4
+    for task, prediction in of(image(SIZE)).items():
+        torch.testing.assert_close(taken_over[task], prediction)
+
+
 def changed(weight_OI: Tensor, adapter: DoRA) -> Tensor:
     """DoRA as its paper writes it, the norm a constant."""
     V_OI = weight_OI + adapter.scale * adapter.B_RO.t() @ adapter.A_RI
@@ -160,7 +173,7 @@ def test_every_trained_parameter_gets_a_gradient(method: str, tmp_path: Path) ->
 def test_light_training_holds_the_stem_and_the_norms_and_no_layer_scale() -> None:
     of = model(LINEARS)
     trained = {name for name, p in of.backbone.named_parameters() if p.requires_grad and "adapter" not in name}
-    assert {"patch_embed.0.weight", "layers.1.downsample.norm.weight", "layers.2.blocks.0.norm.bias"} <= trained
+    assert {"patch_embed.0.weight", "layers.1.downsample.norm.0.weight", "layers.2.blocks.0.norm.bias"} <= trained
     assert not [name for name in trained if "gamma" in name or "conv" in name or "fc1" in name]
     assert parameters_by_part(of)["norms"] > 0
 
