@@ -122,6 +122,7 @@ def worker(rank: int, workers: int, root: Path) -> None:
     dist.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_two_workers_equal_one_at_the_labels_own_size(root: Path) -> None:
     trial = trial_on(root)
     one = evaluate(trial, load_dataset(trial.config.data, "test"), split="test")

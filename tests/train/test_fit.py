@@ -289,6 +289,7 @@ def close(ours: list[EpochRecord], theirs: list[EpochRecord]) -> None:
         assert a.metrics["train/loss"] == pytest.approx(b.metrics["train/loss"], rel=1e-2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["faar", "faar_sinewich"])
 def test_a_compiled_run_trains_as_a_plain_one(method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By the tracing half of torch.compile, with drop-path off; a shrink after each epoch."""

@@ -150,7 +150,7 @@ def test_a_step_in_parts_computes_each_base_once_and_gives_the_same_gradients(mo
         made.model.eval()
         batch = dict(next(iter(made.train_data.batches(batch_size=16, seed=0, epoch=0, train=True))))
         gradients: dict[str, Tensor] = {}
-        monkeypatch.setattr("faar_ray.train.step.update", lambda t, step, g=gradients: g.update(grads_of(t)))
+        monkeypatch.setattr("faar_ray.train.step.update", lambda t, step, losses_T, g=gradients: g.update(grads_of(t)))
         made.policy.sample_mask(0, 0)
         calls.clear()
         train_step(made, batch, 0)

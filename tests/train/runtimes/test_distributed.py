@@ -73,7 +73,7 @@ def compare(ours: Found, theirs: Found, *, rtol: float, atol: float) -> None:
         torch.testing.assert_close(ours[1][name], tensor, rtol=rtol, atol=atol)
 
 
-@pytest.mark.parametrize("method", ["faar", "pdrs_lora", "faar_sinewich"])
+@pytest.mark.parametrize("method", ["faar", pytest.param("pdrs_lora", marks=pytest.mark.slow), "faar_sinewich"])
 def test_in_fp64_two_workers_equal_one(method: str, tmp_path: Path) -> None:
     exact = {"method": method, "optim.precision": "fp64"}
     one, two = (run(tmp_path / str(workers), workers, exact) for workers in (1, 2))
@@ -81,6 +81,7 @@ def test_in_fp64_two_workers_equal_one(method: str, tmp_path: Path) -> None:
     compare(two, one, rtol=1e-8, atol=1e-8)
 
 
+@pytest.mark.slow
 def test_two_workers_equal_one_over_batch_norms_of_a_backbone(tmp_path: Path) -> None:
     network = {"backbone.name": "test_efficientnet", "backbone.pyramid": "stages", "backbone.drop_path": 0.0}
     exact = {**network, "optim.precision": "fp64", "optim.epochs": 1}
@@ -89,6 +90,7 @@ def test_two_workers_equal_one_over_batch_norms_of_a_backbone(tmp_path: Path) ->
     compare(two, one, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("over", [{"sinewich.modulation": "none"}, {"sinewich.phi": "frozen"}])
 def test_two_workers_equal_one_whatever_the_clock_and_phi(over: dict[str, Any], tmp_path: Path) -> None:
     exact = {"method": "free_sinewich", "optim.precision": "fp64", "optim.epochs": 1, **over}
@@ -96,6 +98,7 @@ def test_two_workers_equal_one_whatever_the_clock_and_phi(over: dict[str, Any], 
     compare(two, one, rtol=1e-5, atol=1e-6)  # Adam divides gradients near 0 by themselves
 
 
+@pytest.mark.slow
 def test_workers_that_compute_a_step_in_parts_hold_the_same_bases(tmp_path: Path) -> None:
     """A base's gradient comes at the step's end, after all parts: it must be reduced like any other."""
     dotted = {"method": "faar_sinewich", "optim.accumulate": 2, "optim.epochs": 2}
