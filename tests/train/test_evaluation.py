@@ -25,6 +25,7 @@ from faar_ray.train.evaluation import evaluate
 from faar_ray.train.runtimes.distributed import Distributed
 from faar_ray.train.runtimes.runtime import InProcess, Runtime
 from faar_ray.train.trial import Trial
+from tests.process_group import leave
 
 from ..data.packed.conftest import CHANNELS, Photographs
 
@@ -119,7 +120,7 @@ def worker(rank: int, workers: int, root: Path) -> None:
     found = evaluate(trial, load_dataset(trial.config.data, "test"), split="test")
     if rank == 0:
         (root / "found.json").write_text(json.dumps(found))
-    dist.destroy_process_group()
+    leave()
 
 
 @pytest.mark.slow

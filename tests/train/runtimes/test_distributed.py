@@ -20,6 +20,7 @@ from faar_ray.train.checkpoint import checkpoint_path
 from faar_ray.train.fit import fit
 from faar_ray.train.runtimes.distributed import Disagreement, Distributed
 from faar_ray.train.trial_spec import TrialSpec
+from tests.process_group import leave
 
 RAW: dict[str, Any] = {
     # 46 images in batches of 12: the last one holds 10; human parts are missing from some images
@@ -39,7 +40,7 @@ def worker(rank: int, workers: int, folder: Path, dotted: dict[str, Any], epochs
     records = train(folder, dotted, epochs, Distributed(torch.device("cpu")))
     if rank == 0:
         (folder / "records.pkl").write_bytes(pickle.dumps(records))
-    dist.destroy_process_group()
+    leave()
 
 
 def train(folder: Path, dotted: dict[str, Any], epochs: int | None, runtime: Any = None) -> list[EpochRecord]:
@@ -131,7 +132,7 @@ def disagree(rank: int, workers: int, folder: Path) -> None:
         runtime.assert_same("ranks", torch.tensor([3, 5 + rank]))
     except Disagreement as fault:
         (folder / f"said-{rank}").write_text(str(fault))
-    dist.destroy_process_group()
+    leave()
 
 
 def test_workers_that_hold_different_ranks_all_say_so(tmp_path: Path) -> None:
@@ -147,7 +148,7 @@ def failing(rank: int, workers: int, folder: Path) -> None:
         list(fit(TrialSpec("t", TrialConfig.resolve(RAW), RunLocation(folder)), runtime))
     except StorageError as fault:
         (folder / f"told-{rank}").write_text(str(fault))
-    dist.destroy_process_group()
+    leave()
 
 
 def test_a_storage_that_the_first_worker_cannot_write_is_told_by_all(tmp_path: Path) -> None:
