@@ -26,6 +26,11 @@ def swin_pyramid(widths: Sequence[int], pyramid: str) -> list[int]:
     return [*widths[1:], widths[-1]] if pyramid == "merged" else list(widths)
 
 
+def stage_widths(backbone: Any) -> list[int]:
+    """Channels of each stage, as timm's models tell them."""
+    return [int(level["num_chs"]) for level in backbone.feature_info]
+
+
 @dataclass(frozen=True, slots=True)
 class BackboneFamily:
     """One entry of `BACKBONES`."""
@@ -42,7 +47,7 @@ class BackboneFamily:
     """(block, task linears, continues, shared_input=...) -> the last block of a stage, with a stream for each task."""
     linears: Mapping[str, str]
     """Layer of `placement` -> where it is in a block: `{"qkv": "attn.qkv"}`; a block passes over those it lacks."""
-    widths: Callable[[Any], Sequence[int]]
+    widths: Callable[[Any], Sequence[int]] = stage_widths
     """Channels of the four stages of a backbone."""
     embed_dim: Callable[[Sequence[int]], int] = lambda widths: widths[0]
     """From the stages' widths, what `decoder.width` is in proportion to by default."""
@@ -68,6 +73,20 @@ class BackboneFamily:
     """Its adapters can be folded into plain weights."""
     peft_module: Callable[[str, int, int, str], str] | None = None
     """(name, stage, block, layer) -> where timm's own model has the linear or convolution; None: no rank pattern."""
+
+
+def check_strides(name: str, network: Any) -> None:
+    """Refuse a timm network whose last four maps are not at strides 4, 8, 16, 32.
+
+    Raises:
+        ConfigError: naming its strides.
+    """
+    wanted = STRIDES["stages"]
+    strides = tuple(int(level["reduction"]) for level in network.feature_info)[-len(wanted) :]
+    if strides != wanted:
+        raise ConfigError(
+            f"backbone.name: {name} cannot be adapted: its maps must be at strides {wanted}, not {strides}"
+        )
 
 
 def check_placement(family: BackboneFamily, config: TrialConfig) -> None:

@@ -11,10 +11,10 @@ from typing import Any
 from timm.models.convnext import ConvNeXtBlock
 from torch import Tensor, nn
 
-from faar_ray.models.efficientnet.conv_block import as_linear, by_image
+from faar_ray.models.channels_last import TokenBlock, as_linear, by_image
 
 
-class TokenBlock(nn.Module):
+class MlpBlock(TokenBlock):
     """Depthwise convolution, norm, fc1, activation (and ConvNeXt v2's response norm), fc2, layer scale, skip.
 
     timm's MLP is of linears over channels-last tokens, or of 1x1 convolutions over images: `of_images`.
@@ -32,10 +32,6 @@ class TokenBlock(nn.Module):
         self.fc2: nn.Module = as_linear(mlp.fc2) if self.of_images else mlp.fc2
         self.gamma = block.gamma
         self.drop_path = block.drop_path
-
-    def forward(self, x_BHWC: Tensor) -> Tensor:
-        """(B, H, W, C) -> (B, H, W, C)."""
-        return self.run(x_BHWC[None], lambda _, linear, x: linear(x[0])[None])[0]
 
     def run(self, x_1BHWC: Tensor, apply: Callable[[str, nn.Module, Tensor], Tensor]) -> Tensor:
         """(1, B, H, W, C) -> (S, B, H, W, C).
@@ -57,6 +53,6 @@ class TokenBlock(nn.Module):
         if type(module) is nn.Identity:
             return x_SBHWC
         if self.of_images:
-            return by_image(nn.Sequential(module), x_SBHWC)
+            return by_image(module, x_SBHWC)
         out: Tensor = module(x_SBHWC.flatten(0, 1)).view_as(x_SBHWC)
         return out

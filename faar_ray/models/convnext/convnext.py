@@ -7,12 +7,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from timm.models.convnext import ConvNeXt
 from torch import Tensor, nn
 
-from faar_ray.models.convnext.block import TokenBlock
-from faar_ray.models.efficientnet.conv_block import ConvTaskBlock, by_image, run_blocks
+from faar_ray.models.channels_last import ConvTaskBlock, StagedNet, by_image, run_blocks
+from faar_ray.models.convnext.block import MlpBlock
 from faar_ray.models.ensemble import TaskEnsemble
 from faar_ray.models.multitask import MultiTaskModel
 from faar_ray.models.swin.levels import Level
@@ -52,32 +51,17 @@ class TokenStage(nn.Module):
         super().__init__()
         halved = isinstance(stage.downsample, nn.Sequential)
         self.downsample = Halving(*stage.downsample) if halved else nn.Identity()
-        self.blocks = nn.ModuleList(map(TokenBlock, stage.blocks))
+        self.blocks = nn.ModuleList(map(MlpBlock, stage.blocks))
 
 
-class StagedConvNeXt(nn.Module):
+class StagedConvNeXt(StagedNet):
     """Stem and four stages; what timm has behind them is left out."""
 
     def __init__(self, network: ConvNeXt) -> None:
         super().__init__()
         self.patch_embed = network.stem
-        self.layers: Any = nn.ModuleList(map(TokenStage, network.stages))
+        self.layers = nn.ModuleList(map(TokenStage, network.stages))
         self.feature_info = [dict(level) for level in network.feature_info]
-
-    def stem(self, image_B3HW: Tensor) -> Tensor:
-        """(B, 3, H, W) -> (B, H / 4, W / 4, C)."""
-        x: Tensor = self.patch_embed(image_B3HW.contiguous(memory_format=torch.channels_last))
-        return x.permute(0, 2, 3, 1)
-
-    def forward_features_list(self, image_B3HW: Tensor) -> list[Tensor]:
-        """The four maps (B, C, H, W) at strides 4, 8, 16, 32 where no block is task-specific."""
-        x, maps = self.stem(image_B3HW), []
-        for stage in self.layers:
-            x = stage.downsample(x[None])[0]
-            for block in stage.blocks:
-                x = block(x)
-            maps.append(x.permute(0, 3, 1, 2))
-        return maps
 
 
 class MultiTaskConvNeXt(MultiTaskModel):

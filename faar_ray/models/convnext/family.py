@@ -9,9 +9,9 @@ from torch import nn
 
 from faar_ray.config.trial import BackboneConfig
 from faar_ray.errors import ConfigError
+from faar_ray.models.channels_last import LAYERS, ConvTaskBlock
 from faar_ray.models.convnext.convnext import ConvNeXtEnsemble, MultiTaskConvNeXt, StagedConvNeXt
-from faar_ray.models.efficientnet.conv_block import LAYERS, ConvTaskBlock
-from faar_ray.models.family import STRIDES, BackboneFamily
+from faar_ray.models.family import BackboneFamily, check_strides
 from faar_ray.models.timm_weights import build_timm, outline
 
 LARGEST_STRIDE = 32
@@ -24,11 +24,7 @@ def _is_convnext(name: str) -> bool:
 def _check(name: str) -> None:
     """Raise ConfigError unless the network is of four stages and of blocks that keep a map's size."""
     network = outline(name)
-    strides = tuple(int(level["reduction"]) for level in network.feature_info)
-    if strides != STRIDES["stages"]:
-        raise ConfigError(
-            f"backbone.name: {name} cannot be adapted: its maps must be at strides {STRIDES['stages']}, not {strides}"
-        )
+    check_strides(name, network)
     blocks: list[Any] = [block for stage in network.stages for block in stage.blocks]
     if any(type(block) is not ConvNeXtBlock or type(block.shortcut) is not nn.Identity for block in blocks):
         raise ConfigError(f"backbone.name: {name} cannot be adapted: its blocks must be ConvNeXt's, with a plain skip")
@@ -45,7 +41,6 @@ CONVNEXT = BackboneFamily(
     MultiTaskConvNeXt,
     ConvTaskBlock,
     linears={layer: layer for layer in LAYERS},
-    widths=lambda backbone: [int(level["num_chs"]) for level in backbone.feature_info],
     check=_check,
     sides=lambda name: (LARGEST_STRIDE, "the largest stride"),  # halving drops an odd row: maps would shift
     ensemble=ConvNeXtEnsemble,

@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from timm.models._efficientnet_blocks import (
     ConvBnAct,
     DepthwiseSeparableConv,
@@ -22,10 +21,8 @@ from timm.models._efficientnet_blocks import (
 )
 from torch import Tensor, nn
 
-from faar_ray.models.task_streams import TaskStreams
+from faar_ray.models.channels_last import LAYERS, TokenBlock, as_linear, by_image
 
-LAYERS = ("fc1", "fc2")
-"""Expansion and projection."""
 PARTS: dict[type[nn.Module], tuple[str, ...]] = {
     ConvBnAct: ("fc1=conv", "bn1", "aa"),
     DepthwiseSeparableConv: ("conv_s2d", "bn_s2d", "conv_dw", "bn1", "aa", "se", "fc2=conv_pw", "bn2"),
@@ -42,7 +39,7 @@ PARTS: dict[type[nn.Module], tuple[str, ...]] = {
 """timm's blocks, and their modules in the order in which they apply; `fc1=` and `fc2=` where they are pointwise."""
 
 
-class ConvBlock(nn.Module):
+class ConvBlock(TokenBlock):
     """One of timm's blocks: what is before, between and after its pointwise convolutions, and its skip connection.
 
     A block without an expansion has `fc1` None (and all before the projection is `between`), and so with `fc2`.
@@ -71,10 +68,6 @@ class ConvBlock(nn.Module):
         self.has_skip: bool = getattr(block, "has_skip", False)
         self.drop_path: nn.Module = getattr(block, "drop_path", nn.Identity())
 
-    def forward(self, x_BHWC: Tensor) -> Tensor:
-        """(B, H, W, C) -> (B, H', W', C')."""
-        return self.run(x_BHWC[None], lambda _, linear, x: linear(x[0])[None])[0]
-
     def run(self, x_1BHWC: Tensor, apply: Callable[[str, nn.Module, Tensor], Tensor]) -> Tensor:
         """(1, B, H, W, C) -> (S, B, H', W', C').
 
@@ -93,31 +86,6 @@ class ConvBlock(nn.Module):
             return y
         kept: Tensor = self.drop_path(y.flatten(0, 1)).view_as(y)
         return kept + x_1BHWC
-
-
-class ConvTaskBlock(TaskStreams):
-    """A `ConvBlock` with a stream for each task; all streams pass its frozen parts in one batch."""
-
-    ORDER = LAYERS
-
-    def forward(self, x_BHWC: Tensor) -> tuple[Tensor | None, Tensor]:
-        """(B, H, W, C) -> the shared stream (B, H', W', C') or None, and the task streams (T, B, H', W', C')."""
-        return self.parted(self.block.run(x_BHWC[None], lambda layer, linear, x: self.linear(layer, linear, x, RASTER)))
-
-
-class Raster:
-    """Tokens that lie as the pixels of an image: (..., H, W, C)."""
-
-    def image(self, x: Tensor) -> Tensor:
-        """(..., H, W, C) -> (..., C, H, W)."""
-        return x.movedim(-1, -3)
-
-    def tokens(self, x: Tensor) -> Tensor:
-        """(..., C, H, W) -> (..., H, W, C)."""
-        return x.movedim(-3, -1)
-
-
-RASTER = Raster()
 
 
 def parts(block: nn.Module) -> list[tuple[str, nn.Module]]:
@@ -148,43 +116,3 @@ def _submodule(block: nn.Module, path: str) -> nn.Module | None:
         module = getattr(module, name)
     assert module is None or isinstance(module, nn.Module)
     return module
-
-
-def as_linear(conv: nn.Conv2d) -> nn.Linear:
-    """A 1x1 convolution as a linear; draws no random numbers."""
-    linear = nn.Linear(conv.in_channels, conv.out_channels, bias=conv.bias is not None, device="meta")
-    linear.weight = nn.Parameter(conv.weight.detach().flatten(1))
-    if conv.bias is not None:
-        linear.bias = nn.Parameter(conv.bias.detach())
-    return linear
-
-
-def by_image(modules: nn.Sequential, x_SBHWC: Tensor) -> Tensor:
-    """Modules that take images, over all streams in one batch: (S, B, H, W, C) -> (S, B, H', W', C')."""
-    if not len(modules):
-        return x_SBHWC
-    y: Tensor = modules(x_SBHWC.flatten(0, 1).permute(0, 3, 1, 2))
-    grid: Tensor = y.permute(0, 2, 3, 1).unflatten(0, x_SBHWC.shape[:2])
-    return grid
-
-
-def run_blocks(blocks: nn.ModuleList, x_BHWC: Tensor) -> tuple[Tensor | None, Tensor]:
-    """All blocks of a stage: the shared stream (None where it ends), and those of the tasks (or the shared one alone).
-
-    A block behind the task-specific one has nothing that could be task-specific; all streams pass it in one batch.
-    """
-    shared: Tensor | None = x_BHWC
-    streams: Tensor | None = None
-    for block in blocks:
-        if isinstance(block, ConvTaskBlock):
-            shared, streams = block(shared)
-        elif streams is None:
-            shared = block(shared)
-        else:
-            together = streams if shared is None else torch.cat([shared[None], streams])
-            out = block(together.flatten(0, 1)).unflatten(0, together.shape[:2])
-            shared, streams = (None, out) if shared is None else (out[0], out[1:])
-    if streams is None:
-        assert shared is not None
-        streams = shared[None]
-    return shared, streams

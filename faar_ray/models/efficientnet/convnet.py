@@ -10,17 +10,18 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, Self
 
-import torch
 from timm.models.efficientnet import EfficientNet
 from timm.models.mobilenetv3 import MobileNetV3
 from torch import Tensor, nn
 
-from faar_ray.models.efficientnet.conv_block import ConvBlock, run_blocks
+from faar_ray.models.channels_last import StagedNet, run_blocks
+from faar_ray.models.efficientnet.conv_block import ConvBlock
 from faar_ray.models.ensemble import TaskEnsemble
+from faar_ray.models.family import STRIDES
 from faar_ray.models.multitask import MultiTaskModel
 from faar_ray.models.swin.levels import Level
 
-STRIDES = (4, 8, 16, 32)
+STAGES = len(STRIDES["stages"])
 
 
 class ConvStage(nn.Module):
@@ -28,18 +29,19 @@ class ConvStage(nn.Module):
 
     def __init__(self, blocks: Sequence[nn.Module]) -> None:
         super().__init__()
+        self.downsample = nn.Identity()  # its first block does that
         self.blocks = nn.ModuleList(map(ConvBlock, blocks))
 
 
-class StagedConvNet(nn.Module):
+class StagedConvNet(StagedNet):
     """Stem and four stages; what timm has behind them is left out. Batch norms keep their statistics."""
 
     def __init__(self, network: EfficientNet | MobileNetV3) -> None:
         super().__init__()
         stem = OrderedDict(conv=network.conv_stem, norm=network.bn1)
         self.patch_embed = nn.Sequential(stem)
-        self.layers: Any = nn.ModuleList(map(ConvStage, stages_of(network)))
-        self.feature_info = [dict(level) for level in network.feature_info[-len(STRIDES) :]]
+        self.layers = nn.ModuleList(map(ConvStage, stages_of(network)))
+        self.feature_info = [dict(level) for level in network.feature_info[-STAGES:]]
 
     def train(self, mode: bool = True) -> Self:
         """Batch norms stay as in evaluation: parts of a batch, streams and workers would each have other statistics."""
@@ -49,24 +51,10 @@ class StagedConvNet(nn.Module):
                 module.eval()
         return self
 
-    def stem(self, image_B3HW: Tensor) -> Tensor:
-        """(B, 3, H, W) -> (B, H / 2, W / 2, C)."""
-        x: Tensor = self.patch_embed(image_B3HW.contiguous(memory_format=torch.channels_last))
-        return x.permute(0, 2, 3, 1)
-
-    def forward_features_list(self, image_B3HW: Tensor) -> list[Tensor]:
-        """The four maps (B, C, H, W) where no block is task-specific."""
-        x, maps = self.stem(image_B3HW), []
-        for stage in self.layers:
-            for block in stage.blocks:
-                x = block(x)
-            maps.append(x.permute(0, 3, 1, 2))
-        return maps
-
 
 def stages_of(network: Any) -> list[list[nn.Module]]:
     """The blocks of each stage; those at stride 2 are the first of the first stage."""
-    ends = [0, *network.stage_ends[-len(STRIDES) :]]
+    ends = [0, *network.stage_ends[-STAGES:]]
     return [[block for group in network.blocks[start:stop] for block in group] for start, stop in pairwise(ends)]
 
 

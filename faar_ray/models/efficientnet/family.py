@@ -12,15 +12,15 @@ from torch import Tensor, nn
 
 from faar_ray.config.trial import BackboneConfig
 from faar_ray.errors import ConfigError
-from faar_ray.models.efficientnet.conv_block import LAYERS, PARTS, ConvTaskBlock, path_of, pointwise
+from faar_ray.models.channels_last import LAYERS, ConvTaskBlock
+from faar_ray.models.efficientnet.conv_block import PARTS, path_of, pointwise
 from faar_ray.models.efficientnet.convnet import (
-    STRIDES,
     ConvNetEnsemble,
     MultiTaskConvNet,
     StagedConvNet,
     stages_of,
 )
-from faar_ray.models.family import BackboneFamily
+from faar_ray.models.family import STRIDES, BackboneFamily, check_strides
 from faar_ray.models.timm_weights import build_timm, outline
 
 
@@ -31,11 +31,7 @@ def _is_convnet(name: str) -> bool:
 def _check(name: str) -> None:
     """Raise ConfigError unless the network is one of four stages, made of blocks that are known."""
     network = outline(name)
-    strides = tuple(int(level["reduction"]) for level in network.feature_info)[-len(STRIDES) :]
-    if strides != STRIDES:
-        raise ConfigError(
-            f"backbone.name: {name} cannot be adapted: its maps must be at strides {STRIDES}, not {strides}"
-        )
+    check_strides(name, network)
     blocks = [block for stage in stages_of(network) for block in stage]
     if odd := next((block for block in blocks if type(block) not in PARTS), None):
         known = ", ".join(block.__name__ for block in PARTS)
@@ -78,9 +74,8 @@ EFFICIENTNET = BackboneFamily(
     MultiTaskConvNet,
     ConvTaskBlock,
     linears={layer: layer for layer in LAYERS},
-    widths=lambda backbone: [int(level["num_chs"]) for level in backbone.feature_info],
     embed_dim=_embed_dim,
-    strides={"stages": STRIDES},
+    strides={"stages": STRIDES["stages"]},
     channels=lambda widths, pyramid: list(widths),
     check=_check,
     ensemble=ConvNetEnsemble,

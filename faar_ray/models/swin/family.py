@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -21,11 +20,6 @@ from faar_ray.models.timm_weights import build_timm, load_checkpoint, load_weigh
 
 MICRO_PATCH = 4
 LINEARS = {"qkv": "attn.qkv", "proj": "attn.proj", "fc1": "mlp.fc1", "fc2": "mlp.fc2"}
-
-
-def stage_widths(backbone: Any) -> Sequence[int]:
-    """Channels of each stage."""
-    return [int(level["num_chs"]) for level in backbone.feature_info]
 
 
 def _is_swin(name: str) -> bool:
@@ -66,7 +60,6 @@ SWIN = BackboneFamily(
     MultiTaskModel,
     TaskBlock,
     linears=LINEARS,
-    widths=stage_widths,
     check=_check,
     sides=patch_of,
     ensemble=TaskEnsemble,

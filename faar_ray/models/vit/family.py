@@ -60,7 +60,6 @@ VIT = BackboneFamily(
     MultiTaskViT,
     _task_block,
     linears=LINEARS,
-    widths=lambda backbone: [int(level["num_chs"]) for level in backbone.feature_info],
     embed_dim=lambda widths: widths[0] // QUARTERS,  # one width 4 d counts as a Swin that starts at d
     check=_check,
     sides=patch_of,

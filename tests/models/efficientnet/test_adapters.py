@@ -22,7 +22,7 @@ from faar_ray.export.rank_pattern import rank_pattern
 from faar_ray.export.read import load_model, read_adapter_file
 from faar_ray.models import adapter_list, build_model, merge
 from faar_ray.models.backbone import family_of
-from faar_ray.models.efficientnet.conv_block import ConvTaskBlock, run_blocks
+from faar_ray.models.channels_last import ConvTaskBlock, run_blocks
 from faar_ray.models.efficientnet.convnet import stages_of
 from faar_ray.seeding import seeded
 from tests.models.networks import B0, EDGE, LITE, SMALL, TASKS, config, image, model, moved, shrunk, timm_weights
