@@ -76,6 +76,13 @@ def _add_step(commands: Any) -> None:
     step.add_argument("--no-memory", action="store_true", help="do not start a process per row for its peak memory")
 
 
+def _add_trial(command: argparse.ArgumentParser) -> None:
+    """The trial whose data are read (`loading.config_of`)."""
+    command.add_argument("what_data", metavar="CONFIG|DATASET", help="a trial's YAML file, or a data set's name")
+    command.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="keys of the trial")
+    command.add_argument("--root", help="folder or URI of the data set (data.root)")
+
+
 def _add_data(commands: Any) -> None:
     data = _command(
         commands, "data", "loading:run", "reading photographs against the training step that takes them",
@@ -83,9 +90,7 @@ def _add_data(commands: Any) -> None:
         "beside them what a training step of the trial's own model takes here.",
         "nyud --root NYUD_MT",
     )  # fmt: skip
-    data.add_argument("what_data", metavar="CONFIG|DATASET", help="a trial's YAML file, or a data set's name")
-    data.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="keys of the trial")
-    data.add_argument("--root", help="folder or URI of the data set (data.root)")
+    _add_trial(data)
     data.add_argument("--images", type=_positive, default=64, help="read from the first so many (default %(default)s)")
     data.add_argument("--processes", type=_positive, default=2, help="of a loader (default %(default)s)")
     data.add_argument("--steps", type=_positive, default=3, help="training steps after a first (default %(default)s)")
@@ -98,9 +103,7 @@ def _add_train(commands: Any) -> None:
         "kernels per step, and the ten that take longest.",
         "scenes optim.batch_size=8",
     )  # fmt: skip
-    train.add_argument("what_data", metavar="CONFIG|DATASET", help="a trial's YAML file, or a data set's name")
-    train.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="keys of the trial")
-    train.add_argument("--root", help="folder or URI of the data set (data.root)")
+    _add_trial(train)
     train.add_argument("--steps", type=_positive, default=20, help="that are measured (default %(default)s)")
 
 

@@ -13,11 +13,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.table import Table
 from torch import Tensor
 
 from faar_ray.bench.output import print_result
+from faar_ray.bench.step.launches import wait_for
 from faar_ray.config.data_section import DataConfig
 from faar_ray.config.overrides import apply_overrides
 from faar_ray.config.registries import DATASETS
@@ -168,8 +168,7 @@ def training_rate(config: TrialConfig, data: DataConfig, steps: int) -> tuple[st
             started = time.perf_counter()
             trial.policy.sample_mask(0, step)
             train_step(trial, batch, step)
-            if trial.runtime.device.type == "cuda":
-                torch.cuda.synchronize()
+            wait_for(trial.runtime.device)
             seconds.append(time.perf_counter() - started)
         return str(trial.runtime.device), len(batch["image"]) / statistics.median(seconds[1:])
 

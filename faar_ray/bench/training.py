@@ -15,7 +15,7 @@ from torch import Tensor
 
 from faar_ray.bench.loading import config_of
 from faar_ray.bench.output import print_result
-from faar_ray.bench.step.launches import Launches, launches_of
+from faar_ray.bench.step.launches import Launches, launches_of, wait_for
 from faar_ray.data import check_root, local_data
 from faar_ray.train.runtimes.runtime import InProcess
 from faar_ray.train.step import train_step
@@ -95,12 +95,6 @@ def take(trial: Trial, batch: dict[str, Tensor], step: int) -> None:
     """One step; the learning rate follows the config's epochs and stays at its end."""
     trial.policy.sample_mask(0, step)
     train_step(trial, batch, step)
-
-
-def wait_for(device: torch.device) -> None:
-    """Until an accelerator has done what it was asked."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def table_of(launches: Launches) -> Table:

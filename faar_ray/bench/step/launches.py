@@ -38,6 +38,12 @@ class _Operators(TorchDispatchMode):
         return operator(*args, **(kwargs or {}))
 
 
+def wait_for(device: torch.device) -> None:
+    """Until an accelerator has done what it was asked; a CPU has."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
 def launches_of(step: Callable[[], object], device: torch.device) -> Launches:
     """Run a step that has been run before, and count."""
     if device.type != "cuda":
@@ -47,7 +53,7 @@ def launches_of(step: Callable[[], object], device: torch.device) -> Launches:
 
     with profile(activities=[ProfilerActivity.CUDA]) as profiler:
         step()
-        torch.cuda.synchronize(device)
+        wait_for(device)
     kernels = [event for event in profiler.events() or [] if event.device_type.name == "CUDA"]
     kernels = [event for event in kernels if not event.name.startswith(COPIES)]
     by_name: dict[str, list[float]] = {}

@@ -23,7 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from faar_ray.adapters import adapters_of
 from faar_ray.bench.output import print_result
-from faar_ray.bench.step.launches import launches_of
+from faar_ray.bench.step.launches import launches_of, wait_for
 from faar_ray.bench.step.variants import (
     FAMILIES,
     PEFT,
@@ -82,12 +82,12 @@ class Stepper:
 
     def step(self) -> float:
         """Forward, backward, AdamW; returns milliseconds."""
-        self._wait()
+        wait_for(self.device)
         started = time.perf_counter()
         self._backward()
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        self._wait()
+        wait_for(self.device)
         return 1000 * (time.perf_counter() - started)
 
     def _backward(self) -> None:
@@ -117,10 +117,6 @@ class Stepper:
     def trainable_params(self) -> int:
         """Numbers that the optimizer moves."""
         return sum(p.numel() for p in self.model.parameters() if p.requires_grad)
-
-    def _wait(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
 
 
 def run(args: argparse.Namespace) -> None:
