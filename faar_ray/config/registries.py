@@ -43,6 +43,15 @@ class PolicyEntry:
     """(TrialConfig, adapters) -> RankPolicy."""
     needs_adapters: bool = True
     """Has nothing to decide where `adapter.kind` is `none`."""
+    first_decision: Callable[[Any], int | None] = lambda config: 0
+    """TrialConfig -> the first epoch (0-based) whose end may change ranks, weights or moments; None: no epoch's."""
+    silent: bool = False
+    """Until its first decision it changes nothing that `fixed` leaves alone, in the training or the records."""
+    reads: tuple[str, ...] | None = None
+    """Sections of the config that it depends on beside `ranks`; None: unknown."""
+    inherit: Builder | None = None
+    """(TrialConfig, policy's state in the parent, EpochRecords) -> the records as the fork itself would have made them;
+    None: as they are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +84,19 @@ ADAPTERS: dict[str, AdapterEntry] = {
 }
 
 RANK_POLICIES: dict[str, PolicyEntry] = {
-    "fixed": PolicyEntry("faar_ray.ranks.policy:build_fixed", needs_adapters=False),
-    "pdrs": PolicyEntry("faar_ray.ranks.pdrs:build_pdrs"),
+    "fixed": PolicyEntry(
+        "faar_ray.ranks.policy:build_fixed",
+        needs_adapters=False,
+        first_decision=lambda config: None,
+        silent=True,
+        reads=(),
+    ),
+    "pdrs": PolicyEntry(
+        "faar_ray.ranks.pdrs:build_pdrs",
+        first_decision=lambda config: config.pdrs.start_epoch,
+        reads=("pdrs",),
+        inherit="faar_ray.ranks.inherited:inherited_scores",
+    ),
 }
 
 DATASETS: dict[str, DatasetEntry] = {
