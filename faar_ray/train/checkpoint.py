@@ -48,7 +48,7 @@ def checkpoint_path(folder: Path, epoch: int) -> Path:
 def save_checkpoint(
     folder: Path, epoch: int, state: dict[str, Any], *, keep: int, keep_epochs: Collection[int] = ()
 ) -> Path:
-    """Write the state after `epoch`; delete all but the newest `keep` checkpoints, and those after `keep_epochs` epochs."""
+    """Write the state after `epoch`; delete all checkpoints but the newest `keep` and those after `keep_epochs`."""
     path = checkpoint_path(folder, epoch)
     with atomic_write_or_storage_error(path) as scratch:
         try:

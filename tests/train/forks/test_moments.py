@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from faar_ray.config.moments.moment import NEVER, Moment
-from faar_ray.config.registries import RANK_POLICIES
 from faar_ray.config.moments.sharing import config_keys, differing, moment_of, shared_until
+from faar_ray.config.registries import RANK_POLICIES
 from faar_ray.config.trial import TrialConfig
 from faar_ray.records import EpochRecord
 from faar_ray.train.fork import TRAINED
