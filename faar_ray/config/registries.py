@@ -35,6 +35,11 @@ class AdapterEntry:
     """The adapter of HF PEFT that it equals, if any: then its ranks can be exported as a rank pattern."""
 
 
+def no_epochs(config: Any) -> int:
+    """A policy without masks."""
+    return 0
+
+
 @dataclass(frozen=True, slots=True)
 class PolicyEntry:
     """One value of `ranks.kind`."""
@@ -52,6 +57,8 @@ class PolicyEntry:
     inherit: Builder | None = None
     """(TrialConfig, policy's state in the parent, EpochRecords) -> the records as the fork itself would have made them;
     None: as they are."""
+    masked_epochs: Callable[[Any], int] = no_epochs
+    """TrialConfig -> its first epochs, in which components are masked: metrics there do not tell the end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +103,7 @@ RANK_POLICIES: dict[str, PolicyEntry] = {
         first_decision=lambda config: config.pdrs.start_epoch,
         reads=("pdrs",),
         inherit="faar_ray.ranks.inherited:inherited_scores",
+        masked_epochs=lambda config: config.optim.epochs - config.pdrs.free_epochs,
     ),
 }
 
