@@ -96,7 +96,7 @@ class EpochRecord:
 
 
 State = Literal["COMPLETE", "PRUNED", "FAIL", "RUNNING"]
-Role = Literal["trial", "reference", "control"]
+Role = Literal["trial", "reference", "control", "prefix"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,11 +118,20 @@ class TrialResult:
     """
     seconds: float
     epochs: int
-    """Epochs that were finished."""
+    """Epochs that it trained to their end; those that it inherited are its parent's."""
     run_id: str = ""
     """MLflow run."""
     reason: str = ""
     """Why it was stopped or failed."""
+    parent: str = ""
+    """The trial or prefix whose checkpoint it began with."""
+    inherited: int = 0
+    """Epochs of that checkpoint that are counted elsewhere; a prefix's are counted once, by the first that forks."""
+
+    @property
+    def reached(self) -> int:
+        """Epochs behind its weights, inherited ones too."""
+        return self.inherited + self.epochs
 
 
 def known(metrics: Mapping[str, float | None]) -> dict[str, float]:

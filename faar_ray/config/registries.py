@@ -54,6 +54,8 @@ class PolicyEntry:
     """Until its first decision it changes nothing that `fixed` leaves alone, in the training or the records."""
     reads: tuple[str, ...] | None = None
     """Sections of the config that it depends on beside `ranks`; None: unknown."""
+    carries: bool = False
+    """Keeps its scores under several values of `pdrs.beta` at once, where it is asked to (`RankPolicy.carry`)."""
     inherit: Builder | None = None
     """(TrialConfig, policy's state in the parent, EpochRecords) -> the records as the fork itself would have made them;
     None: as they are."""
@@ -102,6 +104,7 @@ RANK_POLICIES: dict[str, PolicyEntry] = {
         "faar_ray.ranks.pdrs:build_pdrs",
         first_decision=lambda config: config.pdrs.start_epoch,
         reads=("pdrs",),
+        carries=True,
         inherit="faar_ray.ranks.inherited:inherited_scores",
         masked_epochs=lambda config: config.optim.epochs - config.pdrs.free_epochs,
     ),

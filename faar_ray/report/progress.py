@@ -28,6 +28,8 @@ RESULT = "result"
 """User attribute of an Optuna trial: how it ended."""
 STUDY_RESULT = "result/"
 """With a trial id, user attribute of the study: how a control or a reference ended."""
+PREFIX = "prefix/"
+"""With the name of a prefix that trials share, user attribute of the study: what it is, and whether it is trained."""
 TEST_RESULT = "test/"
 """With a trial id: its metrics on the test split."""
 ENDED = "ended"
@@ -136,7 +138,8 @@ def open_trials(folder: Path, study: optuna.Study, ended: Sequence[TrialResult])
         for trial in study.get_trials(deepcopy=False)
         if TRIAL_ID in trial.user_attrs and WARM_START not in trial.user_attrs
     }
-    begun = {path.name for path in folder.glob("trials/*") if path.is_dir()}
+    prefixes = {name.removeprefix(PREFIX) for name in study.user_attrs if name.startswith(PREFIX)}
+    begun = {path.name for path in folder.glob("trials/*") if path.is_dir()} - prefixes
     return [_open_trial(folder, name, sampled) for name in sorted({*sampled, *begun} - over)]
 
 

@@ -95,7 +95,7 @@ class Child:
 
     def is_complete(self, result: TrialResult) -> bool:
         """Whether the run was closed with this result."""
-        expected = (STATUS[result.state], result.state, str(result.epochs))
+        expected = (STATUS[result.state], result.state, str(result.reached))
         actual = (self.status, self.tags.get("faar_ray.state"), self.tags.get("faar_ray.epochs"))
         return actual == expected and self.has(result.metrics)
 

@@ -35,7 +35,7 @@ class Ending:
     @classmethod
     def of(cls, result: TrialResult) -> Ending:
         """As the search recorded it."""
-        return cls(result.state, result.epochs, result.metrics, result.reason)
+        return cls(result.state, result.reached, result.metrics, result.reason)
 
 
 @dataclass

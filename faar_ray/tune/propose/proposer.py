@@ -39,6 +39,7 @@ from faar_ray.tune.propose.trial_record import (
     TrialRecord,
 )
 from faar_ray.tune.run.jobs import Job, describe_failure, trial_name
+from faar_ray.tune.share.stages import Demand, example_of, listed_demands
 from faar_ray.tune.space.initial_points import active_parameters
 from faar_ray.tune.space.space import Scalar, SearchSpace
 
@@ -57,6 +58,7 @@ class Proposer:
         self.space, self.study = space, study
         self.base_seed = space.trial_config({}).seed
         self._points = space.planned()
+        self._planned = listed_demands(space)
         self._older = journal.older(study)
         self._population = PopulationState(space, study)
         self._live: dict[int, optuna.Trial] = {}
@@ -170,6 +172,18 @@ class Proposer:
         """The config of a trial."""
         trial = journal.trials(self.study)[number]
         return self._config(from_optuna(self.space.parameters, trial.params), TrialRecord(trial).seed)
+
+    def upcoming(self) -> list[Demand]:
+        """The trials that have not begun, with the values of those that depend on results left open."""
+        trials = journal.own(self.study)
+        begun = sum(1 for trial in trials if not TrialRecord(trial).is_replicate)
+        listed, drawn = self._planned[begun : self.explored()], self.explored() - max(begun, len(self._planned))
+        replicates = (
+            self._config(from_optuna(self.space.parameters, leader.params), seed)
+            for leader, seed in self._replicates_due(trials)
+        )
+        open_draws = [example_of(self.space, self._planned)] * (drawn > 0)
+        return listed + open_draws + [Demand(config) for config in replicates]
 
     def results(self) -> list[TrialResult]:
         """All jobs that ended."""

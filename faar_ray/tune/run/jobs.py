@@ -21,7 +21,7 @@ SHARDS = "data"
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One trial of the search, one control, or one reference."""
+    """One trial of the search, one control, one reference, or a prefix: the beginning that trials share."""
 
     trial_id: str
     role: Role
@@ -46,6 +46,19 @@ class Job:
     """Numbers of finished epochs whose checkpoints are kept for forks."""
     betas: tuple[float, ...] = ()
     """Values of `pdrs.beta` whose scores are carried along for forks."""
+    shared: bool = False
+    """Whether its parent is a prefix: what it inherits is what it would have trained."""
+    paid: int = 0
+    """Of the epochs that it inherits, those that are counted as its own, for it is the first that begins with them."""
+    stop_after: int | None = None
+    """Of a prefix: the epochs that it trains."""
+    leave_end: bool = False
+    """Of a prefix: whether it leaves the end of the last of these to each fork."""
+
+    @property
+    def epochs(self) -> int:
+        """After which it ends by itself."""
+        return self.config.optim.epochs if self.stop_after is None else self.stop_after
 
     @property
     def title(self) -> str:
@@ -94,7 +107,7 @@ class RunContext:
             self.place,
             references=val,
             test_references=test,
-            test=True,
+            test=job.role != "prefix",
             workers=self.resources.workers,
             threads=self.resources.cpus_per_worker,
             gpus_per_worker=self.resources.gpus_per_worker,
@@ -106,6 +119,8 @@ class RunContext:
             redo=job.redo,
             keep_epochs=job.keep_epochs,
             betas=job.betas,
+            stop_after=job.stop_after,
+            leave_end=job.leave_end,
             title=job.title,
             checkpoint=self._checkpoint(job.config.backbone.checkpoint),
             sentinel_file="" if self.place.uri else str(self.place.path / "space.yaml"),
@@ -140,6 +155,8 @@ class Running:
     stop_reason: str = ""
     """Set by the stopping rule or by a limit."""
     error: str = ""
+    is_trained: bool = False
+    """Of a prefix: to its end."""
 
     @property
     def waits(self) -> bool:
