@@ -15,12 +15,12 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from faar_ray.config.adapters.spectrum_section import SpectrumConfig
 from faar_ray.config.data_section import DataConfig
 from faar_ray.config.moments.moment import MattersFrom, never
 from faar_ray.config.optim_section import OptimConfig
 from faar_ray.config.presets import PRESETS, RECIPES
 from faar_ray.config.section import Positive, Section
-from faar_ray.config.spectrum_section import SpectrumConfig
 from faar_ray.config.trial_sections import (
     AdapterConfig,
     BackboneConfig,

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from faar_ray.adapters.adapter import Adapter
 from faar_ray.adapters.spectrum.cpab_flow import flow
 from faar_ray.adapters.spectrum.decomposition import Decomposition, Factors
-from faar_ray.config.spectrum_section import SpectrumConfig
+from faar_ray.config.adapters.spectrum_section import SpectrumConfig
 
 
 class SpectrumWarp(Adapter):

@@ -14,10 +14,10 @@ KINDS = {4: 0.6, 16: 1.0, 64: 1.5}
 """Cells, and how strong thetas are: at 16 and 64 points cross many cells."""
 
 
-def thetas(cells: int, flows: int = 6, dtype: torch.dtype = torch.float64) -> Tensor:
+def thetas(cells: int, flows: int = 6) -> Tensor:
     generator = torch.Generator().manual_seed(cells)
-    scale = KINDS[cells] * cells**0.5
-    return (scale * (2 * torch.rand(flows, cells - 1, generator=generator, dtype=torch.float64) - 1)).to(dtype)
+    scale: float = KINDS[cells] * cells**0.5
+    return scale * (2 * torch.rand(flows, cells - 1, generator=generator, dtype=torch.float64) - 1)
 
 
 def points(flows: int = 6, dtype: torch.dtype = torch.float64, count: int = 200) -> Tensor:
