@@ -11,16 +11,15 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
-from faar_ray.config.trial import config_id
 from faar_ray.errors import FaarRayError, StorageError, TooManyFailures
-from faar_ray.records import State, TrialResult, known
+from faar_ray.records import TrialResult, known
 from faar_ray.tune.propose import journal
 from faar_ray.tune.propose.budget import BudgetTracker, trial_limit
 from faar_ray.tune.propose.comparison import Compared, StoppingRule
 from faar_ray.tune.propose.journal_file import transaction
 from faar_ray.tune.propose.proposer import Proposer
 from faar_ray.tune.propose.stopping_rules import build_stopping_rule
-from faar_ray.tune.run.jobs import Job, Running, describe_failure, job_of
+from faar_ray.tune.run.jobs import Job, Running, job_of, result_of_running
 from faar_ray.tune.run.references import References
 from faar_ray.tune.share.prefixes import Prefixes
 from faar_ray.tune.share.stages import Demand
@@ -300,30 +299,8 @@ class SearchState:
         return bool(self.limit)
 
     def _result(self, running: Running) -> TrialResult:
-        job, epochs = running.job, running.epochs
-        inherited = job.inherited - job.paid if job.shared and job.role != "prefix" else 0  # pbt: see `copied`
-        complete = running.is_trained if job.role == "prefix" else epochs >= job.config.optim.epochs
-        state: State = "COMPLETE" if complete else "PRUNED"
-        reason = running.error or (running.stop_reason if state == "PRUNED" else "")
-        if running.error or (state == "PRUNED" and not reason and not running.waits):
-            reason = reason or f"it ended by itself after {epochs} of {job.epochs} epochs"
-            state, reason = "FAIL", describe_failure(reason, job.trial_id, job.params)
         seconds = running.seconds_before + self.now() - running.started
-        return TrialResult(
-            job.trial_id,
-            config_id(job.config),
-            job.config.seed,
-            job.role,
-            state,
-            dict(job.params),
-            dict(running.metrics),
-            round(seconds, 3),
-            max(0, epochs - inherited),
-            self.run_id(job.trial_id),
-            reason,
-            job.parent if job.shared else "",
-            min(inherited, epochs),
-        )
+        return result_of_running(running, round(seconds, 3), self.run_id(running.job.trial_id))
 
     def _store_result(self, running: Running) -> TrialResult:
         """Write down how a job ended."""

@@ -9,8 +9,8 @@ from typing import Any
 from faar_ray.config.null_values import value_words
 from faar_ray.config.paths import weights_path
 from faar_ray.config.run_sections import Resources
-from faar_ray.config.trial import TrialConfig
-from faar_ray.records import Role, TrialResult
+from faar_ray.config.trial import TrialConfig, config_id
+from faar_ray.records import Role, State, TrialResult
 from faar_ray.storage.run_location import RunLocation
 from faar_ray.train.trial_spec import TrialSpec
 from faar_ray.tune.space.space import SearchSpace
@@ -162,6 +162,40 @@ class Running:
     def waits(self) -> bool:
         """Whether it now waits for its population."""
         return self.epochs == self.job.pause_after and not (self.stop_reason or self.error)
+
+
+def result_of_running(running: Running, seconds: float, run_id: str) -> TrialResult:
+    """How a job has ended, or stands while it waits.
+
+    Args:
+        running: the job.
+        seconds: of its own.
+        run_id: of its MLflow run.
+    """
+    job, epochs = running.job, running.epochs
+    inherited = min(epochs, job.inherited - job.paid) if job.shared and job.role != "prefix" else 0
+    complete = running.is_trained if job.role == "prefix" else epochs >= job.config.optim.epochs
+    state: State = "COMPLETE" if complete else "PRUNED"
+    reason = running.error or (running.stop_reason if state == "PRUNED" else "")
+    if running.error or (state == "PRUNED" and not reason and not running.waits):
+        reason = reason or f"it ended by itself after {epochs} of {job.epochs} epochs"
+        state, reason = "FAIL", describe_failure(reason, job.trial_id, job.params)
+
+    return TrialResult(
+        job.trial_id,
+        config_id(job.config),
+        job.config.seed,
+        job.role,
+        state,
+        dict(job.params),
+        dict(running.metrics),
+        seconds,
+        epochs - inherited,
+        run_id,
+        reason,
+        job.parent if job.shared else "",
+        inherited,
+    )
 
 
 def reference_job(space: SearchSpace, task: str) -> Job:

@@ -1,4 +1,4 @@
-"""Searches that share prefixes, played: who waits, what is counted, what is removed, and what a resumed search knows."""
+"""Searches that share prefixes, played: who waits, what is counted and removed, what a resumed search knows."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from faar_ray.tune.space.space import SearchSpace
 LATE: dict[str, Any] = {"base": {"pdrs": {"start_epoch": 1}}, "scheduler": {"type": "none"}}
 SHARE: dict[str, Any] = {"search": {"share_prefixes": True, "lag": 1}}
 REPLICATED: dict[str, Any] = {"search": {"share_prefixes": True, "lag": 1, "replicates": {"top": 2, "seeds": 2}}}
-Spaces, Drivers = Callable[..., SearchSpace], Callable[..., Any]
+Spaces = Callable[..., SearchSpace]
+Drivers = Callable[..., Any]
 
 
 class Watched:
@@ -54,7 +55,8 @@ def test_a_search_that_shares_finds_what_one_finds_that_does_not(
 
 
 def test_trials_wait_for_their_prefix_and_fork_where_they_part(space: Spaces, driver: Drivers) -> None:
-    watched, removed = Watched(), []
+    watched = Watched()
+    removed: list[str] = []
     played = driver(space(**LATE, **SHARE), watchers=[watched], remove_prefix=removed.append).run()
     assert played.order[:2] == ["p000-s0", "t000-s0"]
     prefix = watched.jobs["p000-s0"]
@@ -101,8 +103,10 @@ def test_a_prefix_that_fails_leaves_its_trials_to_train_alone_and_counts_as_no_f
 
 
 def test_early_stopping_sees_inherited_epochs_as_trained_ones(space: Spaces, driver: Drivers, tmp_path: Path) -> None:
-    rule = {"base": {"pdrs": {"start_epoch": 1, "free_epochs": 1}, "optim": {"epochs": 6}}}
-    rule |= {"scheduler": {"type": "asha", "min_epochs": 1, "reduction": 2}}
+    rule: dict[str, Any] = {
+        "base": {"pdrs": {"start_epoch": 1, "free_epochs": 1}, "optim": {"epochs": 6}},
+        "scheduler": {"type": "asha", "min_epochs": 1, "reduction": 2},
+    }
     found = {}
     for share in (True, False):
         search = {"share_prefixes": share, "lag": 1}
