@@ -99,6 +99,15 @@ def keep_test(study: optuna.Study, trial_id: str, metrics: Mapping[str, float]) 
     study.set_user_attr(TEST_RESULT + trial_id, json_metrics(metrics))
 
 
+def finals(study: optuna.Study) -> dict[str, dict[str, float]]:
+    """What is known of ended trials beside their epochs, by trial id: metrics on test, and the value of a front."""
+    final = tests(study)
+    for result in results(study):
+        if values := {name: value for name, value in result.metrics.items() if name.startswith("front/")}:
+            final[result.trial_id] = final.get(result.trial_id, {}) | values
+    return final
+
+
 def keep_spent(study: optuna.Study, amounts: Mapping[str, float]) -> None:
     """Write down what the search has spent so far."""
     for name in amounts:
