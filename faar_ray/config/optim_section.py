@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from faar_ray.config.section import Positive, Section
+from faar_ray.config.validation_messages import rule
 
 
 class OptimConfig(Section):
@@ -44,6 +45,15 @@ class OptimConfig(Section):
     clip: Positive = Field(5.0, description="Largest gradient norm.")
     accumulate: Annotated[int, Field(ge=1)] = Field(
         1, description="Parts that a step's batch is computed in, one after another: less memory, the same step."
+    )
+    loss_norm: Literal["none", "running_mean"] = Field(
+        "none",
+        description="`running_mean`: each task's loss is divided by the running mean of its loss in the steps before, "
+        "so that tasks pull by their weights and not by the scale of their losses. `train/loss` and "
+        "`train/loss/<task>` report the losses as they are.",
+    )
+    loss_norm_beta: Annotated[float, Field(ge=0, lt=1), rule("satisfy 0 <= loss_norm_beta < 1")] = Field(
+        0.98, description="EMA factor of loss_norm's running means."
     )
     precision: Literal["fp32", "bf16", "fp16", "fp64"] = Field(
         "fp32", description="`bf16`, `fp16`: autocast (fp16 with loss scaling); `fp64` is for checks of exactness."

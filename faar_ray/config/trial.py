@@ -88,6 +88,8 @@ ADDED = (
     "optim.warmup_lr",
     "optim.min_lr",
     "optim.decay_position_tables",
+    "optim.loss_norm",
+    "optim.loss_norm_beta",
 )
 """Keys that came after searches were run: at their defaults they are no part of a config's id, so `--resume` of an
 older search knows its configurations again."""

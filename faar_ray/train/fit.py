@@ -89,6 +89,7 @@ def run_epoch(trial: Trial, epoch: int, references: Mapping[str, float] | None) 
 def train_epoch(trial: Trial, epoch: int) -> dict[str, float]:
     """One pass over the training images; gives `train/loss/<task>`, `train/loss`, their weighted sum, and `SKIPPED`.
 
+    Losses are raw also under `optim.loss_norm`, which minimises others: so trials with and without it can be compared.
     A task's loss is the mean over the steps with labels of it: NaN, and no part of the sum, where no step has any.
     """
     config, runtime = trial.config, trial.runtime
@@ -110,6 +111,8 @@ def train_epoch(trial: Trial, epoch: int) -> dict[str, float]:
     trial.optimizer.zero_grad(set_to_none=True)
     if trial.late_reader is not None:
         trial.late_reader.read()
+    if trial.loss_norm is not None:
+        trial.runtime.assert_same("running means of losses", trial.loss_norm.divisors())
 
     mean_T = torch.stack(losses).double().nanmean(0).tolist()
     means = dict(zip(config.data.tasks, mean_T, strict=True))

@@ -24,7 +24,8 @@ def train_step(trial: Trial, batch: Batch, step: int) -> dict[str, Tensor]:
     L_t is NaN for a task without a labelled pixel in the step, whose share of the loss was 0.
 
     One prefix mask holds for the whole step, and scores are those of its whole gradient. A step whose gradients
-    overflow under fp16's loss scale is skipped: only the scale moves, neither weights nor importance nor learning rate.
+    overflow under fp16's loss scale is skipped: only the scale moves, neither weights nor importance nor learning rate
+    nor the running means of the losses.
 
     Raises:
         NonFiniteLoss: naming step and task; on an accelerator it may be an earlier step (see `LateReader`).
@@ -34,13 +35,17 @@ def train_step(trial: Trial, batch: Batch, step: int) -> dict[str, Tensor]:
     counts = counts_of(trial, batch)
     trial.optimizer.zero_grad(set_to_none=True)
     losses_T = trial.runtime.all_reduce_sum(accumulated(trial, batch, counts, trial.micro_batches(step)))
-    update(trial, step, losses_T)
-    losses = dict(zip(counts, losses_T, strict=True))
-    return {task: value.where(counts[task][0] > 0, math.nan) for task, value in losses.items()}
+    labelled_T = torch.stack([of[0] > 0 for of in counts.values()])
+    if update(trial, step, losses_T) and trial.loss_norm is not None:
+        trial.loss_norm.observe(losses_T, labelled_T)
+    return dict(zip(counts, losses_T.where(labelled_T, math.nan), strict=True))
 
 
-def update(trial: Trial, step: int, losses_T: Tensor) -> None:
-    """From the step's gradients to new parameters, in the order that AMP needs; nothing else waits for a device."""
+def update(trial: Trial, step: int, losses_T: Tensor) -> bool:
+    """From the step's gradients to new parameters, in the order that AMP needs; nothing else waits for a device.
+
+    Gives whether the step counts; it does not where fp16 overflowed.
+    """
     trial.scaler.unscale_(trial.optimizer)
     parameters = [p for group in trial.optimizer.param_groups for p in group["params"] if p.grad is not None]
     norm = get_total_norm([p.grad for p in parameters if p.grad is not None])
@@ -52,7 +57,7 @@ def update(trial: Trial, step: int, losses_T: Tensor) -> None:
         check_losses(step, trial.config.data.tasks, losses)
         if not math.isfinite(total):
             skip(trial, step, parameters)
-            return
+            return False
 
     trial.policy.observe()
     clip_grads_with_norm_(parameters, trial.config.optim.clip, norm)
@@ -60,6 +65,7 @@ def update(trial: Trial, step: int, losses_T: Tensor) -> None:
     trial.scaler.update()
     trial.policy.after_step(trial.optimizer)
     trial.scheduler.step()
+    return True
 
 
 def skip(trial: Trial, step: int, parameters: Sequence[nn.Parameter]) -> None:
@@ -90,13 +96,21 @@ def accumulated(trial: Trial, batch: Batch, counts: Mapping[str, Tensor], parts:
             last = i + 1 == parts
             with nullcontext() if last else trial.runtime.no_sync(trial.wrapped_model):
                 of_part = shares_of(trial, part, counts)
-                loss = torch.stack([trial.tasks[task].weight * share for task, share in of_part.items()]).sum()
+                loss = weighted_sum(trial, of_part)
                 loss = loss * trial.runtime.world_size  # workers' gradients are averaged
                 if last and (term := trial.policy.loss_term()) is not None:
                     loss = loss + term
                 trial.scaler.scale(loss).backward()
             shares.append(torch.stack(list(of_part.values())).detach())
     return torch.stack(shares).sum(0)
+
+
+def weighted_sum(trial: Trial, shares: Mapping[str, Tensor]) -> Tensor:
+    """What is minimised: the tasks' losses, over their running means under `optim.loss_norm`, times their weights."""
+    weighted_T = torch.stack([trial.tasks[task].weight * share for task, share in shares.items()])
+    if trial.loss_norm is not None:
+        weighted_T = weighted_T / trial.loss_norm.divisors().to(weighted_T)
+    return weighted_T.sum()
 
 
 def split(batch: Batch, parts: int) -> Iterator[Batch]:

@@ -18,6 +18,7 @@ from faar_ray.seeding import seed_of
 from faar_ray.tasks import tasks_of
 from faar_ray.train.checkpoint import load_trained_state
 from faar_ray.train.finite import LateReader
+from faar_ray.train.loss_norm import build_loss_norm
 from faar_ray.train.optimizer import build_optimizer, build_scheduler
 from faar_ray.train.preflight import check_last_batch
 from faar_ray.train.runtimes.runtime import Runtime
@@ -57,6 +58,7 @@ class Trial:
         self.steps_per_epoch = -(-len(self.train_data) // config.optim.batch_size)
         check_last_batch(config, len(self.train_data), runtime.world_size)
         self.scaler = torch.amp.GradScaler(runtime.device.type, enabled=config.optim.precision == "fp16")
+        self.loss_norm = build_loss_norm(config.optim, len(self.tasks), runtime.device)
         self.skipped_steps = 0
         """Of the current epoch: fp16 overflowed."""
         # on a CPU a value is there at once, and under fp16 a step's gradients decide whether it counts
@@ -117,6 +119,7 @@ class Trial:
             "optimizer": self.optimizer.state_dict(),
             "steps": self.scheduler.last_epoch,
             "scaler": self.scaler.state_dict(),
+            "loss_norm": self.loss_norm.state_dict() if self.loss_norm is not None else {},
             "random": self.runtime.all_gather(random_states()),
         }
 
@@ -132,6 +135,8 @@ class Trial:
         self.scheduler.last_epoch = state["steps"]
         self._apply_learning_rates()
         self.scaler.load_state_dict(state["scaler"])
+        if self.loss_norm is not None:
+            self.loss_norm.load_state_dict(state["loss_norm"])
 
         self.wrap_model()
         set_random_states(state["random"][min(self.runtime.rank, len(state["random"]) - 1)])

@@ -92,6 +92,7 @@ def test_configs_of_older_searches_keep_their_ids() -> None:
         "optim.decay_position_tables": True,
     }
     others |= {"optim.warmup_epochs": 0.5, "optim.warmup_lr": 0.0, "optim.min_lr": 1e-6}
+    others |= {"optim.loss_norm": "running_mean", "optim.loss_norm_beta": 0.9}
     ids = {config_id(TrialConfig.resolve({}, **{key: value})) for key, value in others.items()}
     assert len(ids | {"db1acae1"}) == len(others) + 1
 

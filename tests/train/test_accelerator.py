@@ -82,10 +82,12 @@ def test_compiled_is_near_plain(path: str) -> None:
         torch.testing.assert_close(result[name], value, rtol=1e-2, atol=1e-3)
 
 
-def test_a_step_waits_for_no_value() -> None:
+@pytest.mark.parametrize("loss_norm", ["none", "running_mean"])
+def test_a_step_waits_for_no_value(loss_norm: str) -> None:
     """torch raises where the host would wait for the device."""
     raw = {"data": {"train_images": 32, "val_images": 8}, "ranks": {"init_rank": 6}, "backbone": {"pretrained": False}}
-    made = Trial(TrialConfig.resolve(raw, **{"optim.batch_size": 8}), InProcess("cuda"))
+    dotted = {"optim.batch_size": 8, "optim.loss_norm": loss_norm}
+    made = Trial(TrialConfig.resolve(raw, **dotted), InProcess("cuda"))
     made.model.train()
     order = made.train_data.batches(batch_size=8, seed=0, epoch=0, train=True, device=made.runtime.device)
     for step, batch in enumerate(order):  # the first fills caches

@@ -82,6 +82,12 @@ def test_in_fp64_two_workers_equal_one(method: str, tmp_path: Path) -> None:
     compare(two, one, rtol=1e-8, atol=1e-8)
 
 
+def test_in_fp64_two_workers_hold_the_running_means_of_one(tmp_path: Path) -> None:
+    normed = {"optim.loss_norm": "running_mean", "optim.precision": "fp64", "optim.epochs": 1}
+    one, two = (run(tmp_path / str(workers), workers, normed) for workers in (1, 2))
+    compare(two, one, rtol=1e-8, atol=1e-8)
+
+
 @pytest.mark.slow
 def test_two_workers_equal_one_over_batch_norms_of_a_backbone(tmp_path: Path) -> None:
     network = {"backbone.name": "test_efficientnet", "backbone.pyramid": "stages", "backbone.drop_path": 0.0}
