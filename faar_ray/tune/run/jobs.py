@@ -42,7 +42,9 @@ class Job:
     inherited: int = 0
     """Epochs of that checkpoint."""
     redo: bool = False
-    """Whether the end of the last of them is made anew under its own config."""
+    """Whether it makes the end of the last of these epochs anew, under its own config."""
+    keep_epochs: tuple[int, ...] = ()
+    """Numbers of finished epochs whose checkpoints are kept for forks."""
     trunk: int | None = None
     """Of a point: Optuna's number of its trunk, in whose trial it is written down."""
 

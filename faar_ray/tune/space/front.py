@@ -81,7 +81,7 @@ class FrontConfig(Section):
         if "sizes" in info.data and isinstance(forks, dict):
             known = sizes_of(info.data["sizes"])
             words = f"is none of front.sizes ({', '.join(map(str, known))})"
-            raise_issues(Issue((size,), words) for size in forks if size not in known)
+            raise_issues(Issue((str(size),), words) for size in forks if size not in known)
         return forks
 
     @property

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from faar_ray.config.quoting import KeyPath, quote_value
-from faar_ray.config.validation_messages import Issue, did_you_mean
+from faar_ray.config.validation_messages import Issue, unknown_key
 from faar_ray.objectives.metrics import Objective
 from faar_ray.records import BUDGET, CUT_EPOCH
 from faar_ray.tune.space.conditions import Base, Parameters, trial_faults, trial_values
@@ -15,7 +15,7 @@ from faar_ray.tune.space.parameter import Scalar
 from faar_ray.tune.space.sections import SchedulerConfig, WarmStart
 
 OF_POINTS = (BUDGET, CUT_EPOCH)
-FIXED = "set ranks: {kind: fixed} in base; a method such as faar keeps its decoder then"
+FIXED = "set ranks: {kind: fixed} in base, where a method such as faar keeps its decoder"
 
 
 def front_faults(
@@ -44,11 +44,11 @@ def _base_faults(base: Base, parameters: Parameters) -> Iterator[Issue]:
     """A base that masks or cuts, unless every value of a parameter says otherwise."""
     kind = trial_values(base, {}).get(KIND, TRUNK)
     if kind != TRUNK and KIND not in parameters:
-        words = f"must be {TRUNK} with front, got {quote_value(kind)}: every trial trains at one rank and is cut then"
         written = _written(base, ("ranks", "kind"))
-        by_method = "" if written else f" (of method {trial_values(base, {})['method']})"
+        by_method = "" if written else f" of method {trial_values(base, {})['method']}"
+        words = f"must be {TRUNK} with front, got {quote_value(kind)}{by_method}: a trial trains at one rank, then it"
         path = ("base", "ranks", "kind") if written else ("base", "method") if "method" in base else ("front",)
-        yield Issue(path, f"{words}{by_method}; {FIXED}", f"base.{KIND}")
+        yield Issue(path, f"{words} is cut; {FIXED}", f"base.{KIND}")
 
 
 def _parameter_faults(base: Base, parameters: Parameters) -> Iterator[Issue]:
@@ -95,8 +95,7 @@ def _reference_faults(front: FrontConfig, objectives: Sequence[str]) -> Iterator
         return
     for name in front.reference:
         if name not in objectives:
-            text = f"is no objective{did_you_mean(name, objectives)}"
-            yield Issue(("front", "reference", name), text)
+            yield Issue(("front", "reference", name), unknown_key(name, objectives))
     if missing := [name for name in objectives if name not in front.reference]:
         yield Issue(("front", "reference"), f"must have a value per objective, missing {', '.join(missing)}")
 

@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
-from faar_ray.config.trial import TrialConfig
+from faar_ray.config.trial import TrialConfig, merge_sections
 from faar_ray.errors import ConfigError
 from faar_ray.tune.space.front import FrontConfig, Point, epochs_before, fork_epochs, own_epochs, points_of
 from faar_ray.tune.space.space import SearchSpace, read_space
-from tests.tune.conftest import tiny_space
+from tests.tune.conftest import TINY
 
 FIXED = {"ranks": {"kind": "fixed", "init_rank": 16}}
 LR = {"optim.lr": {"min": 1e-4, "max": 1e-2, "log": True}}
@@ -22,21 +23,14 @@ def trunk(epochs: int = 6, **ranks: Any) -> TrialConfig:
 
 
 def front_space(front: dict[str, Any] | None = None, **over: Any) -> SearchSpace:
-    base = {"ranks": {"kind": "fixed", "init_rank": 4}}
-    return SearchSpace.model_validate(
-        tiny_space(base=base).model_dump() | {"parameters": LR, "front": front or {}} | over
-    )
+    raw = merge_sections(TINY, {"base": FIXED})
+    return SearchSpace.model_validate({**raw, "parameters": LR, "front": front or {}, **over})
 
 
 def faults(tmp_path: Path, **over: Any) -> list[str]:
     """What reading a file with these sections says, without the file's name."""
     given = {"parameters": LR, **over}
     path = tmp_path / "space.yaml"
-    import yaml
-
-    from faar_ray.config.trial import merge_sections
-    from tests.tune.conftest import TINY
-
     raw = {**merge_sections(TINY, {"base": given.pop("base", FIXED)}), **given}
     path.write_text(yaml.safe_dump(raw, sort_keys=False))
     with pytest.raises(ConfigError) as error:
@@ -131,7 +125,10 @@ def test_samplers_of_one_objective_take_a_front_of_several() -> None:
         ({"sizes": [0.2], "forks": {0.3: 0.5}}, "front.forks.0.3: is none of front.sizes (0.2)"),
         ({"sizes": [0.2], "forks": {0.2: 1.5}}, "front.forks.0.2: must satisfy 0 < share of the epochs <= 1, got 1.5"),
         ({"reference": {"delta_m": -15.0}}, "front.reference: must have a value per objective, missing trainable"),
-        ({"reference": {"delta_m": -15.0, "trainable_params": 1e6, "delta": 1.0}}, "front.reference.delta: is no obj"),
+        (
+            {"reference": {"delta_m": -15.0, "trainable_params": 1e6, "delta": 1.0}},
+            "front.reference.delta: unknown key",
+        ),
     ],
 )
 def test_a_fault_of_the_section_is_named_at_its_place(tmp_path: Path, front: dict[str, Any], text: str) -> None:
@@ -143,15 +140,15 @@ def test_a_fault_of_the_section_is_named_at_its_place(tmp_path: Path, front: dic
 @pytest.mark.parametrize(
     ("over", "text"),
     [
-        ({"base": {}}, "base.ranks.kind: must be fixed with front, got pdrs"),
-        ({"base": {"ranks": {"kind": "spectral"}}}, "base.ranks.kind: must be fixed with front, got spectral"),
+        ({"base": {}}, "base.ranks.kind: must be fixed with front, got 'pdrs' of method faar"),
+        ({"base": {"ranks": {"kind": "spectral"}}}, "base.ranks.kind: must be fixed with front, got 'spectral':"),
         ({"parameters": {"pdrs.rho_shared": {"min": 0.5, "max": 0.9}}}, "means nothing with front"),
         ({"parameters": {"ranks.budget": {"values": [0.2, 0.4]}}}, "cannot be searched with front"),
-        ({"parameters": {"ranks.kind": {"values": ["fixed", "pdrs"]}}}, "pdrs makes no trunk for front"),
+        ({"parameters": {"ranks.kind": {"values": ["fixed", "pdrs"]}}}, "'pdrs' makes no trunk for front"),
         ({"scheduler": {"type": "pbt"}, "search": {"sampler": "random"}}, "scheduler.type: cannot be pbt with front"),
         ({"warm_start": {"from": "older"}}, "warm_start.from: must be null with front"),
         ({"base": {"method": "decoder_only"}}, "front: no trial can be cut"),
-        ({"base": {"method": "free_sinewich"}}, "sinewich.conv_size"),
+        ({"base": {"method": "free_sinewich", "sinewich": {"conv_size": 3}}}, "sinewich.conv_size"),
         (
             {"objectives": [{"name": "delta_m", "goal": "maximize"}], "front": {"reference": {"delta_m": -9.0}}},
             "front.reference: must be null with one objective",
