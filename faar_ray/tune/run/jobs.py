@@ -47,6 +47,8 @@ class Job:
     """Numbers of finished epochs whose checkpoints are kept for forks."""
     trunk: int | None = None
     """Of a point: Optuna's number of its trunk, in whose trial it is written down."""
+    betas: tuple[float, ...] = ()
+    """Values of `pdrs.beta` whose scores are carried along for forks."""
 
     @property
     def title(self) -> str:
@@ -113,6 +115,9 @@ class RunContext:
             pause_after=job.pause_after,
             parent=job.parent,
             inherited_epochs=job.inherited,
+            redo=job.redo,
+            keep_epochs=job.keep_epochs,
+            betas=job.betas,
             title=job.title,
             checkpoint=self._checkpoint(job.config.backbone.checkpoint),
             sentinel_file="" if self.place.uri else str(self.place.path / "space.yaml"),
