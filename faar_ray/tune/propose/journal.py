@@ -5,6 +5,8 @@ Controls and references are no trials of the study; their results are kept in th
 
 from __future__ import annotations
 
+import dataclasses
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,6 +25,7 @@ from faar_ray.report.progress import journalled as results
 from faar_ray.report.progress import tests as tests
 from faar_ray.tune.propose.journal_file import JournalFile
 from faar_ray.tune.propose.trial_record import TrialRecord
+from faar_ray.tune.run.jobs import describe_failure
 
 __all__ = ["results", "tests"]
 LIMIT = "limit"
@@ -85,6 +88,18 @@ def keep_result(study: optuna.Study, result: TrialResult, trial: optuna.Trial | 
         return
     for key, value in {**shown_attributes(result), RESULT: row}.items():
         trial.set_user_attr(key, value)
+
+
+def with_finite(result: TrialResult, objectives: Sequence[Objective]) -> TrialResult:
+    """The result, as a FAIL where it is complete without a finite number for each objective."""
+    if result.state != "COMPLETE":
+        return result
+    values = {o.name: result.metrics.get(o.name, math.nan) for o in objectives}
+    bad = [f"{name} is {value}" for name, value in values.items() if not math.isfinite(value)]
+    if not bad:
+        return result
+    reason = describe_failure(f"objective {', '.join(bad)}", result.trial_id, result.params)
+    return dataclasses.replace(result, state="FAIL", reason=reason)
 
 
 def shown_attributes(result: TrialResult) -> dict[str, Any]:

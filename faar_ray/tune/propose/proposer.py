@@ -7,7 +7,6 @@ leading configurations on further seeds.
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import math
 from collections.abc import Sequence
@@ -39,7 +38,7 @@ from faar_ray.tune.propose.trial_record import (
     WAITS,
     TrialRecord,
 )
-from faar_ray.tune.run.jobs import Job, describe_failure, trial_name
+from faar_ray.tune.run.jobs import Job, trial_name
 from faar_ray.tune.space.front import fork_epochs
 from faar_ray.tune.space.initial_points import active_parameters
 from faar_ray.tune.space.space import Scalar, SearchSpace
@@ -134,7 +133,7 @@ class Proposer:
         A trunk's is closed when the last of its points has ended (`tell_point`).
         """
         with transaction(self.study):
-            result = self._with_finite_objectives(result)
+            result = journal.with_finite(result, self.space.objectives)
             if number in self._idle:
                 self._idle.remove(number)
             trial = self._live.pop(number, None) or journal.live(self.study, number)
@@ -149,7 +148,7 @@ class Proposer:
     def tell_point(self, result: TrialResult, trunk: int) -> TrialResult:
         """Write down how a point of a trunk ended."""
         with transaction(self.study):
-            result = self._with_finite_objectives(result)
+            result = journal.with_finite(result, self.space.objectives)
             self.points.ended(result, trunk)
             self._close_trunks()
             return result
@@ -319,17 +318,6 @@ class Proposer:
 
     def _config(self, params: dict[str, Scalar], seed: int | None) -> TrialConfig:
         return self.space.trial_config({**params, "seed": seed})
-
-    def _with_finite_objectives(self, result: TrialResult) -> TrialResult:
-        """The result, as a FAIL where it is complete without a finite number for each objective."""
-        if result.state != "COMPLETE":
-            return result
-        values = {o.name: result.metrics.get(o.name, math.nan) for o in self.space.objectives}
-        bad = [f"{name} is {value}" for name, value in values.items() if not math.isfinite(value)]
-        if not bad:
-            return result
-        reason = describe_failure(f"objective {', '.join(bad)}", result.trial_id, result.params)
-        return dataclasses.replace(result, state="FAIL", reason=reason)
 
     def _close_trunks(self) -> None:
         """Close the trials of which no point is left, with one value each."""
