@@ -77,6 +77,7 @@ ADAPTERS: dict[str, AdapterEntry] = {
 RANK_POLICIES: dict[str, PolicyEntry] = {
     "fixed": PolicyEntry("faar_ray.ranks.policy:build_fixed", needs_adapters=False),
     "pdrs": PolicyEntry("faar_ray.ranks.pdrs:build_pdrs"),
+    "spectral": PolicyEntry("faar_ray.ranks.spectral.policy:build_spectral"),
 }
 
 DATASETS: dict[str, DatasetEntry] = {
