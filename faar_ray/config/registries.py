@@ -35,6 +35,11 @@ class AdapterEntry:
     """The adapter of HF PEFT that it equals, if any: then its ranks can be exported as a rank pattern."""
 
 
+def no_epochs(config: Any) -> int:
+    """A policy without masks."""
+    return 0
+
+
 @dataclass(frozen=True, slots=True)
 class PolicyEntry:
     """One value of `ranks.kind`."""
@@ -43,6 +48,8 @@ class PolicyEntry:
     """(TrialConfig, adapters) -> RankPolicy."""
     needs_adapters: bool = True
     """Has nothing to decide where `adapter.kind` is `none`."""
+    masked_epochs: Callable[[Any], int] = no_epochs
+    """TrialConfig -> its first epochs, in which components are masked: metrics there do not tell the end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +83,9 @@ ADAPTERS: dict[str, AdapterEntry] = {
 
 RANK_POLICIES: dict[str, PolicyEntry] = {
     "fixed": PolicyEntry("faar_ray.ranks.policy:build_fixed", needs_adapters=False),
-    "pdrs": PolicyEntry("faar_ray.ranks.pdrs:build_pdrs"),
+    "pdrs": PolicyEntry(
+        "faar_ray.ranks.pdrs:build_pdrs", masked_epochs=lambda config: config.optim.epochs - config.pdrs.free_epochs
+    ),
     "spectral": PolicyEntry("faar_ray.ranks.spectral.policy:build_spectral"),
 }
 

@@ -176,6 +176,11 @@ class TrialConfig(Section):
         """Whether some weights of tasks come from a sine-modulated base, and the model has a clock."""
         return self.adapter.entry.task_bases or self.decoder.hidden == "sine"
 
+    @property
+    def masked_epochs(self) -> int:
+        """First epochs in which components are masked; all, where a schedule has no free ones."""
+        return self.ranks.entry.masked_epochs(self) if self.adapter.adapts else 0
+
     def without_weights(self) -> Self:
         """The same with a backbone as it is initialised: to count, or to fill from elsewhere."""
         bare = self.backbone.model_copy(update={"pretrained": False, "checkpoint": None})
