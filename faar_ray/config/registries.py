@@ -105,6 +105,12 @@ RANK_POLICIES: dict[str, PolicyEntry] = {
         inherit="faar_ray.ranks.inherited:inherited_scores",
         masked_epochs=lambda config: config.optim.epochs - config.pdrs.free_epochs,
     ),
+    "spectral": PolicyEntry(
+        "faar_ray.ranks.spectral.policy:build_spectral",
+        first_decision=lambda config: config.spectral.cut_after(config.optim.epochs),
+        silent=True,
+        reads=("spectral",),
+    ),
 }
 
 DATASETS: dict[str, DatasetEntry] = {
