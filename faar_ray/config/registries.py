@@ -48,6 +48,15 @@ class PolicyEntry:
     """(TrialConfig, adapters) -> RankPolicy."""
     needs_adapters: bool = True
     """Has nothing to decide where `adapter.kind` is `none`."""
+    first_decision: Callable[[Any], int | None] = lambda config: 0
+    """TrialConfig -> the first epoch (0-based) whose end may change ranks, weights or moments; None: no epoch's."""
+    silent: bool = False
+    """Until its first decision it changes nothing that `fixed` leaves alone, in the training or the records."""
+    reads: tuple[str, ...] | None = None
+    """Sections of the config that it depends on beside `ranks`; None: unknown."""
+    inherit: Builder | None = None
+    """(TrialConfig, policy's state in the parent, EpochRecords) -> the records as the fork itself would have made them;
+    None: as they are."""
     masked_epochs: Callable[[Any], int] = no_epochs
     """TrialConfig -> its first epochs, in which components are masked: metrics there do not tell the end."""
 
@@ -82,11 +91,26 @@ ADAPTERS: dict[str, AdapterEntry] = {
 }
 
 RANK_POLICIES: dict[str, PolicyEntry] = {
-    "fixed": PolicyEntry("faar_ray.ranks.policy:build_fixed", needs_adapters=False),
-    "pdrs": PolicyEntry(
-        "faar_ray.ranks.pdrs:build_pdrs", masked_epochs=lambda config: config.optim.epochs - config.pdrs.free_epochs
+    "fixed": PolicyEntry(
+        "faar_ray.ranks.policy:build_fixed",
+        needs_adapters=False,
+        first_decision=lambda config: None,
+        silent=True,
+        reads=(),
     ),
-    "spectral": PolicyEntry("faar_ray.ranks.spectral.policy:build_spectral"),
+    "pdrs": PolicyEntry(
+        "faar_ray.ranks.spectral.pdrs:build_pdrs",
+        first_decision=lambda config: config.pdrs.start_epoch,
+        reads=("pdrs", "spectral"),
+        inherit="faar_ray.ranks.inherited:inherited_scores",
+        masked_epochs=lambda config: config.optim.epochs - config.pdrs.free_epochs if config.pdrs.mask_share else 0,
+    ),
+    "spectral": PolicyEntry(
+        "faar_ray.ranks.spectral.policy:build_spectral",
+        first_decision=lambda config: config.spectral.cut_after(config.optim.epochs),
+        silent=True,
+        reads=("spectral",),
+    ),
 }
 
 DATASETS: dict[str, DatasetEntry] = {

@@ -6,7 +6,10 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
+from faar_ray.config.moments.moment import MattersFrom, first_decision, read_by_policy
 from faar_ray.config.section import Section
+
+FirstCut = MattersFrom(read_by_policy("spectral", first_decision))
 
 
 def _budget(value: float) -> float:
@@ -21,18 +24,18 @@ Budget = Annotated[int | float, AfterValidator(_budget)]
 class SpectralConfig(Section):
     """Rotation of adapters to singular components, and the cut of `ranks.kind: spectral`."""
 
-    rotation: Literal["fisher", "plain"] = Field(
+    rotation: Annotated[Literal["fisher", "plain"], FirstCut] = Field(
         "fisher",
         description="Singular components of the change weighted by the gradients of training batches, or of the change "
         "itself.",
     )
-    cut_epoch: Annotated[int, Field(ge=0)] | None = Field(
+    cut_epoch: Annotated[Annotated[int, Field(ge=0)] | None, FirstCut] = Field(
         None, description="Epoch (0-based) whose end cuts; the later ones train what is left. null: the last."
     )
-    score_batches: Annotated[int, Field(ge=1)] = Field(
+    score_batches: Annotated[int, Field(ge=1), FirstCut] = Field(
         30, description="Training batches whose gradients weight and score the components; nothing is trained on them."
     )
-    floor: Annotated[int, Field(ge=1)] = Field(1, description="Components every adapter keeps at least.")
+    floor: Annotated[int, Field(ge=1), FirstCut] = Field(1, description="Components every adapter keeps at least.")
 
     def cut_after(self, epochs: int) -> int:
         """The epoch whose end cuts, of so many."""

@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from faar_ray.config.data_section import DataConfig
+from faar_ray.config.moments.moment import MattersFrom, never
 from faar_ray.config.optim_section import OptimConfig
 from faar_ray.config.presets import PRESETS, RECIPES
 from faar_ray.config.section import Positive, Section
@@ -107,8 +108,8 @@ older search knows its configurations again."""
 class TrialConfig(Section):
     """Everything that one trial depends on; with the seed it is the trial."""
 
-    method: Method = Field("faar", description="Preset: defaults of the sections below.")
-    recipe: RecipeName = Field(
+    method: Annotated[Method, MattersFrom(never)] = Field("faar", description="Preset: defaults of the sections below.")
+    recipe: Annotated[RecipeName, MattersFrom(never)] = Field(
         "none",
         description="How a paper's code trains (optimizer, schedule, augmentation, drop-outs, image size): defaults of "
         "the sections below, beneath the method's preset; docs/recipes.md lists each value with its source.",
