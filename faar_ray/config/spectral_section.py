@@ -9,6 +9,8 @@ from pydantic import AfterValidator, Field
 from faar_ray.config.moments.moment import MattersFrom, first_decision, read_by_policy
 from faar_ray.config.section import Section
 
+FirstCut = MattersFrom(read_by_policy("spectral", first_decision))
+
 
 def _budget(value: float) -> float:
     if 0 < value <= 1 or (isinstance(value, int) and value > 1):
@@ -16,25 +18,24 @@ def _budget(value: float) -> float:
     raise ValueError(f"must be a share, 0 < budget <= 1, or a whole number of parameters above 1, got {value}")
 
 
-FromCut = MattersFrom(read_by_policy("spectral", first_decision))
 Budget = Annotated[int | float, AfterValidator(_budget)]
 
 
 class SpectralConfig(Section):
     """Rotation of adapters to singular components, and the cut of `ranks.kind: spectral`."""
 
-    rotation: Annotated[Literal["fisher", "plain"], FromCut] = Field(
+    rotation: Annotated[Literal["fisher", "plain"], FirstCut] = Field(
         "fisher",
         description="Singular components of the change weighted by the gradients of training batches, or of the change "
         "itself.",
     )
-    cut_epoch: Annotated[Annotated[int, Field(ge=0)] | None, FromCut] = Field(
+    cut_epoch: Annotated[Annotated[int, Field(ge=0)] | None, FirstCut] = Field(
         None, description="Epoch (0-based) whose end cuts; the later ones train what is left. null: the last."
     )
-    score_batches: Annotated[int, Field(ge=1), FromCut] = Field(
+    score_batches: Annotated[int, Field(ge=1), FirstCut] = Field(
         30, description="Training batches whose gradients weight and score the components; nothing is trained on them."
     )
-    floor: Annotated[int, Field(ge=1), FromCut] = Field(1, description="Components every adapter keeps at least.")
+    floor: Annotated[int, Field(ge=1), FirstCut] = Field(1, description="Components every adapter keeps at least.")
 
     def cut_after(self, epochs: int) -> int:
         """The epoch whose end cuts, of so many."""

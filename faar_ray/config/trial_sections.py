@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from faar_ray.config.moments.moment import MattersFrom, first_decision, first_free_epoch, of_policy, read_by_policy
 from faar_ray.config.registries import ADAPTERS, RANK_POLICIES, AdapterEntry, PolicyEntry, name_in
 from faar_ray.config.section import Positive, Section
-from faar_ray.config.spectral_section import Budget
+from faar_ray.config.spectral_section import Budget, FirstCut
 from faar_ray.config.validation_messages import rule
 
 LayerName = Literal["qkv", "proj", "fc1", "fc2"]
@@ -213,7 +213,7 @@ class RanksConfig(Section):
     task_init_rank: Rank | RankOfStages | None = Field(
         None, description="Rank at the start of task adapters, also per stage; null: as init_rank."
     )
-    budget: Annotated[Budget | None, MattersFrom(first_decision)] = Field(
+    budget: Annotated[Budget | None, FirstCut] = Field(
         None,
         description="`spectral` only: adapter parameters (`params/adapters`, magnitudes included) that the cut leaves, "
         "as a number or as a share of those at the start; one pool over all layers and tasks. null: all are kept, "
@@ -259,7 +259,7 @@ class PdrsConfig(Section):
     )
     floor: Annotated[int, Field(ge=1), FirstShrink] = Field(1, description="Components every adapter keeps at least.")
     margin: Annotated[int, Field(ge=0), FirstShrink] = Field(0, description="Components kept beyond the coverage.")
-    basis: Literal["raw", "spectral"] = Field(
+    basis: Annotated[Literal["raw", "spectral"], FirstShrink] = Field(
         "raw",
         description="What is scored: components as they are trained, or after a rotation at each epoch's end that "
         "decides (`spectral.rotation`), by the gradients of `spectral.score_batches` batches.",

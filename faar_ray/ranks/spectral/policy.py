@@ -13,8 +13,7 @@ from faar_ray.errors import ConfigError
 from faar_ray.ranks.policy import RankPolicy, record
 from faar_ray.ranks.shrink import shrink
 from faar_ray.ranks.spectral.budget import Pooled, budget_range, fixed_parameters, keep_by_budget, params_at_rank
-from faar_ray.ranks.spectral.rotate import factors_of, find_rotation, gate_gradients, rotate
-from faar_ray.ranks.spectral.rotation import component_scores
+from faar_ray.ranks.spectral.rotate import rotate_all
 from faar_ray.records import Extra, RankRecord
 
 
@@ -39,31 +38,16 @@ class SpectralRanks(RankPolicy):
         if epoch != self.cut_epoch:
             return super().end_epoch(epoch, optimizer)
 
-        pool, singular = self._rotated(epoch, optimizer)
+        components = rotate_all(self, self.spectral, epoch, optimizer)
+        pool = [Pooled(of.scores(), params_at_rank(a)) for of, a in zip(components, self.adapters, strict=True)]
         ranks = keep_by_budget(pool, self.budget - self.beside, floor=self.spectral.floor)
         whole = sum(sum(one.scores) for one in pool)
         kept = sum(sum(one.scores[:rank]) for one, rank in zip(pool, ranks, strict=True))
         coverage = kept / whole if whole > 0 else 1.0
-        return [self._cut(i, epoch, ranks[i], coverage, pool[i], singular[i], optimizer) for i in range(len(ranks))]
-
-    def _rotated(self, epoch: int, optimizer: Optimizer | None) -> tuple[list[Pooled], list[tuple[float, ...]]]:
-        """Rotate every adapter, components by descending score; gives these, and the singular values beside them."""
-        if self.gradient_pass is None:
-            raise RuntimeError("spectral ranks need the gradients of training batches: set `gradient_pass`")
-        gates = gate_gradients(self.adapters, self.gradient_pass, epoch, self.spectral.score_batches)
-
-        pool: list[Pooled] = []
-        singular: list[tuple[float, ...]] = []
-        for adapter, H_NRR in zip(self.adapters, gates, strict=True):
-            factors = factors_of(adapter)
-            rotation = find_rotation(self.spectral.rotation, factors, H_NRR)
-            scores_R = component_scores(rotation, factors, H_NRR).float()  # as they are logged
-            order_R = scores_R.argsort(descending=True, stable=True)
-            rotation = rotation.ordered(order_R)
-            rotate(adapter, rotation, optimizer)
-            pool.append(Pooled(tuple(scores_R[order_R].tolist()), params_at_rank(adapter)))
-            singular.append(tuple(rotation.singular_R.tolist()))
-        return pool, singular
+        return [
+            self._cut(i, epoch, ranks[i], coverage, pool[i], tuple(components[i].singular_R.tolist()), optimizer)
+            for i in range(len(ranks))
+        ]
 
     def _cut(
         self,

@@ -6,6 +6,7 @@ Axes: R components, N batches.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -13,11 +14,54 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from faar_ray.adapters import LowRankFactors
-from faar_ray.ranks.policy import GradientPass
-from faar_ray.ranks.spectral.rotation import Factors, Rotation, fisher_rotation, plain_rotation
+from faar_ray.config.trial import SpectralConfig
+from faar_ray.ranks.policy import GradientPass, RankPolicy
+from faar_ray.ranks.spectral.rotation import (
+    Factors,
+    Rotation,
+    component_gradients,
+    fisher_rotation,
+    plain_rotation,
+)
 
 SECOND = ("exp_avg_sq", "max_exp_avg_sq")
 """What an optimizer remembers of squared gradients; everything else of a parameter's shape is linear in gradients."""
+
+
+@dataclass(frozen=True, slots=True)
+class Components:
+    """One adapter's components after a rotation, by descending mean square of their gradients."""
+
+    gradient_NR: Tensor
+    """dL/dz of a gate on each, per batch."""
+    singular_R: Tensor
+    """Singular values of what was decomposed."""
+
+    def scores(self) -> tuple[float, ...]:
+        """E over batches of (dL/dz)^2 in float32, descending."""
+        return tuple(_scores(self.gradient_NR).tolist())
+
+
+def rotate_all(policy: RankPolicy, how: SpectralConfig, epoch: int, optimizer: Optimizer | None) -> list[Components]:
+    """Rotate all adapters of a policy in place, by the gradients that the training loop gives it."""
+    if policy.gradient_pass is None:
+        raise RuntimeError("a rotation needs the gradients of training batches: set `gradient_pass`")
+    gates = gate_gradients(policy.adapters, policy.gradient_pass, epoch, how.score_batches)
+    return [_rotated(a, H_NRR, how, optimizer) for a, H_NRR in zip(policy.adapters, gates, strict=True)]
+
+
+def _rotated(adapter: LowRankFactors, H_NRR: Tensor, how: SpectralConfig, optimizer: Optimizer | None) -> Components:
+    factors = factors_of(adapter)
+    rotation = find_rotation(how.rotation, factors, H_NRR)
+    gradient_NR = component_gradients(rotation, factors, H_NRR)
+    order_R = _scores(gradient_NR).argsort(descending=True, stable=True)
+    rotation = rotation.ordered(order_R)
+    rotate(adapter, rotation, optimizer)
+    return Components(gradient_NR[:, order_R], rotation.singular_R)
+
+
+def _scores(gradient_NR: Tensor) -> Tensor:
+    return gradient_NR.square().mean(0).float()  # as they are logged
 
 
 def factors_of(adapter: LowRankFactors) -> Factors:

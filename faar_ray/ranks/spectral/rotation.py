@@ -102,13 +102,14 @@ def fisher_rotation(factors: Factors, H_NRR: Tensor) -> Rotation:
     return Rotation(_levelled(P_RR, factors.A_RI), _levelled(Q_RR, factors.B_RO), S_R)
 
 
-def component_scores(rotation: Rotation, factors: Factors, H_NRR: Tensor) -> Tensor:
-    """E over batches of (H'_ii W'_ii)^2, (R,): twice the expected rise of the loss when component i goes.
+def component_gradients(rotation: Rotation, factors: Factors, H_NRR: Tensor) -> Tensor:
+    """dL/dz_i = H'_ii W'_ii of a gate z on each component, per batch, (N, R); it does not depend on their scale.
 
-    H_NRR and factors are those before the rotation. It does not depend on the components' scale.
+    Its mean square is twice the expected rise of the loss when component i goes, to second order (Fisher's diagonal).
+    H_NRR and factors are those before the rotation.
     """
     core = rotation.core(factors.core).diagonal()
-    return (rotation.gradients(H_NRR).diagonal(dim1=-2, dim2=-1) * core).square().mean(0)
+    return rotation.gradients(H_NRR).diagonal(dim1=-2, dim2=-1) * core
 
 
 def _with_core_one(P_RR: Tensor, factors: Factors, singular_R: Tensor) -> Rotation:

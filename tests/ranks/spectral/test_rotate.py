@@ -21,11 +21,10 @@ GATES = torch.randn(12, RANK, RANK, generator=torch.Generator().manual_seed(5), 
 def adapter_of(kind: str) -> LowRankFactors:
     torch.manual_seed(0)
     weight_OI = torch.randn(OUTPUTS, INPUTS, dtype=torch.float64)
-    made: Any = (
-        {"lora": LoRA, "dora": DoRA}[kind](weight_OI, RANK, 2.0) if kind != "sine" else SineBase(weight_OI, RANK, 1)
-    )
-    made = made.double()
-    nn.init.normal_(made.B_RO)
+    made: LowRankFactors = SineBase(weight_OI, RANK, 1)
+    if kind != "sine":
+        made = {"lora": LoRA, "dora": DoRA}[kind](weight_OI, RANK, 2.0)
+    nn.init.normal_(made.double().B_RO)
     return made
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from faar_ray.ranks.spectral.rotation import (
     Factors,
     Rotation,
-    component_scores,
+    component_gradients,
     fisher_rotation,
     plain_rotation,
 )
@@ -45,6 +45,10 @@ def gates(factors: Factors, G_NOI: Tensor) -> Tensor:
 
 def rotation_of(kind: str, factors: Factors, G_NOI: Tensor) -> Rotation:
     return plain_rotation(factors) if kind == "plain" else fisher_rotation(factors, gates(factors, G_NOI))
+
+
+def scores_of(rotation: Rotation, factors: Factors, G_NOI: Tensor) -> Tensor:
+    return component_gradients(rotation, factors, gates(factors, G_NOI)).square().mean(0)
 
 
 def truncated(factors: Factors, k: int) -> Any:
@@ -120,7 +124,7 @@ def test_the_basis_that_training_ended_in_does_not_matter(kind: str, core: bool)
     ours, theirs = (rotation_of(kind, f, G_NOI).factors(f) for f in (factors, mixed))
     for k in range(1, RANK):
         np.testing.assert_allclose(truncated(ours, k), truncated(theirs, k), rtol=0, atol=1e-8)
-    scores = [component_scores(rotation_of(kind, f, G_NOI), f, gates(f, G_NOI)) for f in (factors, mixed)]
+    scores = [scores_of(rotation_of(kind, f, G_NOI), f, G_NOI) for f in (factors, mixed)]
     torch.testing.assert_close(*scores, rtol=1e-6, atol=1e-12)
 
 
@@ -135,7 +139,7 @@ def test_scores_are_mean_squared_derivatives_by_a_gate_on_each_component(kind: s
         gate_R = torch.ones(RANK, dtype=torch.float64, requires_grad=True)
         loss = (G_OI * (rotated.B_RO.mT @ (rotated.core * gate_R) @ rotated.A_RI)).sum()
         squares += torch.autograd.grad(loss, gate_R)[0].square() / BATCHES
-    scores = component_scores(rotation, factors, gates(factors, G_NOI))
+    scores = scores_of(rotation, factors, G_NOI)
     torch.testing.assert_close(scores, squares, rtol=1e-8, atol=1e-12)
     assert scores.max() > 3 * scores.min()
 
@@ -159,7 +163,7 @@ def test_what_is_dead_gives_numbers_and_the_same_change(dead: str, kind: str, co
     factors = Factors(A_RI, B_RO, factors.W_RR)
     rotation = rotation_of(kind, factors, G_NOI)
     rotated = rotation.factors(factors)
-    scores = component_scores(rotation, factors, gates(factors, G_NOI))
+    scores = scores_of(rotation, factors, G_NOI)
     for value in (rotation.P_RR, rotation.Q_RR, rotated.A_RI, rotated.B_RO, rotated.core, scores):
         assert value.isfinite().all()
     torch.testing.assert_close(change(rotated), change(factors), rtol=1e-8, atol=1e-8)
