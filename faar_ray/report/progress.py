@@ -18,7 +18,7 @@ import yaml
 
 from faar_ray.config.trial import TrialConfig, config_id
 from faar_ray.errors import DataError
-from faar_ray.records import Role, TrialResult, known, result_of
+from faar_ray.records import BUDGET, Role, TrialResult, known, result_of
 from faar_ray.storage.interruption import read_note
 from faar_ray.storage.run_location import TrialPaths
 from faar_ray.tracking.files.epoch_file import read_epochs
@@ -127,8 +127,13 @@ def journalled(study: optuna.Study) -> list[TrialResult]:
 
 def _result_names(attrs: Mapping[str, Any]) -> list[str]:
     """User attributes of a trial that say how it and its points ended."""
-    points = sorted(name for name in attrs if name.startswith(POINT_RESULT))
-    return [name for name in (RESULT, *points) if name in attrs]
+    return [name for name in (RESULT, *point_names(attrs)) if name in attrs]
+
+
+def point_names(attrs: Mapping[str, Any]) -> list[str]:
+    """User attributes of a trunk's trial that say how its points ended, the smallest size first."""
+    names = [name for name in attrs if name.startswith(POINT_RESULT)]
+    return sorted(names, key=lambda name: (attrs[name]["params"][BUDGET], name))
 
 
 def tests(study: optuna.Study) -> dict[str, dict[str, float]]:
@@ -154,7 +159,7 @@ def _open_trial(folder: Path, trial_id: str, sampled: Mapping[str, dict[str, Any
     config, params = _config(folder / "trials" / trial_id), sampled.get(trial_id, {})
     role: Role = "trial" if trial_id in sampled else "reference" if trial_id.startswith("ref-") else "control"
     if trial_id.count("-") > 1 and role == "trial":
-        role, params = "point", params | ({"ranks.budget": config.ranks.budget} if config else {})
+        role, params = "point", params | ({BUDGET: config.ranks.budget} if config else {})
     try:
         epochs = read_epochs(TrialPaths(folder, trial_id))
     except DataError:  # a part that is damaged, or just replaced

@@ -26,6 +26,8 @@ class Config:
     """By seed."""
     name: str = field(default="", compare=False)
     """For people; unique among the configurations that were named together."""
+    trunk: str = field(default="", compare=False)
+    """In a search with `front`: the values that a trunk and its points share; else ""."""
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -95,20 +97,26 @@ def with_names(configs: Sequence[Config]) -> list[Config]:
     cut = any(trial.role == "point" for c in configs for trial in c.trials)
     names = _names_by_size(searched) if cut else short_names(searched)
     names |= short_names({c.config_id: c.params for c in configs if c.role == "control"}, whole=True)
-    return [Config(c.config_id, c.role, c.params, c.trials, _unique_name(c, names)) for c in configs]
+    trunks = {key: _trunk_of(params) for key, params in searched.items()} if cut else {}
+    return [
+        Config(c.config_id, c.role, c.params, c.trials, _unique_name(c, names), trunks.get(c.config_id, ""))
+        for c in configs
+    ]
 
 
 def _names_by_size(params: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     """Names of trunks and their points: `budget 100k, lr 0.002`, or `full size` where all have the same trunk."""
-    trunks = {key: {k: v for k, v in p.items() if k not in (BUDGET, CUT_EPOCH)} for key, p in params.items()}
-    named = short_names({repr(sorted(p.items())): p for p in trunks.values()})
-    alone = len(named) == 1
+    trunks = {_trunk_of(p): {k: v for k, v in p.items() if k not in (BUDGET, CUT_EPOCH)} for p in params.values()}
+    shared, alone = short_names(trunks), len(trunks) == 1
     names = {
-        key: size_name(params[key].get(BUDGET)) + ("" if alone else f", {named[repr(sorted(p.items()))]}")
-        for key, p in trunks.items()
+        key: size_name(p.get(BUDGET)) + ("" if alone else f", {shared[_trunk_of(p)]}") for key, p in params.items()
     }
     repeated = {name for name in names.values() if list(names.values()).count(name) > 1}
     return {key: f"{name} ({key})" if name in repeated else name for key, name in names.items()}
+
+
+def _trunk_of(params: Mapping[str, Any]) -> str:
+    return repr(sorted((key, value) for key, value in params.items() if key not in (BUDGET, CUT_EPOCH)))
 
 
 def size_name(budget: float | None) -> str:

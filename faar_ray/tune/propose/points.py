@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 from faar_ray.objectives.constraint import feasible
 from faar_ray.objectives.front_value import best_point, front_volume, reference_of
 from faar_ray.records import State, TrialResult, result_of, row_of
-from faar_ray.report.progress import POINT_RESULT
+from faar_ray.report.progress import POINT_RESULT, point_names
 from faar_ray.tune.propose import journal
 from faar_ray.tune.propose.distributions import from_optuna
 from faar_ray.tune.propose.trial_record import TrialRecord
@@ -207,6 +207,5 @@ class PointState:
 
 
 def points(trial: FrozenTrial) -> list[TrialResult]:
-    """The points of a trunk's trial that ended, in the order of their ids."""
-    attrs = trial.user_attrs
-    return [result_of(attrs[name]) for name in sorted(attrs) if name.startswith(POINT_RESULT)]
+    """The points of a trunk's trial that ended, the smallest first."""
+    return [result_of(trial.user_attrs[name]) for name in point_names(trial.user_attrs)]

@@ -8,7 +8,7 @@ from faar_ray.config.trial import TrialConfig
 from faar_ray.errors import ConfigError
 from faar_ray.models import adapter_list, build_model
 from faar_ray.ranks.spectral.budget import BudgetRange, budget_range
-from faar_ray.tune.space.conditions import possible_values
+from faar_ray.tune.space.conditions import possible_integers
 from faar_ray.tune.space.front import Size, share_of
 from faar_ray.tune.space.space import SearchSpace
 
@@ -23,13 +23,19 @@ def check_sizes(space: SearchSpace) -> None:
     """
     if space.front is None or space.front.sizes == "auto":
         return
-    base = space.trial_config({}).ranks.init_rank
-    ranks = sorted({rank for rank in possible_values(space.parameters, RANK, base) if isinstance(rank, int)}) or [None]
-    trunks = [space.trial_config({} if rank is None else {RANK: rank}) for rank in dict.fromkeys((ranks[0], ranks[-1]))]
-    sizes = [size_range(trunk) for trunk in trunks]
+    sizes = [size_range(trunk) for trunk in _trunks(space)]
     faults = [f"front.sizes.{i}: {text}" for i, size in enumerate(space.front.sizes) for text in _faults(size, sizes)]
     if faults:
         raise ConfigError(faults)
+
+
+def _trunks(space: SearchSpace) -> list[TrialConfig]:
+    """The base, with the smallest and with the largest rank that is searched."""
+    base = space.trial_config({}).ranks.init_rank
+    if RANK not in space.parameters or not isinstance(base, int):
+        return [space.trial_config({})]
+    ranks = possible_integers(space.parameters, RANK, base)
+    return [space.trial_config({RANK: rank}) for rank in sorted({min(ranks), max(ranks)})]
 
 
 def size_range(config: TrialConfig) -> BudgetRange:

@@ -67,8 +67,8 @@ def point_job(space: SearchSpace, trunk: Job, point: Point) -> Job:
     params = {**trunk.params, **point.keys()}
     config = space.trial_config({**params, KIND: POINT, "seed": trunk.config.seed})
     name = f"{trunk.trial_id}-{point.name}"
-    fork = {"parent": trunk.trial_id, "inherited": point.inherited, "redo": True}
-    return Job(name, "point", config, params, trunk=trunk.number, **fork)
+    parent, inherited = trunk.trial_id, point.inherited
+    return Job(name, "point", config, params, parent=parent, inherited=inherited, redo=True, trunk=trunk.number)
 
 
 def trial_name(number: int, seed: int) -> str:

@@ -169,7 +169,7 @@ def test_a_search_that_is_killed_between_any_two_events_ends_as_an_undisturbed_o
 
 def test_the_reference_point_is_that_of_the_first_trial_whichever_ends_first(driver: Any, tmp_path: Path) -> None:
     def ended(late: str, name: str) -> Driver:
-        made = driver(front_space(front={"sizes": [150, 270]}), tmp_path / name, train=cut, concurrent=2)
+        made: Driver = driver(front_space(front={"sizes": [150, 270]}), tmp_path / name, train=cut, concurrent=2)
         while not made.search_state.finished():
             made.take()
             for job in [job for job in made.open if not job.startswith(late)] or list(made.open):
