@@ -19,8 +19,8 @@ from faar_ray.config.data_section import DataConfig
 from faar_ray.config.moments.moment import MattersFrom, never
 from faar_ray.config.optim_section import OptimConfig
 from faar_ray.config.presets import PRESETS, RECIPES
+from faar_ray.config.ranks.spectral_section import SpectralConfig
 from faar_ray.config.section import Positive, Section
-from faar_ray.config.spectral_section import SpectralConfig
 from faar_ray.config.trial_sections import (
     AdapterConfig,
     BackboneConfig,

@@ -8,9 +8,9 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from faar_ray.config.moments.moment import MattersFrom, first_decision, first_free_epoch, of_policy, read_by_policy
+from faar_ray.config.ranks.spectral_section import Budget, FirstCut
 from faar_ray.config.registries import ADAPTERS, RANK_POLICIES, AdapterEntry, PolicyEntry, name_in
 from faar_ray.config.section import Positive, Section
-from faar_ray.config.spectral_section import Budget, FirstCut
 from faar_ray.config.validation_messages import rule
 
 LayerName = Literal["qkv", "proj", "fc1", "fc2"]
