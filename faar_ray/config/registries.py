@@ -31,6 +31,12 @@ class AdapterEntry:
     """Takes `placement.task_blocks: all`."""
     shared_input: bool = True
     """Takes `placement.task_path: shared`: its `change()` is never None."""
+    has_ranks: bool = True
+    """Has components that a rank policy may drop."""
+    spectra: bool = False
+    """Warps singular values, as `spectrum` says: `build` takes (linear, site, SpectrumConfig)."""
+    reason: str = ""
+    """Why it takes no `shared_input` or has no ranks, for messages."""
     peft: Literal["lora", "dora"] | None = None
     """The adapter of HF PEFT that it equals, if any: then its ranks can be exported as a rank pattern."""
 
@@ -87,6 +93,14 @@ ADAPTERS: dict[str, AdapterEntry] = {
     "dora": AdapterEntry("faar_ray.adapters.build:build_dora", peft="dora"),
     "sine_awb": AdapterEntry(
         "faar_ray.adapters.build:build_lora", task_bases=True, all_blocks=False, shared_input=False
+    ),
+    "spectrum": AdapterEntry(
+        "faar_ray.adapters.build:build_warp",
+        shared_input=False,
+        has_ranks=False,
+        spectra=True,
+        reason="it moves the singular values of W by a few numbers each: there are no rank-one components to drop, and "
+        "no change apart from W that a task's stream could see alone",
     ),
 }
 

@@ -15,12 +15,13 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from faar_ray.config.adapters.spectrum_section import SpectrumConfig
 from faar_ray.config.data_section import DataConfig
 from faar_ray.config.moments.moment import MattersFrom, never
 from faar_ray.config.optim_section import OptimConfig
 from faar_ray.config.presets import PRESETS, RECIPES
+from faar_ray.config.ranks.spectral_section import SpectralConfig
 from faar_ray.config.section import Positive, Section
-from faar_ray.config.spectral_section import SpectralConfig
 from faar_ray.config.trial_sections import (
     AdapterConfig,
     BackboneConfig,
@@ -49,6 +50,7 @@ __all__ = [
     "Section",
     "SinewichConfig",
     "SpectralConfig",
+    "SpectrumConfig",
     "TrialConfig",
     "at_stage",
     "config_id",
@@ -75,6 +77,8 @@ Method = Literal[
     "sinewich_linear",
     "sinewich_without_low_pass",
     "faar_sinewich",
+    "ditask",
+    "ditask_release",
     "full_ft",
     "decoder_only",
     "single_task",
@@ -86,6 +90,11 @@ ADDED = (
     "recipe",
     "backbone.statistics",
     "adapter.dropout",
+    "spectrum.cells",
+    "spectrum.task_cells",
+    "spectrum.warp",
+    "spectrum.init",
+    "spectrum.dead_qkv",
     "optim.lr_batch",
     "optim.warmup_epochs",
     "optim.warmup_lr",
@@ -120,6 +129,7 @@ class TrialConfig(Section):
     adapter: AdapterConfig = AdapterConfig()
     placement: PlacementConfig = PlacementConfig()
     sinewich: SinewichConfig = SinewichConfig()
+    spectrum: SpectrumConfig = SpectrumConfig()
     ranks: RanksConfig = RanksConfig()
     pdrs: PdrsConfig = PdrsConfig()
     spectral: SpectralConfig = SpectralConfig()
@@ -137,9 +147,10 @@ class TrialConfig(Section):
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
-        if not self.adapter.adapts and self.ranks.entry.needs_adapters:
+        if not self.adapter.has_ranks and self.ranks.entry.needs_adapters:
             raise ValueError(
                 f"ranks.kind: must be fixed where adapter.kind is {self.adapter.kind}, got {self.ranks.kind!r}"
+                f"{_because(self.adapter)}"
             )
         if self.method == "single_task" and len(self.data.tasks) != 1:
             raise ValueError(f"data.tasks: must be one task for method single_task, got {list(self.data.tasks)}")
@@ -261,8 +272,13 @@ def _adapter_fault(config: TrialConfig) -> str:
     if placement.task_blocks == "all" and not adapter.entry.all_blocks:
         return f"placement.task_blocks: must be last where adapter.kind is {adapter.kind}"
     if placement.task_path == "shared" and not adapter.entry.shared_input:
-        return f"placement.task_path: must be own where adapter.kind is {adapter.kind}"
+        return f"placement.task_path: must be own where adapter.kind is {adapter.kind}{_because(adapter)}"
     return ""
+
+
+def _because(adapter: AdapterConfig) -> str:
+    """Why an adapter does not take something, at the end of a message."""
+    return f": {adapter.entry.reason}" if adapter.entry.reason else ""
 
 
 def merge_sections(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

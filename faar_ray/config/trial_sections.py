@@ -8,9 +8,9 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from faar_ray.config.moments.moment import MattersFrom, first_decision, first_free_epoch, of_policy, read_by_policy
+from faar_ray.config.ranks.spectral_section import Budget, FirstCut
 from faar_ray.config.registries import ADAPTERS, RANK_POLICIES, AdapterEntry, PolicyEntry, name_in
 from faar_ray.config.section import Positive, Section
-from faar_ray.config.spectral_section import Budget, FirstCut
 from faar_ray.config.validation_messages import rule
 
 LayerName = Literal["qkv", "proj", "fc1", "fc2"]
@@ -87,7 +87,8 @@ class AdapterConfig(Section):
     kind: Annotated[str, *name_in(ADAPTERS)] = Field(
         "dora",
         description="Parametrisation of the change; `sine_awb`: shared LoRA, and in the last block of each stage task "
-        "weights from one base per linear (`sinewich`) in place of task adapters.",
+        "weights from one base per linear (`sinewich`) in place of task adapters; `spectrum`: singular values warped "
+        "by flows (section `spectrum`; DiTASK), where `adapter.dropout` is on the whole input: W' d(x).",
     )
     scale: Positive = Field(4.0, description="s in W + s B A (the released code multiplies by 4).")
     norm: Literal["detached", "attached"] = Field(
@@ -108,6 +109,11 @@ class AdapterConfig(Section):
     def adapts(self) -> bool:
         """Whether there are adapters at all."""
         return self.entry.build is not None
+
+    @property
+    def has_ranks(self) -> bool:
+        """Whether there are adapters with components that a rank policy may drop."""
+        return self.adapts and self.entry.has_ranks
 
 
 class PlacementConfig(Section):

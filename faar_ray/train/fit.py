@@ -17,8 +17,8 @@ from faar_ray.data import load_dataset, local_data
 from faar_ray.ranks import rank_metrics, sine_metrics
 from faar_ray.records import EpochRecord, RankRecord, SineRecord
 from faar_ray.train.evaluation import evaluate
-from faar_ray.train.gradient_pass import gradient_pass
-from faar_ray.train.gradients import gradient_cosines
+from faar_ray.train.gradients.cosines import gradient_cosines
+from faar_ray.train.gradients.gradient_pass import gradient_pass
 from faar_ray.train.memory import PeakMemory
 from faar_ray.train.runtimes.runtime import InProcess, Runtime
 from faar_ray.train.step import train_step

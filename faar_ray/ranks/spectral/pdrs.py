@@ -16,9 +16,9 @@ from faar_ray.ranks.spectral.rotate import rotate_all
 class SpectralPDRS(PDRS):
     """At each epoch's end that decides, adapters are rotated, and PDRS's scores are measured there.
 
-    They are means over `spectral.score_batches` batches of (|<A_i, dL/dA_i>| + |<B_i, dL/dB_i>|) / 2. The moving average
-    over steps decides nothing, is logged where nothing is decided, and begins anew after a rotation: the score of a
-    mixture of components does not follow from theirs, for each is an absolute value.
+    They are means over `spectral.score_batches` batches of (|<A_i, dL/dA_i>| + |<B_i, dL/dB_i>|) / 2. The moving
+    average over steps decides nothing, is logged where nothing is decided, and begins anew after a rotation: the score
+    of a mixture of components does not follow from theirs, for each is an absolute value.
     """
 
     def __init__(self, adapters: Sequence[LowRankFactors], config: TrialConfig) -> None:

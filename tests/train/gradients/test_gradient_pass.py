@@ -13,7 +13,7 @@ from faar_ray.config.trial import TrialConfig
 from faar_ray.seeding import seed_of
 from faar_ray.train.finite import NonFiniteLoss
 from faar_ray.train.fit import train_epoch
-from faar_ray.train.gradient_pass import gradient_pass
+from faar_ray.train.gradients.gradient_pass import gradient_pass
 from faar_ray.train.runtimes.runtime import InProcess
 from faar_ray.train.step import to_device
 from faar_ray.train.trial import Trial, random_states
