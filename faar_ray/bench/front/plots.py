@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -89,3 +90,52 @@ def _volumes(ax: Axes, curves: Sequence[Curve]) -> None:
     ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     ax.set_xlabel("epochs trained", fontsize=9, color=INK)
     ax.set_ylabel("hypervolume of the front", fontsize=9, color=INK)
+
+
+def plot_searches(traces: Mapping[str, Mapping[int, Any]], out: Path) -> None:
+    """Hypervolume over epochs of both searches: every seed thin, the mean thick (PNG).
+
+    Args:
+        traces: by way of searching, ours first, then by seed.
+        out: the file.
+    """
+    figure = Figure(figsize=(7.6, 4.0), layout="constrained")
+    ax = figure.subplots()
+    bare(ax)
+    for (name, of), colour in zip(traces.items(), (SEARCHED, WARM), strict=True):
+        for trace in of.values():
+            ax.step((0, *trace.epochs), (0, *trace.volumes), where="post", color=colour, linewidth=0.8, alpha=0.4)
+        x = np.linspace(0, max(trace.spent for trace in of.values()), 400)
+        middle = [np.mean([trace.at(at) for trace in of.values()]) for at in x]
+        ax.step(x, middle, where="post", color=colour, linewidth=2.0, label=f"{name}, mean of {len(of)} seeds")
+    end = float(np.mean([trace.spent for trace in [*traces.values()][1].values()]))
+    ax.axvline(end / 4, color=INK, linewidth=0.8, linestyle=(0, (2, 3)))
+    ax.annotate("a quarter", (end / 4, 0.02), (4, 0), textcoords="offset points", fontsize=8, color=INK)
+    ax.set_xlim(left=0)
+    ax.set_ylim(0, 1)
+    ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    ax.set_xlabel("epochs trained by all trials", fontsize=9, color=INK)
+    ax.set_ylabel("hypervolume of what was found", fontsize=9, color=INK)
+    ax.legend(loc="lower right", frameon=False, fontsize=8.5, labelcolor=INK)
+    save(figure, out)
+
+
+def plot_variants(rows: Sequence[Row], fixed: Sequence[Row], out: Path, name_of: Callable[[Row], str]) -> None:
+    """Quality over size of FAAR's variants, with numbers as in the legend, beside fixed ranks (PNG)."""
+    figure = Figure(figsize=(9.4, 4.6), layout="constrained")
+    ax = figure.subplots()
+    noise = SeedModel(
+        VAL, [Observation(r.config.config_id, s, v) for r in [*rows, *fixed] for s, v in r.by_seed(VAL).items()]
+    )
+    _line(ax, fixed, noise, "fixed ranks", "fixed", 0)
+    for number, row in enumerate(rows, start=1):
+        half = noise.ci95(row.config.config_id)
+        y = noise.mean(row.config.config_id)
+        ax.errorbar(
+            row.size, y, yerr=half if math.isfinite(half) else None, fmt="s", color=COLOURS["pdrs"], markersize=5,
+            capsize=2.5, elinewidth=1.0, label=f"{number}  {name_of(row)}",
+        )  # fmt: skip
+        ax.annotate(str(number), (row.size, y), (6, 4), textcoords="offset points", fontsize=8, color=INK)
+    _size_axes(ax)
+    figure.legend(loc="outside right center", frameon=False, fontsize=8, labelcolor=INK, markerscale=0.8)
+    save(figure, out)

@@ -8,12 +8,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from faar_ray.bench.front import stages
 from faar_ray.bench.front.plots import plot_sizes
 from faar_ray.bench.front.rows import SIZE, TEST, VAL, Row, front_rows, of_kind, rows_of, same_size
 from faar_ray.bench.front.studies import Result, Study
 from faar_ray.bench.front.volume import Curve, best_order, curve, one_run, whole_trainings
 from faar_ray.bench.front.words import difference, estimate, table
-from faar_ray.records import TrialResult
 from faar_ray.report.statistics.noise import Estimate, mean_of
 from faar_ray.report.statistics.paired import at_size, paired_difference
 from faar_ray.report.words.wording import count
@@ -37,9 +37,9 @@ class Comparison:
     """By metric: the row minus the other, paired over seeds."""
 
 
-def analyse(study: Study, results: Sequence[TrialResult], space: Mapping[str, Any], folder: Path) -> Result:
+def analyse(study: Study, out: Path, folder: Path) -> Result:
     """Compare, and draw `front.png`; gives what `result.json` holds, its `markdown` among it."""
-    rows = rows_of(results, space)
+    rows = rows_of(stages.finished(study, out), stages.read_stage(study.stages[0]))
     front, fixed, faar = front_rows(rows), of_kind(rows, "fixed"), of_kind(rows, "pdrs")
     compared = [*against_fixed(rows), *against_front(faar, front)]
     curves = curves_of(study, front, fixed, faar)

@@ -100,13 +100,13 @@ def one_run(rows: Sequence[Row], scoring: float) -> list[Step]:
 
     Args:
         rows: of the front, with its trunk.
-        scoring: epochs that the gradients of a rotation cost, once for all cuts at the end, and once for each fork.
+        scoring: epochs that the gradients of a rotation cost, for each row that is cut.
     """
     whole = tuple(row for row in rows if row.trained == row.epochs)
-    cut = any(row.kind == "spectral" for row in whole)
+    cuts = sum(row.kind == "spectral" for row in whole)
     forks = [row for row in rows if row.trained < row.epochs]
     epochs = max((row.epochs for row in rows), default=0)
-    return [Step(epochs + (scoring if cut else 0), whole), *_forks(forks, scoring)]
+    return [Step(epochs + scoring * cuts, whole), *_forks(forks, scoring)]
 
 
 def _forks(rows: Sequence[Row], scoring: float) -> Iterator[Step]:
