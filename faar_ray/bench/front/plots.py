@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +12,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatter, PercentFormatter
 
-from faar_ray.bench.front.rows import VAL, Row, of_kind
-from faar_ray.bench.front.volume import Curve
+from faar_ray.bench.front.rows import VAL, Row, cut_rows, of_kind
+from faar_ray.bench.front.volume import FAAR, FIXED, ONLY_CUT, Curve
 from faar_ray.report.plots.style import KNEE, SEARCHED
 from faar_ray.report.statistics.noise import Observation, SeedModel, mean_of
 from faar_ray.report.words.wording import axis_label
-from faar_ray.tracking.plots.drawing import INK, WARM, bare, save
+from faar_ray.tracking.plots.drawing import FAINT, INK, WARM, bare, save
 
 COLOURS = {"spectral": SEARCHED, "fixed": WARM, "pdrs": KNEE}
+VARIANTS = (KNEE, "#c1679b", "#8a6d00", SEARCHED, "#3c9d8f", INK, WARM)
 MARKS = {"spectral": "o", "fixed": "D", "pdrs": "s"}
 
 
@@ -34,11 +35,12 @@ def plot_sizes(rows: Sequence[Row], front: Sequence[Row], curves: Sequence[Curve
     """
     figure = Figure(figsize=(10.4, 4.3), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(1.25, 1))
-    lines = [("front: cut, small sizes forked", "spectral", list(front))] if len(front) > 1 else []
-    lines += [("fixed ranks", "fixed", of_kind(rows, "fixed")), ("FAAR", "pdrs", of_kind(rows, "pdrs"))]
     noise = SeedModel(VAL, [Observation(r.config.config_id, s, v) for r in rows for s, v in r.by_seed(VAL).items()])
-    for place, (name, kind, chosen) in enumerate(lines):
-        _line(left, chosen, noise, name, kind, place)
+    if len(front) > 1:
+        _line(left, cut_rows(rows), noise, "cut, nothing trained after", "o", SEARCHED, dashed=True)
+        _line(left, front, noise, "front: small sizes forked", "o", SEARCHED)
+    for kind, name in (("fixed", "fixed ranks"), ("pdrs", "FAAR")):
+        _line(left, of_kind(rows, kind), noise, name, MARKS[kind], COLOURS[kind])
     _size_axes(left)
     _volumes(right, curves)
     handles, names = left.get_legend_handles_labels()
@@ -46,17 +48,19 @@ def plot_sizes(rows: Sequence[Row], front: Sequence[Row], curves: Sequence[Curve
     save(figure, out)
 
 
-def _line(ax: Axes, rows: Sequence[Row], noise: SeedModel, name: str, kind: str, place: int) -> None:
+def _line(
+    ax: Axes, rows: Sequence[Row], noise: SeedModel, name: str, mark: str, colour: str, *, dashed: bool = False
+) -> None:
+    """Means over seeds, joined; bars are the noise that remains when a seed's own effect is taken out."""
     if not rows:
         return
-    shift = 1 + 0.012 * place  # bars of equal sizes stay apart
     halves = [noise.ci95(row.config.config_id) for row in rows]
+    bars = halves if not dashed and all(map(math.isfinite, halves)) else None
     ax.errorbar(
-        [row.size * shift for row in rows],
+        [row.size for row in rows],
         [noise.mean(row.config.config_id) for row in rows],
-        yerr=halves if all(map(math.isfinite, halves)) else None,
-        fmt=MARKS[kind], color=COLOURS[kind], markersize=5.5, capsize=2.5, elinewidth=1.1, linestyle="-", linewidth=1.4,
-        label=name,
+        yerr=bars, fmt=mark, color=colour, markersize=3.5 if dashed else 5.5, capsize=2.5, elinewidth=1.1,
+        linestyle="--" if dashed else "-", linewidth=1.0 if dashed else 1.4, alpha=0.7 if dashed else 1.0, label=name,
     )  # fmt: skip
 
 
@@ -72,7 +76,7 @@ def _size_axes(ax: Axes) -> None:
 
 def _volumes(ax: Axes, curves: Sequence[Curve]) -> None:
     bare(ax)
-    kinds = {"fixed ranks": "fixed", "FAAR": "pdrs"}
+    kinds = {FIXED: "fixed", FAAR: "pdrs"}
     last = max((curve.epochs[-1] for curve in curves), default=1.0)
     for curve in curves:
         kind = kinds.get(curve.name, "spectral")
@@ -80,9 +84,11 @@ def _volumes(ax: Axes, curves: Sequence[Curve]) -> None:
         x = np.array([*curve.epochs, last])
         middle = np.array([*(mean.value for mean in means), means[-1].value])
         half = np.array([*(mean.ci95 for mean in means), means[-1].ci95])
-        ax.step(x, middle, where="post", color=COLOURS[kind], linewidth=1.6)
-        ax.plot(curve.epochs, middle[:-1], MARKS[kind], color=COLOURS[kind], markersize=4)
-        if np.isfinite(half).all():
+        aside = curve.name == ONLY_CUT
+        style = {"linestyle": "--" if aside else "-", "linewidth": 1.0 if aside else 1.6}
+        ax.step(x, middle, where="post", color=COLOURS[kind], **style)
+        ax.plot(curve.epochs, middle[:-1], MARKS[kind], color=COLOURS[kind], markersize=3 if aside else 4)
+        if np.isfinite(half).all() and not aside:
             low, high = np.clip(middle - half, 0, 1), np.clip(middle + half, 0, 1)
             ax.fill_between(x, low, high, step="post", color=COLOURS[kind], alpha=0.13, linewidth=0)
     ax.set_xlim(0, last * 1.04)
@@ -120,22 +126,23 @@ def plot_searches(traces: Mapping[str, Mapping[int, Any]], out: Path) -> None:
     save(figure, out)
 
 
-def plot_variants(rows: Sequence[Row], fixed: Sequence[Row], out: Path, name_of: Callable[[Row], str]) -> None:
-    """Quality over size of FAAR's variants, with numbers as in the legend, beside fixed ranks (PNG)."""
-    figure = Figure(figsize=(9.4, 4.6), layout="constrained")
+def plot_variants(variants: Mapping[str, Sequence[Row]], fixed: Sequence[Row], out: Path) -> None:
+    """Quality over size: a line over rho for each variant of FAAR, beside fixed ranks (PNG).
+
+    Args:
+        variants: rows by what is changed, the plain ones first.
+        fixed: ranks, for comparison; may be empty.
+        out: the file.
+    """
+    figure = Figure(figsize=(8.6, 4.6), layout="constrained")
     ax = figure.subplots()
-    noise = SeedModel(
-        VAL, [Observation(r.config.config_id, s, v) for r in [*rows, *fixed] for s, v in r.by_seed(VAL).items()]
-    )
-    _line(ax, fixed, noise, "fixed ranks", "fixed", 0)
-    for number, row in enumerate(rows, start=1):
-        half = noise.ci95(row.config.config_id)
-        y = noise.mean(row.config.config_id)
-        ax.errorbar(
-            row.size, y, yerr=half if math.isfinite(half) else None, fmt="s", color=COLOURS["pdrs"], markersize=5,
-            capsize=2.5, elinewidth=1.0, label=f"{number}  {name_of(row)}",
-        )  # fmt: skip
-        ax.annotate(str(number), (row.size, y), (6, 4), textcoords="offset points", fontsize=8, color=INK)
+    every = [*fixed, *(row for rows in variants.values() for row in rows)]
+    noise = SeedModel(VAL, [Observation(r.config.config_id, s, v) for r in every for s, v in r.by_seed(VAL).items()])
+    _line(ax, fixed, noise, "fixed ranks", "D", FAINT)
+    for (name, rows), colour, mark in zip(variants.items(), VARIANTS, "so^vPX*", strict=False):
+        _line(ax, rows, noise, f"FAAR, {name}", mark, colour)
     _size_axes(ax)
-    figure.legend(loc="outside right center", frameon=False, fontsize=8, labelcolor=INK, markerscale=0.8)
+    figure.legend(
+        *ax.get_legend_handles_labels(), loc="outside upper left", ncols=2, frameon=False, fontsize=8, labelcolor=INK
+    )
     save(figure, out)

@@ -38,7 +38,10 @@ def analyse(study: Study, out: Path, folder: Path) -> Result:
     fixed = of_kind(rows_of(stages.results_of(out / "runs" / FIXED), space), "fixed")
 
     plain, level = [*against_plain(rows)], [*against_fixed_sizes(rows, fixed)]
-    plot_variants(rows, fixed, folder / "front.png", name_of)
+    variants: dict[str, list[Row]] = {}
+    for row in sorted(rows, key=lambda row: (len(changed(row.config.params)), words_of(row), row.size)):
+        variants.setdefault(words_of(row), []).append(row)
+    plot_variants(variants, fixed, folder / "front.png")
     return {
         "seeds": sorted({seed for row in rows for seed in row.by_seed(VAL)}),
         "rows": [row_facts(row) | {"name": name_of(row)} for row in rows],
@@ -55,8 +58,12 @@ def changed(params: Mapping[str, Any]) -> dict[str, Any]:
 
 def name_of(row: Row) -> str:
     """`rho 0.8, spectral basis`."""
-    parts = [WORDS[key].format(value) for key, value in changed(row.config.params).items()]
-    return f"rho {row.config.params[RHO]:g}, {', '.join(parts) if parts else 'plain'}"
+    return f"rho {row.config.params[RHO]:g}, {words_of(row)}"
+
+
+def words_of(row: Row) -> str:
+    """`spectral basis`; `plain` where nothing is changed."""
+    return ", ".join(WORDS[key].format(value) for key, value in changed(row.config.params).items()) or "plain"
 
 
 def against_plain(rows: Sequence[Row]) -> Iterator[Comparison]:

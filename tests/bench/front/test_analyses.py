@@ -12,6 +12,7 @@ from faar_ray.bench.__main__ import main
 from faar_ray.bench.front.searches import OURS, STOCK, Trace, found_by_fronts, gain, sentences, trace_of
 from faar_ray.bench.front.stages import read_stage
 from faar_ray.bench.front.studies import Box
+from faar_ray.bench.front.volume import ONE_RUN, ONLY_CUT
 from faar_ray.records import TrialResult
 from tests.bench.front.made_up import as_measured, write_run
 
@@ -46,8 +47,8 @@ def test_a_study_of_sizes_says_what_each_row_gains_at_equal_size(
     assert row["delta_m"]["value"] == pytest.approx(sum(gains) / 5)
     assert row["delta_m"]["dof"] == 4
     assert "| 101k | DoRA, fixed rank 4 |" in text
-    assert [curve["name"] for curve in found["curves"]] == ["one run, cut and forked", "fixed ranks", "FAAR"]
-    assert found["curves"][1]["steps"][-1]["epochs"] == 36
+    assert [curve["name"] for curve in found["curves"]] == [ONE_RUN, ONLY_CUT, "fixed ranks", "FAAR"]
+    assert found["curves"][2]["steps"][-1]["epochs"] == 36
 
 
 def test_variants_are_compared_with_the_plain_one_and_at_their_size(
