@@ -85,8 +85,8 @@ def _volumes(ax: Axes, curves: Sequence[Curve]) -> None:
         middle = np.array([*(mean.value for mean in means), means[-1].value])
         half = np.array([*(mean.ci95 for mean in means), means[-1].ci95])
         aside = curve.name == ONLY_CUT
-        style = {"linestyle": "--" if aside else "-", "linewidth": 1.0 if aside else 1.6}
-        ax.step(x, middle, where="post", color=COLOURS[kind], **style)
+        dashes, width = ("--", 1.0) if aside else ("-", 1.6)
+        ax.step(x, middle, where="post", color=COLOURS[kind], linestyle=dashes, linewidth=width)
         ax.plot(curve.epochs, middle[:-1], MARKS[kind], color=COLOURS[kind], markersize=3 if aside else 4)
         if np.isfinite(half).all() and not aside:
             low, high = np.clip(middle - half, 0, 1), np.clip(middle + half, 0, 1)

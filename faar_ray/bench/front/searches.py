@@ -108,7 +108,7 @@ def found_by_fronts(results: Sequence[TrialResult]) -> Found:
     """Trunks and their points, which pay for their own epochs and for the gradients of their rotation."""
     ended = [result for result in results if result.role in ("trial", "point") and result.state == "COMPLETE"]
     ended.sort(key=lambda result: result.trial_id)  # a trunk, then its points
-    return [(r.epochs + SCORING * (r.role == "point"), r.metrics[VAL], r.metrics[SIZE]) for r in ended]
+    return [(r.epochs + SCORING * (r.role != "trial"), r.metrics[VAL], r.metrics[SIZE]) for r in ended]
 
 
 def found_by_stock(epochs: Sequence[Mapping[str, Any]]) -> Found:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import functools
 import json
+import logging
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,6 +23,7 @@ from faar_ray.storage.atomic import atomic_write
 from faar_ray.storage.run_location import RunLocation
 from faar_ray.train.fit import fit
 from faar_ray.train.trial_spec import TrialSpec
+from faar_ray.train.weights import weights_of
 from faar_ray.tune.run.references import References
 from faar_ray.tune.space.space import SearchSpace
 
@@ -57,12 +59,12 @@ def search(space: SearchSpace, seed: int, trials: int, out: Path) -> None:
         out: the file.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    references = References(space)
+    references = References(space, weights=weights_of([space.trial_config({})]))
     if references.jobs():
         raise RuntimeError("the single-task references are not trained yet")
 
     log = Log()
-    ray.init(include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     with tempfile.TemporaryDirectory(prefix="faar-ray-stock-", ignore_cleanup_errors=True) as scratch:
         train = functools.partial(trainable, space=space, references=dict(references.val), folder=Path(scratch))
         tuner = tune.Tuner(

@@ -42,8 +42,8 @@ def write_run(runs: Path, raw: Space, formula: Formula) -> None:
     (folder / "run.json").write_text(json.dumps(facts))
 
 
-SIZES = {1: 33_984, 2: 56_160, 4: 100_512, 8: 189_216, 12: 277_920, 16: 366_624}
-FAAR = {0.3: 40_000, 0.5: 63_000, 0.8: 174_000, 0.95: 305_000, 0.99: 365_000}
+SIZES: dict[int, float] = {1: 33_984, 2: 56_160, 4: 100_512, 8: 189_216, 12: 277_920, 16: 366_624}
+FAAR: dict[float, float] = {0.3: 40_000, 0.5: 63_000, 0.8: 174_000, 0.95: 305_000, 0.99: 365_000}
 
 
 def as_measured(point: Mapping[str, Any], seed: int) -> tuple[float, float]:

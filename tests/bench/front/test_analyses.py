@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,7 +20,7 @@ from tests.bench.front.made_up import as_measured, write_run
 BOX = Box(quality=(-10.0, 0.0), size=(100.0, 10.0))
 
 
-def tables(study: str, out: Path, capsys: pytest.CaptureFixture[str]) -> tuple[dict[str, object], str]:
+def tables(study: str, out: Path, capsys: pytest.CaptureFixture[str]) -> tuple[dict[str, Any], str]:
     """The JSON and the Markdown of a study whose runs are there."""
     assert main(["front", study, "--tables", "--out", str(out), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
@@ -67,9 +68,9 @@ def test_variants_are_compared_with_the_plain_one_and_at_their_size(
 
 
 def test_a_front_pays_for_its_trunk_its_forks_and_their_rotations() -> None:
-    def result(name: str, role: str, epochs: int, quality: float, size: float) -> TrialResult:
+    def result(name: str, role: Any, epochs: int, quality: float, size: float) -> TrialResult:
         metrics = {"delta_m": quality, "params/adapters": size}
-        return TrialResult(name, name, 0, role, "COMPLETE", {}, metrics, 1.0, epochs)  # type: ignore[arg-type]
+        return TrialResult(name, name, 0, role, "COMPLETE", {}, metrics, 1.0, epochs)
 
     results = [
         result("t000-s0-27pct", "point", 1, -3.0, 30.0),
