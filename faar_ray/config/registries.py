@@ -31,6 +31,12 @@ class AdapterEntry:
     """Takes `placement.task_blocks: all`."""
     shared_input: bool = True
     """Takes `placement.task_path: shared`: its `change()` is never None."""
+    has_ranks: bool = True
+    """Has components that a rank policy may drop."""
+    spectra: bool = False
+    """Warps singular values, as `spectrum` says: `build` takes (linear, site, SpectrumConfig)."""
+    reason: str = ""
+    """Why it takes no `shared_input` or has no ranks, for messages."""
     peft: Literal["lora", "dora"] | None = None
     """The adapter of HF PEFT that it equals, if any: then its ranks can be exported as a rank pattern."""
 
@@ -48,6 +54,15 @@ class PolicyEntry:
     """(TrialConfig, adapters) -> RankPolicy."""
     needs_adapters: bool = True
     """Has nothing to decide where `adapter.kind` is `none`."""
+    first_decision: Callable[[Any], int | None] = lambda config: 0
+    """TrialConfig -> the first epoch (0-based) whose end may change ranks, weights or moments; None: no epoch's."""
+    silent: bool = False
+    """Until its first decision it changes nothing that `fixed` leaves alone, in the training or the records."""
+    reads: tuple[str, ...] | None = None
+    """Sections of the config that it depends on beside `ranks`; None: unknown."""
+    inherit: Builder | None = None
+    """(TrialConfig, policy's state in the parent, EpochRecords) -> the records as the fork itself would have made them;
+    None: as they are."""
     masked_epochs: Callable[[Any], int] = no_epochs
     """TrialConfig -> its first epochs, in which components are masked: metrics there do not tell the end."""
 
@@ -79,12 +94,30 @@ ADAPTERS: dict[str, AdapterEntry] = {
     "sine_awb": AdapterEntry(
         "faar_ray.adapters.build:build_lora", task_bases=True, all_blocks=False, shared_input=False
     ),
+    "spectrum": AdapterEntry(
+        "faar_ray.adapters.build:build_warp",
+        shared_input=False,
+        has_ranks=False,
+        spectra=True,
+        reason="it moves the singular values of W by a few numbers each: there are no rank-one components to drop, and "
+        "no change apart from W that a task's stream could see alone",
+    ),
 }
 
 RANK_POLICIES: dict[str, PolicyEntry] = {
-    "fixed": PolicyEntry("faar_ray.ranks.policy:build_fixed", needs_adapters=False),
+    "fixed": PolicyEntry(
+        "faar_ray.ranks.policy:build_fixed",
+        needs_adapters=False,
+        first_decision=lambda config: None,
+        silent=True,
+        reads=(),
+    ),
     "pdrs": PolicyEntry(
-        "faar_ray.ranks.pdrs:build_pdrs", masked_epochs=lambda config: config.optim.epochs - config.pdrs.free_epochs
+        "faar_ray.ranks.pdrs:build_pdrs",
+        first_decision=lambda config: config.pdrs.start_epoch,
+        reads=("pdrs",),
+        inherit="faar_ray.ranks.inherited:inherited_scores",
+        masked_epochs=lambda config: config.optim.epochs - config.pdrs.free_epochs,
     ),
 }
 

@@ -15,7 +15,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from faar_ray.config.adapters.spectrum_section import SpectrumConfig
 from faar_ray.config.data_section import DataConfig
+from faar_ray.config.moments.moment import MattersFrom, never
 from faar_ray.config.optim_section import OptimConfig
 from faar_ray.config.presets import PRESETS, RECIPES
 from faar_ray.config.section import Positive, Section
@@ -46,6 +48,7 @@ __all__ = [
     "RanksConfig",
     "Section",
     "SinewichConfig",
+    "SpectrumConfig",
     "TrialConfig",
     "at_stage",
     "config_id",
@@ -72,6 +75,8 @@ Method = Literal[
     "sinewich_linear",
     "sinewich_without_low_pass",
     "faar_sinewich",
+    "ditask",
+    "ditask_release",
     "full_ft",
     "decoder_only",
     "single_task",
@@ -83,6 +88,11 @@ ADDED = (
     "recipe",
     "backbone.statistics",
     "adapter.dropout",
+    "spectrum.cells",
+    "spectrum.task_cells",
+    "spectrum.warp",
+    "spectrum.init",
+    "spectrum.dead_qkv",
     "optim.lr_batch",
     "optim.warmup_epochs",
     "optim.warmup_lr",
@@ -98,8 +108,8 @@ older search knows its configurations again."""
 class TrialConfig(Section):
     """Everything that one trial depends on; with the seed it is the trial."""
 
-    method: Method = Field("faar", description="Preset: defaults of the sections below.")
-    recipe: RecipeName = Field(
+    method: Annotated[Method, MattersFrom(never)] = Field("faar", description="Preset: defaults of the sections below.")
+    recipe: Annotated[RecipeName, MattersFrom(never)] = Field(
         "none",
         description="How a paper's code trains (optimizer, schedule, augmentation, drop-outs, image size): defaults of "
         "the sections below, beneath the method's preset; docs/recipes.md lists each value with its source.",
@@ -110,6 +120,7 @@ class TrialConfig(Section):
     adapter: AdapterConfig = AdapterConfig()
     placement: PlacementConfig = PlacementConfig()
     sinewich: SinewichConfig = SinewichConfig()
+    spectrum: SpectrumConfig = SpectrumConfig()
     ranks: RanksConfig = RanksConfig()
     pdrs: PdrsConfig = PdrsConfig()
     decoder: DecoderConfig = DecoderConfig()
@@ -126,9 +137,10 @@ class TrialConfig(Section):
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
-        if not self.adapter.adapts and self.ranks.entry.needs_adapters:
+        if not self.adapter.has_ranks and self.ranks.entry.needs_adapters:
             raise ValueError(
                 f"ranks.kind: must be fixed where adapter.kind is {self.adapter.kind}, got {self.ranks.kind!r}"
+                f"{_because(self.adapter)}"
             )
         if self.method == "single_task" and len(self.data.tasks) != 1:
             raise ValueError(f"data.tasks: must be one task for method single_task, got {list(self.data.tasks)}")
@@ -235,8 +247,13 @@ def _adapter_fault(config: TrialConfig) -> str:
     if placement.task_blocks == "all" and not adapter.entry.all_blocks:
         return f"placement.task_blocks: must be last where adapter.kind is {adapter.kind}"
     if placement.task_path == "shared" and not adapter.entry.shared_input:
-        return f"placement.task_path: must be own where adapter.kind is {adapter.kind}"
+        return f"placement.task_path: must be own where adapter.kind is {adapter.kind}{_because(adapter)}"
     return ""
+
+
+def _because(adapter: AdapterConfig) -> str:
+    """Why an adapter does not take something, at the end of a message."""
+    return f": {adapter.entry.reason}" if adapter.entry.reason else ""
 
 
 def merge_sections(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -266,7 +283,7 @@ def config_id(config: TrialConfig) -> str:
         section = reduce(dict.__getitem__, sections, values)
         if section[name] == _default(key):
             del section[name]
-    text = json.dumps(values, sort_keys=True)
+    text = json.dumps({key: value for key, value in values.items() if value != {}}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 

@@ -9,6 +9,11 @@ WITHOUT_ADAPTERS: dict[str, Any] = {"adapter": {"kind": "none"}, "ranks": {"kind
 TS_PD: dict[str, Any] = {"kind": "ts_pd", "cw_sp": True, "xt_cons": True}
 SINE_HEADS: dict[str, Any] = {"kind": "hrnet", "hidden": "sine"}
 SINEWICH: dict[str, Any] = {"adapter": {"kind": "sine_awb"}, **FIXED_RANK, "decoder": SINE_HEADS}
+DITASK: dict[str, Any] = {
+    "adapter": {"kind": "spectrum", "dropout": 0.05},
+    **FIXED_RANK,
+    "spectrum": {"cells": 64, "task_cells": 4, "warp": "values", "init": "identity"},
+}
 PRESETS: dict[str, dict[str, Any]] = {
     # the seed's statement
     "faar": {"adapter": {"kind": "dora"}, "ranks": {"kind": "pdrs"}, "decoder": TS_PD},
@@ -43,6 +48,12 @@ PRESETS: dict[str, dict[str, Any]] = {
         "adapter": {"kind": "sine_awb"},
         "ranks": {"kind": "pdrs"},
         "decoder": {**TS_PD, "hidden": "sine"},
+    },
+    # DiTASK as its paper states it, and as its released code does it; their counts hold dead numbers
+    "ditask": DITASK,
+    "ditask_release": {
+        **DITASK,
+        "spectrum": {**DITASK["spectrum"], "warp": "index", "init": "uniform", "dead_qkv": True},
     },
     "full_ft": {**WITHOUT_ADAPTERS, "backbone": {"trainable": "all"}},
     "decoder_only": {**WITHOUT_ADAPTERS, "backbone": {"trainable": "none"}},

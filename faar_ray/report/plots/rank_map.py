@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, TwoSlopeNorm, to_rgba
 from matplotlib.figure import Figure
+from matplotlib.transforms import ScaledTranslation
 from numpy.typing import NDArray
 
 from faar_ray.report.statistics.rank_answer import LAYERS, SHARED, Cell, RankAnswer
@@ -99,9 +100,8 @@ def _stages(ax: Axes, stages: Sequence[int]) -> None:
         first, count = stages.index(stage), stages.count(stage)
         name = "decoder" if stage == DECODER else f"stage {stage}"
         middle = first + (count - 1) / 2
-        style = {"fontsize": 8, "color": MUTED, "va": "center", "ha": "left"}
-        at = ("axes fraction", "data")
-        ax.annotate(name, (0, middle), (-72, 0), xycoords=at, textcoords="offset points", **style)
+        beside = ax.get_yaxis_transform() + ScaledTranslation(-1, 0, ax.figure.dpi_scale_trans)
+        ax.text(0, middle, name, transform=beside, fontsize=8, color=MUTED, va="center", ha="left")
         if first:
             ax.axhline(first - 0.5, color="white", linewidth=5)
 
