@@ -90,6 +90,7 @@ def parameter_terms(model: MultiTaskModel) -> dict[str, int]:
 
 PART_OF = {
     "LoRA factors": "adapters",
+    "dead factors": "adapters",
     "base factors A and B": "adapters",
     "base cores W": "adapters",
     "clock": "adapters",
@@ -113,6 +114,10 @@ def is_norm(name: str) -> bool:
 
 
 def _backbone_term(name: str) -> str:
+    if name.endswith((".A_RI", ".B_RO", ".m_O")):  # of `Unused`
+        return "magnitudes" if name.endswith("m_O") else "dead factors"
+    if ".reduction." in name:
+        return "merging reductions"
     if is_norm(name):
         return "norms"
     if name.endswith(("relative_position_bias_table", "pos_embed")):
