@@ -1,4 +1,4 @@
-"""`python -m faar_ray.bench step|data|train|faults|search|scale`: what steps, reading, searches and kills cost."""
+"""`python -m faar_ray.bench step|data|train|faults|search|scale|front`: what steps, reading, searches, kills cost."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
 
+from faar_ray.bench.front.studies import STUDIES
 from faar_ray.command_line import run_command, run_process
 from faar_ray.config.trial import Method
 
@@ -36,6 +37,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_faults(commands)
     _add_search(commands)
     _add_scale(commands)
+    _add_front(commands)
     return parser
 
 
@@ -143,6 +145,22 @@ def _add_scale(commands: Any) -> None:
     scale.add_argument("--machines", type=_positive, default=200, help="one trial each (default %(default)s)")
     scale.add_argument("--rounds", type=_positive, default=3, help="trials of each machine (default %(default)s)")
     scale.add_argument("--pace", type=float, default=30.0, help="seconds of an epoch (default %(default)g)")
+
+
+def _add_front(commands: Any) -> None:
+    front = _command(
+        commands, "front", "front.command:run", "whether one run with spectral cuts gives the whole front",
+        "A study trains its search spaces by faar_ray.tune, in runs/front_... below --out, then compares: "
+        + "; ".join(f"{study.name}: {study.question}" for study in STUDIES.values()),
+        "embedded --resume",
+    )  # fmt: skip
+    front.add_argument("study", choices=[*STUDIES], help="what is compared")
+    front.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="keys of all its search spaces")
+    front.add_argument("--out", type=Path, default=Path(), help="folder of runs/ (default: this one)")
+    front.add_argument("--resume", action="store_true", help="keep what is finished, go on with the rest")
+    front.add_argument("--seeds", type=_positive, help="of every row (default: as its search space says)")
+    front.add_argument("--tables", action="store_true", help="train nothing: compare what is there")
+    front.add_argument("--quick", action="store_true", help="in small, to see that it runs")
 
 
 if __name__ == "__main__":

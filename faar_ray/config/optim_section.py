@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from faar_ray.config.moments.moment import MattersFrom, after_warmup, number_of_epochs
 from faar_ray.config.section import Positive, Section
 from faar_ray.config.validation_messages import rule
 
@@ -14,7 +15,9 @@ from faar_ray.config.validation_messages import rule
 class OptimConfig(Section):
     """AdamW with linear warm-up and cosine decay, both per step."""
 
-    epochs: Annotated[int, Field(ge=1)] = Field(6, description="Passes over the training images.")
+    epochs: Annotated[int, Field(ge=1), MattersFrom(number_of_epochs)] = Field(
+        6, description="Passes over the training images."
+    )
     batch_size: Annotated[int, Field(ge=1)] = Field(16, description="Images a step, over all workers.")
     lr: Positive = Field(5e-4, description="Learning rate of adapters, where the cosine begins.")
     decoder_lr: Positive | None = Field(None, description="Learning rate of the decoder; null: as lr.")
@@ -35,7 +38,7 @@ class OptimConfig(Section):
         description="Learning rate of the first step, from which warm-up rises by equal steps to lr just after its "
         "last step (as timm's scheduler does); null: warm-up begins at lr / steps and ends at lr.",
     )
-    min_lr: Annotated[float, Field(ge=0)] = Field(
+    min_lr: Annotated[float, Field(ge=0), MattersFrom(after_warmup)] = Field(
         0.0, description="Where the cosine ends; above lr the learning rate rises (FAAR's released code)."
     )
     weight_decay: Annotated[float, Field(ge=0)] = Field(0.05, description="0 on 1-D tensors and position tables.")

@@ -35,6 +35,11 @@ class AdapterEntry:
     """The adapter of HF PEFT that it equals, if any: then its ranks can be exported as a rank pattern."""
 
 
+def no_epochs(config: Any) -> int:
+    """A policy without masks."""
+    return 0
+
+
 @dataclass(frozen=True, slots=True)
 class PolicyEntry:
     """One value of `ranks.kind`."""
@@ -43,6 +48,17 @@ class PolicyEntry:
     """(TrialConfig, adapters) -> RankPolicy."""
     needs_adapters: bool = True
     """Has nothing to decide where `adapter.kind` is `none`."""
+    first_decision: Callable[[Any], int | None] = lambda config: 0
+    """TrialConfig -> the first epoch (0-based) whose end may change ranks, weights or moments; None: no epoch's."""
+    silent: bool = False
+    """Until its first decision it changes nothing that `fixed` leaves alone, in the training or the records."""
+    reads: tuple[str, ...] | None = None
+    """Sections of the config that it depends on beside `ranks`; None: unknown."""
+    inherit: Builder | None = None
+    """(TrialConfig, policy's state in the parent, EpochRecords) -> the records as the fork itself would have made them;
+    None: as they are."""
+    masked_epochs: Callable[[Any], int] = no_epochs
+    """TrialConfig -> its first epochs, in which components are masked: metrics there do not tell the end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +91,20 @@ ADAPTERS: dict[str, AdapterEntry] = {
 }
 
 RANK_POLICIES: dict[str, PolicyEntry] = {
-    "fixed": PolicyEntry("faar_ray.ranks.policy:build_fixed", needs_adapters=False),
-    "pdrs": PolicyEntry("faar_ray.ranks.pdrs:build_pdrs"),
+    "fixed": PolicyEntry(
+        "faar_ray.ranks.policy:build_fixed",
+        needs_adapters=False,
+        first_decision=lambda config: None,
+        silent=True,
+        reads=(),
+    ),
+    "pdrs": PolicyEntry(
+        "faar_ray.ranks.pdrs:build_pdrs",
+        first_decision=lambda config: config.pdrs.start_epoch,
+        reads=("pdrs",),
+        inherit="faar_ray.ranks.inherited:inherited_scores",
+        masked_epochs=lambda config: config.optim.epochs - config.pdrs.free_epochs,
+    ),
 }
 
 DATASETS: dict[str, DatasetEntry] = {

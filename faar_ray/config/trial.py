@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from faar_ray.config.data_section import DataConfig
+from faar_ray.config.moments.moment import MattersFrom, never
 from faar_ray.config.optim_section import OptimConfig
 from faar_ray.config.presets import PRESETS, RECIPES
 from faar_ray.config.section import Positive, Section
@@ -102,8 +103,8 @@ older search knows its configurations again."""
 class TrialConfig(Section):
     """Everything that one trial depends on; with the seed it is the trial."""
 
-    method: Method = Field("faar", description="Preset: defaults of the sections below.")
-    recipe: RecipeName = Field(
+    method: Annotated[Method, MattersFrom(never)] = Field("faar", description="Preset: defaults of the sections below.")
+    recipe: Annotated[RecipeName, MattersFrom(never)] = Field(
         "none",
         description="How a paper's code trains (optimizer, schedule, augmentation, drop-outs, image size): defaults of "
         "the sections below, beneath the method's preset; docs/recipes.md lists each value with its source.",
@@ -169,6 +170,11 @@ class TrialConfig(Section):
     def has_sine_bases(self) -> bool:
         """Whether some weights of tasks come from a sine-modulated base, and the model has a clock."""
         return self.adapter.entry.task_bases or self.decoder.hidden == "sine"
+
+    @property
+    def masked_epochs(self) -> int:
+        """First epochs in which components are masked; all, where a schedule has no free ones."""
+        return self.ranks.entry.masked_epochs(self) if self.adapter.adapts else 0
 
     def without_weights(self) -> Self:
         """The same with a backbone as it is initialised: to count, or to fill from elsewhere."""

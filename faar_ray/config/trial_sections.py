@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
+from faar_ray.config.moments.moment import MattersFrom, first_decision, first_free_epoch, of_policy, read_by_policy
 from faar_ray.config.registries import ADAPTERS, RANK_POLICIES, AdapterEntry, PolicyEntry, name_in
 from faar_ray.config.section import Positive, Section
 from faar_ray.config.validation_messages import rule
@@ -16,6 +17,7 @@ Coverage = Annotated[float, Field(gt=0, le=1), rule("satisfy 0 < rho <= 1")]
 Rank = Annotated[int, Field(ge=1)]
 Number = TypeVar("Number", int, float)
 STAGES = ("0", "1", "2", "3")
+FirstShrink = MattersFrom(read_by_policy("pdrs", first_decision))
 
 
 def _numbered(raw: Any) -> Any:
@@ -138,8 +140,8 @@ class PlacementConfig(Section):
     )
     dead_parameters: bool = Field(
         False,
-        description="Hold and count what reaches no output, too, as published counts do (MTLoRA: shared adapters of the "
-        "last block); nothing moves it, and no rank policy sees it.",
+        description="Hold and count what reaches no output, too, as published counts do (of MTLoRA shared adapters of "
+        "the last block); nothing moves it, and no rank policy sees it.",
     )
 
 
@@ -209,7 +211,7 @@ class SinewichConfig(Section):
 class RanksConfig(Section):
     """Who decides the ranks."""
 
-    kind: Annotated[str, *name_in(RANK_POLICIES)] = Field(
+    kind: Annotated[str, *name_in(RANK_POLICIES), MattersFrom(of_policy)] = Field(
         "pdrs", description="`fixed` keeps the initial ranks throughout."
     )
     init_rank: Rank | RankOfStages = Field(
@@ -236,13 +238,13 @@ class PdrsConfig(Section):
     beta: Annotated[float, Field(ge=0, lt=1), rule("satisfy 0 <= beta < 1")] = Field(
         0.98, description="EMA factor of the importance scores."
     )
-    rho_shared: Coverage | CoverageOfStages = Field(
+    rho_shared: Annotated[Coverage | CoverageOfStages, FirstShrink] = Field(
         0.95, description="Coverage ratio rho of shared adapters; also per stage: {0: 0.8, 1: 0.8, 2: 0.9, 3: 0.95}."
     )
-    rho_task: Coverage | CoverageOfStages | None = Field(
+    rho_task: Annotated[Coverage | CoverageOfStages | None, FirstShrink] = Field(
         None, description="Coverage ratio rho of task adapters, also per stage; null: as rho_shared."
     )
-    scope: Literal["adapter", "pooled"] = Field(
+    scope: Annotated[Literal["adapter", "pooled"], FirstShrink] = Field(
         "adapter",
         description="Coverage within each adapter, or pooled over all shared and over all task adapters "
         "(over those of a stage where rho is given per stage).",
@@ -250,10 +252,14 @@ class PdrsConfig(Section):
     update: Literal["active", "all"] = Field(
         "active", description="Whose EMA moves in a step: only components under the prefix mask, or all."
     )
-    start_epoch: Annotated[int, Field(ge=0)] = Field(0, description="First epoch (0-based) that ends with a shrink.")
-    free_epochs: Annotated[int, Field(ge=0)] = Field(0, description="Last epochs without masks and shrinks.")
-    floor: Annotated[int, Field(ge=1)] = Field(1, description="Components every adapter keeps at least.")
-    margin: Annotated[int, Field(ge=0)] = Field(0, description="Components kept beyond the coverage.")
+    start_epoch: Annotated[int, Field(ge=0), FirstShrink] = Field(
+        0, description="First epoch (0-based) that ends with a shrink."
+    )
+    free_epochs: Annotated[int, Field(ge=0), MattersFrom(read_by_policy("pdrs", first_free_epoch))] = Field(
+        0, description="Last epochs without masks and shrinks."
+    )
+    floor: Annotated[int, Field(ge=1), FirstShrink] = Field(1, description="Components every adapter keeps at least.")
+    margin: Annotated[int, Field(ge=0), FirstShrink] = Field(0, description="Components kept beyond the coverage.")
 
     def rho(self, *, shared: bool, stage: int = 0) -> float:
         """Coverage ratio of shared or of task adapters, in a stage."""

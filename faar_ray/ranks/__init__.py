@@ -1,6 +1,7 @@
 """Rank policies: fixed, and Performance-Driven Rank Shrinking."""
 
 from faar_ray.ranks.coverage import CoverageDecision, ImportanceScores, keep_by_coverage
+from faar_ray.ranks.inherited import inherited_records
 from faar_ray.ranks.pdrs import PDRS, Importance
 from faar_ray.ranks.policy import RankPolicy, build_policy, record
 from faar_ray.ranks.shrink import shrink
@@ -13,6 +14,7 @@ __all__ = [
     "ImportanceScores",
     "RankPolicy",
     "build_policy",
+    "inherited_records",
     "keep_by_coverage",
     "rank_metrics",
     "record",

@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 from faar_ray.adapters import LowRankFactors
 from faar_ray.config.trial import PdrsConfig, TrialConfig
 from faar_ray.ranks.coverage import CoverageDecision, ImportanceScores, keep_by_coverage
+from faar_ray.ranks.inherited import carried_scores
 from faar_ray.ranks.policy import RankPolicy, record
 from faar_ray.ranks.shrink import shrink
 from faar_ray.records import RankRecord
@@ -80,7 +81,19 @@ class PDRS(RankPolicy):
         super().__init__(adapters)
         self.config, self.seed = config, seed
         self.masked_epochs = epochs - config.free_epochs
-        self.importance = [Importance(a.rank, config.beta, config.update, a.A_RI.device) for a in self.adapters]
+        self.importance = self._scores(config.beta)
+        self.carried: dict[float, list[Importance]] = {}
+        """Other betas -> what the scores are under them."""
+        self.logged: dict[float, list[list[tuple[float, ...]]]] = {}
+        """The same betas -> what the trace would hold of each adapter after each epoch without a decision."""
+
+    def _scores(self, beta: float) -> list[Importance]:
+        return [Importance(a.rank, beta, self.config.update, a.A_RI.device) for a in self.adapters]
+
+    def carry(self, betas: Sequence[float]) -> None:
+        """See `RankPolicy`."""
+        self.carried = {beta: self._scores(beta) for beta in betas if beta != self.config.beta}
+        self.logged = {beta: [] for beta in self.carried}
 
     def sample_mask(self, epoch: int, step: int) -> None:
         """Prefix b uniform in 1..r per (seed, step, adapter), from a private stream; all of r in free epochs."""
@@ -90,8 +103,10 @@ class PDRS(RankPolicy):
 
     def observe(self) -> None:
         """Move every adapter's EMA by this step's scores."""
-        for adapter, importance in zip(self.adapters, self.importance, strict=True):
-            importance.observe(adapter.importance())
+        for i, adapter in enumerate(self.adapters):
+            scores_b = adapter.importance()
+            for scores in (self.importance, *self.carried.values()):
+                scores[i].observe(scores_b)
 
     def state_for_agreement(self) -> Tensor:
         """All scores."""
@@ -101,6 +116,8 @@ class PDRS(RankPolicy):
         """Shrink to coverage rho, unless the epoch is before `start_epoch` or free."""
         decides = self.config.start_epoch <= epoch < self.masked_epochs
         evidence = [importance.evidence() for importance in self.importance]
+        for beta, scores in ({} if decides else self.carried).items():
+            self.logged[beta].append([importance.evidence().logged() for importance in scores])
         kept = (
             self._decide(evidence)
             if decides
@@ -146,7 +163,8 @@ class PDRS(RankPolicy):
 
         if decided:  # also when all are kept: survivors are ordered, so that short prefixes hold the important ones
             shrink(adapter, kept.index_K, optimizer)
-            self.importance[i].keep(kept.index_K)
+            for scores in (self.importance, *self.carried.values()):
+                scores[i].keep(kept.index_K)
         adapter.clear_mask()
 
         rho = self._rho(adapter) if decided else 1.0
@@ -159,15 +177,33 @@ class PDRS(RankPolicy):
             "beta": self.config.beta,
             "ema": [i.ema_R for i in self.importance],
             "count": [i.count_R for i in self.importance],
+            "carried": [
+                {"beta": beta, "ema": [i.ema_R for i in scores], "logged": self.logged[beta]}
+                for beta, scores in self.carried.items()
+            ],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Undo `state_dict`; where beta has changed since, bias-corrected scores stay what they were."""
-        for importance, ema_R, count_R in zip(self.importance, state["ema"], state["count"], strict=True):
+        """Undo `state_dict`; under another beta the scores are those that were carried for it, or else scaled.
+
+        Scaled so that bias-corrected scores stay what they were.
+        """
+        own = carried_scores(state, self.config.beta)
+        self._load(self.importance, state["ema"] if own is None else own["ema"], state["count"])
+        if own is None and state["beta"] != self.config.beta:
+            for importance in self.importance:
+                importance.change_beta(state["beta"])
+
+        for beta, scores in self.carried.items():
+            if (carried := carried_scores(state, beta)) is not None:
+                self._load(scores, carried["ema"], state["count"])
+                self.logged[beta] = [[tuple(row) for row in rows] for rows in carried["logged"]]
+
+    @staticmethod
+    def _load(scores: Sequence[Importance], emas: Sequence[Tensor], counts: Sequence[Tensor]) -> None:
+        for importance, ema_R, count_R in zip(scores, emas, counts, strict=True):
             importance.ema_R = ema_R.to(importance.ema_R, copy=True)
             importance.count_R = count_R.to(importance.count_R, copy=True)
-            if state["beta"] != importance.beta:
-                importance.change_beta(state["beta"])
 
 
 def build_pdrs(config: TrialConfig, adapters: Sequence[LowRankFactors]) -> PDRS:

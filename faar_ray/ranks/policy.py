@@ -25,6 +25,9 @@ class RankPolicy:
     def __init__(self, adapters: Sequence[LowRankFactors]) -> None:
         self.adapters = list(adapters)
 
+    def carry(self, betas: Sequence[float]) -> None:
+        """Keep the scores under these values of `pdrs.beta` too, for forks that begin before the first decision."""
+
     def sample_mask(self, epoch: int, step: int) -> None:
         """Set the mask of every adapter for this optimizer step (0-based, counted over all epochs)."""
 

@@ -3,6 +3,9 @@
 A checkpoint holds the trained tensors, buffers, ranks, policy, optimizer, scheduler and the global random state. The
 epochs' records are in files of their own (`tracking.files.epoch_file`); the checkpoint holds their digest. A resumed
 run gives what an uninterrupted one gives, bit for bit on one CPU worker.
+
+A fork's first checkpoint may have an end that is due (`due`): the weights after the training of epoch N, whose end the
+fork makes itself, with records of the N epochs before it.
 """
 
 from __future__ import annotations
@@ -10,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -32,6 +35,8 @@ FORMAT = 3
 PARTS = (
     "config", "epochs", "ranks", "model", "policy", "optimizer", "steps", "scaler", "random", "records_digest",
 )  # fmt: skip
+DUE = "due"
+"""Of an epoch whose end is still to be made: the metrics of its training."""
 log = logging.getLogger(__name__)
 
 
@@ -40,8 +45,10 @@ def checkpoint_path(folder: Path, epoch: int) -> Path:
     return folder / "checkpoints" / f"epoch_{epoch:04d}.pt"
 
 
-def save_checkpoint(folder: Path, epoch: int, state: dict[str, Any], *, keep: int) -> Path:
-    """Write the state after `epoch` and delete all but the newest `keep` checkpoints."""
+def save_checkpoint(
+    folder: Path, epoch: int, state: dict[str, Any], *, keep: int, keep_epochs: Collection[int] = ()
+) -> Path:
+    """Write the state after `epoch`; delete all checkpoints but the newest `keep` and those after `keep_epochs`."""
     path = checkpoint_path(folder, epoch)
     with atomic_write_or_storage_error(path) as scratch:
         try:
@@ -49,8 +56,10 @@ def save_checkpoint(folder: Path, epoch: int, state: dict[str, Any], *, keep: in
                 torch.save({"format": FORMAT, **state}, file)
         except RuntimeError as error:  # torch finishes its archive whatever happens, and fails again
             raise (error.__context__ if isinstance(error.__context__, OSError) else error) from None
+    named = {checkpoint_path(folder, epochs - 1) for epochs in keep_epochs}
     for old in checkpoints_of(folder)[:-keep]:
-        old.unlink(missing_ok=True)  # a process that was thought dead may have removed it
+        if old not in named:
+            old.unlink(missing_ok=True)  # a process that was thought dead may have removed it
     return path
 
 

@@ -52,11 +52,15 @@ def fit(spec: TrialSpec, runtime: Runtime | None = None) -> Epochs:
     """
     config, runtime = spec.config, runtime or InProcess()
     data = local_data(config.data, spec.shards_uri, spec.data_root)
-    with TrialSink(spec, runtime) as sink, closing(Trial(config, runtime, data, spec.checkpoint)) as trial:
-        records = sink.resume(trial)
+    built = Trial(config, runtime, data, spec.checkpoint, spec.betas)
+    with TrialSink(spec, runtime) as sink, closing(built) as trial:
+        records, trained = sink.resume(trial)
         yield from records
         for epoch in range(len(records), config.optim.epochs):
-            record = run_epoch(trial, epoch, spec.references)
+            if trained:  # by the parent
+                record, trained = end_of_epoch(trial, epoch, trained, spec.references), {}
+            else:
+                record = run_epoch(trial, epoch, spec.references)
             warn_of_skips(record)
             sink.add(trial, record)
             yield record
@@ -69,20 +73,39 @@ def fit(spec: TrialSpec, runtime: Runtime | None = None) -> Epochs:
 
 def run_epoch(trial: Trial, epoch: int, references: Mapping[str, float] | None) -> EpochRecord:
     """Train on every image, shrink, evaluate."""
+    return end_of_epoch(trial, epoch, training_part(trial, epoch), references)
+
+
+def training_part(trial: Trial, epoch: int) -> dict[str, float]:
+    """Train on every image; the epoch's metrics of it, which a fork takes over (`fork.TRAINED`)."""
     memory = PeakMemory(trial.runtime.device)
     started = time.perf_counter()
     metrics = train_epoch(trial, epoch)
-    trained = time.perf_counter()
-    peak = max(trial.runtime.all_gather(memory.mb()))
+    metrics["time/step_ms"] = 1000 * (time.perf_counter() - started) / trial.steps_per_epoch
+    metrics["memory/peak_mb"] = max(trial.runtime.all_gather(memory.mb()))
+    return metrics
 
+
+def end_of_epoch(
+    trial: Trial, epoch: int, trained: Mapping[str, float], references: Mapping[str, float] | None
+) -> EpochRecord:
+    """Shrink and evaluate, after the training of an epoch.
+
+    Args:
+        trial: after the training, or restored from a checkpoint of it.
+        epoch: 0-based.
+        trained: metrics of the training.
+        references: for `delta_m`.
+    """
+    started = time.perf_counter()
+    trial.model.train()  # as the last step left it
     ranks = end_epoch(trial, epoch)
-    metrics |= evaluate(trial, trial.val_data, split="val", references=references)
+    metrics = dict(trained) | evaluate(trial, trial.val_data, split="val", references=references)
     sines = sine_records(trial, epoch)
 
     metrics |= trial.trainable_parameters() | rank_metrics(trial.adapters) | sine_metrics(sines)
-    metrics["time/step_ms"] = 1000 * (trained - started) / trial.steps_per_epoch
-    metrics["time/epoch_s"] = time.perf_counter() - started
-    metrics["memory/peak_mb"] = peak
+    training_s = trained["time/step_ms"] * trial.steps_per_epoch / 1000
+    metrics["time/epoch_s"] = training_s + time.perf_counter() - started
     return EpochRecord(epoch, metrics, tuple(ranks), tuple(sines))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -35,7 +35,12 @@ class Trial:
     """Everything that changes while a trial trains, and the data that it trains on."""
 
     def __init__(
-        self, config: TrialConfig, runtime: Runtime, data: DataConfig | None = None, checkpoint: str = ""
+        self,
+        config: TrialConfig,
+        runtime: Runtime,
+        data: DataConfig | None = None,
+        checkpoint: str = "",
+        betas: Sequence[float] = (),
     ) -> None:
         """Build it.
 
@@ -44,6 +49,7 @@ class Trial:
             runtime: one process, or a worker of several.
             data: the same as `config.data`, where this machine has them (`local_data`).
             checkpoint: where the weights of `backbone.checkpoint` lie now, "" for where the config says.
+            betas: see `RankPolicy.carry`.
         """
         data = data or config.data
         self.config, self.runtime = config, runtime
@@ -55,6 +61,8 @@ class Trial:
         self.adapters = adapter_list(self.model)
         self.sines = sine_layers(self.model)
         self.policy = build_policy(config, self.adapters)
+        if betas:
+            self.policy.carry(betas)
         self.steps_per_epoch = -(-len(self.train_data) // config.optim.batch_size)
         check_last_batch(config, len(self.train_data), runtime.world_size)
         self.scaler = torch.amp.GradScaler(runtime.device.type, enabled=config.optim.precision == "fp16")

@@ -18,7 +18,14 @@ from faar_ray.tracking.files.trial_files import (
     write_trial_files,
 )
 from faar_ray.tracking.files.trial_pictures import draw_pictures
-from faar_ray.train.checkpoint import check_config, check_weights, digest_of, last_good_checkpoint, save_checkpoint
+from faar_ray.train.checkpoint import (
+    DUE,
+    check_config,
+    check_weights,
+    digest_of,
+    last_good_checkpoint,
+    save_checkpoint,
+)
 from faar_ray.train.runtimes.runtime import Runtime, on_rank_zero
 from faar_ray.train.trial import Trial
 from faar_ray.train.trial_spec import TrialSpec
@@ -41,8 +48,12 @@ class TrialSink:
     def __enter__(self) -> TrialSink:
         return self
 
-    def resume(self, trial: Trial) -> list[EpochRecord]:
-        """Bring the trial to its last good checkpoint, if there is one; gives the records of the epochs before.
+    def resume(self, trial: Trial) -> tuple[list[EpochRecord], dict[str, float]]:
+        """Bring the trial to its last good checkpoint, if there is one.
+
+        Returns:
+            The records of the epochs before, and where the next epoch is trained already and only its end is due, the
+            metrics of its training; else {}.
 
         Raises:
             ConfigError: the checkpoint is of another config.
@@ -53,7 +64,7 @@ class TrialSink:
         if state is not None:
             trial.restore(state)
         self._resumed = True
-        return records
+        return records, {} if state is None else dict(state.get(DUE, {}))
 
     def add(self, trial: Trial, record: EpochRecord) -> None:
         """Write an epoch: its record, the adapter if it is the last one, the checkpoint; all of it remotely too.
@@ -97,7 +108,8 @@ class TrialSink:
         if record.epoch + 1 == self._epochs:  # before the checkpoint that makes the trial count as finished
             write_adapter(self._paths.adapter, trial.model, trial.config)
         state |= {"epochs": record.epoch + 1, "records_digest": self._digest}
-        save_checkpoint(self._paths.folder, record.epoch, state, keep=self._spec.keep_checkpoints)
+        keep, named = self._spec.keep_checkpoints, self._spec.keep_epochs
+        save_checkpoint(self._paths.folder, record.epoch, state, keep=keep, keep_epochs=named)
         self._paths.remote_copy.push()
 
     def _finish(self, push: bool = True) -> None:

@@ -32,6 +32,10 @@ class TrialSpec:
     """CPU threads of a worker."""
     gpus_per_worker: float = 0.0
     keep_checkpoints: int = 2
+    keep_epochs: tuple[int, ...] = ()
+    """Numbers of finished epochs whose checkpoints are kept too, for forks."""
+    betas: tuple[float, ...] = ()
+    """Values of `pdrs.beta` under which the scores are kept too, for forks (`RankPolicy.carry`)."""
     shards_uri: str = ""
     """Where the shards are taken from if the config names no folder; "" for none."""
     pause_after: int | None = None
@@ -40,6 +44,8 @@ class TrialSpec:
     """Trial whose checkpoint it continues from, "" for none."""
     inherited_epochs: int = 0
     """Epochs of that checkpoint."""
+    redo: bool = False
+    """Whether the end of the last of these epochs is made anew, under this trial's own config."""
     sentinel_file: str = ""
     """A file of the run that must exist on every machine that trains, "" for none."""
     checkpoint: str = ""
@@ -60,6 +66,7 @@ class TrialSpec:
         plain = {name: dict(value) if isinstance(value, Mapping) else value for name, value in values.items()}
         run = {"path": str(self.run.path), "uri": self.run.uri}
         plain["data_root"] = self.data_root or str(folder_of(self.config.data.root) or "")
+        plain |= {"keep_epochs": list(self.keep_epochs), "betas": list(self.betas)}
         return plain | {"config": self.config.model_dump(mode="json"), "run": run}
 
     @classmethod
@@ -67,7 +74,8 @@ class TrialSpec:
         """Undo `to_dict`; the run's folder is this machine's."""
         path, uri = plain["run"]["path"], plain["run"]["uri"]
         run = location_of_uri(uri) if uri else RunLocation(Path(path))
-        return cls(**{**plain, "config": TrialConfig.model_validate(plain["config"]), "run": run})
+        lists = {name: tuple(plain.get(name, ())) for name in ("keep_epochs", "betas")}
+        return cls(**{**plain, **lists, "config": TrialConfig.model_validate(plain["config"]), "run": run})
 
     def check_folder(self) -> None:
         """See that the run's folder is on this machine.

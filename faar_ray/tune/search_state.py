@@ -16,9 +16,10 @@ from faar_ray.errors import FaarRayError, StorageError, TooManyFailures
 from faar_ray.records import State, TrialResult, known
 from faar_ray.tune.propose import journal
 from faar_ray.tune.propose.budget import BudgetTracker, trial_limit
+from faar_ray.tune.propose.comparison import Compared, StoppingRule
 from faar_ray.tune.propose.journal_file import transaction
 from faar_ray.tune.propose.proposer import Proposer
-from faar_ray.tune.propose.stopping_rules import StoppingRule, build_stopping_rule
+from faar_ray.tune.propose.stopping_rules import build_stopping_rule
 from faar_ray.tune.run.jobs import Job, Running, describe_failure, job_of
 from faar_ray.tune.run.references import References
 from faar_ray.tune.space.space import SearchSpace
@@ -193,6 +194,8 @@ class SearchState:
         with transaction(self.proposer.study):
             result = self._store_result(running)
             self._store_budget()
+        if running.job.number is not None and running.job.may_stop_early:
+            self._note_finished(self._rule, running.job.number, result)
         for watcher in self.watchers:
             watcher.ended(running.job, result)
         if running.job.role == "reference":
@@ -245,14 +248,23 @@ class SearchState:
     def _replayed_rule(self) -> StoppingRule:
         rule = build_stopping_rule(self.space)
         for number, values in self._history.items():
-            compared = self.proposer.epochs_of(number) - 1  # no trial is compared after its last epoch
-            for epoch, metrics in enumerate(values[:compared]):
+            config = self.proposer.config_of(number)
+            rule.introduce(number, Compared.of(self.proposer.trial_id_of(number), config))
+            for epoch, metrics in enumerate(values[: config.optim.epochs - 1]):  # none is compared after its last epoch
                 rule.record(number, epoch + 1, metrics)
+        for number, result in self.proposer.complete().items():
+            self._note_finished(rule, number, result)
         return rule
+
+    def _note_finished(self, rule: StoppingRule, number: int, result: TrialResult) -> None:
+        """Tell a rule how a trial ended that others may be compared with."""
+        if result.state == "COMPLETE" and self.proposer.feasible(result):
+            rule.finish(number, rule.select_metrics(result.metrics))
 
     def _early_stop_reason(self, job: Job, epoch: int, metrics: Mapping[str, float]) -> str:
         if job.number is None or not job.may_stop_early:
             return ""
+        self._rule.introduce(job.number, Compared.of(job.trial_id, job.config))
         self._rule.record(job.number, epoch + 1, self._rule.select_metrics(metrics))
         return self._rule.stop_reason(job.number, epoch + 1, job.config.optim.epochs)
 

@@ -16,9 +16,8 @@ from ray import tune
 
 from faar_ray.errors import FaarRayError, StorageError
 from faar_ray.records import EpochRecord
-from faar_ray.train.checkpoint import checkpoints_of
 from faar_ray.train.fit import Epochs, fit
-from faar_ray.train.fork import fork_from_parent
+from faar_ray.train.fork import begin_as_fork
 from faar_ray.train.runtimes.ray_train import TrainRun
 from faar_ray.train.trial_spec import TrialSpec
 
@@ -56,18 +55,8 @@ class TrialActor(tune.Trainable):
         """The epochs of the trial, recorded ones first (at once), then trained ones; then the test split's metrics."""
         self.spec.check_folder()
         if self.spec.parent:
-            self._fork()
+            begin_as_fork(self.spec)
         return fit(self.spec) if self.spec.workers == 1 else TrainRun(self.spec).epochs()
-
-    def _fork(self) -> None:
-        """Copy the parent's checkpoint and records into the trial's folder, and its remote copy, at its first start."""
-        trial, parent = self.spec.paths, self.spec.run.trial(self.spec.parent)
-        trial.remote_copy.pull()
-        if checkpoints_of(trial.folder):
-            return
-        parent.remote_copy.pull()
-        fork_from_parent(parent, trial, self.spec.config, self.spec.inherited_epochs)
-        trial.remote_copy.push()
 
     def step(self) -> dict[str, Any]:
         """Train (or replay) one epoch."""

@@ -147,6 +147,10 @@ class Proposer:
             row = [value if math.isfinite(value) else None for value in metrics]
             trial.set_user_attr(f"{EPOCH}{epoch:04d}", row[0] if len(row) == 1 else row)
 
+    def trial_id_of(self, number: int) -> str:
+        """The id of a trial."""
+        return TrialRecord(journal.trials(self.study)[number]).trial_id
+
     def stopped_for(self, number: int) -> str:
         """Why a trial was stopped whose driver was killed before the trial ended; "" for none."""
         return TrialRecord(journal.trials(self.study)[number]).stop_reason
@@ -156,11 +160,16 @@ class Proposer:
         records = map(TrialRecord, journal.own(self.study))
         return {record.trial.number: record.epochs for record in records if record.trial_id and not record.is_replicate}
 
-    def epochs_of(self, number: int) -> int:
-        """Epochs that a trial trains unless it is stopped."""
+    def complete(self) -> dict[int, TrialResult]:
+        """The results of complete trials that might have been stopped early, by trial number."""
+        records = map(TrialRecord, journal.own(self.study, TrialState.COMPLETE))
+        results = {record.trial.number: record.result for record in records if not record.is_replicate}
+        return {number: result for number, result in results.items() if result is not None}
+
+    def config_of(self, number: int) -> TrialConfig:
+        """The config of a trial."""
         trial = journal.trials(self.study)[number]
-        params = from_optuna(self.space.parameters, trial.params)
-        return self._config(params, TrialRecord(trial).seed).optim.epochs
+        return self._config(from_optuna(self.space.parameters, trial.params), TrialRecord(trial).seed)
 
     def results(self) -> list[TrialResult]:
         """All jobs that ended."""

@@ -1,7 +1,7 @@
 """Rules of early stopping: after each epoch a trial is compared with those that came as far before it.
 
 A stopped trial is never resumed. The comparison is asynchronous: which trials are stopped depends on which came first.
-The only state is the metrics in the journal, so a resumed search decides as an undisturbed one would.
+The only state is what the journal holds, so a resumed search decides as an undisturbed one would.
 """
 
 from __future__ import annotations
@@ -9,19 +9,18 @@ from __future__ import annotations
 import math
 import random
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
 
-from faar_ray.objectives.metrics import Goal
 from faar_ray.objectives.pareto import domination_rank
+from faar_ray.report.statistics.groups import is_cost
 from faar_ray.seeding import seed_of
+from faar_ray.tune.propose.comparison import Compared, StoppingRule, Values, is_comparable
 from faar_ray.tune.space.conditions import possible_integers
-from faar_ray.tune.space.sections import FRONT, SchedulerConfig
+from faar_ray.tune.space.sections import FRONT, MARGIN, SchedulerConfig
 from faar_ray.tune.space.space import SearchSpace
-
-Values = Sequence[float]
 
 
 def rungs(min_epochs: int, reduction: int, epochs: int) -> tuple[int, ...]:
@@ -60,56 +59,6 @@ def survives_by_front(values: Values, others: Sequence[Values], reduction: int) 
     return len(points) < reduction or domination_rank(-points, 0) < math.ceil(len(points) / reduction)
 
 
-def is_comparable(values: Values) -> bool:
-    """Whether trials can be ranked by these values."""
-    return not math.isnan(values[0]) if len(values) == 1 else all(map(math.isfinite, values))
-
-
-class StoppingRule:
-    """Stops no trial (`type: none`); the other rules add to it, over the metrics that it records.
-
-    Args:
-        config: the section of the search space.
-        goals: of the metrics that are looked at.
-        seed: of the search.
-        epochs: the most that a trial of the search may train.
-    """
-
-    def __init__(self, config: SchedulerConfig, goals: Mapping[str, Goal], seed: int = 0, epochs: int = 1) -> None:
-        self.config, self.goals, self.seed, self.epochs = config, goals, seed, epochs
-        self._signs = [1.0 if goal == "maximize" else -1.0 for goal in goals.values()]
-        self._at: dict[int, dict[int, Values]] = {}
-
-    def select_metrics(self, metrics: Mapping[str, float]) -> list[float]:
-        """The metrics of an epoch that the rule compares; NaN where one is missing or not finite."""
-        values = (metrics.get(name, math.nan) for name in self.goals)
-        return [value if math.isfinite(value) else math.nan for value in values]
-
-    def record(self, number: int, finished: int, values: Values) -> None:
-        """Record a trial's values, by its number, after `finished` epochs; recording an epoch again changes nothing."""
-        signed = [sign * value for sign, value in zip(self._signs, values, strict=True)]
-        self._at.setdefault(finished, {}).setdefault(number, signed)
-
-    def stop_reason(self, number: int, finished: int, epochs: int) -> str:
-        """Why the trial is stopped, "" where it goes on; its own values must have been recorded.
-
-        Args:
-            number: of the trial.
-            finished: its epochs so far.
-            epochs: that it would train.
-        """
-        return ""
-
-    def _others(self, number: int, finished: int) -> dict[int, Values]:
-        """The comparable values of the other trials after as many epochs."""
-        return {
-            other: values for other, values in self._at[finished].items() if other != number and is_comparable(values)
-        }
-
-    def _format_values(self, values: Values) -> str:
-        return ", ".join(f"{name} {s * v:.4g}" for name, s, v in zip(self.goals, self._signs, values, strict=True))
-
-
 class SuccessiveHalving(StoppingRule):
     """asha (Li et al. 2020): at each rung a trial goes on if it is among the best 1/`reduction` that came so far.
 
@@ -117,14 +66,18 @@ class SuccessiveHalving(StoppingRule):
     2021, ties broken by crowding distance).
     """
 
+    def compares(self, number: int, finished: int, epochs: int) -> bool:
+        """See `StoppingRule`."""
+        is_rung = finished in rungs(self._first_rung(number), self.config.reduction, epochs)
+        return is_rung and not self._trial(number).waits(finished)
+
     def stop_reason(self, number: int, finished: int, epochs: int) -> str:
         """See `StoppingRule`."""
-        if finished not in rungs(self._first_rung(number), self.config.reduction, epochs):
+        if not self.compares(number, finished, epochs):
             return ""
         values, others = self._at[finished][number], list(self._others(number, finished).values())
         result, reduction = f"{self._format_values(values)} after {finished} epochs", self.config.reduction
-        first = self._first_rung(number)
-        trials = sum(1 for other in self._at[finished] if self._first_rung(other) == first)
+        trials = 1 + len(self._rivals(number, finished))
         if len(values) > 1:
             if survives_by_front(values, others, reduction):
                 return ""
@@ -148,9 +101,9 @@ class Hyperband(SuccessiveHalving):
     def _first_rung(self, number: int) -> int:
         return _bracket(self.config, self.seed, self.epochs, number)
 
-    def _others(self, number: int, finished: int) -> dict[int, Values]:
+    def _rivals(self, number: int, finished: int) -> dict[int, Values]:
         first = self._first_rung(number)
-        return {n: v for n, v in super()._others(number, finished).items() if self._first_rung(n) == first}
+        return {n: v for n, v in super()._rivals(number, finished).items() if self._first_rung(n) == first}
 
 
 @cache
@@ -165,16 +118,23 @@ def _bracket(config: SchedulerConfig, seed: int, epochs: int, number: int) -> in
 class MedianStopping(StoppingRule):
     """Vizier's (Golovin et al. 2017): a trial's best so far against the median of the others' running means.
 
-    Epochs without a value do not count; a trial that never had one stops.
+    Epochs without a value do not count; a trial that never had one stops. Of all, the epochs in which the trial that is
+    compared was masked, but is no more, do not count either.
     """
+
+    def compares(self, number: int, finished: int, epochs: int) -> bool:
+        """See `StoppingRule`."""
+        return self.config.min_epochs <= finished < epochs and not self._trial(number).waits(finished)
 
     def stop_reason(self, number: int, finished: int, epochs: int) -> str:
         """See `StoppingRule`."""
         others = self._others(number, finished)
-        if not self.config.min_epochs <= finished < epochs or len(others) < self.config.min_trials:
+        if not self.compares(number, finished, epochs) or len(others) < self.config.min_trials:
             return ""
-        best = max(self._past(number, finished), default=math.nan)
-        median = statistics.median(statistics.fmean(self._past(other, finished)) for other in others)
+        trial = self._trial(number)
+        first = 1 if trial.is_masked(finished) else trial.masked + 1
+        best = max(self._past(number, first, finished), default=math.nan)
+        median = statistics.median(statistics.fmean(self._past(other, first, finished)) for other in others)
         if best >= median:
             return ""
         limit = f"{self._signs[0] * median:.4g}"
@@ -182,15 +142,78 @@ class MedianStopping(StoppingRule):
             f"best {self._format_values([best])} after {finished} epochs, median of {len(others)} trials' means {limit}"
         )
 
-    def _past(self, number: int, finished: int) -> list[float]:
-        values = (self._at[epoch][number][0] for epoch in range(1, finished + 1))
+    def _past(self, number: int, first: int, finished: int) -> list[float]:
+        values = (self._at[epoch][number][0] for epoch in range(first, finished + 1))
         return [value for value in values if not math.isnan(value)]
+
+
+class PairedStopping(StoppingRule):
+    """paired: a trial against finished trials of its seed, each as it was after as many epochs.
+
+    Trials of one seed share their start and the order of images, so the difference of two has much less noise than
+    either of them. The comparison begins at the share `min_share` of the epochs, from where on it tells the end, and is
+    made with those finished trials that have the best final values: one, or with `metric: front` the front's. A trial
+    stops if such a one was ahead by more than the margin in quality, and not behind in any other objective.
+    """
+
+    def compares(self, number: int, finished: int, epochs: int) -> bool:
+        """See `StoppingRule`."""
+        return self.config.first_paired(epochs) <= finished < epochs and not self._trial(number).waits(finished)
+
+    def stop_reason(self, number: int, finished: int, epochs: int) -> str:
+        """See `StoppingRule`."""
+        if not self.compares(number, finished, epochs):
+            return ""
+        values = self._at[finished][number]
+        for other, theirs in self._leaders(number, finished).items():
+            if self._is_behind(values, theirs):
+                sibling, had = self._trial(other).trial_id, self._format_values(theirs)
+                behind = f"{sibling}, of the same seed, had {had} then, and the margin is {self._margin:g}"
+                return f"{self._format_values(values)} after {finished} epochs: {behind}"
+        return ""
+
+    @property
+    def _margin(self) -> float:
+        return MARGIN if self.config.margin is None else self.config.margin
+
+    @property
+    def _quality(self) -> int:
+        """Which of the metrics the margin is for: the first that is no cost."""
+        return next((place for place, name in enumerate(self.goals) if not is_cost(name)), 0)
+
+    def _leaders(self, number: int, finished: int) -> dict[int, Values]:
+        """Values, after as many epochs, of the finished siblings whose final values no other's dominate."""
+        trial = self._trial(number)
+        siblings = {
+            other: values
+            for other, values in self._others(number, finished).items()
+            if other in self._finals
+            and (self._trial(other).seed, self._trial(other).epochs) == (trial.seed, trial.epochs)
+        }
+        finals = [self._finals[other] for other in siblings]
+        return {
+            other: values
+            for other, values in siblings.items()
+            if not any(_dominates(final, self._finals[other]) for final in finals)
+        }
+
+    def _is_behind(self, values: Values, theirs: Values) -> bool:
+        """Whether it is worse by more than the margin in quality and better in nothing; NaN is always worse."""
+        quality = self._quality
+        better = any(value > other for i, (value, other) in enumerate(zip(values, theirs, strict=True)) if i != quality)
+        return not better and not values[quality] >= theirs[quality] - self._margin
+
+
+def _dominates(values: Values, others: Values) -> bool:
+    pairs = list(zip(values, others, strict=True))
+    return all(value >= other for value, other in pairs) and any(value > other for value, other in pairs)
 
 
 STOPPING_RULES: dict[str, type[StoppingRule]] = {
     "asha": SuccessiveHalving,
     "hyperband": Hyperband,
     "median": MedianStopping,
+    "paired": PairedStopping,
     "none": StoppingRule,
     "pbt": StoppingRule,  # see `population`
 }
@@ -202,6 +225,21 @@ def build_stopping_rule(space: SearchSpace) -> StoppingRule:
     names = [o.name for o in space.objectives] if config.metric == FRONT else [config.metric]
     goals = {name: space.goal(name) for name in names}
     return STOPPING_RULES[config.type](config, goals, space.search.seed, most_epochs(space))
+
+
+def compared_epochs(space: SearchSpace) -> tuple[list[int], list[int]]:
+    """Finished epochs after which a trial of the base is compared, and those of them that masks forbid.
+
+    Of hyperband those of the first bracket.
+    """
+    config, rule = space.trial_config({}), build_stopping_rule(space)
+    if space.scheduler.type == "hyperband":
+        rule = SuccessiveHalving(space.scheduler, rule.goals)
+    trial, epochs = Compared.of("", config), range(1, config.optim.epochs)
+    all_of = [epoch for epoch in epochs if rule.compares(0, epoch, config.optim.epochs)]
+    rule.introduce(0, trial)
+    compared = [epoch for epoch in all_of if rule.compares(0, epoch, config.optim.epochs)]
+    return compared, [epoch for epoch in all_of if epoch not in compared]
 
 
 def most_epochs(space: SearchSpace) -> int:

@@ -40,6 +40,12 @@ class Job:
     """Trial whose checkpoint it goes on from, "" for none."""
     inherited: int = 0
     """Epochs of that checkpoint."""
+    redo: bool = False
+    """Whether it makes the end of the last of these epochs anew, under its own config."""
+    keep_epochs: tuple[int, ...] = ()
+    """Numbers of finished epochs whose checkpoints are kept for forks."""
+    betas: tuple[float, ...] = ()
+    """Values of `pdrs.beta` whose scores are carried along for forks."""
 
     @property
     def title(self) -> str:
@@ -97,6 +103,9 @@ class RunContext:
             pause_after=job.pause_after,
             parent=job.parent,
             inherited_epochs=job.inherited,
+            redo=job.redo,
+            keep_epochs=job.keep_epochs,
+            betas=job.betas,
             title=job.title,
             checkpoint=self._checkpoint(job.config.backbone.checkpoint),
             sentinel_file="" if self.place.uri else str(self.place.path / "space.yaml"),

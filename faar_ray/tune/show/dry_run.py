@@ -21,7 +21,7 @@ from faar_ray.tune.propose.budget import HOUR, hourly_rates
 from faar_ray.tune.propose.distributions import to_optuna
 from faar_ray.tune.propose.exploit import boundaries, quantile_size
 from faar_ray.tune.propose.related_draws import check_relations, draw_related
-from faar_ray.tune.propose.stopping_rules import most_epochs
+from faar_ray.tune.propose.stopping_rules import compared_epochs, most_epochs
 from faar_ray.tune.propose.warm_start import warm_start
 from faar_ray.tune.run.resolved_search import ResolvedSearch
 from faar_ray.tune.run.run_folder import as_yaml
@@ -56,8 +56,23 @@ def show_plan(
     at_once = f"{capacity.concurrent} trial(s); {capacity.why}" if capacity else "as many as fit on the cluster's hosts"
     console.print(Text(f"\nat once: {at_once}"), soft_wrap=True)
     console.print(Text(bound(space, capacity, cluster)), soft_wrap=True)
+    if stopping := early_stopping_words(space):
+        console.print(Text(stopping), soft_wrap=True)
     if cluster is None:
         console.print(Text(duration(space, capacity)), soft_wrap=True)
+
+
+def early_stopping_words(space: SearchSpace) -> str:
+    """After which epochs trials of the base may be stopped early; "" where there is no rule that stops."""
+    rule, epochs = space.scheduler.type, space.trial_config({}).optim.epochs
+    if rule in ("none", "pbt"):
+        return ""
+    compared, masked = ([*map(str, numbers)] for numbers in compared_epochs(space))
+    where = f"after epochs {', '.join(compared)} of {epochs}" if compared else "after no epoch"
+    first = " (of the first bracket)" if rule == "hyperband" else ""
+    but = f"; not after {', '.join(masked)}, when masks of ranks still hide the order" if masked else ""
+    sibling = ", once a trial of the same seed has finished" if rule == "paired" else ""
+    return f"early stopping: {rule}, {where}{first}{sibling}{but}"
 
 
 def recipe_words(space: SearchSpace) -> str:

@@ -6,8 +6,9 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from typing import Any
 
 from faar_ray.config.quoting import KeyPath, quote_value
-from faar_ray.config.trial import CHANGEABLE
+from faar_ray.config.trial import CHANGEABLE, TrialConfig
 from faar_ray.config.validation_messages import Issue, did_you_mean, unknown_key
+from faar_ray.report.statistics.groups import is_cost
 from faar_ray.tune.propose.samplers import SAMPLERS, SamplerEntry
 from faar_ray.tune.space.conditions import Sample, trial_faults
 from faar_ray.tune.space.parameter import DEFAULTS, Parameter
@@ -60,13 +61,21 @@ def _first(names: Collection[str]) -> str:
     return f"{first}, ..." if len(names) > 3 else first
 
 
-def scheduler_faults(scheduler: SchedulerConfig, objectives: Sequence[str], epochs: int) -> Iterator[Issue]:
+def scheduler_faults(
+    scheduler: SchedulerConfig,
+    objectives: Sequence[str],
+    epochs: int,
+    base: TrialConfig,
+    searched: Collection[str],
+) -> Iterator[Issue]:
     """Faults of the rule of early stopping.
 
     Args:
         scheduler: the section.
         objectives: names; none where the objectives themselves are at fault.
         epochs: the fewest that a trial may have.
+        base: of the trials.
+        searched: keys.
     """
     if fault := _metric_fault(scheduler, objectives):
         yield Issue(("metric",), fault)
@@ -74,6 +83,33 @@ def scheduler_faults(scheduler: SchedulerConfig, objectives: Sequence[str], epoc
         yield Issue(("min_epochs",), f"must be <= optim.epochs = {epochs}, got {scheduler.min_epochs}")
     elif scheduler.min_epochs == epochs and scheduler.type == "pbt":
         yield Issue(("min_epochs",), f"must be < optim.epochs = {epochs} for pbt, or no trial is ever replaced")
+    if scheduler.type == "paired":
+        yield from _paired_faults(scheduler, objectives)
+        if not {"method", "optim.epochs", "ranks.kind", "pdrs.free_epochs"} & {*searched}:
+            yield from _never_compared(scheduler, base)
+
+
+def _paired_faults(scheduler: SchedulerConfig, objectives: Sequence[str]) -> Iterator[Issue]:
+    """What `paired` must be told, because no default is right."""
+    if len(objectives) > 1 and "metric" not in scheduler.model_fields_set:
+        text = "must be given where scheduler.type is paired and there are several objectives: front compares them all,"
+        yield Issue(("metric",), f"{text} delta_m alone stops small models for their lower delta_m")
+    compared = objectives if scheduler.metric == FRONT else [scheduler.metric]
+    quality = next((name for name in compared if not is_cost(name)), next(iter(compared), "delta_m"))
+    if scheduler.margin is None and quality != "delta_m":
+        text = f"must be given where scheduler.type is paired and compares {quality}, in its units: the default was"
+        yield Issue(("margin",), f"{text} measured for delta_m")
+
+
+def _never_compared(scheduler: SchedulerConfig, base: TrialConfig) -> Iterator[Issue]:
+    """Why `paired` would compare no trial."""
+    epochs, masked = base.optim.epochs, base.masked_epochs
+    if masked < epochs <= masked + 1:
+        text = f"cannot be paired where ranks are masked up to epoch {masked} of {epochs}: no epoch before the last is"
+        yield Issue(("type",), f"{text} free to compare in; set pdrs.free_epochs to 2 or more, or to 0")
+    elif scheduler.first_paired(epochs) >= epochs:
+        text = f"must be lower for {epochs} epochs: paired compares before the last, from epoch"
+        yield Issue(("min_share",), f"{text} {scheduler.first_paired(epochs)} on (the larger of it and min_epochs)")
 
 
 def _metric_fault(scheduler: SchedulerConfig, objectives: Sequence[str]) -> str:

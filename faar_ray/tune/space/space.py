@@ -179,9 +179,9 @@ class SearchSpace(Section):
     @classmethod
     def _scheduler_fits(cls, scheduler: SchedulerConfig, info: ValidationInfo) -> SchedulerConfig:
         names = [objective.name for objective in info.data.get("objectives", ())]
-        epochs = TrialConfig.resolve(_base(info)).optim.epochs
-        fewest = min(possible_integers(info.data.get("parameters", {}), "optim.epochs", epochs))
-        raise_issues(scheduler_faults(scheduler, names, fewest))
+        base, parameters = TrialConfig.resolve(_base(info)), info.data.get("parameters", {})
+        fewest = min(possible_integers(parameters, "optim.epochs", base.optim.epochs))
+        raise_issues(scheduler_faults(scheduler, names, fewest, base, parameters))
         return scheduler
 
     @field_validator("warm_start")

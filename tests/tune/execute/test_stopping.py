@@ -20,8 +20,10 @@ RULES = [
     {"type": "median"},
     {"type": "asha", "metric": "front"},
     {"type": "hyperband", "metric": "front"},
+    {"type": "paired", "metric": "delta_m", "margin": 0.5},
+    {"type": "paired", "metric": "front", "margin": 0.5},
 ]
-every_rule = pytest.mark.parametrize("rule", RULES, ids=lambda rule: " ".join(rule.values()))
+every_rule = pytest.mark.parametrize("rule", RULES, ids=lambda rule: " ".join(map(str, rule.values())))
 
 
 def uneven(job: Job, epoch: int) -> dict[str, float]:
@@ -89,7 +91,7 @@ def test_the_last_epoch_of_a_shorter_trial_judges_nobody_before_and_after_a_resu
         scheduler={"type": "none"},
         budget={"trials": 1},
     )
-    assert driver(searched).run().proposer.epochs_of(0) == 2
+    assert driver(searched).run().proposer.config_of(0).optim.epochs == 2
     assert sorted(driver(searched).search_state._rule._at) == [1]
 
 

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from faar_ray.objectives.metrics import Goal
+from faar_ray.tune.propose.comparison import StoppingRule
 from faar_ray.tune.propose.stopping_rules import (
     Hyperband,
     MedianStopping,
-    StoppingRule,
     SuccessiveHalving,
     rungs,
     survives,

@@ -243,7 +243,7 @@ def test_a_parameter_that_cannot_be_sampled_is_refused(tmp_path: Path, key: str,
         ),
         (
             "scheduler: {type: ash}",
-            "must be one of asha, hyperband, median, none, pbt, got 'ash' (did you mean 'asha'?)",
+            "must be one of asha, hyperband, median, paired, none, pbt, got 'ash' (did you mean 'asha'?)",
         ),
         ("scheduler: {type: median, metric: front}", "scheduler.metric: must be delta_m or an objective where"),
         ("{scheduler: {metric: front}, objectives: [{name: delta_m, goal: maximize}]}", "where there is one objective"),

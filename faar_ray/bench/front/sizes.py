@@ -1,0 +1,156 @@
+"""Quality at equal size, and hypervolume over epochs: spectral ranks against fixed ranks and FAAR."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from faar_ray.bench.front.plots import plot_sizes
+from faar_ray.bench.front.rows import SIZE, TEST, VAL, Row, front_rows, of_kind, rows_of, same_size
+from faar_ray.bench.front.studies import Result, Study
+from faar_ray.bench.front.volume import Curve, best_order, curve, one_run, whole_trainings
+from faar_ray.bench.front.words import difference, estimate, table
+from faar_ray.records import TrialResult
+from faar_ray.report.statistics.noise import Estimate, mean_of
+from faar_ray.report.statistics.paired import at_size, paired_difference
+from faar_ray.report.words.wording import count
+
+SCORING = 0.5
+"""Epochs charged for the gradients of a rotation: 30 batches, of 60 in an epoch of the embedded data."""
+ONE_RUN = "one run, cut and forked"
+HOW = (
+    "Spectral rows against the fixed rank of their size; FAAR against the front's rows, read off at FAAR's own size "
+    "(linear in its logarithm). Paired over seeds, 95% t-intervals, each for itself."
+)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A row against something of its size."""
+
+    row: Row
+    against: str
+    gains: Mapping[str, Estimate]
+    """By metric: the row minus the other, paired over seeds."""
+
+
+def analyse(study: Study, results: Sequence[TrialResult], space: Mapping[str, Any], folder: Path) -> Result:
+    """Compare, and draw `front.png`; gives what `result.json` holds, its `markdown` among it."""
+    rows = rows_of(results, space)
+    front, fixed, faar = front_rows(rows), of_kind(rows, "fixed"), of_kind(rows, "pdrs")
+    compared = [*against_fixed(rows), *against_front(faar, front)]
+    curves = curves_of(study, front, fixed, faar)
+    plot_sizes(rows, front, curves, folder / "front.png")
+    return {
+        "seeds": sorted({seed for row in rows for seed in row.by_seed(VAL)}),
+        "rows": [row_facts(row) for row in rows],
+        "equal_size": [comparison_facts(comparison) for comparison in compared],
+        "curves": [curve_facts(traced) for traced in curves],
+        "markdown": [*sizes_table(rows, compared), "", *volume_table(curves)],
+    }
+
+
+def against_fixed(rows: Sequence[Row]) -> Iterator[Comparison]:
+    """Every spectral row against the fixed rank of its size."""
+    for fixed in of_kind(rows, "fixed"):
+        for row in same_size(of_kind(rows, "spectral"), fixed.size):
+            gains = {metric: paired_difference(row.by_seed(metric), fixed.by_seed(metric)) for metric in (VAL, TEST)}
+            yield Comparison(row, fixed.name, gains)
+
+
+def against_front(faar: Sequence[Row], front: Sequence[Row]) -> Iterator[Comparison]:
+    """FAAR against what the front has at FAAR's own size of the same seed."""
+    for row in faar:
+        gains = {m: paired_difference(row.by_seed(m), read_off(row.by_seed(SIZE), front, m)) for m in (VAL, TEST)}
+        yield Comparison(row, "the front at its size", gains)
+
+
+def read_off(sizes: Mapping[int, float], front: Sequence[Row], metric: str) -> dict[int, float]:
+    """The front's value at a size of each seed; seeds whose size lies outside of the front are left out."""
+    curves = {
+        seed: [(row.by_seed(SIZE)[seed], row.by_seed(metric)[seed]) for row in front if seed in row.by_seed(metric)]
+        for seed in sizes
+    }
+    found = {seed: at_size(curves[seed], size) for seed, size in sizes.items()}
+    return {seed: value for seed, value in found.items() if not math.isnan(value)}
+
+
+def curves_of(study: Study, front: Sequence[Row], fixed: Sequence[Row], faar: Sequence[Row]) -> list[Curve]:
+    """One run with its cuts and forks, fixed ranks, FAAR; on the seeds that all rows have."""
+    used = [*front, *fixed, *faar]
+    seeds = sorted(set.intersection(*(set(row.by_seed(VAL)) for row in used))) if used else []
+    if not seeds:
+        return []
+
+    ways = [("fixed ranks", best_order(whole_trainings(fixed), study.box, seeds))]
+    ways += [("FAAR", best_order(whole_trainings(faar), study.box, seeds))]
+    if any(row.kind == "spectral" for row in front):
+        steps = one_run(front, SCORING)
+        ways.insert(0, (ONE_RUN, best_order(steps, study.box, seeds, steps[:1])))
+    return [curve(name, steps, study.box, seeds) for name, steps in ways if steps]
+
+
+def sizes_table(rows: Sequence[Row], compared: Sequence[Comparison]) -> Iterator[str]:
+    """One line for each row, by size."""
+    gains = {comparison.row.config.config_id: comparison.gains for comparison in compared}
+    lines = []
+    for row in sorted(rows, key=lambda row: (_size_class(row, rows), row.kind != "fixed", row.trained, row.name)):
+        cells = [count(row.size), row.name]
+        cells += [estimate(mean_of([*row.by_seed(metric).values()])) for metric in (VAL, TEST)]
+        own = gains.get(row.config.config_id, {})
+        cells += [difference(own[metric]) if metric in own else "" for metric in (VAL, TEST)]
+        lines.append(cells)
+    head = ("adapter parameters", "ranks", "delta_m, val", "delta_m, test", "against equal size, val", "test")
+    yield from table(head, lines)
+    yield from ("", HOW)
+
+
+def _size_class(row: Row, rows: Sequence[Row]) -> float:
+    """A fixed rank and what is of its size stay together."""
+    return next((fixed.size for fixed in of_kind(rows, "fixed") if same_size([row], fixed.size)), row.size)
+
+
+def volume_table(curves: Sequence[Curve]) -> Iterator[str]:
+    """The hypervolumes by epochs, and how far ahead of each the whole front of one run is."""
+    whole = percent(curves[0].found[-1]) if curves and curves[0].name == ONE_RUN else {}
+    lines = []
+    for traced in curves:
+        for spent, found, label in zip(traced.epochs, traced.found, traced.labels, strict=True):
+            ahead = paired_difference(whole, percent(found))
+            cells = [traced.name, f"{spent:g}", f"+ {label}", estimate(mean_of([*percent(found).values()]))]
+            lines.append([*cells, "" if traced.name == ONE_RUN else difference(ahead)])
+    yield from table(("way", "epochs", "with", "hypervolume, %", f"{ONE_RUN}, minus this"), lines)
+
+
+def percent(found: Mapping[int, float]) -> dict[int, float]:
+    """Shares as percentages."""
+    return {seed: 100 * value for seed, value in found.items()}
+
+
+def row_facts(row: Row) -> dict[str, Any]:
+    """A row as JSON."""
+    values = {metric: {str(seed): value for seed, value in row.by_seed(metric).items()} for metric in (VAL, TEST, SIZE)}
+    return {"name": row.name, "config_id": row.config.config_id, "params": row.config.params} | values
+
+
+def comparison_facts(comparison: Comparison) -> dict[str, Any]:
+    """A comparison as JSON."""
+    facts = {"row": comparison.row.name, "size": comparison.row.size, "against": comparison.against}
+    return facts | {metric: gain_facts(gain) for metric, gain in comparison.gains.items()}
+
+
+def gain_facts(gain: Estimate) -> dict[str, Any]:
+    """A difference as JSON; null for what is not known."""
+    return {name: value if math.isfinite(value) else None for name, value in asdict(gain).items()}
+
+
+def curve_facts(traced: Curve) -> dict[str, Any]:
+    """A curve as JSON."""
+    steps = [
+        {"epochs": spent, "with": label, "hypervolume": {str(seed): value for seed, value in found.items()}}
+        for spent, found, label in zip(traced.epochs, traced.found, traced.labels, strict=True)
+    ]
+    return {"name": traced.name, "steps": steps}

@@ -1,0 +1,1 @@
+"""From when on the keys of a config matter."""

@@ -1,0 +1,78 @@
+"""The studies' search spaces, and one study end to end in small."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from faar_ray.bench.__main__ import main
+from faar_ray.bench.front.rates import LR
+from faar_ray.bench.front.stages import miniature, read_stage, with_learning_rates, with_seeds
+from faar_ray.bench.front.studies import SPACES, STUDIES
+from faar_ray.tune.space.space import SearchSpace
+
+FILES = sorted(path.stem for path in SPACES.glob("*.yaml"))
+
+
+def test_every_space_belongs_to_a_study_and_every_study_has_its_spaces() -> None:
+    assert {space for study in STUDIES.values() for space in study.spaces} == set(FILES)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_space_is_one_of_tune_as_it_is_in_small_and_on_other_seeds(name: str) -> None:
+    raw = read_stage(name)
+    for space in (raw, miniature(raw), with_seeds(raw, 7), with_learning_rates(raw, {("fixed", 16): 0.004})):
+        valid = SearchSpace.model_validate(space)
+        assert valid.name == name
+        assert len(valid.planned()) == valid.budget.trials == len(valid.warm_start.points) * valid.search.seeds
+
+
+def test_all_rows_of_a_seed_come_before_the_next_seed() -> None:
+    space = SearchSpace.model_validate(read_stage("front_embedded_baselines"))
+    rows = len(space.warm_start.points)
+    assert space.planned()[:rows] == space.planned()[rows : 2 * rows] == [*space.warm_start.points]
+
+
+def test_the_learning_rates_of_a_study_are_found_on_a_seed_that_no_row_uses() -> None:
+    for study in STUDIES.values():
+        for stage in study.stages if study.rates else ():
+            space, rates = read_stage(stage), read_stage(study.rates)
+            assert rates["base"]["seed"] not in range(space["search"]["seeds"])
+            assert set(rates["parameters"][LR]["values"]) == set(space["parameters"][LR]["values"])
+
+
+def test_schedules_of_long_trainings_are_those_of_the_short_ones_in_proportion() -> None:
+    short, long = (read_stage(f"front_{name}_baselines")["base"] for name in ("embedded", "long"))
+
+    def numbers(base: dict[str, Any]) -> list[float]:
+        optim, pdrs = base["optim"], base["pdrs"]
+        return [optim["epochs"], optim["warmup_steps"], pdrs["start_epoch"], pdrs["free_epochs"]]
+
+    assert numbers(long) == [4 * number for number in numbers(short)]
+
+
+def test_tables_of_nothing_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["front", "embedded", "--tables", "--out", str(tmp_path)]) == 2
+    assert "no finished trial" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_a_study_trains_compares_and_keeps_what_is_finished(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["front", "embedded", "--quick", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert {row["params"]["ranks.kind"] for row in found["rows"]} >= {"fixed", "pdrs"}
+    assert all(len(row["delta_m"]) == 2 for row in found["rows"])
+    assert (tmp_path / "runs/front_embedded/front.png").stat().st_size > 10_000
+
+    journal = tmp_path / "runs/front_embedded_baselines/study.log"
+    before = journal.read_bytes()
+    assert main(["front", "embedded", "--quick", "--resume", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == found
+    assert journal.read_bytes() == before  # nothing was trained again
