@@ -68,12 +68,14 @@ def position_bias(w: Weights, at: str, window: int) -> Tensor:
     table = w[f"{at}.relative_position_bias_table"].unflatten(0, (2 * window - 1, 2 * window - 1))
     at_y, at_x = torch.meshgrid(torch.arange(window), torch.arange(window), indexing="ij")
     y, x = at_y.flatten(), at_x.flatten()
-    return table[y[:, None] - y[None] + window - 1, x[:, None] - x[None] + window - 1].permute(2, 0, 1)
+    bias: Tensor = table[y[:, None] - y[None] + window - 1, x[:, None] - x[None] + window - 1].permute(2, 0, 1)
+    return bias
 
 
 def by_head(x: Tensor, heads: int) -> Tensor:
     """(B, n, C) -> (B, heads, n, d)."""
-    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
+    parts: Tensor = x.unflatten(-1, (heads, -1)).transpose(1, 2)
+    return parts
 
 
 def attention(w: Weights, at: str, qkv: Tensor, heads: int, window: int, shift: int) -> Tensor:

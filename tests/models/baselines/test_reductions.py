@@ -40,7 +40,7 @@ def moved(**dotted: Any) -> MultiTaskModel:
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.requires_grad:
-                parameter += 0.1 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+                parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64))
     for i, adapter in enumerate(adapter_list(model)):
         adapter.keep(torch.tensor([2, 0, 1][: 1 + i % 3]))
     return model
