@@ -1,14 +1,18 @@
 """Low-rank adapters and the linears that carry them."""
 
-from faar_ray.adapters.build import adapters_of, build_adapter, build_base
+from faar_ray.adapters.adapter import Adapter, Site
+from faar_ray.adapters.build import adapters_of, build_adapter, build_base, build_spectrum_adapter
 from faar_ray.adapters.linear import AdaptedLinear, TaskLinears
-from faar_ray.adapters.low_rank import DoRA, LoRA, LowRankFactors, Site
+from faar_ray.adapters.low_rank import DoRA, LoRA, LowRankFactors
 from faar_ray.adapters.sinewich.clock import ClockNet
 from faar_ray.adapters.sinewich.sine_awb import FullBase, SineBase, SineWeights, cached_kernels
 from faar_ray.adapters.sinewich.sine_linear import Grid, SineHidden, SineLinears
+from faar_ray.adapters.spectrum.decomposition import decompositions
+from faar_ray.adapters.spectrum.warp import SpectrumWarp, flows_together, warps_of
 
 __all__ = [
     "AdaptedLinear",
+    "Adapter",
     "ClockNet",
     "DoRA",
     "FullBase",
@@ -20,9 +24,14 @@ __all__ = [
     "SineLinears",
     "SineWeights",
     "Site",
+    "SpectrumWarp",
     "TaskLinears",
     "adapters_of",
     "build_adapter",
     "build_base",
+    "build_spectrum_adapter",
     "cached_kernels",
+    "decompositions",
+    "flows_together",
+    "warps_of",
 ]

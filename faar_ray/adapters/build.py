@@ -6,10 +6,13 @@ from collections.abc import Iterator
 
 from torch import Tensor, nn
 
-from faar_ray.adapters.low_rank import DoRA, LoRA, LowRankFactors, Site
+from faar_ray.adapters.adapter import Adapter, Site
+from faar_ray.adapters.low_rank import DoRA, LoRA, LowRankFactors
 from faar_ray.adapters.sinewich.sine_awb import SineBase
+from faar_ray.adapters.spectrum.decomposition import decomposition_of
+from faar_ray.adapters.spectrum.warp import SpectrumWarp
 from faar_ray.config.registries import load_builder
-from faar_ray.config.trial import AdapterConfig
+from faar_ray.config.trial import AdapterConfig, SpectrumConfig
 from faar_ray.seeding import seeded
 
 
@@ -35,6 +38,23 @@ def build_adapter(weight_OI: Tensor, site: Site, config: AdapterConfig, rank: in
     return adapter
 
 
+def build_warp(linear: nn.Linear, site: Site, config: SpectrumConfig) -> SpectrumWarp:
+    """`spectrum`."""
+    return SpectrumWarp(decomposition_of(linear), config.cells_of(shared=site.shared), config)
+
+
+def build_spectrum_adapter(
+    linear: nn.Linear, site: Site, config: AdapterConfig, spectrum: SpectrumConfig, seed: int
+) -> Adapter:
+    """An adapter of a linear's singular values, its init drawn likewise."""
+    if config.entry.build is None:
+        raise ValueError(f"adapter.kind {config.kind} builds no adapters")
+    with seeded(seed, "adapter", site.stage, site.block, site.layer, site.task):
+        adapter: Adapter = load_builder(config.entry.build)(linear, site, spectrum)
+    adapter.site, adapter.dropout = site, config.dropout
+    return adapter
+
+
 def build_base(weight_OI: Tensor, site: Site, conv_size: int, rank: int, seed: int) -> SineBase:
     """A base M for the kernels beside a weight, drawn likewise."""
     with seeded(seed, "adapter", site.stage, site.block, site.layer, site.task):
@@ -44,5 +64,5 @@ def build_base(weight_OI: Tensor, site: Site, conv_size: int, rank: int, seed: i
 
 
 def adapters_of(model: nn.Module) -> Iterator[LowRankFactors]:
-    """Every adapter of a model, found by type, in the order of `modules()`."""
+    """Every adapter with ranks of a model, found by type, in the order of `modules()`."""
     return (module for module in model.modules() if isinstance(module, LowRankFactors))

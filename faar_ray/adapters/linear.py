@@ -11,14 +11,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from faar_ray.adapters.adapter import Adapter
 from faar_ray.adapters.fast.functional import dropped_products, merged_products, shared_input_products
-from faar_ray.adapters.low_rank import LoRA
 
 
 class AdaptedLinear(nn.Module):
     """y = W' x + b with one adapter; the bias stays outside the adapter."""
 
-    def __init__(self, base: nn.Linear, adapter: LoRA) -> None:
+    def __init__(self, base: nn.Linear, adapter: Adapter) -> None:
         super().__init__()
         self.base = base.requires_grad_(False)
         self.adapter = adapter
@@ -38,7 +38,7 @@ class TaskLinears(nn.Module):
     drop_own_streams = False
     """Of an ensemble, where there are no others."""
 
-    def __init__(self, base: nn.Linear, adapters: Mapping[str, LoRA]) -> None:
+    def __init__(self, base: nn.Linear, adapters: Mapping[str, Adapter]) -> None:
         super().__init__()
         self.base = base.requires_grad_(False)
         self.adapters = nn.ModuleDict(adapters)
@@ -75,37 +75,38 @@ class TaskLinears(nn.Module):
             return adapted_on_shared_input(self.base, [*n_on_shared, *tasks], streams, 0)
         return torch.cat([shared(x[0])[None], adapted_on_shared_input(self.base, tasks, x, 0)])
 
-    def of_tasks(self) -> Iterator[tuple[str, LoRA]]:
+    def of_tasks(self) -> Iterator[tuple[str, Adapter]]:
         """Each task and its adapter."""
         for task, adapter in self.adapters.items():
-            assert isinstance(adapter, LoRA)
+            assert isinstance(adapter, Adapter)
             yield task, adapter
 
-    def _of_tasks(self) -> list[LoRA]:
+    def _of_tasks(self) -> list[Adapter]:
         return [adapter for _, adapter in self.of_tasks()]
 
 
-def _adapter_of(linear: nn.Module) -> LoRA | None:
+def _adapter_of(linear: nn.Module) -> Adapter | None:
     """Of an adapted linear; a plain one has none."""
     return linear.adapter if isinstance(linear, AdaptedLinear) else None
 
 
-def dropout_of(adapters: Sequence[LoRA | None]) -> float:
+def dropout_of(adapters: Sequence[Adapter | None]) -> float:
     """The share of their inputs that these adapters drop now; 0 in evaluation."""
     return max((a.dropout for a in adapters if a is not None and a.training), default=0.0)
 
 
-def _is_lora(adapter: LoRA) -> bool:
+def _is_lora(adapter: Adapter) -> bool:
     """Whether the change is s B A alone, whose product needs no product with W."""
     update = adapter.low_rank_update()
     return update is not None and update.m_O is None
 
 
-def adapted(base: nn.Linear, adapters: Sequence[LoRA | None], x: Tensor, *, drop: bool = False) -> Tensor:
+def adapted(base: nn.Linear, adapters: Sequence[Adapter | None], x: Tensor, *, drop: bool = False) -> Tensor:
     """y_k = W'_k x_k + b, (S, ..., I) -> (K, ..., O); None stands for the frozen weight.
 
     With `drop`, and in training, the change sees dropped inputs and the frozen weight whole ones (MTLoRA's LoRA, HF
-    PEFT's DoRA, FAAR's release): y_k = W x_k + b + (W'_k - W) d(x_k), one mask for all k that share a stream.
+    PEFT's DoRA, FAAR's release): y_k = W x_k + b + (W'_k - W) d(x_k), one mask for all k that share a stream. An
+    adapter that `drops_whole_input` gives y_k = W'_k d(x_k) + b.
     """
     rate = dropout_of(adapters) if drop else 0.0
     dropped = F.dropout(x, rate) if rate else None
@@ -123,7 +124,7 @@ def adapted(base: nn.Linear, adapters: Sequence[LoRA | None], x: Tensor, *, drop
 
 
 def adapted_plainly(
-    base: nn.Linear, adapters: Sequence[LoRA | None], x: Tensor, dropped: Tensor | None = None
+    base: nn.Linear, adapters: Sequence[Adapter | None], x: Tensor, dropped: Tensor | None = None
 ) -> Tensor:
     """The same in plain autograd, d(x) given: what `torch.compile` sees, and the reference."""
     outputs: list[Tensor] = []
@@ -131,15 +132,17 @@ def adapted_plainly(
         stream = k if len(x) > 1 else 0
         with torch.autocast(x.device.type, enabled=False):  # the update is small beside W: no bf16 sum
             weight = base.weight if adapter is None else adapter.adapt(base.weight)
-            change = None if adapter is None or dropped is None else weight - base.weight
-        if change is None or dropped is None:
+        if dropped is None or adapter is None:
             outputs.append(F.linear(x[stream], weight, base.bias))
+        elif adapter.drops_whole_input:
+            outputs.append(F.linear(dropped[stream], weight, base.bias))
         else:
-            outputs.append(F.linear(x[stream], base.weight, base.bias) + F.linear(dropped[stream], change))
+            change = F.linear(dropped[stream], weight - base.weight)
+            outputs.append(F.linear(x[stream], base.weight, base.bias) + change)
     return torch.stack(outputs)
 
 
-def adapted_on_shared_input(base: nn.Linear, adapters: Sequence[LoRA | None], x: Tensor, n_on_shared: int) -> Tensor:
+def adapted_on_shared_input(base: nn.Linear, adapters: Sequence[Adapter | None], x: Tensor, n_on_shared: int) -> Tensor:
     """y_k = c_k (W x_0 + s B_k A_k x_k) + b, (S, ..., I) -> (K, ..., O): W sees the shared stream x_0 only (MTLoRA).
 
     The first `n_on_shared` (0 or 1) outputs are of the shared stream; S is 1, or 1 + the number of the others.
@@ -153,7 +156,9 @@ def adapted_on_shared_input(base: nn.Linear, adapters: Sequence[LoRA | None], x:
     return y_KNO.view(len(adapters), *x.shape[1:-1], -1)
 
 
-def _on_shared_input_plainly(base: nn.Linear, adapters: Sequence[LoRA | None], x: Tensor, n_on_shared: int) -> Tensor:
+def _on_shared_input_plainly(
+    base: nn.Linear, adapters: Sequence[Adapter | None], x: Tensor, n_on_shared: int
+) -> Tensor:
     P = F.linear(x[0], base.weight)
     outputs = []
     for k, adapter in enumerate(adapters):

@@ -7,28 +7,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
+from faar_ray.adapters.adapter import Adapter, Site
 from faar_ray.adapters.fast.low_rank_update import LowRankUpdate
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class Site:
-    """Where an adapter sits: 0-based stage and block, layer, and the task it serves (or `shared`)."""
-
-    stage: int
-    block: int
-    layer: str
-    task: str
-
-    @property
-    def shared(self) -> bool:
-        """Whether all tasks use it."""
-        return self.task == "shared"
 
 
 class LowRankFactors(nn.Module):
@@ -136,11 +121,8 @@ def select(tensor: Tensor, index_K: Tensor, axes: Sequence[int]) -> Tensor:
     return tensor
 
 
-class LoRA(LowRankFactors):
+class LoRA(LowRankFactors, Adapter):
     """W' = W + s B diag(z) A (Hu et al. 2021)."""
-
-    dropout = 0.0
-    """Share of the change's inputs that are zeroed in training; `adapted` does it."""
 
     def __init__(self, weight_OI: Tensor, rank: int, scale: float) -> None:
         super().__init__(weight_OI, rank)

@@ -31,6 +31,12 @@ class AdapterEntry:
     """Takes `placement.task_blocks: all`."""
     shared_input: bool = True
     """Takes `placement.task_path: shared`: its `change()` is never None."""
+    has_ranks: bool = True
+    """Has components that a rank policy may drop."""
+    spectra: bool = False
+    """Warps singular values, as `spectrum` says: `build` takes (linear, site, SpectrumConfig)."""
+    reason: str = ""
+    """Why it takes no `shared_input` or has no ranks, for messages."""
     peft: Literal["lora", "dora"] | None = None
     """The adapter of HF PEFT that it equals, if any: then its ranks can be exported as a rank pattern."""
 
@@ -88,6 +94,14 @@ ADAPTERS: dict[str, AdapterEntry] = {
     "sine_awb": AdapterEntry(
         "faar_ray.adapters.build:build_lora", task_bases=True, all_blocks=False, shared_input=False
     ),
+    "spectrum": AdapterEntry(
+        "faar_ray.adapters.build:build_warp",
+        shared_input=False,
+        has_ranks=False,
+        spectra=True,
+        reason="it moves the singular values of W by a few numbers each: there are no rank-one components to drop, and "
+        "no change apart from W that a task's stream could see alone",
+    ),
 }
 
 RANK_POLICIES: dict[str, PolicyEntry] = {
@@ -99,11 +113,17 @@ RANK_POLICIES: dict[str, PolicyEntry] = {
         reads=(),
     ),
     "pdrs": PolicyEntry(
-        "faar_ray.ranks.pdrs:build_pdrs",
+        "faar_ray.ranks.spectral.pdrs:build_pdrs",
         first_decision=lambda config: config.pdrs.start_epoch,
-        reads=("pdrs",),
+        reads=("pdrs", "spectral"),
         inherit="faar_ray.ranks.inherited:inherited_scores",
-        masked_epochs=lambda config: config.optim.epochs - config.pdrs.free_epochs,
+        masked_epochs=lambda config: config.optim.epochs - config.pdrs.free_epochs if config.pdrs.mask_share else 0,
+    ),
+    "spectral": PolicyEntry(
+        "faar_ray.ranks.spectral.policy:build_spectral",
+        first_decision=lambda config: config.spectral.cut_after(config.optim.epochs),
+        silent=True,
+        reads=("spectral",),
     ),
 }
 

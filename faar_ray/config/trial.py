@@ -15,10 +15,12 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from faar_ray.config.adapters.spectrum_section import SpectrumConfig
 from faar_ray.config.data_section import DataConfig
 from faar_ray.config.moments.moment import MattersFrom, never
 from faar_ray.config.optim_section import OptimConfig
 from faar_ray.config.presets import PRESETS, RECIPES
+from faar_ray.config.ranks.spectral_section import SpectralConfig
 from faar_ray.config.section import Positive, Section
 from faar_ray.config.trial_sections import (
     AdapterConfig,
@@ -47,6 +49,8 @@ __all__ = [
     "RanksConfig",
     "Section",
     "SinewichConfig",
+    "SpectralConfig",
+    "SpectrumConfig",
     "TrialConfig",
     "at_stage",
     "config_id",
@@ -75,6 +79,8 @@ Method = Literal[
     "sinewich_linear",
     "sinewich_without_low_pass",
     "faar_sinewich",
+    "ditask",
+    "ditask_release",
     "full_ft",
     "decoder_only",
     "single_task",
@@ -88,6 +94,11 @@ ADDED = (
     "adapter.dropout",
     "placement.reductions",
     "placement.dead_parameters",
+    "spectrum.cells",
+    "spectrum.task_cells",
+    "spectrum.warp",
+    "spectrum.init",
+    "spectrum.dead_qkv",
     "optim.lr_batch",
     "optim.warmup_epochs",
     "optim.warmup_lr",
@@ -95,6 +106,13 @@ ADDED = (
     "optim.decay_position_tables",
     "optim.loss_norm",
     "optim.loss_norm_beta",
+    "ranks.budget",
+    "pdrs.basis",
+    "pdrs.mask_share",
+    "spectral.rotation",
+    "spectral.cut_epoch",
+    "spectral.score_batches",
+    "spectral.floor",
 )
 """Keys that came after searches were run: at their defaults they are no part of a config's id, so `--resume` of an
 older search knows its configurations again."""
@@ -115,8 +133,10 @@ class TrialConfig(Section):
     adapter: AdapterConfig = AdapterConfig()
     placement: PlacementConfig = PlacementConfig()
     sinewich: SinewichConfig = SinewichConfig()
+    spectrum: SpectrumConfig = SpectrumConfig()
     ranks: RanksConfig = RanksConfig()
     pdrs: PdrsConfig = PdrsConfig()
+    spectral: SpectralConfig = SpectralConfig()
     decoder: DecoderConfig = DecoderConfig()
     optim: OptimConfig = OptimConfig()
 
@@ -131,9 +151,10 @@ class TrialConfig(Section):
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
-        if not self.adapter.adapts and self.ranks.entry.needs_adapters:
+        if not self.adapter.has_ranks and self.ranks.entry.needs_adapters:
             raise ValueError(
                 f"ranks.kind: must be fixed where adapter.kind is {self.adapter.kind}, got {self.ranks.kind!r}"
+                f"{_because(self.adapter)}"
             )
         if self.method == "single_task" and len(self.data.tasks) != 1:
             raise ValueError(f"data.tasks: must be one task for method single_task, got {list(self.data.tasks)}")
@@ -141,7 +162,7 @@ class TrialConfig(Section):
             raise ValueError("placement.task_path: must be own where placement.task_blocks is all: no stream is shared")
         if fault := _consensus_fault(self.decoder, self.data.tasks) or _adapter_fault(self):
             raise ValueError(fault)
-        if fault := _warmup_fault(self):
+        if fault := _warmup_fault(self) or _spectral_fault(self):
             raise ValueError(fault)
         last = self.optim.epochs - self.pdrs.free_epochs
         if self.ranks.kind == "pdrs" and self.pdrs.start_epoch >= last:
@@ -216,6 +237,21 @@ def _warmup_fault(config: TrialConfig) -> str:
     )
 
 
+def _spectral_fault(config: TrialConfig) -> str:
+    """What keeps spectral ranks from this schedule or these adapters."""
+    if config.ranks.kind != "spectral" and not (config.ranks.kind == "pdrs" and config.pdrs.basis == "spectral"):
+        return ""
+    if config.adapter.entry.task_bases and config.sinewich.conv_size > 1:
+        return (
+            "sinewich.conv_size: must be 1 where adapters are rotated to singular components: the taps of a larger "
+            f"kernel have no singular components in common, got {config.sinewich.conv_size}"
+        )
+    cut, epochs = config.spectral.cut_epoch, config.optim.epochs
+    if config.ranks.kind == "spectral" and cut is not None and cut >= epochs:
+        return f"spectral.cut_epoch: must be below optim.epochs = {epochs}, or nothing is ever cut, got {cut}"
+    return ""
+
+
 def _consensus_fault(decoder: DecoderConfig, tasks: Sequence[str]) -> str:
     """What keeps XT-Cons from these tasks, if it is on."""
     if decoder.kind != "ts_pd" or not decoder.xt_cons:
@@ -240,8 +276,13 @@ def _adapter_fault(config: TrialConfig) -> str:
     if placement.task_blocks == "all" and not adapter.entry.all_blocks:
         return f"placement.task_blocks: must be last where adapter.kind is {adapter.kind}"
     if placement.task_path == "shared" and not adapter.entry.shared_input:
-        return f"placement.task_path: must be own where adapter.kind is {adapter.kind}"
+        return f"placement.task_path: must be own where adapter.kind is {adapter.kind}{_because(adapter)}"
     return ""
+
+
+def _because(adapter: AdapterConfig) -> str:
+    """Why an adapter does not take something, at the end of a message."""
+    return f": {adapter.entry.reason}" if adapter.entry.reason else ""
 
 
 def merge_sections(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -271,7 +312,7 @@ def config_id(config: TrialConfig) -> str:
         section = reduce(dict.__getitem__, sections, values)
         if section[name] == _default(key):
             del section[name]
-    text = json.dumps(values, sort_keys=True)
+    text = json.dumps({key: value for key, value in values.items() if value != {}}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 

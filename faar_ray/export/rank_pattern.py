@@ -27,6 +27,10 @@ def rank_pattern(ranks: dict[str, int], config: TrialConfig, task: str | None = 
     """
     if task is not None and task not in config.data.tasks:
         raise ConfigError(f"--task: must be one of {', '.join(config.data.tasks)}, got {task!r}")
+    if config.adapter.adapts and not config.adapter.has_ranks:
+        raise ConfigError(
+            f"--rank-pattern: adapter.kind {config.adapter.kind} has no ranks; --merge gives plain weights"
+        )
     if not ranks:
         raise ConfigError(f"method {config.method} has no adapters, so there are no ranks")
     if config.adapter.entry.task_bases:

@@ -14,7 +14,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from faar_ray.adapters import AdaptedLinear, Grid, LoRA, SineHidden, SineLinears, TaskLinears
+from faar_ray.adapters import AdaptedLinear, Adapter, Grid, SineHidden, SineLinears, TaskLinears
 from faar_ray.decoders import BiasOnly, SpectralLevel
 from faar_ray.errors import ConfigError
 from faar_ray.models.multitask import MultiTaskModel
@@ -169,7 +169,7 @@ def _replace(module: nn.Module, name: str, child: nn.Module) -> None:
 
 
 @torch.no_grad()
-def folded(base: nn.Linear, adapter: LoRA) -> nn.Linear:
+def folded(base: nn.Linear, adapter: Adapter) -> nn.Linear:
     """W' as a plain linear; the bias as it was."""
     return _linear(adapter.adapt(base.weight), base.bias)
 

@@ -6,11 +6,22 @@ Axes: T tasks, B batch, H W space, C channels, N outputs.
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import nullcontext
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-from faar_ray.adapters import ClockNet, DoRA, LowRankFactors, SineBase, SineWeights, adapters_of
+from faar_ray.adapters import (
+    ClockNet,
+    DoRA,
+    LowRankFactors,
+    SineBase,
+    SineWeights,
+    adapters_of,
+    flows_together,
+    warps_of,
+)
 from faar_ray.decoders import Decoder
 from faar_ray.models.swin.levels import Level, swin_levels
 
@@ -37,6 +48,11 @@ class MultiTaskModel(nn.Module):
 
     def forward(self, image_B3HW: Tensor) -> dict[str, Tensor]:
         """(B, 3, H, W), standardised as data sets do -> {task: (B, N_task, H, W)}."""
+        # a compiled model joins them by itself
+        with nullcontext() if torch.compiler.is_compiling() else flows_together(warps_of(self)):
+            return self._predictions(image_B3HW)
+
+    def _predictions(self, image_B3HW: Tensor) -> dict[str, Tensor]:
         size = (image_B3HW.shape[-2], image_B3HW.shape[-1])
         heads: dict[str, Any] = dict(self.decoder.heads.items())
         reduced: dict[str, list[Tensor]] = {task: [] for task in heads}
@@ -77,6 +93,7 @@ def parameter_terms(model: MultiTaskModel) -> dict[str, int]:
             counts["base cores W"] += adapter.core.numel()
         if isinstance(adapter, DoRA):
             counts["magnitudes"] += adapter.m_O.numel()
+    counts["flows of spectra"] = sum(warp.theta_1K.numel() for warp in warps_of(model))
     if model.clock is not None:
         counts["clock"] += sum(p.numel() for p in model.clock.parameters() if p.requires_grad)
     for name, p in model.decoder.named_parameters():
@@ -91,8 +108,10 @@ def parameter_terms(model: MultiTaskModel) -> dict[str, int]:
 PART_OF = {
     "LoRA factors": "adapters",
     "dead factors": "adapters",
+    "dead flows": "adapters",
     "base factors A and B": "adapters",
     "base cores W": "adapters",
+    "flows of spectra": "adapters",
     "clock": "adapters",
     "magnitudes": "magnitudes",
     "norms": "norms",
@@ -114,8 +133,8 @@ def is_norm(name: str) -> bool:
 
 
 def _backbone_term(name: str) -> str:
-    if name.endswith((".A_RI", ".B_RO", ".m_O")):  # of `Unused`
-        return "magnitudes" if name.endswith("m_O") else "dead factors"
+    if name.endswith((".A_RI", ".B_RO", ".m_O", ".theta_1K")):  # of `Unused`
+        return {"m_O": "magnitudes", "theta_1K": "dead flows"}.get(name.rpartition(".")[2], "dead factors")
     if ".reduction." in name:
         return "merging reductions"
     if is_norm(name):
@@ -127,7 +146,7 @@ def _backbone_term(name: str) -> str:
 
 def task_independent_parameters(model: MultiTaskModel) -> list[tuple[str, nn.Parameter]]:
     """The backbone's own parameters by name, adapters left out."""
-    of_adapters = {id(p) for a in adapters_of(model) for p in a.parameters()}
+    of_adapters = {id(p) for a in (*adapters_of(model), *warps_of(model)) for p in a.parameters()}
     return [(name, p) for name, p in model.backbone.named_parameters() if id(p) not in of_adapters]
 
 
@@ -138,7 +157,7 @@ def sine_layers(model: MultiTaskModel) -> list[SineWeights]:
 
 
 def adapter_list(model: MultiTaskModel) -> list[LowRankFactors]:
-    """Every adapter, ordered by where it sits: stage, block, layer, task."""
+    """Every adapter with ranks, ordered by where it sits: stage, block, layer, task."""
     return sorted(adapters_of(model), key=lambda adapter: adapter.site)
 
 

@@ -9,13 +9,14 @@ from torch import nn
 
 from faar_ray.adapters import (
     AdaptedLinear,
+    Adapter,
     ClockNet,
-    LoRA,
     SineLinears,
     Site,
     TaskLinears,
     build_adapter,
     build_base,
+    build_spectrum_adapter,
 )
 from faar_ray.config.trial import TrialConfig
 from faar_ray.models.ensemble import StreamedLinear
@@ -164,7 +165,9 @@ def _share(block: nn.Module, layer: str, family: BackboneFamily, config: TrialCo
     block.set_submodule(family.linears[layer], AdaptedLinear(linear, adapter))
 
 
-def _adapter(linear: nn.Linear, site: Site, config: TrialConfig) -> LoRA:
+def _adapter(linear: nn.Linear, site: Site, config: TrialConfig) -> Adapter:
+    if config.adapter.entry.spectra:
+        return build_spectrum_adapter(linear, site, config.adapter, config.spectrum, config.seed)
     rank = config.ranks.initial(shared=site.shared, stage=site.stage)
     return build_adapter(linear.weight, site, config.adapter, rank, config.seed)
 

@@ -14,6 +14,7 @@ from torch import nn
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
+from faar_ray.adapters import warps_of
 from faar_ray.config.trial import OptimConfig
 from faar_ray.models import MultiTaskModel, adapter_list, task_independent_parameters
 
@@ -27,7 +28,7 @@ def build_optimizer(model: MultiTaskModel, config: OptimConfig) -> AdamW:
     Weight decay is 0 on 1-D tensors, on relative-position tables unless `decay_position_tables`, and on the clock: it
     would pull the tasks' frequencies together.
     """
-    adapters = [(name, p) for a in adapter_list(model) for name, p in a.named_parameters()]
+    adapters = [(name, p) for a in (*adapter_list(model), *warps_of(model)) for name, p in a.named_parameters()]
     parts = (
         (adapters, config.lr),
         (list(model.decoder.named_parameters()), config.decoder_lr or config.lr),

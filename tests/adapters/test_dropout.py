@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from faar_ray.adapters import AdaptedLinear, DoRA, LoRA, TaskLinears, build_adapter
+from faar_ray.adapters.adapter import Site
 from faar_ray.adapters.fast import functional, merged
 from faar_ray.adapters.fast.low_rank_update import LowRankUpdate
 from faar_ray.adapters.linear import adapted, adapted_plainly
-from faar_ray.adapters.low_rank import Site
 from faar_ray.config.trial import AdapterConfig, TrialConfig
 from faar_ray.models import build_model
 from faar_ray.models.ensemble import StreamedLinear

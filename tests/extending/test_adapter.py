@@ -38,7 +38,7 @@ def test_without_it_the_name_is_a_fault_at_its_place_in_the_file(guide: Guide, t
     path = tmp_path / "a.yaml"
     path.write_text("seed: 1\nadapter: {kind: rslor}\n")
     with pytest.raises(
-        ConfigError, match=r"a\.yaml:2:11: adapter\.kind: must be one of none, lora, dora, sine_awb, got"
+        ConfigError, match=r"a\.yaml:2:11: adapter\.kind: must be one of none, lora, dora, sine_awb, spectrum, got"
     ):
         read_trial(path)
     guide("An adapter")

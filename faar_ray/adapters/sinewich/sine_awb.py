@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from faar_ray.adapters.low_rank import LowRankFactors, Site
+from faar_ray.adapters.adapter import Site
+from faar_ray.adapters.low_rank import LowRankFactors
 from faar_ray.adapters.sinewich.clock import ClockNet
 from faar_ray.adapters.sinewich.low_pass import low_pass, norm_kept
 from faar_ray.config.trial import SinewichConfig

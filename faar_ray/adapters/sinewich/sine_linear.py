@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from faar_ray.adapters.adapter import Site
 from faar_ray.adapters.linear import AdaptedLinear
-from faar_ray.adapters.low_rank import Site
 from faar_ray.adapters.sinewich.clock import ClockNet
 from faar_ray.adapters.sinewich.sine_awb import SineBase, SineWeights
 from faar_ray.config.trial import SinewichConfig

@@ -231,10 +231,11 @@ def _rows(
 
 
 def _at_ranks(setting: Setting, shrunk: int, device: torch.device) -> Iterator[tuple[int, Stepper]]:
-    """At the start's rank, then after shrinking; PEFT cannot shrink, so it starts anew."""
+    """At the start's rank, then after shrinking; PEFT cannot shrink, so it starts anew. Without ranks once, at 0."""
     stepper = Stepper(setting, device)
-    yield setting.rank, stepper
-    if shrunk >= setting.rank or (setting.variant != PEFT and not any(adapters_of(stepper.model))):
+    has_ranks = setting.variant == PEFT or any(adapters_of(stepper.model))
+    yield setting.rank if has_ranks else 0, stepper
+    if shrunk >= setting.rank or not has_ranks:
         return
     if setting.variant == PEFT:
         del stepper

@@ -29,6 +29,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "faar_own_ts_pd": {"method": "faar", "placement.task_path": "own"},
     "mtlora": {"method": "mtlora"},
     "mtlora_plus": {"method": "mtlora_plus"},
+    "ditask": {"method": "ditask"},
+    "ditask_release": {"method": "ditask_release"},
     "free_sinewich": {"method": "free_sinewich"},
 }
 PEFT = "peft_dora"
@@ -140,5 +142,5 @@ def _move_away_from_start(model: MultiTaskModel) -> None:
     """B = 0 has no denormals, no zeros either in training."""
     with seeded(0, "bench"):
         for name, parameter in model.named_parameters():
-            if name.endswith("B_RO"):
+            if name.endswith(("B_RO", "theta_1K")):
                 parameter.normal_(std=0.01)

@@ -14,6 +14,11 @@ MTLORA: dict[str, Any] = {
     "ranks": {"kind": "fixed", "task_init_rank": 4},
     "placement": {"task_path": "shared", "reductions": "trained", "dead_parameters": True},
 }
+DITASK: dict[str, Any] = {
+    "adapter": {"kind": "spectrum", "dropout": 0.05},
+    **FIXED_RANK,
+    "spectrum": {"cells": 64, "task_cells": 4, "warp": "values", "init": "identity"},
+}
 PRESETS: dict[str, dict[str, Any]] = {
     # the seed's statement
     "faar": {"adapter": {"kind": "dora"}, "ranks": {"kind": "pdrs"}, "decoder": TS_PD},
@@ -51,6 +56,12 @@ PRESETS: dict[str, dict[str, Any]] = {
         "adapter": {"kind": "sine_awb"},
         "ranks": {"kind": "pdrs"},
         "decoder": {**TS_PD, "hidden": "sine"},
+    },
+    # DiTASK as its paper states it, and as its released code does it; their counts hold dead numbers
+    "ditask": DITASK,
+    "ditask_release": {
+        **DITASK,
+        "spectrum": {**DITASK["spectrum"], "warp": "index", "init": "uniform", "dead_qkv": True},
     },
     "full_ft": {**WITHOUT_ADAPTERS, "backbone": {"trainable": "all"}},
     "decoder_only": {**WITHOUT_ADAPTERS, "backbone": {"trainable": "none"}},

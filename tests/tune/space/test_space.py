@@ -201,7 +201,7 @@ def parameter(key: str, words: str) -> str:
         (
             "adapter.kind",
             "{values: [lora, doro]}",
-            "must be one of none, lora, dora, sine_awb, got 'doro' (did you mean 'dora'?)",
+            "must be one of none, lora, dora, sine_awb, spectrum, got 'doro' (did you mean 'dora'?)",
         ),
         ("pdrs.scope", "{min: 1, max: 2}", "must be one of adapter, pooled, got 1"),
         ("pdrs.start_epoch", "{min: 0, max: 6}", "must be below optim.epochs - pdrs.free_epochs = 6"),

@@ -1,0 +1,1 @@
+"""Adapters that warp the singular values of a frozen weight (DiTASK)."""
