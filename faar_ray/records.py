@@ -31,7 +31,7 @@ class RankRecord:
     scope: str
     """`adapter` or `pooled`."""
     rho: float
-    """The coverage ratio that was applied; 1.0 where nothing was decided."""
+    """The coverage ratio that was applied; 1.0 where nothing was decided, or not by a coverage."""
     coverage: float
     """Share of the scope's importance that the kept components hold."""
     importance: Float32s
@@ -41,7 +41,7 @@ class RankRecord:
     params: Int64
     """Trainable parameters of this adapter after the shrink."""
     extra: Mapping[str, Extra] = field(default_factory=dict)
-    """Further columns of the trace, named by the rank policy; all records of a trial have the same."""
+    """Further columns of the trace, named by the rank policy; null in the rows of records without them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,11 @@ class EpochRecord:
 
 
 State = Literal["COMPLETE", "PRUNED", "FAIL", "RUNNING"]
-Role = Literal["trial", "reference", "control", "prefix"]
+Role = Literal["trial", "point", "reference", "control", "prefix"]
+FOUND: tuple[Role, ...] = ("trial", "point")
+"""Roles of what the search itself found."""
+BUDGET, CUT_EPOCH = "ranks.budget", "spectral.cut_epoch"
+"""Keys that a point sets beside its trunk's: its size, and the 0-based epoch whose end cuts its ranks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,10 +111,11 @@ class TrialResult:
     config_id: str
     seed: int
     role: Role
-    """`trial` was proposed by the search, `control` by the user beside it, `reference` is a single-task run."""
+    """`trial` was proposed by the search, `point` is a trial cut to a smaller size, `control` was given by the user
+    beside it, `reference` is a single-task run."""
     state: State
     params: dict[str, Any]
-    """Searched keys (dotted) and their values; of a control, the keys it sets."""
+    """Searched keys (dotted) and their values; of a point also its size and cut; of a control, the keys it sets."""
     metrics: dict[str, float]
     """Last epoch's metrics; `delta_m` on val, and `test/delta_m`, `test/<task>/<metric>` where test was read.
 
@@ -124,9 +129,9 @@ class TrialResult:
     reason: str = ""
     """Why it was stopped or failed."""
     parent: str = ""
-    """The trial or prefix whose checkpoint it began with."""
+    """The trial or prefix whose checkpoint it began with; "" for a copy of pbt."""
     inherited: int = 0
-    """Epochs of that checkpoint that are counted elsewhere; a prefix's are counted once, by the first that forks."""
+    """Epochs of that checkpoint that other rows count; those of a prefix are counted by the first trial that forks."""
 
     @property
     def reached(self) -> int:

@@ -13,6 +13,7 @@ from typing import Protocol
 
 from faar_ray.errors import FaarRayError, StorageError, TooManyFailures
 from faar_ray.records import TrialResult, known
+from faar_ray.report.statistics.table import ADAPTERS
 from faar_ray.tune.propose import journal
 from faar_ray.tune.propose.budget import BudgetTracker, trial_limit
 from faar_ray.tune.propose.comparison import Compared, StoppingRule
@@ -22,7 +23,6 @@ from faar_ray.tune.propose.stopping_rules import build_stopping_rule
 from faar_ray.tune.run.jobs import Job, Running, job_of, result_of_running
 from faar_ray.tune.run.references import References
 from faar_ray.tune.share.prefixes import Prefixes
-from faar_ray.tune.share.stages import Demand
 from faar_ray.tune.space.space import SearchSpace
 
 EPOCH_TIME = "time/epoch_s"
@@ -86,11 +86,7 @@ class SearchState:
         self._history = proposer.history()
         self._rule = self._replayed_rule()
         self._budget = BudgetTracker(space, journal.spent(proposer.study), now)
-        self._prefixes = Prefixes(space, proposer.study, self._upcoming, done, remove_prefix)
-
-    def _upcoming(self) -> list[Demand]:
-        """The trials and controls that have not begun."""
-        return self.proposer.upcoming() + [Demand(job.config) for job in self._controls]
+        self._prefixes = Prefixes(space, proposer, lambda: [job.config for job in self._controls], done, remove_prefix)
 
     def next_job(self) -> Job | None:
         """The next job to hand to Ray; None while there is none (see `finished`)."""
@@ -169,6 +165,7 @@ class SearchState:
                 self.proposer.epoch(number, epoch, selected, running.stop_reason)
                 self._history.setdefault(number, []).append(selected)
             self._prefixes.started(running.job)
+            self.proposer.points.passed(running.job, epoch, metrics.get(ADAPTERS))
             self._store_budget()
         for watcher in self.watchers if epoch >= running.notified_epochs else ():
             watcher.epoch(running.job, epoch, metrics)
@@ -311,6 +308,8 @@ class SearchState:
             return self.proposer.tell(result, running.job.number)
         if running.job.role == "prefix":
             return result
+        if running.job.trunk is not None:
+            return self.proposer.tell_point(result, running.job.trunk)
         journal.keep_result(self.proposer.study, result, None)
         return result
 

@@ -9,14 +9,16 @@ import dataclasses
 from collections.abc import Callable, Collection, Container, Iterable
 from typing import Any, Literal
 
-import optuna
-
 from faar_ray.config.moments.moment import Moment
 from faar_ray.config.trial import TrialConfig
 from faar_ray.report.progress import PREFIX
+from faar_ray.tune.propose import journal
+from faar_ray.tune.propose.distributions import from_optuna
 from faar_ray.tune.propose.journal_file import transaction
+from faar_ray.tune.propose.proposer import Proposer
+from faar_ray.tune.propose.trial_record import TrialRecord
 from faar_ray.tune.run.jobs import Job
-from faar_ray.tune.share.stages import Demand, Prefix, StagePlanner, why_not_shared
+from faar_ray.tune.share.stages import Demand, Prefix, StagePlanner, example_of, listed_demands, why_not_shared
 from faar_ray.tune.space.space import SearchSpace
 
 FORK = "fork/"
@@ -29,8 +31,8 @@ class Prefixes:
 
     Args:
         space: the search space.
-        study: its journal.
-        upcoming: gives the trials and controls that have not begun.
+        proposer: over its journal.
+        controls: gives the configs of the controls that have not begun.
         over: ids of the trials that have ended.
         remove: deletes the files of a prefix.
     """
@@ -38,12 +40,13 @@ class Prefixes:
     def __init__(
         self,
         space: SearchSpace,
-        study: optuna.Study,
-        upcoming: Callable[[], list[Demand]],
+        proposer: Proposer,
+        controls: Callable[[], list[TrialConfig]],
         over: Collection[str] = (),
         remove: Callable[[str], None] = lambda name: None,
     ) -> None:
-        self.study, self.upcoming, self.remove = study, upcoming, remove
+        self.proposer, self.study, self.controls, self.remove = proposer, proposer.study, controls, remove
+        self._planned = listed_demands(space)
         self.planner = None if why_not_shared(space) else StagePlanner(space)
         self.prefixes: dict[str, Prefix] = {}
         self.states: dict[str, State] = {}
@@ -125,6 +128,17 @@ class Prefixes:
             if self.states[name] == "trained" and not self._needed(name) and not self.planner.wanted(prefix, others):
                 self.remove(name)
                 self._keep(name, "removed")
+
+    def upcoming(self) -> list[Demand]:
+        """The trials and controls that have not begun; values that depend on results are left open."""
+        space, trials = self.proposer.space, journal.own(self.study)
+        begun = sum(1 for trial in trials if not TrialRecord(trial).is_replicate)
+        explored = self.proposer.explored()
+        listed, drawn = self._planned[begun:explored], explored - max(begun, len(self._planned))
+        due = self.proposer.replicates_due(trials)
+        reruns = [{**from_optuna(space.parameters, leader.params), "seed": seed} for leader, seed in due]
+        known = [*map(space.trial_config, reruns), *self.controls()]
+        return listed + [example_of(space, self._planned)] * (drawn > 0) + [Demand(config) for config in known]
 
     def _needed(self, name: str) -> bool:
         """Whether a trial waits for a prefix, or is about to fork from it."""

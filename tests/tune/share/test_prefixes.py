@@ -10,6 +10,7 @@ import pytest
 
 from faar_ray.records import TrialResult
 from faar_ray.report.progress import PREFIX, open_trials
+from faar_ray.report.words.shared_words import shared_sentences
 from faar_ray.tune.run.jobs import Job
 from faar_ray.tune.space.space import SearchSpace
 
@@ -73,6 +74,9 @@ def test_epochs_of_all_rows_are_those_that_were_trained(space: Spaces, driver: D
     results = driver(space(**LATE, **SHARE)).run().proposer.results()
     assert [(result.epochs, result.inherited) for result in results] == [(3, 0)] + [(1, 2)] * 5
     assert sum(result.epochs for result in results) == 8
+    words = "Forks began with what other trials had trained: 8 epochs were trained where all alone would have taken 18."
+    assert list(shared_sentences(results)) == [words]
+    assert list(shared_sentences(results[:1])) == []
 
 
 def test_a_seed_has_a_prefix_of_its_own_where_several_replicates_need_it(space: Spaces, driver: Drivers) -> None:
