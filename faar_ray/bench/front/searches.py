@@ -149,11 +149,13 @@ def searches_table(traces: Mapping[str, Mapping[int, Trace]]) -> Iterator[str]:
 
 def sentences(traces: Mapping[str, Mapping[int, Trace]]) -> Iterator[str]:
     """Whether a quarter of the epochs is enough, and after how many it is."""
-    ahead, spent = gain(traces, 0.25), mean_of([trace.spent for trace in traces[STOCK].values()])
+    ahead = gain(traces, 0.25)
+    spent = {name: mean_of([trace.spent for trace in of.values()]).value for name, of in traces.items()}
     verdict = "holds" if ahead.value - ahead.ci95 >= 0 else "does not hold" if ahead.value < 0 else "is open"
     yield (
-        f"Hypervolume in percent, {len(traces[OURS])} seeds, 95% intervals. A quarter of {STOCK}'s {spent.value:.0f} "
-        f"epochs finds what it has at its end: {verdict}, {difference(ahead)}."
+        f"Hypervolume in percent, {len(traces[OURS])} seeds, 95% intervals. {STOCK} trains {spent[STOCK]:.0f} "
+        f"epochs; fronts find as much in a quarter of them: {verdict}, {difference(ahead)}. They end after "
+        f"{spent[OURS]:.0f} epochs."
     )
     shares = [
         reached / traces[STOCK][seed].spent
@@ -162,4 +164,4 @@ def sentences(traces: Mapping[str, Mapping[int, Trace]]) -> Iterator[str]:
     ]
     if shares:
         mean = mean_of([100 * share for share in shares])
-        yield f"On {len(shares)} seeds fronts find as much, after {estimate(mean)} % of those epochs."
+        yield f"On {len(shares)} seeds they find as much, after {estimate(mean)} % of those epochs."
