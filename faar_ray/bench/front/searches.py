@@ -20,7 +20,7 @@ from faar_ray.bench.front.volume import volume
 from faar_ray.bench.front.words import difference, estimate, table
 from faar_ray.bench.output import Notify
 from faar_ray.errors import DataError
-from faar_ray.records import TrialResult
+from faar_ray.records import FOUND, TrialResult
 from faar_ray.report.statistics.noise import mean_of
 from faar_ray.report.statistics.paired import paired_difference
 from faar_ray.tune.space.space import read_space
@@ -106,9 +106,9 @@ def analyse(study: Study, out: Path, folder: Path) -> Result:
 
 def found_by_fronts(results: Sequence[TrialResult]) -> Found:
     """Trunks and their points, which pay for their own epochs and for the gradients of their rotation."""
-    ended = [result for result in results if result.role in ("trial", "point") and result.state == "COMPLETE"]
+    ended = [result for result in results if result.role in FOUND and result.state == "COMPLETE"]
     ended.sort(key=lambda result: result.trial_id)  # a trunk, then its points
-    return [(r.epochs + SCORING * (r.role != "trial"), r.metrics[VAL], r.metrics[SIZE]) for r in ended]
+    return [(r.epochs + SCORING * (r.role == "point"), r.metrics[VAL], r.metrics[SIZE]) for r in ended]
 
 
 def found_by_stock(epochs: Sequence[Mapping[str, Any]]) -> Found:

@@ -10,6 +10,7 @@ import pytest
 
 from faar_ray.bench.__main__ import main
 from faar_ray.bench.front.rates import LR
+from faar_ray.bench.front.searches import seeded
 from faar_ray.bench.front.stages import (
     Space,
     StageFailed,
@@ -40,6 +41,12 @@ def test_a_list_is_a_space_of_tune_as_it_is_in_small_and_on_other_seeds(name: st
         valid = SearchSpace.model_validate(space)
         assert valid.name == name
         assert len(valid.planned()) == valid.budget.trials == len(valid.warm_start.points) * valid.search.seeds
+
+
+@pytest.mark.parametrize("quick", [False, True])
+def test_the_front_that_is_searched_has_its_own_seed_in_proposals_and_trainings(quick: bool) -> None:
+    space = SearchSpace.model_validate(seeded(STUDIES["searches"], 3, quick=quick))
+    assert (space.name, space.search.seed, space.base["seed"]) == ("front_searches_s3", 3, 3)
 
 
 @pytest.mark.parametrize("name", [name for name in LISTED if name.endswith("_spectral")])
