@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from faar_ray.adapters import AdaptedLinear, Site, SpectrumWarp, TaskLinears, warps_of
+from faar_ray.adapters import AdaptedLinear, Site, SpectrumWarp, TaskLinears, decompositions, warps_of
 from faar_ray.config.trial import TrialConfig
 from faar_ray.config.trial_file import read_trial
 from faar_ray.errors import ConfigError
@@ -156,3 +156,26 @@ def test_what_makes_no_sense_is_refused_at_its_place_with_the_reason(tmp_path: P
 def test_there_is_no_rank_pattern_of_spectra() -> None:
     with pytest.raises(ConfigError, match="spectrum has no ranks; --merge gives plain weights"):
         rank_pattern({}, TrialConfig.resolve({"method": "ditask"}))
+
+
+def test_a_compiled_model_gives_the_same_outputs_and_gradients() -> None:
+    model = moved(micro())
+    for decomposition in decompositions(model):  # as a trial does
+        decomposition.factors()
+    torch.compiler.reset()
+    graphs: list[torch.fx.GraphModule] = []
+
+    def backend(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Any:
+        graphs.append(graph)
+        return graph.forward
+
+    compiled = torch.compile(model, backend=backend)
+    for _ in range(2):
+        ours, plain = compiled(image()), model(image())
+        for task in TASKS:
+            torch.testing.assert_close(ours[task], plain[task], rtol=1e-4, atol=1e-4)
+    thetas = [warp.theta_1K for warp in warps_of(model)]
+    gradients = [torch.autograd.grad(sum(p.square().mean() for p in out.values()), thetas) for out in (ours, plain)]
+    for of_compiled, of_plain in zip(*gradients, strict=True):
+        torch.testing.assert_close(of_compiled, of_plain, rtol=1e-3, atol=1e-5)
+    assert len(graphs) == 1
