@@ -31,7 +31,7 @@ class RankRecord:
     scope: str
     """`adapter` or `pooled`."""
     rho: float
-    """The coverage ratio that was applied; 1.0 where nothing was decided."""
+    """The coverage ratio that was applied; 1.0 where nothing was decided, or not by a coverage."""
     coverage: float
     """Share of the scope's importance that the kept components hold."""
     importance: Float32s
@@ -41,7 +41,7 @@ class RankRecord:
     params: Int64
     """Trainable parameters of this adapter after the shrink."""
     extra: Mapping[str, Extra] = field(default_factory=dict)
-    """Further columns of the trace, named by the rank policy; all records of a trial have the same."""
+    """Further columns of the trace, named by the rank policy; null in the rows of records without them."""
 
 
 @dataclass(frozen=True, slots=True)

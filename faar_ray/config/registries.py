@@ -113,11 +113,17 @@ RANK_POLICIES: dict[str, PolicyEntry] = {
         reads=(),
     ),
     "pdrs": PolicyEntry(
-        "faar_ray.ranks.pdrs:build_pdrs",
+        "faar_ray.ranks.spectral.pdrs:build_pdrs",
         first_decision=lambda config: config.pdrs.start_epoch,
-        reads=("pdrs",),
+        reads=("pdrs", "spectral"),
         inherit="faar_ray.ranks.inherited:inherited_scores",
-        masked_epochs=lambda config: config.optim.epochs - config.pdrs.free_epochs,
+        masked_epochs=lambda config: config.optim.epochs - config.pdrs.free_epochs if config.pdrs.mask_share else 0,
+    ),
+    "spectral": PolicyEntry(
+        "faar_ray.ranks.spectral.policy:build_spectral",
+        first_decision=lambda config: config.spectral.cut_after(config.optim.epochs),
+        silent=True,
+        reads=("spectral",),
     ),
 }
 

@@ -20,6 +20,7 @@ from faar_ray.config.data_section import DataConfig
 from faar_ray.config.moments.moment import MattersFrom, never
 from faar_ray.config.optim_section import OptimConfig
 from faar_ray.config.presets import PRESETS, RECIPES
+from faar_ray.config.ranks.spectral_section import SpectralConfig
 from faar_ray.config.section import Positive, Section
 from faar_ray.config.trial_sections import (
     AdapterConfig,
@@ -48,6 +49,7 @@ __all__ = [
     "RanksConfig",
     "Section",
     "SinewichConfig",
+    "SpectralConfig",
     "SpectrumConfig",
     "TrialConfig",
     "at_stage",
@@ -100,6 +102,13 @@ ADDED = (
     "optim.decay_position_tables",
     "optim.loss_norm",
     "optim.loss_norm_beta",
+    "ranks.budget",
+    "pdrs.basis",
+    "pdrs.mask_share",
+    "spectral.rotation",
+    "spectral.cut_epoch",
+    "spectral.score_batches",
+    "spectral.floor",
 )
 """Keys that came after searches were run: at their defaults they are no part of a config's id, so `--resume` of an
 older search knows its configurations again."""
@@ -123,6 +132,7 @@ class TrialConfig(Section):
     spectrum: SpectrumConfig = SpectrumConfig()
     ranks: RanksConfig = RanksConfig()
     pdrs: PdrsConfig = PdrsConfig()
+    spectral: SpectralConfig = SpectralConfig()
     decoder: DecoderConfig = DecoderConfig()
     optim: OptimConfig = OptimConfig()
 
@@ -148,7 +158,7 @@ class TrialConfig(Section):
             raise ValueError("placement.task_path: must be own where placement.task_blocks is all: no stream is shared")
         if fault := _consensus_fault(self.decoder, self.data.tasks) or _adapter_fault(self):
             raise ValueError(fault)
-        if fault := _warmup_fault(self):
+        if fault := _warmup_fault(self) or _spectral_fault(self):
             raise ValueError(fault)
         last = self.optim.epochs - self.pdrs.free_epochs
         if self.ranks.kind == "pdrs" and self.pdrs.start_epoch >= last:
@@ -221,6 +231,21 @@ def _warmup_fault(config: TrialConfig) -> str:
     return (
         f"{text} (of recipe {config.recipe}, of {whole} epochs; in proportion it is {warmup * epochs / whole:.3g} here)"
     )
+
+
+def _spectral_fault(config: TrialConfig) -> str:
+    """What keeps spectral ranks from this schedule or these adapters."""
+    if config.ranks.kind != "spectral" and not (config.ranks.kind == "pdrs" and config.pdrs.basis == "spectral"):
+        return ""
+    if config.adapter.entry.task_bases and config.sinewich.conv_size > 1:
+        return (
+            "sinewich.conv_size: must be 1 where adapters are rotated to singular components: the taps of a larger "
+            f"kernel have no singular components in common, got {config.sinewich.conv_size}"
+        )
+    cut, epochs = config.spectral.cut_epoch, config.optim.epochs
+    if config.ranks.kind == "spectral" and cut is not None and cut >= epochs:
+        return f"spectral.cut_epoch: must be below optim.epochs = {epochs}, or nothing is ever cut, got {cut}"
+    return ""
 
 
 def _consensus_fault(decoder: DecoderConfig, tasks: Sequence[str]) -> str:

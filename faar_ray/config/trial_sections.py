@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from faar_ray.config.moments.moment import MattersFrom, first_decision, first_free_epoch, of_policy, read_by_policy
+from faar_ray.config.ranks.spectral_section import Budget, FirstCut
 from faar_ray.config.registries import ADAPTERS, RANK_POLICIES, AdapterEntry, PolicyEntry, name_in
 from faar_ray.config.section import Positive, Section
 from faar_ray.config.validation_messages import rule
@@ -207,13 +208,22 @@ class RanksConfig(Section):
     """Who decides the ranks."""
 
     kind: Annotated[str, *name_in(RANK_POLICIES), MattersFrom(of_policy)] = Field(
-        "pdrs", description="`fixed` keeps the initial ranks throughout."
+        "pdrs",
+        description="`fixed` keeps the initial ranks throughout; `pdrs` shrinks to a coverage (`pdrs`); `spectral` "
+        "trains at the initial ranks, then rotates every adapter to its singular components and cuts to `budget` "
+        "(`spectral`).",
     )
     init_rank: Rank | RankOfStages = Field(
         64, description="Rank at the start, at most a layer's smaller side. Also per stage: {0: 2, 1: 2, 2: 3, 3: 16}."
     )
     task_init_rank: Rank | RankOfStages | None = Field(
         None, description="Rank at the start of task adapters, also per stage; null: as init_rank."
+    )
+    budget: Annotated[Budget | None, FirstCut] = Field(
+        None,
+        description="`spectral` only: adapter parameters (`params/adapters`, magnitudes included) that the cut leaves, "
+        "as a number or as a share of those at the start; one pool over all layers and tasks. null: all are kept, "
+        "rotated.",
     )
 
     @property
@@ -255,6 +265,14 @@ class PdrsConfig(Section):
     )
     floor: Annotated[int, Field(ge=1), FirstShrink] = Field(1, description="Components every adapter keeps at least.")
     margin: Annotated[int, Field(ge=0), FirstShrink] = Field(0, description="Components kept beyond the coverage.")
+    basis: Annotated[Literal["raw", "spectral"], FirstShrink] = Field(
+        "raw",
+        description="What is scored: components as they are trained, or after a rotation at each epoch's end that "
+        "decides (`spectral.rotation`), by the gradients of `spectral.score_batches` batches.",
+    )
+    mask_share: Annotated[float, Field(ge=0, le=1), rule("satisfy 0 <= mask_share <= 1")] = Field(
+        1.0, description="Share of the steps before the free epochs that have prefix masks."
+    )
 
     def rho(self, *, shared: bool, stage: int = 0) -> float:
         """Coverage ratio of shared or of task adapters, in a stage."""

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from faar_ray.adapters import LowRankFactors
-from faar_ray.config.trial import PdrsConfig, TrialConfig
+from faar_ray.config.trial import PdrsConfig
 from faar_ray.ranks.coverage import CoverageDecision, ImportanceScores, keep_by_coverage
 from faar_ray.ranks.inherited import carried_scores
 from faar_ray.ranks.policy import RankPolicy, record
@@ -61,6 +61,10 @@ class Importance:
         scores_R = (ema_R / correction_R.clamp_min(1e-12)).float()
         return ImportanceScores(scores_R.where(observed_R, 0.0), observed_R)
 
+    def restart(self) -> None:
+        """Forget all scores: the components are others now."""
+        self.ema_R, self.count_R = torch.zeros_like(self.ema_R), torch.zeros_like(self.count_R)
+
     def change_beta(self, before: float) -> None:
         """Keep s_hat / (1 - beta^count) as it was under the beta before."""
         was_R, is_R = (
@@ -96,10 +100,18 @@ class PDRS(RankPolicy):
         self.logged = {beta: [] for beta in self.carried}
 
     def sample_mask(self, epoch: int, step: int) -> None:
-        """Prefix b uniform in 1..r per (seed, step, adapter), from a private stream; all of r in free epochs."""
+        """Prefix b uniform in 1..r per (seed, step, adapter), from a private stream; all of r in free epochs.
+
+        All of r also in the steps that `mask_share` leaves out, drawn from a stream of their own.
+        """
         uniform_L = torch.rand(len(self.adapters), generator=private(self.seed, "prefix", step), dtype=torch.float64)
+        masked = epoch < self.masked_epochs and self._has_mask(step)
         for adapter, u in zip(self.adapters, uniform_L.tolist(), strict=True):
-            adapter.mask_prefix(1 + int(u * adapter.rank) if epoch < self.masked_epochs else adapter.rank)
+            adapter.mask_prefix(1 + int(u * adapter.rank) if masked else adapter.rank)
+
+    def _has_mask(self, step: int) -> bool:
+        uniform = torch.rand(1, generator=private(self.seed, "mask share", step), dtype=torch.float64)
+        return float(uniform) < self.config.mask_share
 
     def observe(self) -> None:
         """Move every adapter's EMA by this step's scores."""
@@ -115,7 +127,7 @@ class PDRS(RankPolicy):
     def end_epoch(self, epoch: int, optimizer: Optimizer | None) -> list[RankRecord]:
         """Shrink to coverage rho, unless the epoch is before `start_epoch` or free."""
         decides = self.config.start_epoch <= epoch < self.masked_epochs
-        evidence = [importance.evidence() for importance in self.importance]
+        evidence = self._evidence(epoch, optimizer, decides=decides)
         for beta, scores in ({} if decides else self.carried).items():
             self.logged[beta].append([importance.evidence().logged() for importance in scores])
         kept = (
@@ -124,6 +136,10 @@ class PDRS(RankPolicy):
             else [CoverageDecision(torch.arange(len(e.scores_R)), 1.0) for e in evidence]
         )
         return [self._apply(i, epoch, evidence[i], kept[i], decides, optimizer) for i in range(len(self.adapters))]
+
+    def _evidence(self, epoch: int, optimizer: Optimizer | None, *, decides: bool) -> list[ImportanceScores]:
+        """The scores at an epoch's end, which may decide."""
+        return [importance.evidence() for importance in self.importance]
 
     def _decide(self, evidence: Sequence[ImportanceScores]) -> list[CoverageDecision]:
         kept: dict[int, CoverageDecision] = {}
@@ -204,8 +220,3 @@ class PDRS(RankPolicy):
         for importance, ema_R, count_R in zip(scores, emas, counts, strict=True):
             importance.ema_R = ema_R.to(importance.ema_R, copy=True)
             importance.count_R = count_R.to(importance.count_R, copy=True)
-
-
-def build_pdrs(config: TrialConfig, adapters: Sequence[LowRankFactors]) -> PDRS:
-    """`pdrs`, over all epochs of a trial."""
-    return PDRS(adapters, config.pdrs, seed=config.seed, epochs=config.optim.epochs)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -15,12 +15,30 @@ from faar_ray.config.trial import TrialConfig
 from faar_ray.records import Extra, RankRecord
 
 
+class GradientPass(Protocol):
+    """Gradients of training batches without any training, for policies that decide by more than the steps showed."""
+
+    def __call__(self, epoch: int, batches: int) -> Iterator[None]:
+        """Yield once per batch, with its gradients in every trained parameter: of all workers' parts, unscaled.
+
+        The batches are the same for the same seed, epoch and number. Afterwards the trial is as it was, bit for bit:
+        there are no gradients, and buffers, optimizer, loss scale and random generators have not moved.
+
+        Args:
+            epoch: that has ended.
+            batches: how many; more than an epoch has are drawn from several orders.
+        """
+
+
 class RankPolicy:
     """Chooses the active components of adapters in each step, and those kept after each epoch; this base keeps all.
 
     A policy overrides what it needs. The training loop calls, in this order: `sample_mask`, (forward), `loss_term`,
     (backward), `observe`, (optimizer step), `after_step`, ..., and `end_epoch` after the last step of an epoch.
     """
+
+    gradient_pass: GradientPass | None = None
+    """What the training loop gives before each `end_epoch`."""
 
     def __init__(self, adapters: Sequence[LowRankFactors]) -> None:
         self.adapters = list(adapters)
@@ -85,7 +103,7 @@ def record(
     unobserved: int,
     extra: Mapping[str, Extra] | None = None,
 ) -> RankRecord:
-    """The row of the rank trace for an adapter as it is now; `extra` are further columns, the same in every record."""
+    """The row of the rank trace for an adapter as it is now; `extra` are further columns."""
     site = adapter.site
     return RankRecord(
         epoch=epoch, stage=site.stage, block=site.block, layer=site.layer, task=site.task,

@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Generator, Mapping
 from contextlib import closing
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -16,7 +17,8 @@ from faar_ray.data import load_dataset, local_data
 from faar_ray.ranks import rank_metrics, sine_metrics
 from faar_ray.records import EpochRecord, RankRecord, SineRecord
 from faar_ray.train.evaluation import evaluate
-from faar_ray.train.gradients import gradient_cosines
+from faar_ray.train.gradients.cosines import gradient_cosines
+from faar_ray.train.gradients.gradient_pass import gradient_pass
 from faar_ray.train.memory import PeakMemory
 from faar_ray.train.runtimes.runtime import InProcess, Runtime
 from faar_ray.train.step import train_step
@@ -160,10 +162,14 @@ def end_epoch(trial: Trial, epoch: int) -> list[RankRecord]:
     trial.runtime.assert_same("importance scores", trial.policy.state_for_agreement())
 
     before = [id(adapter.A_RI) for adapter in trial.adapters]
+    trial.policy.gradient_pass = partial(gradient_pass, trial)
     ranks = trial.policy.end_epoch(epoch, trial.optimizer)
+    trial.policy.gradient_pass = None
     trial.runtime.assert_same("ranks", torch.tensor([adapter.rank for adapter in trial.adapters]))
 
     if before != [id(adapter.A_RI) for adapter in trial.adapters]:
+        of_all = [p.detach().flatten() for adapter in trial.adapters for p in adapter.parameters()]
+        trial.runtime.assert_same("adapters", torch.cat(of_all))
         trial.wrap_model()
     return ranks
 

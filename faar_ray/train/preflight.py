@@ -23,7 +23,7 @@ def preflight(config: TrialConfig, workers: int = 1, *, data: bool = True) -> No
 
     Raises:
         ConfigError: the data set cannot be read, labels, shards or the backbone are missing, `optim.compile` lacks a
-            C++ compiler, or the last batch has fewer images than workers.
+            C++ compiler, the last batch has fewer images than workers, or `ranks.budget` is too small.
         DataError: `backbone.checkpoint` cannot be loaded.
     """
     if data:
@@ -41,6 +41,8 @@ def preflight(config: TrialConfig, workers: int = 1, *, data: bool = True) -> No
         check_placement(check_backbone(config.backbone), config)
         if config.backbone.checkpoint is not None:
             weights_digest(config)
+    if config.ranks.kind == "spectral" and config.ranks.budget is not None:
+        check_budget(config)
 
 
 def check_last_batch(config: TrialConfig, images: int, workers: int) -> None:
@@ -56,6 +58,20 @@ def check_last_batch(config: TrialConfig, images: int, workers: int) -> None:
             f"optim.batch_size: {batch} leaves a batch of {smallest} of {images} images, fewer than "
             f"resources.workers {workers}; choose another size"
         )
+
+
+def check_budget(config: TrialConfig) -> None:
+    """Check that `ranks.budget` leaves every adapter at `spectral.floor`, by building the model.
+
+    Raises:
+        ConfigError: it does not; with the smallest budget and the full size.
+    """
+    from faar_ray.models import adapter_list, build_model
+    from faar_ray.ranks.spectral.budget import budget_range
+
+    sizes = budget_range(config, adapter_list(build_model(config.without_weights())))
+    if fault := sizes.fault(config.ranks.budget):
+        raise ConfigError(fault)
 
 
 def check_compiler() -> None:

@@ -22,7 +22,7 @@ from faar_ray.tracking.files.rank_trace import read_rank_trace
 from faar_ray.tracking.files.sine_trace import read_sine_trace
 from faar_ray.train.checkpoint import checkpoint_path, read_checkpoint
 from faar_ray.train.fit import fit
-from faar_ray.train.gradients import IMAGES, gradient_cosines
+from faar_ray.train.gradients.cosines import IMAGES, gradient_cosines
 from faar_ray.train.runtimes.runtime import InProcess
 from faar_ray.train.step import train_step
 from faar_ray.train.trial import Trial

@@ -41,6 +41,13 @@ class Pair:
 ONE_END, LAST_END = Moment(1, at_end=True), Moment(2, at_end=True)
 FREE = (("pdrs.start_epoch", 0), ("pdrs.free_epochs", 1))
 FLAT = (("method", "dora"), ("optim.decoder_lr", 1e-3), ("optim.min_lr", 1e-3))
+CUT = (
+    ("method", "dora"),
+    ("ranks.kind", "spectral"),
+    ("ranks.budget", 0.6),
+    ("spectral.cut_epoch", 1),
+    ("spectral.score_batches", 2),
+)
 PAIRS = (
     Pair("method", "pdrs_dora", LAST_END, (("decoder.kind", "hrnet"),)),
     Pair("recipe", "tadformer", LAST_END),
@@ -59,6 +66,14 @@ PAIRS = (
     Pair("optim.epochs", 2, Moment(1, at_end=True), FLAT),
     Pair("optim.epochs", 4, Moment(2), (("method", "pdrs_dora"), *FREE, *FLAT[1:])),
     Pair("ranks.kind", "pdrs", Moment(0), (("method", "dora"),)),
+    Pair("ranks.kind", "spectral", ONE_END, (("method", "dora"), ("ranks.budget", 0.6), ("spectral.cut_epoch", 1))),
+    Pair("ranks.budget", 0.7, ONE_END, CUT),
+    Pair("spectral.cut_epoch", 2, ONE_END, CUT),
+    Pair("spectral.rotation", "plain", ONE_END, CUT),
+    Pair("spectral.score_batches", 3, ONE_END, CUT),
+    Pair("spectral.floor", 2, ONE_END, CUT),
+    Pair("spectral.rotation", "plain", LAST_END, (("method", "dora"),)),
+    Pair("pdrs.basis", "spectral", ONE_END, (("spectral.score_batches", 2),)),
 )
 Trained = Callable[[TrialConfig], tuple[Path, str, list[EpochRecord]]]
 

@@ -1,0 +1,1 @@
+"""Keys of rank policies in files of their own."""
