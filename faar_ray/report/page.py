@@ -17,10 +17,12 @@ from faar_ray.records import TrialResult
 from faar_ray.report.history import History
 from faar_ray.report.source import Search
 from faar_ray.report.statistics.noise import Estimate
+from faar_ray.report.statistics.rank_answer import Grouping
 from faar_ray.report.statistics.table import ADAPTERS, TRAINABLE, Row, grouped
 from faar_ray.report.words.answer import Answer
 from faar_ray.report.words.key_findings import key_findings, seed_summaries
 from faar_ray.report.words.protocol import measured_as, protocol, reference_values
+from faar_ray.report.words.rank_words import format_components, group_title
 from faar_ray.report.words.wording import label, plus_minus
 
 SHOWN_PACKAGES = ("torch", "torchvision", "timm", "ray", "optuna", "mlflow", "pyarrow", "faar-ray")
@@ -46,6 +48,21 @@ class Picture:
         return "data:image/png;base64," + base64.b64encode(self.file.read_bytes()).decode() if self.file else ""
 
 
+@dataclass(frozen=True)
+class RankSection:
+    """The ranks of the recommended configuration: a heat map, its sentences, and a table."""
+
+    file: Path | None
+    caption: str
+    sentences: tuple[str, ...]
+    groupings: tuple[Grouping, ...] = ()
+
+    @property
+    def source(self) -> str:
+        """As of a `Picture`."""
+        return Picture(self.file, "", "").source
+
+
 def render(
     search: Search,
     answer: Answer,
@@ -53,6 +70,7 @@ def render(
     plots: Sequence[Picture],
     maps: Sequence[Picture],
     limit: str = "",
+    ranks: RankSection | None = None,
 ) -> str:
     """The whole page as HTML, without scripts or external files.
 
@@ -63,6 +81,7 @@ def render(
         plots: in order.
         maps: rank heat maps.
         limit: what ended the search early, if anything did.
+        ranks: of the recommended configuration, if it has any.
     """
     environment = Environment(
         loader=PackageLoader("faar_ray.report", "."),
@@ -78,6 +97,8 @@ def render(
         "interval": format_interval,
         "estimate": format_estimate,
         "typeset": typeset,
+        "group_title": group_title,
+        "components": format_components,
     }
     parameters = list(dict.fromkeys(k for r in search.results for k in r.params if r.role == "trial"))
     groups = grouped(answer.rows, MOST_ROWS)
@@ -94,6 +115,7 @@ def render(
         others=[(row, format_versus_best(row, answer)) for row in answer.rows if row.role != "trial"],
         noise=noise_caption(answer),
         plots=plots,
+        ranks=ranks,
         maps=maps,
         parameters=parameters,
         trials=[trial_cells(r, parameters, answer) for r in by_role],

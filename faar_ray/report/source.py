@@ -64,6 +64,14 @@ class Search:
             return False
 
     @property
+    def scheduler(self) -> str:
+        """Its rule of early stopping; "" where the space does not tell."""
+        try:
+            return str(yaml.safe_load(self.space_yaml)["scheduler"]["type"])
+        except (yaml.YAMLError, KeyError, TypeError):
+            return ""
+
+    @property
     def base(self) -> TrialConfig | None:
         """The base config of all trials; None where this version of the package cannot read it."""
         try:

@@ -21,7 +21,7 @@ from faar_ray.tune.run.jobs import config_of
 from faar_ray.tune.run.resolved_search import ResolvedSearch
 from faar_ray.tune.search import Outcome, run_search
 from faar_ray.tune.show.json_lines import JsonLines
-from faar_ray.tune.show.outcome import json_line, show_answer, show_list
+from faar_ray.tune.show.outcome import json_line, show_answer, show_list, show_ranks
 from faar_ray.tune.show.progress import Progress
 from faar_ray.tune.show.reporter import Reporter
 from faar_ray.tune.space.space import SearchSpace
@@ -71,6 +71,7 @@ def _show(space: SearchSpace, outcome: Outcome, console: Console) -> None:
         show_list(console, outcome.answer, outcome.results, trace, measured)
     elif outcome.results:
         show_answer(console, outcome.answer, measured)
+    show_ranks(console, outcome.answer, outcome.place)
 
 
 def _show_next_commands(outcome: Outcome, options: argparse.Namespace, console: Console) -> None:

@@ -76,18 +76,30 @@ def test_the_page_is_well_formed_and_needs_nothing_from_elsewhere(page: Page, ou
 
 
 def test_it_shows_front_curves_ranks_and_heat_maps(page: Page, out: Path) -> None:
-    assert page.pictures[:3] == [
-        "Quality against cost", "The search over time", "Learning curves",
+    assert page.pictures[:5] == [
+        "Mean final ranks by layer and task", "Quality against cost", "The search over time", "Learning curves",
+        "How well early order told the end",
     ]  # fmt: skip
-    assert page.pictures[4] == "Rank heat map of t000-s0: rho_shared 0.95"
+    assert page.pictures[6] == "Rank heat map of t000-s0: rho_shared 0.95"
     assert {
         "front.png",
         "over_time.png",
         "over_time.json",
         "curves.png",
+        "early_order.png",
+        "ranks.png",
         "ranks_by_depth.png",
         "rank_trace_t000-s0.png",
     } <= {p.name for p in out.iterdir()}
+
+
+def test_the_recommended_ranks_and_the_worth_of_early_order_are_put_into_words(page: Page) -> None:
+    text = re.sub(r"\s+", " ", page.text)
+    assert "Ranks of rho_shared 0.95 (65 adapters, 2 seeds): " in text
+    assert "The order of the adapters repeats" in text or "The order of the adapters does not repeat" in text
+    assert re.search(r"Stages: stage \d above stage \d by \d\.\d ± \d\.\d; \d of 6 pairs differ beyond noise", text)
+    assert re.search(r"stage 3\s*[\d.]+ ± [\d.]+\s*stage 0", text)
+    assert "8 complete trials of 6 epochs" in text
 
 
 def test_every_trial_is_in_the_table_with_its_state_and_reason(page: Page) -> None:
@@ -111,6 +123,7 @@ def test_without_mlflow_it_says_so_and_makes_no_database(copy: Path, tmp_path: P
 
     assert "MLflow could not be read (gone.db does not exist)" in page.text
     assert "Learning curves" not in page.pictures
+    assert "How well early order told the end" not in page.text  # nor are there files of epochs
     assert "Quality against cost" in page.pictures
     assert not (tmp_path / "gone.db").exists()
 

@@ -77,7 +77,7 @@ def draw_cells(
         shades = colours(norm(cells))
         for (i, j), value in np.ndenumerate(cells):
             if np.isfinite(value):
-                colour, text = _readable_on(shades[i, j]), format(value, numbers)
+                colour, text = readable_on(shades[i, j]), format(value, numbers)
                 ax.text(epochs[j], i, text, fontsize=NUMBER, color=colour, ha="center", va="center_baseline")
     return image
 
@@ -106,7 +106,7 @@ def name_of(site: Site) -> str:
     return f"decoder {layer}" if stage == DECODER else f"s{stage}.b{block} {layer.replace('_awb', ' AWB')}"
 
 
-def _readable_on(colour: Sequence[float]) -> str:
+def readable_on(colour: Sequence[float]) -> str:
     """Dark or white text, by the colour's relative luminance."""
     red, green, blue = colour[:3]
     return INK if 0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.5 else "white"

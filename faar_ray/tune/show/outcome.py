@@ -19,7 +19,10 @@ from faar_ray.records import TrialResult, json_metrics, known
 from faar_ray.report.statistics.table import Row, grouped
 from faar_ray.report.words.answer import Answer
 from faar_ray.report.words.key_findings import key_findings, seed_summaries
+from faar_ray.report.words.rank_words import rank_sentences, recommended_ranks
 from faar_ray.report.words.wording import UNITS, count, label, plus_minus
+from faar_ray.storage.run_location import RunLocation
+from faar_ray.tracking.files.rank_trace import read_rank_trace
 
 MOST_ROWS = 40
 """Configurations in a terminal."""
@@ -103,6 +106,16 @@ def show_list(console: Console, answer: Answer, results: Sequence[TrialResult], 
         console.print(Text("\nKey findings of the FAAR paper, on these data:", "bold"))
         for sentence in key:
             console.print(Text(f"- {sentence}"))
+
+
+def show_ranks(console: Console, answer: Answer, place: RunLocation) -> None:
+    """Which ranks the recommended configuration found, where its traces are here."""
+    trials = [trial for row in answer.rows if row.recommended for trial in row.trial_ids]
+    files = {trial: place.trial(trial).trace for trial in trials}
+    traces = {trial: read_rank_trace(file) for trial, file in files.items() if file.is_file()}
+    if (ranks := recommended_ranks(answer, traces)) is not None:
+        for sentence in rank_sentences(ranks):
+            console.print(Text(sentence))
 
 
 def _cells(row: Row, answer: Answer) -> list[str]:

@@ -82,6 +82,15 @@ def test_in_fp64_two_workers_equal_one(method: str, tmp_path: Path) -> None:
     compare(two, one, rtol=1e-8, atol=1e-8)
 
 
+def test_in_fp64_two_workers_rotate_and_cut_as_one(tmp_path: Path) -> None:
+    """Each scores its part of the batches; after the cut both train the same components on."""
+    cut = {"method": "dora", "ranks.kind": "spectral", "ranks.budget": 0.5, "spectral.score_batches": 3}
+    cut |= {"spectral.cut_epoch": 0, "optim.precision": "fp64", "optim.epochs": 2}
+    one, two = (run(tmp_path / str(workers), workers, cut) for workers in (1, 2))
+    assert len({row.rank for row in one[0][0].ranks}) > 2
+    compare(two, one, rtol=1e-6, atol=1e-7)
+
+
 def test_in_fp64_two_workers_hold_the_running_means_of_one(tmp_path: Path) -> None:
     normed = {"optim.loss_norm": "running_mean", "optim.precision": "fp64", "optim.epochs": 1}
     one, two = (run(tmp_path / str(workers), workers, normed) for workers in (1, 2))

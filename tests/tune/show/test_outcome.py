@@ -6,13 +6,16 @@ import io
 import json
 import math
 from collections.abc import Callable
+from pathlib import Path
 
 from rich.console import Console
 
 from faar_ray.objectives.metrics import Objective
-from faar_ray.records import TrialResult
+from faar_ray.records import RankRecord, TrialResult
 from faar_ray.report.words.answer import build_answer
-from faar_ray.tune.show.outcome import best_of, json_line, show_answer
+from faar_ray.storage.run_location import RunLocation
+from faar_ray.tracking.files.rank_trace import write_rank_trace
+from faar_ray.tune.show.outcome import best_of, json_line, show_answer, show_ranks
 from faar_ray.tune.space.space import SearchSpace
 
 GOALS = [Objective(name="delta_m", goal="maximize"), Objective(name="trainable_params", goal="minimize")]
@@ -67,3 +70,26 @@ def test_the_table_fits_eighty_columns_and_keeps_names_whole() -> None:
     assert "val and test: resized 448x448" in lines
     (best,) = [line for line in lines if line.startswith("rho_shared 0.91")]
     assert "take this" in best
+
+
+def test_the_last_words_say_which_ranks_the_recommended_configuration_found(tmp_path: Path) -> None:
+    """Of its trials whose traces are here; nothing where none is."""
+    trials = [result(0, 1.0, 30e3), result(0, 1.5, 30e3, seed=1), result(1, 3.0, 20e3), result(1, 3.2, 21e3, seed=1)]
+    answer, place = build_answer(trials, GOALS), RunLocation(tmp_path)
+
+    def shown() -> str:
+        out = io.StringIO()
+        show_ranks(Console(file=out, width=200, color_system=None), answer, place)
+        return out.getvalue()
+
+    assert shown() == ""
+    for trial, cut in (("t000-s0", 1), ("t001-s0", 4), ("t001-s1", 5)):
+        ranks = [
+            RankRecord(2, 0, 0, layer, "shared", 8, rank, "adapter", 0.9, 0.9, (1.0,) * 8, 0, 9)
+            for layer, rank in (("qkv", cut + 2), ("fc1", cut))
+        ]
+        write_rank_trace(place.trial(trial).trace, trial, ranks)
+    headline, differences = shown().splitlines()
+    assert headline.startswith("Ranks of rho_shared 0.91 (2 adapters, 2 seeds): 5.5 ± ")
+    assert "qkv (6.5 ± " in headline and headline.endswith("repeats over seeds (rank correlation 1.00).")
+    assert differences == "Layers: qkv above fc1 by 2.0 ± 0.0."
