@@ -185,11 +185,11 @@ def test_on_recorded_trials_no_rule_stops_one_that_the_end_would_have_kept() -> 
     """In masked epochs low rho is ahead, at the end high rho: asha at epoch 2 kept rho 0.5 alone, the worst."""
     curves = recorded_curves()
 
-    def stopped(stopping: StoppingRule, masked: int) -> set[float]:
+    def stopped(stopping: StoppingRule, unsettled: int) -> set[float]:
         return {
             rho
             for number, ((rho, seed), curve) in enumerate(curves.items())
-            if told(stopping, number, curve, seed=seed, unsettled=masked)
+            if told(stopping, number, curve, seed=seed, unsettled=unsettled)
         }
 
     asha = SchedulerConfig(min_epochs=2, reduction=2)
