@@ -139,6 +139,17 @@ class PlacementConfig(Section):
         description="What the frozen weight of a task-specific layer sees: the task's own stream (W_t x_t, which can "
         "be merged), or the shared one (MTLoRA's: W x_shared + s B_t A_t x_t; cheaper, cannot be merged).",
     )
+    reductions: Literal["frozen", "trained", "adapted"] = Field(
+        "frozen",
+        description="The linears between stages that merge 2x2 tokens (Swin, ConvNeXt), which all streams pass: "
+        "`trained` = their weights train (MTLoRA), `adapted` = each has a shared adapter (MTLoRA+; layer `reduction` "
+        "of the rank trace, of the stage that it ends).",
+    )
+    dead_parameters: bool = Field(
+        False,
+        description="Hold and count what reaches no output, too, as published counts do (of MTLoRA shared adapters of "
+        "the last block); nothing moves it, and no rank policy sees it.",
+    )
 
 
 class SinewichConfig(Section):

@@ -12,6 +12,8 @@ from faar_ray.config.trial import BackboneConfig, TrialConfig
 from faar_ray.errors import ConfigError
 from faar_ray.models.multitask import MultiTaskModel, is_norm
 
+REDUCTION = "reduction"
+"""Layer, in traces, of what merges tokens between two stages."""
 STRIDES = {"merged": (8, 16, 32, 32), "stages": (4, 8, 16, 32)}
 """Of the four maps that decoders see, by `backbone.pyramid`."""
 
@@ -71,6 +73,8 @@ class BackboneFamily:
     """Takes `sinewich.conv_size: 3`."""
     merges: bool = True
     """Its adapters can be folded into plain weights."""
+    reductions: Callable[[Any], Sequence[Any]] | str = "whose stages no linear joins"
+    """Of a backbone, what merges tokens after each stage but the last, by a linear `reduction`; or why nothing does."""
     peft_module: Callable[[str, int, int, str], str] | None = None
     """(name, stage, block, layer) -> where timm's own model has the linear or convolution; None: no rank pattern."""
 
@@ -108,6 +112,10 @@ def check_placement(family: BackboneFamily, config: TrialConfig) -> None:
         raise ConfigError(f"placement.task_blocks: must be last on {name}, got 'all'")
     if placement.task_path == "shared" and not family.shared_input:
         raise ConfigError(f"placement.task_path: must be own on {name}, got 'shared'")
+    if placement.reductions != "frozen" and isinstance(family.reductions, str):
+        raise ConfigError(
+            f"placement.reductions: must be frozen on {name}, {family.reductions}, got {placement.reductions!r}"
+        )
     if config.adapter.entry.task_bases and config.sinewich.conv_size > 1 and not family.convolutions:
         raise ConfigError(f"sinewich.conv_size: must be 1 on {name}, whose tokens lie in no grid, got 3")
 

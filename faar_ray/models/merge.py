@@ -19,6 +19,7 @@ from faar_ray.decoders import BiasOnly, SpectralLevel
 from faar_ray.errors import ConfigError
 from faar_ray.models.multitask import MultiTaskModel
 from faar_ray.models.task_streams import TaskStreams
+from faar_ray.models.unused import drop_unused
 
 
 class PlainLinears(nn.Module):
@@ -88,6 +89,7 @@ def merge(model: MultiTaskModel, task: str | None = None) -> MultiTaskModel:
     _fold(merged.backbone, kept)
     _fold_hidden(merged)
     _keep_heads(merged, kept)
+    drop_unused(merged)
     merged.clock = None
     return merged
 

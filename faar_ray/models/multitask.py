@@ -107,6 +107,8 @@ def parameter_terms(model: MultiTaskModel) -> dict[str, int]:
 
 PART_OF = {
     "LoRA factors": "adapters",
+    "dead factors": "adapters",
+    "dead flows": "adapters",
     "base factors A and B": "adapters",
     "base cores W": "adapters",
     "flows of spectra": "adapters",
@@ -131,6 +133,10 @@ def is_norm(name: str) -> bool:
 
 
 def _backbone_term(name: str) -> str:
+    if name.endswith((".A_RI", ".B_RO", ".m_O", ".theta_1K")):  # of `Unused`
+        return {"m_O": "magnitudes", "theta_1K": "dead flows"}.get(name.rpartition(".")[2], "dead factors")
+    if ".reduction." in name:
+        return "merging reductions"
     if is_norm(name):
         return "norms"
     if name.endswith(("relative_position_bias_table", "pos_embed")):

@@ -20,7 +20,8 @@ from faar_ray.adapters import (
 )
 from faar_ray.config.trial import TrialConfig
 from faar_ray.models.ensemble import StreamedLinear
-from faar_ray.models.family import BackboneFamily
+from faar_ray.models.family import REDUCTION, BackboneFamily
+from faar_ray.models.unused import Unused
 
 BASE = "_awb"
 """Suffix of a layer's name in the site of a sine-modulated base."""
@@ -30,10 +31,11 @@ def adapt_backbone(backbone: Any, family: BackboneFamily, config: TrialConfig, c
     """Change the backbone in place; only adapters that reach an output exist.
 
     In the last stage no shared stream leaves the last block, so a layer that is task-specific there has no shared
-    adapter. `clock` is what sine-modulated bases need.
+    adapter, or one that is only counted (`placement.dead_parameters`). `clock` is what sine-modulated bases need.
     """
     if not config.adapter.adapts:
         return
+    adapt_reductions(backbone, family, config)
     if config.adapter.entry.task_bases:
         assert clock is not None
         return adapt_by_sines(backbone, family, config, clock)
@@ -51,8 +53,24 @@ def adapt_backbone(backbone: Any, family: BackboneFamily, config: TrialConfig, c
             for layer in layers_of(block, family, config.placement.layers):
                 if continues or layer not in ends_here:
                     _share(block, layer, family, config, s, b)
+                elif config.placement.dead_parameters:
+                    adapter = _adapter(linear_of(block, layer, family), Site(s, b, layer, "shared"), config)
+                    block.add_module(f"unused_{layer}", Unused(adapter.named_parameters()))
             if task_linears:
                 stage.blocks[b] = family.task_block(block, task_linears, continues, shared_input=shared_input)
+
+
+def adapt_reductions(backbone: Any, family: BackboneFamily, config: TrialConfig) -> None:
+    """What `placement.reductions` says of the linears between stages; an adapter is of the stage that it ends."""
+    if config.placement.reductions == "frozen" or isinstance(family.reductions, str):
+        return
+    for s, merging in enumerate(family.reductions(backbone)):
+        linear: nn.Linear = merging.reduction
+        if config.placement.reductions == "trained":
+            linear.requires_grad_(True)
+        else:
+            site = Site(s, len(backbone.layers[s].blocks), REDUCTION, "shared")
+            merging.reduction = AdaptedLinear(linear, _adapter(linear, site, config))
 
 
 def layers_of(block: nn.Module, family: BackboneFamily, layers: Sequence[str]) -> list[str]:

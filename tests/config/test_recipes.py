@@ -88,6 +88,8 @@ def test_configs_of_older_searches_keep_their_ids() -> None:
     others: dict[str, Any] = {
         "recipe": "mtlora",
         "adapter.dropout": 0.1,
+        "placement.reductions": "trained",
+        "placement.dead_parameters": True,
         "optim.lr_batch": 8,
         "optim.decay_position_tables": True,
     }

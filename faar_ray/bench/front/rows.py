@@ -114,6 +114,12 @@ def front_rows(rows: Sequence[Row]) -> list[Row]:
     return [*chosen, *trunk]
 
 
+def cut_rows(rows: Sequence[Row]) -> list[Row]:
+    """The trunk and its cuts after the last epoch, by the gradients' rotation; the smallest first."""
+    cuts = [row for row in of_kind(rows, "spectral") if row.trained == row.epochs and row.rotation == "fisher"]
+    return [*cuts, *(row for row in rows if row.is_trunk)]
+
+
 def wanted_share(share: float) -> float:
     """Share of the epochs before the cut, for a size as a share of the full one."""
     return 4 / 6 if share <= FORK_EARLY else 5 / 6 if share <= FORK_LATE else 1.0

@@ -8,19 +8,28 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from faar_ray.bench.front import stages
 from faar_ray.bench.front.plots import plot_sizes
-from faar_ray.bench.front.rows import SIZE, TEST, VAL, Row, front_rows, of_kind, rows_of, same_size
+from faar_ray.bench.front.rows import SIZE, TEST, VAL, Row, cut_rows, front_rows, of_kind, rows_of, same_size
 from faar_ray.bench.front.studies import Result, Study
-from faar_ray.bench.front.volume import Curve, best_order, curve, one_run, whole_trainings
+from faar_ray.bench.front.volume import (
+    FAAR,
+    FIXED,
+    ONE_RUN,
+    ONLY_CUT,
+    Curve,
+    best_order,
+    curve,
+    one_run,
+    whole_trainings,
+)
 from faar_ray.bench.front.words import difference, estimate, table
-from faar_ray.records import TrialResult
 from faar_ray.report.statistics.noise import Estimate, mean_of
 from faar_ray.report.statistics.paired import at_size, paired_difference
 from faar_ray.report.words.wording import count
 
 SCORING = 0.5
 """Epochs charged for the gradients of a rotation: 30 batches, of 60 in an epoch of the embedded data."""
-ONE_RUN = "one run, cut and forked"
 HOW = (
     "Spectral rows against the fixed rank of their size; FAAR against the front's rows, read off at FAAR's own size "
     "(linear in its logarithm). Paired over seeds, 95% t-intervals, each for itself."
@@ -37,19 +46,19 @@ class Comparison:
     """By metric: the row minus the other, paired over seeds."""
 
 
-def analyse(study: Study, results: Sequence[TrialResult], space: Mapping[str, Any], folder: Path) -> Result:
+def analyse(study: Study, out: Path, folder: Path) -> Result:
     """Compare, and draw `front.png`; gives what `result.json` holds, its `markdown` among it."""
-    rows = rows_of(results, space)
-    front, fixed, faar = front_rows(rows), of_kind(rows, "fixed"), of_kind(rows, "pdrs")
-    compared = [*against_fixed(rows), *against_front(faar, front)]
-    curves = curves_of(study, front, fixed, faar)
+    rows = rows_of(stages.finished(study, out), stages.read_stage(study.stages[0]))
+    front = front_rows(rows)
+    compared = [*against_fixed(rows), *against_front(of_kind(rows, "pdrs"), front)]
+    curves = curves_of(study, rows)
     plot_sizes(rows, front, curves, folder / "front.png")
     return {
         "seeds": sorted({seed for row in rows for seed in row.by_seed(VAL)}),
         "rows": [row_facts(row) for row in rows],
         "equal_size": [comparison_facts(comparison) for comparison in compared],
         "curves": [curve_facts(traced) for traced in curves],
-        "markdown": [*sizes_table(rows, compared), "", *volume_table(curves)],
+        "markdown": [*sizes_table(rows, compared), "", *verdict(front, compared), "", *volume_table(curves)],
     }
 
 
@@ -78,17 +87,20 @@ def read_off(sizes: Mapping[int, float], front: Sequence[Row], metric: str) -> d
     return {seed: value for seed, value in found.items() if not math.isnan(value)}
 
 
-def curves_of(study: Study, front: Sequence[Row], fixed: Sequence[Row], faar: Sequence[Row]) -> list[Curve]:
+def curves_of(study: Study, rows: Sequence[Row]) -> list[Curve]:
     """One run with its cuts and forks, fixed ranks, FAAR; on the seeds that all rows have."""
+    front, fixed, faar = front_rows(rows), of_kind(rows, "fixed"), of_kind(rows, "pdrs")
     used = [*front, *fixed, *faar]
     seeds = sorted(set.intersection(*(set(row.by_seed(VAL)) for row in used))) if used else []
     if not seeds:
         return []
 
-    ways = [("fixed ranks", best_order(whole_trainings(fixed), study.box, seeds))]
-    ways += [("FAAR", best_order(whole_trainings(faar), study.box, seeds))]
+    ways = [(FIXED, best_order(whole_trainings(fixed), study.box, seeds))]
+    ways += [(FAAR, best_order(whole_trainings(faar), study.box, seeds))]
     if any(row.kind == "spectral" for row in front):
         steps = one_run(front, SCORING)
+        cut = [row for row in cut_rows(rows) if set(seeds) <= set(row.by_seed(VAL))]
+        ways.insert(0, (ONLY_CUT, one_run(cut, SCORING)[:1]))
         ways.insert(0, (ONE_RUN, best_order(steps, study.box, seeds, steps[:1])))
     return [curve(name, steps, study.box, seeds) for name, steps in ways if steps]
 
@@ -111,6 +123,25 @@ def sizes_table(rows: Sequence[Row], compared: Sequence[Comparison]) -> Iterator
 def _size_class(row: Row, rows: Sequence[Row]) -> float:
     """A fixed rank and what is of its size stay together."""
     return next((fixed.size for fixed in of_kind(rows, "fixed") if same_size([row], fixed.size)), row.size)
+
+
+def verdict(front: Sequence[Row], compared: Sequence[Comparison]) -> Iterator[str]:
+    """How often the front's rows beat what is of their size, and are beaten."""
+    chosen = {row.config.config_id for row in front}
+    own = [one for one in compared if one.row.kind == "spectral" and one.row.config.config_id in chosen]
+    faar = [one for one in compared if one.row.kind == "pdrs" and not math.isnan(one.gains[VAL].value)]
+    for rival, sign, comparisons in (("fixed ranks", 1, own), ("FAAR", -1, faar)):
+        if comparisons:
+            parts = [_tally([sign * _sign(one.gains[metric]) for one in comparisons]) for metric in (VAL, TEST)]
+            yield f"The front against {rival} of its size: val {parts[0]}; test {parts[1]}."
+
+
+def _sign(gain: Estimate) -> int:
+    return 0 if not gain.is_significant else 1 if gain.value > 0 else -1
+
+
+def _tally(signs: Sequence[int]) -> str:
+    return f"ahead at {signs.count(1)} of {len(signs)} sizes, behind at {signs.count(-1)}"
 
 
 def volume_table(curves: Sequence[Curve]) -> Iterator[str]:

@@ -15,9 +15,9 @@ import yaml
 
 from faar_ray import interrupts
 from faar_ray.bench.front.rates import KIND, Tried, with_rates
-from faar_ray.bench.front.studies import SPACES
+from faar_ray.bench.front.studies import SPACES, Study
 from faar_ray.config.yaml_document import read_yaml
-from faar_ray.errors import FaarRayError
+from faar_ray.errors import DataError, FaarRayError
 from faar_ray.records import TrialResult
 from faar_ray.report.source import read_search
 from faar_ray.storage.atomic import atomic_write
@@ -126,3 +126,15 @@ def has_ended(run: Path) -> bool:
 def results_of(run: Path) -> list[TrialResult]:
     """All trials of a run so far; none where it has not begun."""
     return list(read_search(run).results) if (run / "space.yaml").is_file() else []
+
+
+def finished(study: Study, out: Path) -> list[TrialResult]:
+    """All trials of a study's stages so far.
+
+    Raises:
+        DataError: none has finished.
+    """
+    results = [result for stage in study.stages for result in results_of(out / "runs" / stage)]
+    if not any(result.state == "COMPLETE" and result.role == "trial" for result in results):
+        raise DataError(f"{out / 'runs'}: no finished trial of {', '.join(study.stages)}")
+    return results

@@ -32,7 +32,7 @@ class Study:
     rates: str = ""
     """The space whose trials find the learning rates of the others; it comes first."""
     analysis: str = "sizes"
-    """Module of this folder with `analyse`."""
+    """Module of this folder with `analyse`, and with `train` where stages are not simply run one after the other."""
 
     @property
     def spaces(self) -> tuple[str, ...]:
@@ -53,23 +53,31 @@ STUDIES = {
         Study(
             "embedded",
             "Do spectral ranks beat fixed ranks and FAAR at equal size, and what does the whole front cost?",
-            ("front_embedded_baselines",),
+            ("front_embedded_baselines", "front_embedded_spectral"),
             SCENES,
             rates="front_embedded_rates",
         ),
         Study(
             "photographs",
             "Does it hold on photographs (NYUv2), with EfficientNet-Lite0?",
-            ("front_photographs_baselines",),
+            ("front_photographs_baselines", "front_photographs_spectral"),
             NYUD,
             rates="front_photographs_rates",
         ),
         Study(
             "long",
             "Does it hold when trainings are four times as long, so that PDRS has time?",
-            ("front_long_baselines",),
+            ("front_long_baselines", "front_long_spectral"),
             SCENES,
             rates="front_embedded_rates",
+        ),
+        Study(
+            "pdrs",
+            "What do a rotated basis, masks in fewer steps and normalised losses give FAAR?",
+            ("front_pdrs",),
+            SCENES,
+            rates="front_embedded_rates",
+            analysis="variants",
         ),
     )
 }

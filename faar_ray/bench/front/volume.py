@@ -10,6 +10,10 @@ import numpy as np
 from faar_ray.bench.front.rows import SIZE, VAL, Row
 from faar_ray.bench.front.studies import Box
 from faar_ray.objectives.pareto import hypervolume
+from faar_ray.report.words.wording import count
+
+ONE_RUN, ONLY_CUT, FIXED, FAAR = "one run, cut and forked", "one run, only cut", "fixed ranks", "FAAR"
+"""Ways of getting a front."""
 
 
 @dataclass(frozen=True)
@@ -100,13 +104,13 @@ def one_run(rows: Sequence[Row], scoring: float) -> list[Step]:
 
     Args:
         rows: of the front, with its trunk.
-        scoring: epochs that the gradients of a rotation cost, once for all cuts at the end, and once for each fork.
+        scoring: epochs that the gradients of a rotation cost, for each row that is cut.
     """
     whole = tuple(row for row in rows if row.trained == row.epochs)
-    cut = any(row.kind == "spectral" for row in whole)
+    cuts = sum(row.kind == "spectral" for row in whole)
     forks = [row for row in rows if row.trained < row.epochs]
     epochs = max((row.epochs for row in rows), default=0)
-    return [Step(epochs + (scoring if cut else 0), whole), *_forks(forks, scoring)]
+    return [Step(epochs + scoring * cuts, whole), *_forks(forks, scoring)]
 
 
 def _forks(rows: Sequence[Row], scoring: float) -> Iterator[Step]:
@@ -115,4 +119,6 @@ def _forks(rows: Sequence[Row], scoring: float) -> Iterator[Step]:
 
 
 def _label(step: Step) -> str:
-    return ", ".join(row.name for row in step.rows) if len(step.rows) < 3 else f"{len(step.rows)} sizes"
+    if len(step.rows) > 1:
+        return f"{len(step.rows)} sizes"
+    return f"{step.rows[0].name}: {count(step.rows[0].size)}"

@@ -27,6 +27,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "faar_own": {"method": "faar", "placement.task_path": "own", **HRNET},
     "faar_shared": {"method": "faar", "placement.task_path": "shared", **HRNET},
     "faar_own_ts_pd": {"method": "faar", "placement.task_path": "own"},
+    "mtlora": {"method": "mtlora"},
+    "mtlora_plus": {"method": "mtlora_plus"},
     "ditask": {"method": "ditask"},
     "ditask_release": {"method": "ditask_release"},
     "free_sinewich": {"method": "free_sinewich"},

@@ -9,6 +9,11 @@ WITHOUT_ADAPTERS: dict[str, Any] = {"adapter": {"kind": "none"}, "ranks": {"kind
 TS_PD: dict[str, Any] = {"kind": "ts_pd", "cw_sp": True, "xt_cons": True}
 SINE_HEADS: dict[str, Any] = {"kind": "hrnet", "hidden": "sine"}
 SINEWICH: dict[str, Any] = {"adapter": {"kind": "sine_awb"}, **FIXED_RANK, "decoder": SINE_HEADS}
+MTLORA: dict[str, Any] = {
+    "adapter": {"kind": "lora", "scale": 4.0, "dropout": 0.05},
+    "ranks": {"kind": "fixed", "task_init_rank": 4},
+    "placement": {"task_path": "shared", "reductions": "trained", "dead_parameters": True},
+}
 DITASK: dict[str, Any] = {
     "adapter": {"kind": "spectrum", "dropout": 0.05},
     **FIXED_RANK,
@@ -37,6 +42,9 @@ PRESETS: dict[str, dict[str, Any]] = {
         **FIXED_RANK,
         "placement": {"task_blocks": "all", "task_layers": ("qkv", "proj", "fc1", "fc2")},
     },
+    # MTLoRA, and MTLoRA+, whose merging reductions are frozen and adapted; their counts hold a dead adapter
+    "mtlora": MTLORA,
+    "mtlora_plus": {**MTLORA, "placement": {**MTLORA["placement"], "reductions": "adapted"}},
     # Free Sinewich, and the rows of its ablation
     "free_sinewich": SINEWICH,
     "sinewich_without_lcn": {**SINEWICH, "sinewich": {"clock": "free"}},

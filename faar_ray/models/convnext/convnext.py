@@ -23,9 +23,10 @@ class Halving(nn.Module):
     def __init__(self, norm: nn.Module, conv: nn.Conv2d) -> None:
         super().__init__()
         self.norm = nn.Sequential(norm)
-        self.reduction = nn.Linear(4 * conv.in_channels, conv.out_channels, bias=conv.bias is not None, device="meta")
-        self.reduction.weight = nn.Parameter(conv.weight.detach().permute(0, 2, 3, 1).flatten(1))
-        self.reduction.bias = conv.bias  # type: ignore[assignment]
+        linear = nn.Linear(4 * conv.in_channels, conv.out_channels, bias=conv.bias is not None, device="meta")
+        linear.weight = nn.Parameter(conv.weight.detach().permute(0, 2, 3, 1).flatten(1))
+        linear.bias = conv.bias  # type: ignore[assignment]
+        self.reduction: nn.Module = linear
 
     def forward(self, x: Tensor) -> Tensor:
         """(S, B, H, W, C) -> (S, B, H / 2, W / 2, C')."""
@@ -39,9 +40,7 @@ class Halving(nn.Module):
 
     def level(self, streams: Tensor) -> Level:
         """The halved maps of streams; the linear is left to the decoder unless it trains."""
-        if any(p.requires_grad for p in self.reduction.parameters()):
-            return Level(self(streams))
-        return Level(self.neighbours(streams), self.reduction)
+        return Level.after(self.reduction, self.neighbours(streams))
 
 
 class TokenStage(nn.Module):

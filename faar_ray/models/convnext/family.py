@@ -11,7 +11,7 @@ from faar_ray.config.trial import BackboneConfig
 from faar_ray.errors import ConfigError
 from faar_ray.models.channels_last import LAYERS, ConvTaskBlock
 from faar_ray.models.convnext.convnext import ConvNeXtEnsemble, MultiTaskConvNeXt, StagedConvNeXt
-from faar_ray.models.family import BackboneFamily, check_strides
+from faar_ray.models.family import REDUCTION, BackboneFamily, check_strides
 from faar_ray.models.timm_weights import build_timm, outline
 
 LARGEST_STRIDE = 32
@@ -34,6 +34,12 @@ def _build(config: BackboneConfig, size: tuple[int, int]) -> nn.Module:
     return StagedConvNeXt(build_timm(config, size, checkpoint_filter_fn))
 
 
+def _in_timm(name: str, stage: int, block: int, layer: str) -> str:
+    if layer == REDUCTION:
+        return f"stages.{stage + 1}.downsample.1"
+    return f"stages.{stage}.blocks.{block}.mlp.{layer}"
+
+
 CONVNEXT = BackboneFamily(
     "a timm ConvNeXt (convnext_*, convnextv2_*)",
     _is_convnext,
@@ -46,5 +52,6 @@ CONVNEXT = BackboneFamily(
     ensemble=ConvNeXtEnsemble,
     shared_input=True,
     convolutions=True,
-    peft_module=lambda name, stage, block, layer: f"stages.{stage}.blocks.{block}.mlp.{layer}",
+    reductions=lambda backbone: [stage.downsample for stage in backbone.layers[1:]],
+    peft_module=_in_timm,
 )

@@ -82,5 +82,6 @@ EFFICIENTNET = BackboneFamily(
     shared_input=True,
     convolutions=True,
     stage_layers=_stage_layers,
+    reductions="whose maps are halved by depthwise or k x k convolutions inside blocks",
     peft_module=_peft_module,
 )

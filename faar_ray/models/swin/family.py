@@ -13,7 +13,7 @@ from faar_ray.config.trial import BackboneConfig
 from faar_ray.errors import ConfigError
 from faar_ray.models import micro
 from faar_ray.models.ensemble import TaskEnsemble
-from faar_ray.models.family import BackboneFamily
+from faar_ray.models.family import REDUCTION, BackboneFamily
 from faar_ray.models.multitask import MultiTaskModel
 from faar_ray.models.swin.task_block import TaskBlock
 from faar_ray.models.timm_weights import build_timm, load_checkpoint, load_weights, outline, patch_of
@@ -53,6 +53,12 @@ def _without_norm(backbone: Any) -> nn.Module:
     return module
 
 
+def _in_timm(name: str, stage: int, block: int, layer: str) -> str:
+    if layer == REDUCTION:
+        return f"layers.{stage + 1}.downsample.reduction"
+    return f"layers.{stage}.blocks.{block}.{LINEARS[layer]}"
+
+
 SWIN = BackboneFamily(
     "a timm Swin (swin_*)",
     _is_swin,
@@ -65,7 +71,8 @@ SWIN = BackboneFamily(
     ensemble=TaskEnsemble,
     shared_input=True,
     convolutions=True,
-    peft_module=lambda name, stage, block, layer: f"layers.{stage}.blocks.{block}.{LINEARS[layer]}",
+    reductions=lambda backbone: [stage.downsample for stage in backbone.layers[1:]],
+    peft_module=_in_timm,
 )
 MICRO = replace(
     SWIN,

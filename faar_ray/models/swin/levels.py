@@ -27,6 +27,13 @@ class Level:
     maps: Tensor
     deferred_linear: nn.Linear | None = None
 
+    @classmethod
+    def after(cls, linear: nn.Module, maps: Tensor) -> Level:
+        """What a linear makes of maps; a plain one that is frozen is left to the decoder."""
+        if isinstance(linear, nn.Linear) and not any(p.requires_grad for p in linear.parameters()):
+            return cls(maps, linear)
+        return cls(linear(maps))
+
     def materialised(self) -> Tensor:
         """The maps with nothing pending."""
         return self.maps if self.deferred_linear is None else self.deferred_linear(self.maps)
@@ -77,10 +84,7 @@ def _run_blocks(blocks: Iterable[nn.Module], x: Tensor, layout: Layout) -> tuple
 
 def _merged_level(merging: PatchMerging, streams: Tensor, layout: Layout) -> Level:
     x, coarser = _neighbours(merging, streams, layout)
-    plain = type(merging.reduction) is nn.Linear and merging.reduction.bias is None
-    if plain and not merging.reduction.weight.requires_grad:
-        return Level(as_grid(x, coarser), merging.reduction)
-    return Level(as_grid(merging.reduction(x), coarser))
+    return Level.after(merging.reduction, as_grid(x, coarser))
 
 
 def _neighbours(merging: PatchMerging, x: Tensor, layout: Layout) -> tuple[Tensor, Layout]:

@@ -64,5 +64,6 @@ VIT = BackboneFamily(
     check=_check,
     sides=patch_of,
     ensemble=ViTEnsemble,
+    reductions="whose blocks all have one resolution",
     peft_module=_in_timm,
 )

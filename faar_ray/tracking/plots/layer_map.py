@@ -101,6 +101,8 @@ def _depth(site: Site) -> tuple[int, int, int, str]:
 def name_of(site: Site) -> str:
     """A layer's label."""
     stage, block, layer = site
+    if layer == "reduction":
+        return f"s{stage} {layer}"
     return f"decoder {layer}" if stage == DECODER else f"s{stage}.b{block} {layer.replace('_awb', ' AWB')}"
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from faar_ray.errors import FaarRayError
+from faar_ray.models.unused import unused_parameters
 from faar_ray.train.memory import keep_freed_memory
 
 
@@ -66,7 +67,8 @@ class Distributed:
         return boxes
 
     def wrap_ddp(self, model: nn.Module) -> nn.Module:
-        """DDP around the model."""
+        """DDP around the model; it would wait for gradients of parameters that reach no output."""
+        DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, unused_parameters(model))
         return DistributedDataParallel(model, device_ids=[self.device.index] if self.device.type == "cuda" else None)
 
     def no_sync(self, wrapped: nn.Module) -> AbstractContextManager[None]:

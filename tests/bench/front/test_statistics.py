@@ -95,9 +95,9 @@ def test_one_run_pays_its_trunk_once_and_of_a_fork_the_rest() -> None:
     rows = [spectral(-2.0, 20.0, cut=3), spectral(-1.5, 40.0), spectral(-1.2, 60.0), fixed(16, -1.0, 90.0)]
     traced = curve("", one_run(rows, 0.5), BOX, [0])
 
-    assert traced.epochs == (6.5, 9.0)
-    assert traced.at(6.0) == {}
-    assert traced.at(8.9) == traced.found[0]
+    assert traced.epochs == (7.0, 9.5)
+    assert traced.at(6.9) == {}
+    assert traced.at(9.4) == traced.found[0]
 
 
 def test_the_front_forks_small_sizes_early_and_cuts_large_ones() -> None:

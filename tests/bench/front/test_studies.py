@@ -10,24 +10,49 @@ import pytest
 
 from faar_ray.bench.__main__ import main
 from faar_ray.bench.front.rates import LR
-from faar_ray.bench.front.stages import miniature, read_stage, with_learning_rates, with_seeds
+from faar_ray.bench.front.stages import Space, miniature, read_stage, with_learning_rates, with_seeds
 from faar_ray.bench.front.studies import SPACES, STUDIES
+from faar_ray.config.trial import TrialConfig
+from faar_ray.models import build_model, parameters_by_part
 from faar_ray.tune.space.space import SearchSpace
 
 FILES = sorted(path.stem for path in SPACES.glob("*.yaml"))
+LISTED = [name for name in FILES if name != "front_searches"]
 
 
 def test_every_space_belongs_to_a_study_and_every_study_has_its_spaces() -> None:
     assert {space for study in STUDIES.values() for space in study.spaces} == set(FILES)
 
 
-@pytest.mark.parametrize("name", FILES)
-def test_a_space_is_one_of_tune_as_it_is_in_small_and_on_other_seeds(name: str) -> None:
+@pytest.mark.parametrize("name", LISTED)
+def test_a_list_is_a_space_of_tune_as_it_is_in_small_and_on_other_seeds(name: str) -> None:
     raw = read_stage(name)
     for space in (raw, miniature(raw), with_seeds(raw, 7), with_learning_rates(raw, {("fixed", 16): 0.004})):
         valid = SearchSpace.model_validate(space)
         assert valid.name == name
         assert len(valid.planned()) == valid.budget.trials == len(valid.warm_start.points) * valid.search.seeds
+
+
+@pytest.mark.parametrize("name", [name for name in LISTED if name.endswith("_spectral")])
+def test_the_budgets_of_spectral_rows_are_the_sizes_of_fixed_ranks(name: str) -> None:
+    raw = read_stage(name)
+    ranks = {1, 2, 4, 8, 12} if "embedded" in name else {2, 4, 8} if "photographs" in name else {2, 4}
+
+    assert {adapter_parameters(raw, rank) for rank in ranks} == set(raw["parameters"]["ranks.budget"]["values"])
+
+
+def adapter_parameters(raw: Space, rank: int) -> int:
+    """Of a built model."""
+    config = TrialConfig.resolve(raw["base"], **{"ranks.kind": "fixed", "ranks.init_rank": rank}).without_weights()
+    parts = parameters_by_part(build_model(config))
+    return parts["adapters"] + parts["magnitudes"]
+
+
+@pytest.mark.parametrize("name", [name for name in LISTED if name.endswith("_spectral")])
+def test_spectral_rows_fork_at_four_and_five_sixths(name: str) -> None:
+    raw = read_stage(name)
+    epochs = raw["base"]["optim"]["epochs"]
+    assert [cut + 1 for cut in raw["parameters"]["spectral.cut_epoch"]["values"]] == [epochs * 4 / 6, epochs * 5 / 6]
 
 
 def test_all_rows_of_a_seed_come_before_the_next_seed() -> None:
@@ -67,7 +92,7 @@ def test_a_study_trains_compares_and_keeps_what_is_finished(
     monkeypatch.chdir(tmp_path)
     assert main(["front", "embedded", "--quick", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert {row["params"]["ranks.kind"] for row in found["rows"]} >= {"fixed", "pdrs"}
+    assert {row["params"]["ranks.kind"] for row in found["rows"]} >= {"fixed", "pdrs", "spectral"}
     assert all(len(row["delta_m"]) == 2 for row in found["rows"])
     assert (tmp_path / "runs/front_embedded/front.png").stat().st_size > 10_000
 

@@ -98,6 +98,15 @@ def test_in_fp64_two_workers_hold_the_running_means_of_one(tmp_path: Path) -> No
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("method", ["mtlora", "mtlora_plus"])
+def test_two_workers_do_not_wait_for_gradients_of_dead_parameters(method: str, tmp_path: Path) -> None:
+    exact = {"method": method, "adapter.dropout": 0.0, "optim.precision": "fp64", "optim.epochs": 1}
+    one, two = (run(tmp_path / str(workers), workers, exact) for workers in (1, 2))
+    assert any("unused_fc2" in name for name in one[1])
+    compare(two, one, rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.slow
 def test_two_workers_equal_one_over_batch_norms_of_a_backbone(tmp_path: Path) -> None:
     network = {"backbone.name": "test_efficientnet", "backbone.pyramid": "stages", "backbone.drop_path": 0.0}
     exact = {**network, "optim.precision": "fp64", "optim.epochs": 1}
