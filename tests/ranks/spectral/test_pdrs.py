@@ -154,9 +154,3 @@ def test_a_mask_share_leaves_out_whole_steps_and_no_other_mask_moves(share: floa
     free = sum(ours == full for ours in masked) / 2000
     assert free == pytest.approx(1 - share + share / RANK**ADAPTERS, abs=0.03)
     assert masked == prefixes(policy_of(adapters(), mask_share=share), 2000)
-
-
-def test_without_any_mask_no_epoch_counts_as_masked() -> None:
-    for share, epochs in ((0.0, 0), (0.5, 4)):
-        config = TrialConfig.resolve({"pdrs": {"mask_share": share}, "optim": {"epochs": 4}})
-        assert config.ranks.entry.masked_epochs(config) == epochs
