@@ -8,7 +8,7 @@ Axes: T tasks, N samples (images or windows), R components, P the 9 taps of a ke
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -56,7 +56,7 @@ class DynamicLoRA(FilteredLoRA):
         r = low_TNRHW.shape[2]
         with torch.autocast(low_TNRHW.device.type, enabled=False):
             v_TNR = low_TNRHW.to(self.mu_RP.dtype).mean((-2, -1))
-            w = torch.einsum("tnr,cpr->tncp", v_TNR, self.generator_RPR[:r, :, :r]) + self.offset_RP[:r]
+            w: Tensor = torch.einsum("tnr,cpr->tncp", v_TNR, self.generator_RPR[:r, :, :r]) + self.offset_RP[:r]
             w = (w - w.mean(-1, keepdim=True)) / (w.std(-1, keepdim=True) + TINY)
             return w * self.sigma_RP[:r] + self.mu_RP[:r]
 
@@ -84,12 +84,16 @@ class StaticLoRA(FilteredLoRA):
         bias_TR = self.bias_TR[:, :r] * self.mask_R[:r]
         channels = low_TNRHW.transpose(0, 1).flatten(1, 2)
         kernels = self.filter_TRP[:, :r].reshape(-1, 1, SIDE, SIDE)
-        out = F.conv2d(channels, kernels, bias_TR.flatten(), padding=SIDE // 2, groups=len(kernels))
-        return out.unflatten(1, (-1, r)).transpose(0, 1)
+        out: Tensor = F.conv2d(channels, kernels, bias_TR.flatten(), padding=SIDE // 2, groups=len(kernels))
+        by_task: Tensor = out.unflatten(1, (-1, r))
+        return by_task.transpose(0, 1)
 
 
-FILTERS: Mapping[str, type[FilteredLoRA]] = {"dynamic": DynamicLoRA, "static": StaticLoRA}
-"""By `tad.filter`."""
+FILTERS: Mapping[str, Callable[[Tensor, int, float, int], FilteredLoRA]] = {
+    "dynamic": DynamicLoRA,
+    "static": StaticLoRA,
+}
+"""By `tad.filter`: (weight_OI, rank, scale, tasks) -> the adapter."""
 
 
 class FilteredLinear(AdaptedLinear):

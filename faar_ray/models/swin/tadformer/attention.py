@@ -59,7 +59,8 @@ def attend(block: SwinTransformerBlock, x_BLC: Tensor, prompts_BTC: Tensor, layo
 
 def focused(maps_TGnh: Tensor, y_GnC: Tensor) -> Tensor:
     """Each task's map over the channels of its heads: (T, G, n, C)."""
-    return (maps_TGnh[..., None] * y_GnC.unflatten(-1, (maps_TGnh.shape[-1], -1))).flatten(-2)
+    heads: Tensor = y_GnC.unflatten(-1, (maps_TGnh.shape[-1], -1))
+    return (maps_TGnh[..., None] * heads).flatten(-2)
 
 
 def scrambled(focus_TGnC: Tensor) -> Tensor:
