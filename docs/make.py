@@ -1,7 +1,8 @@
-"""Makes the documents' tables and pictures: `python docs/make.py rho [ablation sinewich methods ...]`.
+"""Makes the documents' tables and pictures: `python docs/make.py rho [ablation front_embedded ...]`.
 
 Runs `search_spaces/NAME.yaml` unless `runs/NAME` is there, copies the front to `docs/images/NAME.png` where a document
 shows it, and replaces what stands between `<!-- NAME: ... -->` and `<!-- end of NAME -->` in the documents.
+`front_STUDY` is a study of `bench front`; of one that was interrupted, what is there is compared.
 """
 
 from __future__ import annotations
@@ -27,26 +28,48 @@ from faar_ray.tasks import Task, tasks_of
 
 ROOT = Path(__file__).resolve().parents[1]
 STEP = "time/step_ms"
+STUDY = "front_"
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def main(names: Sequence[str]) -> int:
     """Make the blocks of these searches anew; gives the exit code."""
     for name in names:
-        folder = ROOT / "runs" / name
-        if not (folder / "results.parquet").is_file():
-            command = [sys.executable, "-m", "faar_ray.tune", f"search_spaces/{name}.yaml"]
-            subprocess.run(command, cwd=ROOT, check=True)
-
-        search = read_search(folder)
-        picture = ROOT / "docs" / "images" / f"{name}.png"
-        if picture.is_file():
-            shutil.copyfile(build_report(folder) / "front.png", picture)
-
-        block = "\n".join(list_lines(search) if search.listed else front_lines(search))
+        lines = study(name) if name.startswith(STUDY) else search_of(name)
         for document in DOCUMENTS:
-            replace_block(document, name, block)
+            replace_block(document, name, "\n".join(lines))
     return 0
+
+
+def search_of(name: str) -> list[str]:
+    """A search, run unless it was: its table; its front is drawn where a document shows it."""
+    folder = ROOT / "runs" / name
+    if not (folder / "results.parquet").is_file():
+        run("faar_ray.tune", f"search_spaces/{name}.yaml")
+    search = read_search(folder)
+    if picture_of(name).is_file():
+        shutil.copyfile(build_report(folder) / "front.png", picture_of(name))
+    return list(list_lines(search) if search.listed else front_lines(search))
+
+
+def study(name: str) -> list[str]:
+    """A study of `bench front`, run unless it was begun: its picture and its tables."""
+    begun = any((ROOT / "runs").glob(f"{name}*/space.yaml"))
+    run("faar_ray.bench", "front", name.removeprefix(STUDY), *(["--tables"] if begun else []))
+    folder = ROOT / "runs" / name
+    shutil.copyfile(folder / "front.png", picture_of(name))
+    lines = (folder / "result.md").read_text(encoding="utf-8").rstrip().splitlines()
+    return [f"![{name.removeprefix(STUDY)}](images/{name}.png)", "", *lines]
+
+
+def picture_of(name: str) -> Path:
+    """Where the documents' picture is."""
+    return ROOT / "docs" / "images" / f"{name}.png"
+
+
+def run(module: str, *arguments: str) -> None:
+    """Run a command of the package in the root of the checkout."""
+    subprocess.run([sys.executable, "-m", module, *arguments], cwd=ROOT, check=True)
 
 
 def replace_block(document: Path, name: str, block: str) -> None:

@@ -96,7 +96,11 @@ class EpochRecord:
 
 
 State = Literal["COMPLETE", "PRUNED", "FAIL", "RUNNING"]
-Role = Literal["trial", "reference", "control"]
+Role = Literal["trial", "point", "reference", "control"]
+FOUND: tuple[Role, ...] = ("trial", "point")
+"""Roles of what the search itself found."""
+BUDGET, CUT_EPOCH = "ranks.budget", "spectral.cut_epoch"
+"""Keys that a point sets beside its trunk's: its size, and the 0-based epoch whose end cuts its ranks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,10 +111,11 @@ class TrialResult:
     config_id: str
     seed: int
     role: Role
-    """`trial` was proposed by the search, `control` by the user beside it, `reference` is a single-task run."""
+    """`trial` was proposed by the search, `point` is a trial cut to a smaller size, `control` was given by the user
+    beside it, `reference` is a single-task run."""
     state: State
     params: dict[str, Any]
-    """Searched keys (dotted) and their values; of a control, the keys it sets."""
+    """Searched keys (dotted) and their values; of a point also its size and cut; of a control, the keys it sets."""
     metrics: dict[str, float]
     """Last epoch's metrics; `delta_m` on val, and `test/delta_m`, `test/<task>/<metric>` where test was read.
 
@@ -118,11 +123,20 @@ class TrialResult:
     """
     seconds: float
     epochs: int
-    """Epochs that were finished."""
+    """Epochs that it trained to their end; those that it inherited are its parent's."""
     run_id: str = ""
     """MLflow run."""
     reason: str = ""
     """Why it was stopped or failed."""
+    parent: str = ""
+    """Of a point: the trial whose checkpoint it began with."""
+    inherited: int = 0
+    """Epochs of that checkpoint."""
+
+    @property
+    def reached(self) -> int:
+        """Epochs behind its weights, inherited ones too."""
+        return self.inherited + self.epochs
 
 
 def known(metrics: Mapping[str, float | None]) -> dict[str, float]:

@@ -26,8 +26,9 @@ MOST_LEVELS = 20
 CORE = "tag:yaml.org,2002:"
 NO_TEXT = re.compile(r"[\x00\ud800-\udfff]")
 """The null character and lone surrogates: escapes can write them, but no path or file can hold them."""
-STAGE_KEY = re.compile(r"[0-9]{1,3}")
-"""Keys below the top that are numbers, taken as text: the stages of `ranks.init_rank: {0: 2, 1: 2, 2: 3, 3: 16}`."""
+NUMBER_KEY, SHARE_KEY = re.compile(r"[0-9]{1,9}"), re.compile(r"0?\.[0-9]{1,9}")
+"""Keys below the top that are numbers, taken as text: the stages of `ranks.init_rank: {0: 2, 1: 2, 2: 3, 3: 16}`, and
+with shares the sizes of `front.forks: {0.15: 0.5}`."""
 CORE_SCALARS: dict[str, tuple[str, list[str]]] = {
     "null": (r"~|null|Null|NULL|", ["~", "n", "N", ""]),
     "bool": (r"true|True|TRUE|false|False|FALSE", list("tTfF")),
@@ -120,7 +121,9 @@ class _Reader:
     def _key(self, node: yaml.Node, above: KeyPath) -> Any:
         if isinstance(node, yaml.ScalarNode) and node.tag == CORE + "str" and node.value == "<<" and not node.style:
             return self._fault(node, above, "merge keys (<<) are not supported: write the keys out")
-        if (above or self.below_top) and isinstance(node, yaml.ScalarNode) and STAGE_KEY.fullmatch(node.value):
+        if (above or self.below_top) and isinstance(node, yaml.ScalarNode) and NUMBER_KEY.fullmatch(node.value):
+            return str(node.value)
+        if above[-1:] == ("forks",) and isinstance(node, yaml.ScalarNode) and SHARE_KEY.fullmatch(node.value):
             return str(node.value)
         if not isinstance(node, yaml.ScalarNode) or node.tag != CORE + "str":
             got = repr(node.value) if isinstance(node, yaml.ScalarNode) else "a list or mapping"

@@ -59,8 +59,18 @@ def adapt_backbone(backbone: Any, family: BackboneFamily, config: TrialConfig, c
                 elif config.placement.dead_parameters:
                     adapter = _adapter(linear_of(block, layer, family), Site(s, b, layer, "shared"), config)
                     block.add_module(f"unused_{layer}", Unused(adapter.named_parameters()))
+            if config.adapter.entry.spectra and config.spectrum.dead_qkv:
+                _hold_dead_qkv(block, family, config, s, b)
             if task_linears:
                 stage.blocks[b] = family.task_block(block, task_linears, continues, shared_input=shared_input)
+
+
+def _hold_dead_qkv(block: nn.Module, family: BackboneFamily, config: TrialConfig, stage: int, index: int) -> None:
+    """Tasks' flows on qkv, as DiTASK's released code makes in every block, and whose outputs it throws away."""
+    if layers_of(block, family, ["qkv"]) and "qkv" not in config.placement.task_layers:
+        for task in config.data.tasks:
+            flow = _adapter(linear_of(block, "qkv", family), Site(stage, index, "qkv", task), config)
+            block.add_module(f"unused_qkv_{task}", Unused(flow.named_parameters()))
 
 
 def adapt_reductions(backbone: Any, family: BackboneFamily, config: TrialConfig) -> None:

@@ -27,6 +27,17 @@ class Objective(Section):
         return 1.0 if self.goal == "maximize" else -1.0
 
 
+HYPERVOLUME = "front/hypervolume"
+"""Of a trial's own points, in the product of the objectives' units: what a search with `front` maximises."""
+
+
+def study_objectives(objectives: Sequence[Objective]) -> tuple[Objective, ...]:
+    """The one value of a trial: the hypervolume of its points, or the best of them."""
+    if len(objectives) > 1:
+        return (Objective(name=HYPERVOLUME, goal="maximize"),)
+    return tuple(Objective(name=f"front/{goal.name}", goal=goal.goal) for goal in objectives)
+
+
 SINE_METRICS = (
     *("sine/effective_rank", "sine/effective_rank_base", "sine/mean", "sine/skew"),
     *("sine/omega_std/mean", "sine/omega_std/min", "sine/omega_std/max"),

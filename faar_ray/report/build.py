@@ -127,8 +127,9 @@ def _importance(search: Search, study: Study | None, out: Path) -> Iterator[Pict
     """Importances, or why there are none; nothing where no sampler searched (no journal)."""
     if study is None:
         return
-    noise = {goal.name: pooled_noise(search.results, goal.name) for goal in search.objectives}
-    shares = importances(study, search.objectives, noise)
+    goals = search.study_objectives
+    noise = {goal.name: pooled_noise(search.results, goal.name) for goal in goals}
+    shares = importances(study, goals, noise)
     file = out / "importance.png"
     drawn = plot_importance(shares, file)
     yield Picture(

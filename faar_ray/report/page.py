@@ -13,7 +13,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from faar_ray.config.null_values import value_words
-from faar_ray.records import TrialResult
+from faar_ray.records import FOUND, TrialResult
 from faar_ray.report.history import History
 from faar_ray.report.source import Search
 from faar_ray.report.statistics.noise import Estimate
@@ -29,7 +29,7 @@ SHOWN_PACKAGES = ("torch", "torchvision", "timm", "ray", "optuna", "mlflow", "py
 MINUS = "\u2212"
 MOST_ROWS = 40
 """Configurations in the table of groups."""
-ROLES = {"trial": 0, "control": 1, "reference": 2}
+ROLES = {"trial": 0, "point": 0, "control": 1, "reference": 2}
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def render(
         "group_title": group_title,
         "components": format_components,
     }
-    parameters = list(dict.fromkeys(k for r in search.results for k in r.params if r.role == "trial"))
+    parameters = list(dict.fromkeys(k for r in search.results for k in r.params if r.role in FOUND))
     groups = grouped(answer.rows, MOST_ROWS)
     by_role = sorted(search.results, key=lambda r: (ROLES[r.role], r.trial_id))
     file = f"{search.folder.parent.name}/{search.folder.name}/space.yaml"
@@ -166,7 +166,7 @@ def trial_cells(result: TrialResult, parameters: Sequence[str], answer: Answer) 
     return {
         "trial": result,
         "what": what,
-        "parameters": values if result.role == "trial" else None,
+        "parameters": values if result.role in FOUND else None,
         "quality": format_measured(result.metrics.get(quality)),
         "test": format_measured(result.metrics.get(f"test/{quality.removeprefix('val/')}")),
         "adapters": format_number(result.metrics.get(ADAPTERS), whole=True),

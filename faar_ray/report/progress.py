@@ -18,7 +18,7 @@ import yaml
 
 from faar_ray.config.trial import TrialConfig, config_id
 from faar_ray.errors import DataError
-from faar_ray.records import Role, TrialResult, known, result_of
+from faar_ray.records import BUDGET, Role, TrialResult, known, result_of
 from faar_ray.storage.interruption import read_note
 from faar_ray.storage.run_location import TrialPaths
 from faar_ray.tracking.files.epoch_file import read_epochs
@@ -26,6 +26,8 @@ from faar_ray.tracking.files.epoch_file import read_epochs
 TRIAL_ID = "trial_id"
 RESULT = "result"
 """User attribute of an Optuna trial: how it ended."""
+POINT_RESULT = "point/"
+"""With a point's id, user attribute of its trunk's trial: how it ended."""
 STUDY_RESULT = "result/"
 """With a trial id, user attribute of the study: how a control or a reference ended."""
 TEST_RESULT = "test/"
@@ -111,15 +113,27 @@ def _budget(folder: Path) -> int:
 
 
 def journalled(study: optuna.Study) -> list[TrialResult]:
-    """All jobs that ended, with their test metrics: references and controls first, then trials by number."""
+    """All jobs that ended, with their test metrics: references and controls first, then trials by number, each with its
+    points behind it."""
     attrs = study.user_attrs
     beside = [result_of(attrs[name]) for name in sorted(attrs) if name.startswith(STUDY_RESULT)]
     trials = [trial.user_attrs for trial in study.get_trials(deepcopy=False)]
-    ended = beside + [result_of(of_trial[RESULT]) for of_trial in trials if RESULT in of_trial]
+    ended = beside + [result_of(of_trial[name]) for of_trial in trials for name in _result_names(of_trial)]
     tested = tests(study)
     return [
         dataclasses.replace(result, metrics={**result.metrics, **tested.get(result.trial_id, {})}) for result in ended
     ]
+
+
+def _result_names(attrs: Mapping[str, Any]) -> list[str]:
+    """User attributes of a trial that say how it and its points ended."""
+    return [name for name in (RESULT, *point_names(attrs)) if name in attrs]
+
+
+def point_names(attrs: Mapping[str, Any]) -> list[str]:
+    """User attributes of a trunk's trial that say how its points ended, the smallest size first."""
+    names = [name for name in attrs if name.startswith(POINT_RESULT)]
+    return sorted(names, key=lambda name: (attrs[name]["params"][BUDGET], name))
 
 
 def tests(study: optuna.Study) -> dict[str, dict[str, float]]:
@@ -137,12 +151,15 @@ def open_trials(folder: Path, study: optuna.Study, ended: Sequence[TrialResult])
         if TRIAL_ID in trial.user_attrs and WARM_START not in trial.user_attrs
     }
     begun = {path.name for path in folder.glob("trials/*") if path.is_dir()}
+    sampled |= {name: dict(sampled[trunk]) for name in begun for trunk in sampled if name.startswith(f"{trunk}-")}
     return [_open_trial(folder, name, sampled) for name in sorted({*sampled, *begun} - over)]
 
 
 def _open_trial(folder: Path, trial_id: str, sampled: Mapping[str, dict[str, Any]]) -> TrialResult:
+    config, params = _config(folder / "trials" / trial_id), sampled.get(trial_id, {})
     role: Role = "trial" if trial_id in sampled else "reference" if trial_id.startswith("ref-") else "control"
-    config = _config(folder / "trials" / trial_id)
+    if trial_id.count("-") > 1 and role == "trial":
+        role, params = "point", params | ({BUDGET: config.ranks.budget} if config else {})
     try:
         epochs = read_epochs(TrialPaths(folder, trial_id))
     except DataError:  # a part that is damaged, or just replaced
@@ -150,7 +167,7 @@ def _open_trial(folder: Path, trial_id: str, sampled: Mapping[str, dict[str, Any
     seconds = sum(metrics.get("time/epoch_s", 0.0) for metrics in epochs.values())
     last = known(epochs[max(epochs)]) if epochs else {}
     name, seed = (config_id(config), config.seed) if config else (trial_id, 0)
-    return TrialResult(trial_id, name, seed, role, "RUNNING", sampled.get(trial_id, {}), last, seconds, len(epochs))
+    return TrialResult(trial_id, name, seed, role, "RUNNING", params, last, seconds, len(epochs))
 
 
 def _config(folder: Path) -> TrialConfig | None:

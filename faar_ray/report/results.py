@@ -23,6 +23,8 @@ HEAD = {
     "state": pa.string(),
 }
 TAIL = {"seconds": pa.float64(), "epochs": pa.int64(), "run_id": pa.string(), "reason": pa.string()}
+LATER = {"parent": pa.string(), "inherited": pa.int64()}
+"""Columns that files of older versions lack."""
 COLUMNS = b"faar_ray.columns"
 """Schema metadata: which columns are parameters and which are metrics, `{"params": {column: name}, ...}`."""
 PROTOCOL = b"faar_ray.protocol"
@@ -35,7 +37,7 @@ def write_results(path: Path, results: Sequence[TrialResult], measured: str = ""
     A parameter's column has its values' type; where they mix types, are lists or are an explicit null, it holds JSON.
     """
     params, metrics = _names(r.params for r in results), _names(r.metrics for r in results)
-    taken = {*HEAD, *TAIL}
+    taken, last = {*HEAD, *TAIL, *LATER}, TAIL | LATER
     columns = {"params": _columns(params, taken, "param."), "metrics": _columns(metrics, taken, "metric.")}
     fields: list[pa.Field] = [pa.field(name, kind) for name, kind in HEAD.items()]
     arrays = [pa.array([getattr(r, name) for r in results], kind) for name, kind in HEAD.items()]
@@ -46,8 +48,8 @@ def write_results(path: Path, results: Sequence[TrialResult], measured: str = ""
     for column, name in columns["metrics"].items():
         fields.append(pa.field(column, pa.float64()))
         arrays.append(pa.array([r.metrics.get(name) for r in results], pa.float64()))
-    fields += [pa.field(name, kind) for name, kind in TAIL.items()]
-    arrays += [pa.array([getattr(r, name) for r in results], kind) for name, kind in TAIL.items()]
+    fields += [pa.field(name, kind) for name, kind in last.items()]
+    arrays += [pa.array([getattr(r, name) for r in results], kind) for name, kind in last.items()]
     schema = pa.schema(fields, metadata={COLUMNS: json.dumps(columns).encode(), PROTOCOL: measured.encode()})
     with atomic_write(path) as scratch:
         pq.write_table(pa.Table.from_arrays(arrays, schema=schema), scratch, write_page_checksum=True)
@@ -73,7 +75,7 @@ def _result(row: dict[str, Any], columns: dict[str, dict[str, str]], coded: set[
         present = ((c, name) for c, name in columns[group].items() if row[c] is not None)
         return {name: json.loads(row[c]) if c in coded else row[c] for c, name in present}
 
-    fixed = {name: row[name] for name in (*HEAD, *TAIL)}
+    fixed = {name: row[name] for name in (*HEAD, *TAIL, *(name for name in LATER if name in row))}
     return TrialResult(**fixed, params=values("params"), metrics=values("metrics"))
 
 

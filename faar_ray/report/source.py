@@ -21,7 +21,7 @@ from faar_ray.config.secrets import take_credentials, without_secrets
 from faar_ray.config.trial import TrialConfig
 from faar_ray.errors import ConfigError, DataError
 from faar_ray.objectives.constraint import Constraint, parse_constraint
-from faar_ray.objectives.metrics import Objective
+from faar_ray.objectives.metrics import Objective, study_objectives
 from faar_ray.records import TrialResult
 from faar_ray.report.progress import ENDED, Progress, journalled, open_trials, progress_of
 from faar_ray.report.results import read_results
@@ -53,6 +53,15 @@ class Search:
             return tuple(limit for text in texts if (limit := parse_constraint(text)))
         except (yaml.YAMLError, AttributeError, TypeError):
             return ()
+
+    @property
+    def study_objectives(self) -> tuple[Objective, ...]:
+        """What the sampler saw: the objectives, or one value for a whole front."""
+        try:
+            front = yaml.safe_load(self.space_yaml).get("front")
+        except (yaml.YAMLError, AttributeError):
+            front = None
+        return self.objectives if front is None else study_objectives(self.objectives)
 
     @property
     def listed(self) -> bool:

@@ -134,6 +134,10 @@ def _start(space: SearchSpace, options: argparse.Namespace) -> int:
         checked.add(config.data)
 
     check_relations(space)
+    if space.front is not None:
+        from faar_ray.tune.run.front_sizes import check_sizes
+
+        check_sizes(space)
     console = Console(file=sys.stderr if options.json else sys.stdout, highlight=False)
     search = resolve(space, options.address, dry_run=options.dry_run)
     if options.dry_run:

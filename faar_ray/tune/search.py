@@ -20,7 +20,7 @@ from ray.tune import Trainable
 from faar_ray.cluster.autoscaling import cluster_capacity, cluster_from_ray
 from faar_ray.cluster.ray_cluster import Machine, connected
 from faar_ray.errors import FaarRayError, NothingFeasible, StorageError
-from faar_ray.records import State, TrialResult
+from faar_ray.records import FOUND, State, TrialResult
 from faar_ray.report.results import write_results
 from faar_ray.report.words.answer import Answer, build_answer
 from faar_ray.report.words.protocol import measured_as
@@ -35,7 +35,7 @@ from faar_ray.tune.execute.ray_tune import run_jobs
 from faar_ray.tune.execute.ray_tune_adapters import abort_on_storage_error
 from faar_ray.tune.execute.resource_monitor import ResourceMonitor
 from faar_ray.tune.execute.trainable import TrialActor
-from faar_ray.tune.propose.journal import keep_end, keep_limit, open_journal, tests
+from faar_ray.tune.propose.journal import finals, keep_end, keep_limit, open_journal
 from faar_ray.tune.propose.proposer import Proposer
 from faar_ray.tune.propose.warm_start import warm_start
 from faar_ray.tune.run import run_folder
@@ -99,7 +99,7 @@ def run_search(
     """
     space, place, fresh = search.space, search.location, not resume
     with locked_run(place, space, fresh=fresh) as folder, open_remote_run(place, fresh=fresh) as remote:
-        study = open_journal(folder.study_log, space.name, space.objectives)
+        study = open_journal(folder.study_log, space.name, space.study_objectives)
         keep_end(study, ended=False)
         warm_start(study, space, progress.note)
         proposer = Proposer(space, study)
@@ -192,9 +192,9 @@ def conclude(
 ) -> Outcome:
     """Results, report and answer of a search that came to its end; MLflow has the last word, and may be late."""
     uri, experiment, parent = mlflow.tracker.uri, mlflow.tracker.experiment_id, mlflow.tracker.parent
-    mlflow.flush(tests(proposer.study))
+    mlflow.flush(finals(proposer.study))
     results = write_search_results(folder, proposer, mlflow)
-    finished = [result for result in results if result.role == "trial" and result.state == "COMPLETE"]
+    finished = [result for result in results if result.role in FOUND and result.state == "COMPLETE"]
     complete = [result for result in finished if proposer.feasible(result)]
     fault = search_state.fatal or (None if complete else nothing_feasible(space, results))
     keep_end(proposer.study, ended=True)
@@ -233,7 +233,7 @@ def build_report(folder: Path, mlflow: MLflowWatcher) -> Path | None:
 
 def nothing_feasible(space: SearchSpace, results: Sequence[TrialResult]) -> NothingFeasible:
     """The fault of a search without a best trial."""
-    complete = [result for result in results if result.role == "trial" and result.state == "COMPLETE"]
+    complete = [result for result in results if result.role in FOUND and result.state == "COMPLETE"]
     if not complete:
         return NothingFeasible("no trial of the search finished")
     return NothingFeasible(f"none of {len(complete)} finished trials satisfies {' and '.join(space.constraints)}")

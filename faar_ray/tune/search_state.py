@@ -14,6 +14,7 @@ from typing import Protocol
 from faar_ray.config.trial import config_id
 from faar_ray.errors import FaarRayError, StorageError, TooManyFailures
 from faar_ray.records import State, TrialResult, known
+from faar_ray.report.statistics.table import ADAPTERS
 from faar_ray.tune.propose import journal
 from faar_ray.tune.propose.budget import BudgetTracker, trial_limit
 from faar_ray.tune.propose.comparison import Compared, StoppingRule
@@ -159,6 +160,7 @@ class SearchState:
                 selected = self._rule.select_metrics(metrics)
                 self.proposer.epoch(number, epoch, selected, running.stop_reason)
                 self._history.setdefault(number, []).append(selected)
+            self.proposer.points.passed(running.job, epoch, metrics.get(ADAPTERS))
             self._store_budget()
         for watcher in self.watchers if epoch >= running.notified_epochs else ():
             watcher.epoch(running.job, epoch, metrics)
@@ -282,6 +284,7 @@ class SearchState:
 
     def _result(self, running: Running) -> TrialResult:
         job, epochs = running.job, running.epochs
+        inherited = job.inherited if job.role == "point" else 0  # a copy of pbt takes over its parent's epochs
         state: State = "COMPLETE" if epochs >= job.config.optim.epochs else "PRUNED"
         reason = running.error or (running.stop_reason if state == "PRUNED" else "")
         if running.error or (state == "PRUNED" and not reason and not running.waits):
@@ -297,9 +300,11 @@ class SearchState:
             dict(job.params),
             dict(running.metrics),
             round(seconds, 3),
-            epochs,
+            max(0, epochs - inherited),
             self.run_id(job.trial_id),
             reason,
+            job.parent if job.role == "point" else "",
+            inherited,
         )
 
     def _store_result(self, running: Running) -> TrialResult:
@@ -309,6 +314,8 @@ class SearchState:
             journal.keep_test(self.proposer.study, running.job.trial_id, running.test)
         if running.job.number is not None:
             return self.proposer.tell(result, running.job.number)
+        if running.job.trunk is not None:
+            return self.proposer.tell_point(result, running.job.trunk)
         journal.keep_result(self.proposer.study, result, None)
         return result
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from faar_ray.adapters import AdaptedLinear, Site, SpectrumWarp, TaskLinears, warps_of
+from faar_ray.adapters import AdaptedLinear, Site, SpectrumWarp, TaskLinears, decompositions, warps_of
 from faar_ray.config.trial import TrialConfig
 from faar_ray.config.trial_file import read_trial
 from faar_ray.errors import ConfigError
@@ -17,6 +17,7 @@ from faar_ray.export.adapter_file import write_adapter
 from faar_ray.export.rank_pattern import rank_pattern
 from faar_ray.export.read import load_model, read_adapter_file
 from faar_ray.models import MultiTaskModel, adapter_list, build_model, merge, parameters_by_part
+from faar_ray.models.multitask import parameter_terms
 from faar_ray.train.optimizer import build_optimizer
 
 TINY = "swin_tiny_patch4_window7_224"
@@ -75,23 +76,48 @@ def test_every_flow_that_reaches_an_output_gets_a_gradient_and_the_optimizer_mov
     assert {id(p) for p in held} == trained >= {id(warp.theta_1K) for warp in warps}
 
 
-def test_flows_on_swin_tiny_are_the_paper_s_without_those_that_reach_nothing() -> None:
-    """Of 48 shared flows of 63 numbers 3 reach no output: the last stage's after its attention."""
-    raw = {
-        "method": "ditask",
-        "backbone": {"name": TINY, "pretrained": False},
-        "data": {"name": "pascal_context", "tasks": ["semseg", "normals", "saliency", "human_parts"]},
-    }
+SWIN_TINY = {
+    "backbone": {"name": TINY, "pretrained": False},
+    "data": {"name": "pascal_context", "tasks": ["semseg", "normals", "saliency", "human_parts"], "image_size": 448},
+}
+LIGHT, REDUCTIONS, DECODER = 51_258, 1_548_288, 1_946_624
+SHARED, OF_TASKS = 48 * 63, 12 * 4 * 3
+
+
+@pytest.mark.parametrize(
+    ("method", "flows", "dead", "total"),
+    [
+        ("ditask", SHARED + OF_TASKS, 3 * 63, 3_549_338),
+        ("ditask_release", SHARED + 2 * OF_TASKS, 3 * 63 + OF_TASKS, 3_549_482),
+    ],
+)
+def test_counts_on_swin_tiny_are_the_published_ones_part_by_part(
+    method: str, flows: int, dead: int, total: int
+) -> None:
+    """Dead: shared flows of the last stage behind its attention, and in the release tasks' flows on qkv."""
     with torch.device("meta"):
-        model = build_model(TrialConfig.resolve(raw, **{"data.image_size": 448}))
-    shared = [warp for warp in warps_of(model) if warp.site.shared]
-    assert {warp.theta_1K.shape for warp in shared} == {(1, 63)}
-    assert len(shared) == 48 - 3
+        model = build_model(TrialConfig.resolve({**SWIN_TINY, "method": method}))
+    parts, terms = parameters_by_part(model), parameter_terms(model)
+    assert parts["adapters"] == flows
+    assert terms["dead flows"] == dead
+    assert parts["norms"] + parts["other"] - terms["merging reductions"] == LIGHT
+    assert terms["merging reductions"] == REDUCTIONS
+    assert parts["decoder"] == DECODER
+    assert sum(parts.values()) == sum(p.numel() for p in model.parameters() if p.requires_grad) == total
+    assert {warp.theta_1K.shape for warp in warps_of(model) if warp.site.shared} == {(1, 63)}
     assert {warp.theta_1K.shape for warp in warps_of(model) if not warp.site.shared} == {(1, 3)}
-    parts = parameters_by_part(model)
-    assert parts["adapters"] == 45 * 63 + 12 * 4 * 3
-    assert parts["decoder"] == 1_946_624
-    assert parts["norms"] + parts["other"] == 1_599_546 - 1_548_288
+
+
+def test_dead_numbers_get_no_gradient_and_no_step_moves_them() -> None:
+    model = micro("ditask_release")
+    dead = [p for name, p in model.named_parameters() if "unused" in name]
+    assert sum(p.numel() for p in dead) == 3 * 63 + 8 * len(TASKS) * 3
+    before = [p.detach().clone() for p in dead]
+    sum(p.square().mean() for p in model(image()).values()).backward()
+    build_optimizer(model, TrialConfig.resolve({"method": "ditask"}).optim).step()
+    assert all(p.grad is None and torch.equal(p, was) for p, was in zip(dead, before, strict=True))
+    merged = merge(model)
+    assert not [name for name, _ in merged.named_parameters() if "unused" in name or "theta" in name]
 
 
 @pytest.mark.parametrize("dotted", [{}, {"spectrum.warp": "index"}, {"placement.task_blocks": "all"}])
@@ -125,6 +151,8 @@ def test_other_backbones_start_at_theirs_too_and_train(name: str) -> None:
     keys = {
         "backbone.name": name,
         "backbone.pyramid": "stages",
+        "placement.reductions": "frozen",
+        "placement.dead_parameters": False,
         "adapter.dropout": 0.0,
     }
     model, frozen = micro(**keys), micro("decoder_only", **{k: v for k, v in keys.items() if "backbone" in k})
@@ -156,3 +184,27 @@ def test_what_makes_no_sense_is_refused_at_its_place_with_the_reason(tmp_path: P
 def test_there_is_no_rank_pattern_of_spectra() -> None:
     with pytest.raises(ConfigError, match="spectrum has no ranks; --merge gives plain weights"):
         rank_pattern({}, TrialConfig.resolve({"method": "ditask"}))
+
+
+@pytest.mark.slow
+def test_a_compiled_model_gives_the_same_outputs_and_gradients() -> None:
+    model = moved(micro())
+    for decomposition in decompositions(model):  # as a trial does
+        decomposition.factors()
+    torch.compiler.reset()
+    graphs: list[torch.fx.GraphModule] = []
+
+    def backend(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Any:
+        graphs.append(graph)
+        return graph.forward
+
+    compiled = torch.compile(model, backend=backend)
+    for _ in range(2):
+        ours, plain = compiled(image()), model(image())
+        for task in TASKS:
+            torch.testing.assert_close(ours[task], plain[task], rtol=1e-4, atol=1e-4)
+    thetas = [warp.theta_1K for warp in warps_of(model)]
+    gradients = [torch.autograd.grad(sum(p.square().mean() for p in out.values()), thetas) for out in (ours, plain)]
+    for of_compiled, of_plain in zip(*gradients, strict=True):
+        torch.testing.assert_close(of_compiled, of_plain, rtol=1e-3, atol=1e-5)
+    assert len(graphs) == 1

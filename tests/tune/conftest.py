@@ -82,7 +82,7 @@ class Driver:
     def __init__(
         self, space: SearchSpace, journal: Path, train: Trainer = invented, concurrent: int = 1, **search_state: Any
     ):
-        self.study = open_journal(journal, space.name, space.objectives)
+        self.study = open_journal(journal, space.name, space.study_objectives)
         self.proposer = Proposer(space, self.study)
         references = search_state.pop("references", None) or References(space, self.proposer.results(), journal.parent)
         self.search_state = SearchState(

@@ -20,7 +20,7 @@ from faar_ray.bench.front.volume import volume
 from faar_ray.bench.front.words import difference, estimate, table
 from faar_ray.bench.output import Notify
 from faar_ray.errors import DataError
-from faar_ray.records import TrialResult
+from faar_ray.records import FOUND, TrialResult
 from faar_ray.report.statistics.noise import mean_of
 from faar_ray.report.statistics.paired import paired_difference
 from faar_ray.tune.space.space import read_space
@@ -106,9 +106,9 @@ def analyse(study: Study, out: Path, folder: Path) -> Result:
 
 def found_by_fronts(results: Sequence[TrialResult]) -> Found:
     """Trunks and their points, which pay for their own epochs and for the gradients of their rotation."""
-    ended = [result for result in results if result.role in ("trial", "point") and result.state == "COMPLETE"]
+    ended = [result for result in results if result.role in FOUND and result.state == "COMPLETE"]
     ended.sort(key=lambda result: result.trial_id)  # a trunk, then its points
-    return [(r.epochs + SCORING * (r.role != "trial"), r.metrics[VAL], r.metrics[SIZE]) for r in ended]
+    return [(r.epochs + SCORING * (r.role == "point"), r.metrics[VAL], r.metrics[SIZE]) for r in ended]
 
 
 def found_by_stock(epochs: Sequence[Mapping[str, Any]]) -> Found:
@@ -149,11 +149,13 @@ def searches_table(traces: Mapping[str, Mapping[int, Trace]]) -> Iterator[str]:
 
 def sentences(traces: Mapping[str, Mapping[int, Trace]]) -> Iterator[str]:
     """Whether a quarter of the epochs is enough, and after how many it is."""
-    ahead, spent = gain(traces, 0.25), mean_of([trace.spent for trace in traces[STOCK].values()])
+    ahead = gain(traces, 0.25)
+    spent = {name: mean_of([trace.spent for trace in of.values()]).value for name, of in traces.items()}
     verdict = "holds" if ahead.value - ahead.ci95 >= 0 else "does not hold" if ahead.value < 0 else "is open"
     yield (
-        f"Hypervolume in percent, {len(traces[OURS])} seeds, 95% intervals. A quarter of {STOCK}'s {spent.value:.0f} "
-        f"epochs finds what it has at its end: {verdict}, {difference(ahead)}."
+        f"Hypervolume in percent, {len(traces[OURS])} seeds, 95% intervals. {STOCK} trains {spent[STOCK]:.0f} "
+        f"epochs; fronts find as much in a quarter of them: {verdict}, {difference(ahead)}. They end after "
+        f"{spent[OURS]:.0f} epochs."
     )
     shares = [
         reached / traces[STOCK][seed].spent
@@ -162,4 +164,4 @@ def sentences(traces: Mapping[str, Mapping[int, Trace]]) -> Iterator[str]:
     ]
     if shares:
         mean = mean_of([100 * share for share in shares])
-        yield f"On {len(shares)} seeds fronts find as much, after {estimate(mean)} % of those epochs."
+        yield f"On {len(shares)} seeds they find as much, after {estimate(mean)} % of those epochs."

@@ -146,14 +146,19 @@ def _tally(signs: Sequence[int]) -> str:
 
 def volume_table(curves: Sequence[Curve]) -> Iterator[str]:
     """The hypervolumes by epochs, and how far ahead of each the whole front of one run is."""
-    whole = percent(curves[0].found[-1]) if curves and curves[0].name == ONE_RUN else {}
+    whole = curves[0] if curves and curves[0].name == ONE_RUN else None
     lines = []
     for traced in curves:
-        for spent, found, label in zip(traced.epochs, traced.found, traced.labels, strict=True):
-            ahead = paired_difference(whole, percent(found))
-            cells = [traced.name, f"{spent:g}", f"+ {label}", estimate(mean_of([*percent(found).values()]))]
-            lines.append([*cells, "" if traced.name == ONE_RUN else difference(ahead)])
-    yield from table(("way", "epochs", "with", "hypervolume, %", f"{ONE_RUN}, minus this"), lines)
+        for index, label in enumerate(traced.labels):
+            found = percent(traced.found[index]), percent(traced.tested[index])
+            cells = [traced.name, f"{traced.epochs[index]:g}", f"+ {label}"]
+            cells += [estimate(mean_of([*values.values()])) for values in found]
+            if whole is not None and traced is not whole:
+                ends = percent(whole.found[-1]), percent(whole.tested[-1])
+                cells += [difference(paired_difference(*pair)) for pair in zip(ends, found, strict=True)]
+            lines.append([*cells, *[""] * (7 - len(cells))])
+    head = ("way", "epochs", "with", "hypervolume, %, val", "test", f"{ONE_RUN}, minus this, val", "test")
+    yield from table(head, lines)
 
 
 def percent(found: Mapping[int, float]) -> dict[int, float]:
@@ -180,8 +185,9 @@ def gain_facts(gain: Estimate) -> dict[str, Any]:
 
 def curve_facts(traced: Curve) -> dict[str, Any]:
     """A curve as JSON."""
+    parts = zip(traced.epochs, traced.labels, traced.found, traced.tested, strict=True)
     steps = [
-        {"epochs": spent, "with": label, "hypervolume": {str(seed): value for seed, value in found.items()}}
-        for spent, found, label in zip(traced.epochs, traced.found, traced.labels, strict=True)
+        {"epochs": spent, "with": label, "hypervolume": val, "hypervolume_test": test}
+        for spent, label, val, test in parts
     ]
     return {"name": traced.name, "steps": steps}

@@ -4,9 +4,11 @@ initial rank, rho and the learning rate. Only a trial's training and its single-
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import logging
+import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -83,7 +85,8 @@ def search(space: SearchSpace, seed: int, trials: int, out: Path) -> None:
             ),
             run_config=tune.RunConfig(name="stock", storage_path=scratch, callbacks=[log], verbose=0),
         )
-        results = tuner.fit()
+        with contextlib.redirect_stdout(sys.stderr):
+            results = tuner.fit()
         ray.shutdown()
     if results.errors:
         raise RuntimeError(f"{len(results.errors)} trials of plain Ray Tune failed, the first: {results.errors[0]}")

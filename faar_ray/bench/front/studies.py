@@ -79,6 +79,13 @@ STUDIES = {
             rates="front_embedded_rates",
             analysis="variants",
         ),
+        Study(
+            "searches",
+            "Do fronts find in a quarter of the epochs what OptunaSearch and ASHA of plain Ray Tune find?",
+            ("front_searches",),
+            SCENES,
+            analysis="searches",
+        ),
     )
 }
 Result = dict[str, Any]

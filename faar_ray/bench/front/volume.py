@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import numpy as np
 
-from faar_ray.bench.front.rows import SIZE, VAL, Row
+from faar_ray.bench.front.rows import SIZE, TEST, VAL, Row
 from faar_ray.bench.front.studies import Box
 from faar_ray.objectives.pareto import hypervolume
 from faar_ray.report.words.wording import count
@@ -32,7 +33,9 @@ class Curve:
     epochs: tuple[float, ...]
     """Trained so far."""
     found: tuple[Mapping[int, float], ...]
-    """Hypervolume so far by seed, as a share of the box."""
+    """Hypervolume so far by seed, as a share of the box, on val."""
+    tested: tuple[Mapping[int, float], ...]
+    """The same on test."""
     labels: tuple[str, ...]
 
     def at(self, epochs: float) -> Mapping[int, float]:
@@ -49,7 +52,7 @@ def volume(points: Sequence[tuple[float, float]], box: Box) -> float:
     return hypervolume(losses.reshape(-1, 2), np.array([-low, large])) / whole
 
 
-def curve(name: str, steps: Sequence[Step], box: Box, seeds: Sequence[int], metric: str = VAL) -> Curve:
+def curve(name: str, steps: Sequence[Step], box: Box, seeds: Sequence[int]) -> Curve:
     """What a sequence of trainings has found after each of them.
 
     Args:
@@ -57,19 +60,19 @@ def curve(name: str, steps: Sequence[Step], box: Box, seeds: Sequence[int], metr
         steps: in order.
         box: of the hypervolume.
         seeds: that every row has.
-        metric: delta_m on val, or on test.
     """
-    spent, rows, curves = 0.0, list[Row](), list[tuple[float, dict[int, float], str]]()
-    for step in steps:
-        spent, rows = spent + step.epochs, [*rows, *step.rows]
-        curves.append((spent, {seed: volume(points_of(rows, seed, metric), box) for seed in seeds}, _label(step)))
-    epochs, found, labels = zip(*curves, strict=True) if curves else ((), (), ())
-    return Curve(name, epochs, found, labels)
+    epochs = tuple(accumulate(step.epochs for step in steps))
+    rows = [[row for step in steps[: end + 1] for row in step.rows] for end in range(len(steps))]
+    val, test = (
+        tuple({seed: volume(points_of(so_far, seed, metric), box) for seed in seeds} for so_far in rows)
+        for metric in (VAL, TEST)
+    )
+    return Curve(name, epochs, val, test, tuple(map(_label, steps)))
 
 
 def points_of(rows: Sequence[Row], seed: int, metric: str) -> list[tuple[float, float]]:
-    """(delta_m, size) of one seed."""
-    return [(row.by_seed(metric)[seed], row.by_seed(SIZE)[seed]) for row in rows]
+    """(delta_m, size) of one seed; rows without the metric are left out."""
+    return [(row.by_seed(metric)[seed], row.by_seed(SIZE)[seed]) for row in rows if seed in row.by_seed(metric)]
 
 
 def best_order(steps: Sequence[Step], box: Box, seeds: Sequence[int], first: Sequence[Step] = ()) -> list[Step]:

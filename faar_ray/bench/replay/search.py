@@ -57,7 +57,7 @@ def measure_search(folder: Path, trials: int, nodes: int, notify: Notify) -> dic
 
     run_folder, journal = outcome.place.path, outcome.place.path / "study.log"
     report_s = seconds_of(lambda: build_report(run_folder, folder / "report"))
-    read_s = seconds_of(lambda: Proposer(space, open_journal(journal, space.name, space.objectives)).history())
+    read_s = seconds_of(lambda: Proposer(space, open_journal(journal, space.name, space.study_objectives)).history())
     size = {"mb": round(journal.stat().st_size / 1e6, 2), "read_s": round(read_s, 2)}
     return figures(clock, nodes, report_s) | {"ended": outcome.counts, "journal": size}
 

@@ -22,6 +22,7 @@ TADFORMER: dict[str, Any] = {
 DITASK: dict[str, Any] = {
     "adapter": {"kind": "spectrum", "dropout": 0.05},
     **FIXED_RANK,
+    "placement": {"reductions": "trained", "dead_parameters": True},
     "spectrum": {"cells": 64, "task_cells": 4, "warp": "values", "init": "identity"},
 }
 PRESETS: dict[str, dict[str, Any]] = {

@@ -12,7 +12,7 @@ from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 from matplotlib.transforms import Bbox
 
 from faar_ray.objectives.constraint import Constraint, feasible
-from faar_ray.records import TrialResult
+from faar_ray.records import FOUND, TrialResult
 from faar_ray.report.plots.style import CONTROL, KNEE, SEARCHED
 from faar_ray.report.statistics.table import Row
 from faar_ray.report.words.answer import Answer
@@ -130,7 +130,7 @@ def _beside(ax: Axes, answer: Answer, results: Sequence[TrialResult], limits: Se
     places: dict[tuple[bool, str], list[tuple[float, float]]] = {}
     for r in results:
         x, y = r.metrics.get(answer.cost_name), r.metrics.get(quality)
-        outside = r.state == "COMPLETE" and r.role == "trial" and not feasible(r.metrics, limits)
+        outside = r.state == "COMPLETE" and r.role in FOUND and not feasible(r.metrics, limits)
         if (r.state == "PRUNED" or outside) and x and y is not None and math.isfinite(y):
             edge = min(max(y, low + 0.02 * (high - low)), high - 0.02 * (high - low))
             marker = ("X" if outside else "o") if edge == y else "v" if y < edge else "^"

@@ -8,7 +8,7 @@ from statistics import fmean
 from typing import Any
 
 from faar_ray.config.null_values import value_words
-from faar_ray.records import MEASURED, Role, TrialResult, known
+from faar_ray.records import BUDGET, CUT_EPOCH, FOUND, MEASURED, Role, TrialResult, known
 
 COSTS = ("trainable_params", "params/", "rank/", *MEASURED)
 MOST_DIGITS = 17
@@ -20,11 +20,14 @@ class Config:
 
     config_id: str
     role: Role
+    """`trial` of a point too: both are what the search found."""
     params: dict[str, Any]
     trials: tuple[TrialResult, ...]
     """By seed."""
     name: str = field(default="", compare=False)
     """For people; unique among the configurations that were named together."""
+    trunk: str = field(default="", compare=False)
+    """In a search with `front`: the values that a trunk and its points share; else ""."""
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -57,7 +60,7 @@ def complete_configs(results: Sequence[TrialResult]) -> list[Config]:
 
 
 def _role(trials: Sequence[TrialResult]) -> Role:
-    return "trial" if any(t.role == "trial" for t in trials) else trials[0].role
+    return "trial" if any(t.role in FOUND for t in trials) else trials[0].role
 
 
 def short_names(params: Mapping[str, Mapping[str, Any]], *, whole: bool = False) -> dict[str, str]:
@@ -90,11 +93,39 @@ def _format_parameter(key: str, value: Any, digits: int) -> str:
 
 def with_names(configs: Sequence[Config]) -> list[Config]:
     """The same with names. Trials and controls are named separately, because they set different keys."""
-    names: dict[str, str] = {}
-    for control in (False, True):
-        group = {c.config_id: c.params for c in configs if (c.role == "control") is control}
-        names |= short_names(group, whole=control)
-    return [Config(c.config_id, c.role, c.params, c.trials, _unique_name(c, names)) for c in configs]
+    searched = {c.config_id: c.params for c in configs if c.role != "control"}
+    cut = any(trial.role == "point" for c in configs for trial in c.trials)
+    names = _names_by_size(searched) if cut else short_names(searched)
+    names |= short_names({c.config_id: c.params for c in configs if c.role == "control"}, whole=True)
+    trunks = {key: _trunk_of(params) for key, params in searched.items()} if cut else {}
+    return [
+        Config(c.config_id, c.role, c.params, c.trials, _unique_name(c, names), trunks.get(c.config_id, ""))
+        for c in configs
+    ]
+
+
+def _names_by_size(params: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """Names of trunks and their points: `budget 100k, lr 0.002`, or `full size` where all have the same trunk."""
+    trunks = {_trunk_of(p): {k: v for k, v in p.items() if k not in (BUDGET, CUT_EPOCH)} for p in params.values()}
+    shared, alone = short_names(trunks), len(trunks) == 1
+    names = {
+        key: size_name(p.get(BUDGET)) + ("" if alone else f", {shared[_trunk_of(p)]}") for key, p in params.items()
+    }
+    repeated = {name for name in names.values() if list(names.values()).count(name) > 1}
+    return {key: f"{name} ({key})" if name in repeated else name for key, name in names.items()}
+
+
+def _trunk_of(params: Mapping[str, Any]) -> str:
+    return repr(sorted((key, value) for key, value in params.items() if key not in (BUDGET, CUT_EPOCH)))
+
+
+def size_name(budget: float | None) -> str:
+    """A point's size: `budget 100k`, `budget 27%`; of a trunk `full size`."""
+    if budget is None:
+        return "full size"
+    if budget <= 1:
+        return f"budget {budget * 100:.6g}%"
+    return f"budget {budget / 1000:.6g}k" if budget >= 1000 else f"budget {budget:.6g}"
 
 
 def _unique_name(config: Config, names: Mapping[str, str]) -> str:

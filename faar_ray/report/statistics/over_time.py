@@ -22,7 +22,7 @@ MARGIN = 0.1
 
 @dataclass(frozen=True)
 class Step:
-    """State of the search after a trial has ended."""
+    """State of the search after a trial has ended, and all of its points."""
 
     trial_id: str
     state: str
@@ -59,16 +59,18 @@ def over_time(
     """Trace a search; None where no feasible trial finished.
 
     Args:
-        results: all; trials of the search count, complete and feasible ones enter the front.
+        results: all; trials of the search count, with their points; complete and feasible ones enter the front.
         objectives: one or several.
         limits: constraints.
         order: place of each trial id; where it is not known, that of the results counts.
     """
     trials = sorted((r for r in results if r.role == "trial"), key=lambda r: order.get(r.trial_id, len(order)))
     signs = np.array([-goal.sign for goal in objectives])
+    points = {t.trial_id: [t, *(r for r in results if r.role == "point" and r.parent == t.trial_id)] for t in trials}
     losses = {
         r.trial_id: signs * [r.metrics[goal.name] for goal in objectives]
-        for r in trials
+        for group in points.values()
+        for r in group
         if r.state == "COMPLETE"
         and feasible(r.metrics, limits)
         and all(finite(r.metrics.get(goal.name)) for goal in objectives)
@@ -82,12 +84,13 @@ def over_time(
 
     front, steps, spent, volume = np.empty((0, len(signs))), list[Step](), 0, None
     for trial in trials:
-        spent += trial.epochs
-        point = losses.get(trial.trial_id)
-        if point is not None and not (front <= point).all(axis=1).any():
-            front = non_dominated(np.vstack([front, point]))
-            volume = _found(front, signs, reference)
-        inside = feasible(trial.metrics, limits)
+        group = points[trial.trial_id]
+        spent += sum(one.epochs for one in group)
+        for point in (losses[one.trial_id] for one in group if one.trial_id in losses):
+            if not (front <= point).all(axis=1).any():
+                front = non_dominated(np.vstack([front, point]))
+                volume = _found(front, signs, reference)
+        inside = any(feasible(one.metrics, limits) for one in group)
         steps.append(Step(trial.trial_id, trial.state, inside, spent, volume))
 
     several = len(signs) > 1

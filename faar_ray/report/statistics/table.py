@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from faar_ray.objectives.metrics import Objective
 from faar_ray.objectives.pareto import pareto_front
-from faar_ray.records import Role
+from faar_ray.records import BUDGET, Role
 from faar_ray.report.statistics.groups import Config, is_cost
 from faar_ray.report.statistics.noise import Estimate, SeedModel
 
@@ -45,6 +45,10 @@ class Row:
     """Mean of the quality metric on the test split, where it was read."""
     on_front: bool
     recommended: bool
+    trunk: str
+    """In a search with `front`: what it shares with its trunk and the trunk's points; else ""."""
+    budget: float | None
+    """In such a search: the size that it was cut to; None of a trunk."""
     group: int
     """From 1; members do not differ significantly from the best of the group. 0 for controls or unknown noise."""
 
@@ -85,6 +89,8 @@ def table(configs: Sequence[Config], goals: Sequence[Objective], quality: Object
             test=c.mean(f"test/{quality.name.removeprefix('val/')}"),
             on_front=c.config_id in front,
             recommended=c in pick,
+            trunk=c.trunk,
+            budget=c.params.get(BUDGET),
             group=group.get(c.config_id, 0),
         )
         for c in ordered

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from faar_ray.objectives.constraint import Constraint, feasible
 from faar_ray.objectives.metrics import Objective
-from faar_ray.records import MEASURED, State, TrialResult
+from faar_ray.records import FOUND, MEASURED, State, TrialResult
 from faar_ray.report.statistics.groups import Config, complete_configs, is_cost, with_names
 from faar_ray.report.statistics.knee import Knee, knee_of
 from faar_ray.report.statistics.noise import Noise, Observation, SeedModel
@@ -60,7 +60,7 @@ def build_answer(
     goals = tuple(objectives)
     quality = next((g for g in goals if not is_cost(g.name)), goals[0])
 
-    within = [r for r in results if r.role != "trial" or feasible(r.metrics, limits)]
+    within = [r for r in results if r.role not in FOUND or feasible(r.metrics, limits)]
     configs = with_names([c for c in complete_configs(within) if all(finite(c.mean(g.name)) for g in goals)])
 
     model = _model(configs, quality.name)

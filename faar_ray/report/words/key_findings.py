@@ -105,7 +105,7 @@ class _Rows:
 
 def _depth_and_task(rows: _Rows, trace: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     trials = rows.trials("faar") or rows.trials("pdrs_dora")
-    last = {r.trial_id: r.epochs - 1 for r in trials}
+    last = {r.trial_id: r.reached - 1 for r in trials}
     ended = [row for row in trace if last.get(row["trial_id"]) == row["epoch"]]
     if not ended:
         return

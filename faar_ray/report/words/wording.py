@@ -12,6 +12,7 @@ from faar_ray.records import State
 from faar_ray.report.statistics.knee import Knee
 from faar_ray.report.statistics.noise import Estimate, Noise, SeedModel
 from faar_ray.report.statistics.table import ADAPTERS, TRAINABLE, Row
+from faar_ray.report.words.size_words import size_sentences
 
 LABELS = {
     ADAPTERS: "adapter parameters",
@@ -59,6 +60,13 @@ class AnswerInputs:
 def sentences(inputs: AnswerInputs) -> Iterator[str]:
     """Recommendation, knee, trade-offs along the front, controls, noise, and what is not compared."""
     if inputs.searched:
+        yield from size_sentences(
+            inputs.searched,
+            inputs.quality.name,
+            inputs.gain,
+            lambda cost: format_cost(cost, inputs.cost_name),
+            plus_minus,
+        )
         yield _recommendation(inputs)
         yield from _knee(inputs)
         yield from _prices(inputs)

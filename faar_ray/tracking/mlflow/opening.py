@@ -18,7 +18,7 @@ from faar_ray.config.secrets import is_server
 from faar_ray.errors import ConfigError
 from faar_ray.tracking.mlflow import store
 from faar_ray.tracking.mlflow.artifact_folder import find_artifacts
-from faar_ray.tracking.mlflow.runs import PARENT_TAG, KnownRun, is_deleted, search_all
+from faar_ray.tracking.mlflow.runs import PARENT_TAG, SEARCH_TAG, KnownRun, is_deleted, search_all
 from faar_ray.tracking.mlflow.store import artifact_location, config_error_on_failure, database_file, quiet
 
 EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}  # the UI opens on runs, not on GenAI traces
@@ -108,7 +108,9 @@ def _make_folder(folder: Path, known: KnownRun) -> None:
 def _orphans(client: MlflowClient, known: KnownRun, notices: list[str]) -> list[Run]:
     if not known.run_id:
         return []
-    orphans = list(search_all(client, f"tags.`{PARENT_TAG}` = '{known.run_id}'"))
+    orphans = [
+        run for tag in (PARENT_TAG, SEARCH_TAG) for run in search_all(client, f"tags.`{tag}` = '{known.run_id}'")
+    ]
     rest = f"{len(orphans)} runs of its trials are kept" if orphans else "or this is another database or server"
     notices.append(f"MLflow has no run {known.run_id} of this folder ({rest}); a new one is made from the disk")
     return orphans

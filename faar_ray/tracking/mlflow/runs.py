@@ -17,6 +17,8 @@ from faar_ray.records import State, TrialResult
 from faar_ray.tracking.mlflow.store import client, database_file, is_unknown_run, metric_name, quiet
 
 T = TypeVar("T")
+SEARCH_TAG = "faar_ray.search_run_id"
+"""Of a run below another trial's: the search's run, whose child it is not."""
 PARENT_TAG, TRIAL_TAG, ARTIFACTS_TAG = "mlflow.parentRunId", "faar_ray.trial_id", "faar_ray.artifacts"
 REASON_TAG, FOLDER_TAG = "faar_ray.reason", "faar_ray.folder_id"
 DUPLICATE_TAG = "faar_ray.duplicate_of"
@@ -95,7 +97,7 @@ class Child:
 
     def is_complete(self, result: TrialResult) -> bool:
         """Whether the run was closed with this result."""
-        expected = (STATUS[result.state], result.state, str(result.epochs))
+        expected = (STATUS[result.state], result.state, str(result.reached))
         actual = (self.status, self.tags.get("faar_ray.state"), self.tags.get("faar_ray.epochs"))
         return actual == expected and self.has(result.metrics)
 
@@ -119,6 +121,19 @@ def search(
     """Runs of some experiments, oldest first."""
     order = ["attributes.start_time"]
     return _all_pages(lambda token: client.search_runs(list(experiments), condition, view, 1000, order, token))
+
+
+def trials_of(client: MlflowClient, experiment: str, parent: str, view: int = ViewType.ACTIVE_ONLY) -> Iterator[Run]:
+    """Runs of a search's trials, its children and those below them."""
+    for tag in (PARENT_TAG, SEARCH_TAG):
+        yield from search(client, [experiment], f"tags.`{tag}` = '{parent}'", view)
+
+
+def adopt(client: MlflowClient, run: Run, parent: str) -> None:
+    """Give a trial's run the search's run as it is now, restored if it was deleted."""
+    if is_deleted(run):
+        client.restore_run(run.info.run_id)
+    client.set_tag(run.info.run_id, SEARCH_TAG if SEARCH_TAG in run.data.tags else PARENT_TAG, parent)
 
 
 def search_all(client: MlflowClient, condition: str) -> Iterator[Run]:

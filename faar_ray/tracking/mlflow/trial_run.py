@@ -27,7 +27,7 @@ class Ending:
 
     state: State
     epochs: int
-    """Finished ones; what the disk holds beyond was not judged and is not shown."""
+    """Finished ones, inherited ones too; what the disk holds beyond was not judged and is not shown."""
     metrics: Mapping[str, float]
     """Of the last epoch, for a trial that left no file of epochs (a cached reference); `test/...`, once read."""
     reason: str = ""
@@ -35,7 +35,7 @@ class Ending:
     @classmethod
     def of(cls, result: TrialResult) -> Ending:
         """As the search recorded it."""
-        return cls(result.state, result.epochs, result.metrics, result.reason)
+        return cls(result.state, result.reached, result.metrics, result.reason)
 
 
 @dataclass
@@ -51,6 +51,8 @@ class TrialRun:
     tags: Mapping[str, str] = field(default_factory=dict)
     title: str = ""
     """Of its pictures."""
+    below: str = ""
+    """Run of the trial that this one stands below; "" for the search's."""
     ending: Ending | None = None
     """None while it runs."""
     is_open: bool = False
@@ -98,7 +100,13 @@ class TrialRun:
     def open(self, tracker: Tracker) -> None:
         """Create the run, or continue it."""
         self.run_id = tracker.start_trial(
-            self.trial.trial_id, self.config, self.params, self.role, self.run_id or None, tags=self.tags
+            self.trial.trial_id,
+            self.config,
+            self.params,
+            self.role,
+            self.run_id or None,
+            tags=self.tags,
+            below=self.below,
         )
         self.is_open = True
 

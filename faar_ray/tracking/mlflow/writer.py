@@ -36,15 +36,17 @@ from faar_ray.tracking.mlflow.runs import (
     PARENT_TAG,
     PROTOCOL_TAG,
     REASON_TAG,
+    SEARCH_TAG,
     STATUS,
     TRIAL_TAG,
     Child,
     KnownRun,
+    adopt,
     best_of_each_trial,
     is_deleted,
     restore_deleted,
     run_or_none,
-    search,
+    trials_of,
 )
 from faar_ray.tracking.mlflow.store import (
     absolute_uri,
@@ -128,7 +130,7 @@ class Tracker:
         self.parent = self.known_run
         if tags:
             self.tag(self.parent, tags)
-        self._settle_children(list(search(self._client, [self.experiment_id], self._is_child, ViewType.ALL)))
+        self._settle_children(list(trials_of(self._client, self.experiment_id, self.parent, ViewType.ALL)))
         return True
 
     def start_trial(
@@ -140,6 +142,7 @@ class Tracker:
         run_id: str | None = None,
         *,
         tags: Mapping[str, str] = {},
+        below: str = "",
     ) -> str:
         """Open a child run, or continue one (its logged epochs stay); returns its run id.
 
@@ -152,9 +155,10 @@ class Tracker:
             role: tag `faar_ray.role`.
             run_id: of the run to continue; a new one is created where MLflow has no such run any more.
             tags: more of them.
+            below: run of the trial that this one stands below; "" for the search's.
         """
         known = run_id or self.runs.get(trial_id)
-        run = known if known and self._reopen(known) else self._create_child(trial_id, config, role, tags)
+        run = known if known and self._reopen(known) else self._create_child(trial_id, config, role, tags, below)
         self.runs[trial_id] = run
 
         texts = {key: "null" if value is None else str(value) for key, value in params.items()}
@@ -262,9 +266,7 @@ class Tracker:
 
     def _adopt_orphans(self) -> None:
         for run in self._orphans:
-            if is_deleted(run):
-                self._client.restore_run(run.info.run_id)
-            self._client.set_tag(run.info.run_id, PARENT_TAG, self.parent)
+            adopt(self._client, run, self.parent)
         self._settle_children([self._client.get_run(run.info.run_id) for run in self._orphans])
         self._orphans = []
 
@@ -280,7 +282,7 @@ class Tracker:
                 self.end_trial(run.info.run_id, "FAIL", reason=reason, tags={DUPLICATE_TAG: trial_id})
                 self._client.delete_tag(run.info.run_id, TRIAL_TAG)
 
-    def _create_child(self, trial_id: str, config: TrialConfig, role: Role, more: Mapping[str, str]) -> str:
+    def _create_child(self, trial_id: str, config: TrialConfig, role: Role, more: Mapping[str, str], below: str) -> str:
         if trial_id in self._uncertain and (child := self.children().get(trial_id)) is not None:
             return child.run_id
 
@@ -294,7 +296,7 @@ class Tracker:
         }
         if self.parent:
             self._uncertain.add(trial_id)
-            tags[PARENT_TAG] = self.parent
+            tags |= {PARENT_TAG: below, SEARCH_TAG: self.parent} if below else {PARENT_TAG: self.parent}
         run = self._create(trial_id, tags)
         self._uncertain.discard(trial_id)
         self._logged[run] = set()
@@ -330,13 +332,9 @@ class Tracker:
             self._logged[run_id] = {(metric.key, metric.step) for points in history for metric in points}
         return self._logged[run_id]
 
-    @property
-    def _is_child(self) -> str:
-        return f"tags.`{PARENT_TAG}` = '{self.parent}'"
-
     def _children(self) -> Iterator[Run]:
-        """Child runs, oldest first."""
-        return search(self._client, [self.experiment_id], self._is_child)
+        """Runs of trials."""
+        return trials_of(self._client, self.experiment_id, self.parent)
 
     def _log_text(self, run_id: str, text: str, name: str) -> None:
         if not self.artifact_fault:

@@ -5,6 +5,8 @@ Controls and references are no trials of the study; their results are kept in th
 
 from __future__ import annotations
 
+import dataclasses
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,6 +25,7 @@ from faar_ray.report.progress import journalled as results
 from faar_ray.report.progress import tests as tests
 from faar_ray.tune.propose.journal_file import JournalFile
 from faar_ray.tune.propose.trial_record import TrialRecord
+from faar_ray.tune.run.jobs import describe_failure
 
 __all__ = ["results", "tests"]
 LIMIT = "limit"
@@ -87,6 +90,18 @@ def keep_result(study: optuna.Study, result: TrialResult, trial: optuna.Trial | 
         trial.set_user_attr(key, value)
 
 
+def with_finite(result: TrialResult, objectives: Sequence[Objective]) -> TrialResult:
+    """The result, as a FAIL where it is complete without a finite number for each objective."""
+    if result.state != "COMPLETE":
+        return result
+    values = {o.name: result.metrics.get(o.name, math.nan) for o in objectives}
+    bad = [f"{name} is {value}" for name, value in values.items() if not math.isfinite(value)]
+    if not bad:
+        return result
+    reason = describe_failure(f"objective {', '.join(bad)}", result.trial_id, result.params)
+    return dataclasses.replace(result, state="FAIL", reason=reason)
+
+
 def shown_attributes(result: TrialResult) -> dict[str, Any]:
     """What optuna-dashboard shows beside a trial."""
     metrics: dict[str, Any] = known({name: result.metrics.get(name) for name in SHOWN_METRICS})
@@ -97,6 +112,15 @@ def shown_attributes(result: TrialResult) -> dict[str, Any]:
 def keep_test(study: optuna.Study, trial_id: str, metrics: Mapping[str, float]) -> None:
     """Write down the metrics on the test split, apart from those that the search compares."""
     study.set_user_attr(TEST_RESULT + trial_id, json_metrics(metrics))
+
+
+def finals(study: optuna.Study) -> dict[str, dict[str, float]]:
+    """What is known of ended trials beside their epochs, by trial id: metrics on test, and the value of a front."""
+    final = tests(study)
+    for result in results(study):
+        if values := {name: value for name, value in result.metrics.items() if name.startswith("front/")}:
+            final[result.trial_id] = final.get(result.trial_id, {}) | values
+    return final
 
 
 def keep_spent(study: optuna.Study, amounts: Mapping[str, float]) -> None:

@@ -7,7 +7,6 @@ leading configurations on further seeds.
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import math
 from collections.abc import Sequence
@@ -18,13 +17,14 @@ from optuna.trial import FrozenTrial, TrialState
 
 from faar_ray.config.trial import TrialConfig, config_id
 from faar_ray.objectives.constraint import feasible
-from faar_ray.records import TrialResult, row_of
+from faar_ray.records import State, TrialResult, row_of
 from faar_ray.report.progress import TRIAL_ID
 from faar_ray.tune.propose import journal
 from faar_ray.tune.propose.ask import LaggedStudy, needs_results, sampler_of
 from faar_ray.tune.propose.distributions import from_optuna, to_optuna
 from faar_ray.tune.propose.journal_file import transaction
 from faar_ray.tune.propose.patience import most_in_vain
+from faar_ray.tune.propose.points import PointState
 from faar_ray.tune.propose.population import PopulationState
 from faar_ray.tune.propose.related_draws import draw_related
 from faar_ray.tune.propose.replicates import leading
@@ -38,7 +38,8 @@ from faar_ray.tune.propose.trial_record import (
     WAITS,
     TrialRecord,
 )
-from faar_ray.tune.run.jobs import Job, describe_failure, trial_name
+from faar_ray.tune.run.jobs import Job, trial_name
+from faar_ray.tune.space.front import fork_epochs
 from faar_ray.tune.space.initial_points import active_parameters
 from faar_ray.tune.space.space import Scalar, SearchSpace
 
@@ -59,6 +60,7 @@ class Proposer:
         self._points = space.planned()
         self._older = journal.older(study)
         self._population = PopulationState(space, study)
+        self.points = PointState(space, study)
         self._live: dict[int, optuna.Trial] = {}
         self._idle = [trial.number for trial in journal.trials(study, TrialState.RUNNING)]
         """Open trials that have no machine."""
@@ -86,9 +88,11 @@ class Proposer:
         trials = self._explored_trials()
         seen = itertools.takewhile(lambda t: t.state.is_finished(), trials[: len(trials) - lag + 1])
         results = [result for trial in seen if (result := TrialRecord(trial).result) is not None]
-        if most_in_vain(results, self.space.objectives, self.space.limits) < patience:
+        limits = () if self.space.front else self.space.limits  # values of whole fronts keep them
+        if most_in_vain(results, self.space.study_objectives, limits) < patience:
             return ""
-        what = self.space.objectives[0].name if len(self.space.objectives) == 1 else "the Pareto front"
+        goals = self.space.study_objectives
+        what = goals[0].name if len(goals) == 1 else "the Pareto front"
         return f"budget.patience {patience} was reached: so many trials in a row did not improve {what}"
 
     def _explored_trials(self) -> list[FrozenTrial]:
@@ -97,7 +101,7 @@ class Proposer:
     def next_job(self) -> Job | None:
         """The next trial; None when nothing can be proposed now (see `finished`)."""
         with transaction(self.study):
-            return self._resumed_job() or self._new_job()
+            return self.points.next_job() or self._resumed_job() or self._new_job()
 
     def exploring(self) -> bool:
         """Whether trials of the exploration are still running or to be drawn (replicates wait for them)."""
@@ -106,7 +110,8 @@ class Proposer:
 
     def finished(self) -> bool:
         """Whether nothing will be proposed any more."""
-        if self._idle or journal.trials(self.study, TrialState.WAITING) or self.exploring():
+        open_trials = self._idle or journal.trials(self.study, TrialState.WAITING) or self.points.unfinished()
+        if open_trials or self.exploring():
             return False
         return not self._replicates_due(journal.own(self.study))
 
@@ -123,14 +128,29 @@ class Proposer:
             return list(self._population.ended_waiting(self._idle, halt))
 
     def tell(self, result: TrialResult, number: int) -> TrialResult:
-        """Close a trial as COMPLETE with its objectives, PRUNED or FAIL; a non-finite objective is a FAIL."""
+        """Close a trial as COMPLETE with its objectives, PRUNED or FAIL; a non-finite objective is a FAIL.
+
+        A trunk's is closed when the last of its points has ended (`tell_point`).
+        """
         with transaction(self.study):
-            result = self._with_finite_objectives(result)
+            result = journal.with_finite(result, self.space.objectives)
             if number in self._idle:
                 self._idle.remove(number)
             trial = self._live.pop(number, None) or journal.live(self.study, number)
             journal.keep_result(self.study, result, trial)
-            self._close(result, trial)
+            if self.space.front is None:
+                self._close(result, trial)
+            else:
+                self.points.trunk_ended(self._job(number), result)
+                self._close_trunks()
+            return result
+
+    def tell_point(self, result: TrialResult, trunk: int) -> TrialResult:
+        """Write down how a point of a trunk ended."""
+        with transaction(self.study):
+            result = journal.with_finite(result, self.space.objectives)
+            self.points.ended(result, trunk)
+            self._close_trunks()
             return result
 
     def epoch(self, number: int, epoch: int, metrics: Sequence[float], stop_reason: str = "") -> None:
@@ -177,8 +197,9 @@ class Proposer:
 
     def counts(self) -> dict[str, int]:
         """Trials of the study by how they ended."""
-        ended = [trial.state for trial in journal.own(self.study)]
-        names = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
+        results = [result for trial in journal.own(self.study) if (result := TrialRecord(trial).result) is not None]
+        ended = [result.state for result in results]
+        names: dict[str, State] = {"complete": "COMPLETE", "pruned": "PRUNED", "failed": "FAIL"}
         return {name: ended.count(state) for name, state in names.items()}
 
     def feasible(self, result: TrialResult) -> bool:
@@ -193,8 +214,9 @@ class Proposer:
         unique = {record.config_id: record for record in reversed(explored)}.values()
         in_order = sorted(unique, key=lambda record: record.trial.number)
         finished = [record.result for record in in_order if record.result is not None]
-        inside = [result for result in finished if self.feasible(result)]
-        return leading(inside or finished, self.space.objectives, replicates.top) if replicates else []
+        goals = self.space.study_objectives
+        inside = [r for r in finished if (goals[0].name in r.metrics if self.space.front else self.feasible(r))]
+        return leading(inside or finished, goals, replicates.top) if replicates else []
 
     def _resumed_job(self) -> Job | None:
         """A trial that is open or enqueued, and may go on."""
@@ -259,17 +281,23 @@ class Proposer:
             sampler_at = partial(sampler_of, search, self.space.parameters, own_number, self._older)
             self._name(trial, draw_related(trial, parameters, self.space.related, sampler_at, search))
 
+        return self._job(number)
+
+    def _job(self, number: int) -> Job:
+        trial = journal.trials(self.study)[number]
         record, params = TrialRecord(trial), from_optuna(self.space.parameters, trial.params)
+        config = self._config(params, record.seed)
         return Job(
             record.trial_id,
             "trial",
-            self._config(params, record.seed),
+            config,
             params,
             number,
             replicate=record.is_replicate,
             pause_after=self._population.boundary(),
             parent=record.parent,
             inherited=record.inherited_epochs,
+            keep_epochs=tuple(fork_epochs(self.space.front, config.optim.epochs)) if self.space.front else (),
         )
 
     def _name(self, trial: optuna.Trial, params: dict[str, Scalar]) -> None:
@@ -291,16 +319,15 @@ class Proposer:
     def _config(self, params: dict[str, Scalar], seed: int | None) -> TrialConfig:
         return self.space.trial_config({**params, "seed": seed})
 
-    def _with_finite_objectives(self, result: TrialResult) -> TrialResult:
-        """The result, as a FAIL where it is complete without a finite number for each objective."""
-        if result.state != "COMPLETE":
-            return result
-        values = {o.name: result.metrics.get(o.name, math.nan) for o in self.space.objectives}
-        bad = [f"{name} is {value}" for name, value in values.items() if not math.isfinite(value)]
-        if not bad:
-            return result
-        reason = describe_failure(f"objective {', '.join(bad)}", result.trial_id, result.params)
-        return dataclasses.replace(result, state="FAIL", reason=reason)
+    def _close_trunks(self) -> None:
+        """Close the trials of which no point is left, with one value each."""
+        for closing in self.points.closable():
+            trial = journal.live(self.study, closing.number)
+            journal.keep_result(self.study, closing.result, trial)
+            for text, limit in zip(self.space.constraints, self.space.limits, strict=True) if closing.limited else ():
+                trial.set_constraint(text, limit.excess(closing.limited))
+            values = None if closing.value is None else [closing.value]
+            self.study.tell(closing.number, values, OPTUNA_STATES[closing.result.state])
 
     def _close(self, result: TrialResult, trial: optuna.Trial) -> None:
         if result.state != "FAIL":
@@ -314,4 +341,6 @@ class Proposer:
         for trial in journal.trials(self.study, TrialState.RUNNING):
             if (result := TrialRecord(trial).result) is not None:
                 self._idle.remove(trial.number)
-                self._close(result, journal.live(self.study, trial.number))
+                if self.space.front is None:
+                    self._close(result, journal.live(self.study, trial.number))
+        self._close_trunks()

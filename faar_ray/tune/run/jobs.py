@@ -13,6 +13,7 @@ from faar_ray.config.trial import TrialConfig
 from faar_ray.records import Role, TrialResult
 from faar_ray.storage.run_location import RunLocation
 from faar_ray.train.trial_spec import TrialSpec
+from faar_ray.tune.space.front import KIND, POINT, Point
 from faar_ray.tune.space.space import SearchSpace
 
 SHARDS = "data"
@@ -44,6 +45,8 @@ class Job:
     """Whether it makes the end of the last of these epochs anew, under its own config."""
     keep_epochs: tuple[int, ...] = ()
     """Numbers of finished epochs whose checkpoints are kept for forks."""
+    trunk: int | None = None
+    """Of a point: Optuna's number of its trunk, in whose trial it is written down."""
     betas: tuple[float, ...] = ()
     """Values of `pdrs.beta` whose scores are carried along for forks."""
 
@@ -57,6 +60,15 @@ class Job:
     def may_stop_early(self) -> bool:
         """Whether early stopping applies: not to replicates, controls and references."""
         return self.role == "trial" and not self.replicate
+
+
+def point_job(space: SearchSpace, trunk: Job, point: Point) -> Job:
+    """A point of a trunk: its config with a smaller size, an ordinary trial that begins with the trunk's checkpoint."""
+    params = {**trunk.params, **point.keys()}
+    config = space.trial_config({**params, KIND: POINT, "seed": trunk.config.seed})
+    name = f"{trunk.trial_id}-{point.name}"
+    parent, inherited = trunk.trial_id, point.inherited
+    return Job(name, "point", config, params, parent=parent, inherited=inherited, redo=True, trunk=trunk.number)
 
 
 def trial_name(number: int, seed: int) -> str:
@@ -174,12 +186,14 @@ def config_of(space: SearchSpace, result: TrialResult) -> TrialConfig:
     """The config behind a result."""
     if result.role == "reference":
         return reference_job(space, str(result.params["data.tasks"])).config
-    return space.trial_config({**result.params, "seed": result.seed})
+    kind = {KIND: POINT} if result.role == "point" else {}
+    return space.trial_config({**result.params, **kind, "seed": result.seed})
 
 
 def job_of(space: SearchSpace, result: TrialResult) -> Job:
     """The job behind a result."""
-    return Job(result.trial_id, result.role, config_of(space, result), result.params)
+    config = config_of(space, result)
+    return Job(result.trial_id, result.role, config, result.params, parent=result.parent, inherited=result.inherited)
 
 
 def format_params(params: Iterable[tuple[str, Any]], digits: int = 4) -> str:

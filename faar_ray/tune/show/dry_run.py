@@ -25,6 +25,8 @@ from faar_ray.tune.propose.stopping_rules import compared_epochs, most_epochs
 from faar_ray.tune.propose.warm_start import warm_start
 from faar_ray.tune.run.resolved_search import ResolvedSearch
 from faar_ray.tune.run.run_folder import as_yaml
+from faar_ray.tune.show.front_plan import base_points, front_words
+from faar_ray.tune.space.front import own_epochs
 from faar_ray.tune.space.initial_points import active_parameters
 from faar_ray.tune.space.parameter import Scalar
 from faar_ray.tune.space.sections import SchedulerConfig
@@ -50,16 +52,20 @@ def show_plan(
         console.print(Text(recipe), soft_wrap=True)
     if share := check_relations(space):
         console.print(Text(share), soft_wrap=True)
+    full, points = base_points(space)
+    if full:
+        console.print(Text("\n" + front_words(space.trial_config({}), full, points)), soft_wrap=True)
     if cluster is not None:
         cluster.show(console)
 
     at_once = f"{capacity.concurrent} trial(s); {capacity.why}" if capacity else "as many as fit on the cluster's hosts"
     console.print(Text(f"\nat once: {at_once}"), soft_wrap=True)
-    console.print(Text(bound(space, capacity, cluster)), soft_wrap=True)
+    further = own_epochs(points, space.trial_config({}).optim.epochs)
+    console.print(Text(bound(space, capacity, cluster, further)), soft_wrap=True)
     if stopping := early_stopping_words(space):
         console.print(Text(stopping), soft_wrap=True)
     if cluster is None:
-        console.print(Text(duration(space, capacity)), soft_wrap=True)
+        console.print(Text(duration(space, capacity, further)), soft_wrap=True)
 
 
 def early_stopping_words(space: SearchSpace) -> str:
@@ -89,8 +95,14 @@ def recipe_words(space: SearchSpace) -> str:
     return f"\nrecipe {config.recipe}: {len(listed)} key(s) differ{': ' if listed else ''}{', '.join(listed)}"
 
 
-def duration(space: SearchSpace, capacity: Capacity | None) -> str:
-    """How long a trial of the base takes on this machine, from a few steps, and the whole search at most."""
+def duration(space: SearchSpace, capacity: Capacity | None, further: int = 0) -> str:
+    """How long a trial of the base takes on this machine, from a few steps, and the whole search at most.
+
+    Args:
+        space: the search space.
+        capacity: how many trials run at once, where that is known.
+        further: epochs that a trial's points train.
+    """
     from faar_ray.train.estimate import data_is_here, seconds_per_epoch  # seconds to import
 
     config = space.trial_config({})
@@ -108,8 +120,9 @@ def duration(space: SearchSpace, capacity: Capacity | None) -> str:
         return text
     tasks = len(config.data.tasks) if space.references == "auto" else 0
     jobs = space.budget.trials + len(space.controls) + tasks
-    whole = trial * jobs / capacity.concurrent
-    return f"{text}; about {words(whole)} for {jobs} like it, {capacity.concurrent} at once"
+    whole = (trial * jobs + epoch * further * space.budget.trials) / capacity.concurrent
+    like = f"{jobs} like it{' and their points' if space.front else ''}"
+    return f"{text}; about {words(whole)} for {like}, {capacity.concurrent} at once"
 
 
 def words(seconds: float) -> str:
@@ -123,7 +136,7 @@ def words(seconds: float) -> str:
 def samples(space: SearchSpace, number: int, notify: Callable[[str], None] = print) -> list[dict[str, Scalar]]:
     """First points of the search that depend on no result; `notify` gets the message about an older run."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    study = optuna.create_study(directions=[objective.goal for objective in space.objectives])
+    study = optuna.create_study(directions=[objective.goal for objective in space.study_objectives])
     warm_start(study, space, notify)
     points = space.planned()
 
@@ -138,18 +151,22 @@ def samples(space: SearchSpace, number: int, notify: Callable[[str], None] = pri
     return out
 
 
-def bound(space: SearchSpace, capacity: Capacity | None = None, cluster: ClusterPlan | None = None) -> str:
+def bound(
+    space: SearchSpace, capacity: Capacity | None = None, cluster: ClusterPlan | None = None, further: int = 0
+) -> str:
     """The most that the search can train and cost, a line for each budget.
 
     Args:
         space: the search space.
         capacity: how many trials run at once, where that is known.
         cluster: the cluster, if its prices are printed elsewhere.
+        further: epochs that a trial's points train beyond its own.
     """
     base, most = space.trial_config({}).optim.epochs, most_epochs(space)
     trials, controls = space.budget.trials, len(space.controls)
 
-    lines = [f"bound: {trials} trials x {most} epochs = {trials * most} epochs"]
+    of_points = f" and {further} of their points" if further else ""
+    lines = [f"bound: {trials} trials x {most} epochs{of_points} = {trials * (most + further)} epochs"]
     if space.scheduler.type == "pbt":
         lines = [population_bound(space.scheduler, trials, most)]
     if (patience := space.budget.patience) is not None:

@@ -45,6 +45,8 @@ class MLflowWatcher:
         self.folder, self.notify = folder, notify
         self._timeout = shutdown_timeout() if timeout is None else timeout
         self._run_ids: dict[str, str] = {}
+        self._trunks: dict[str, str] = {}
+        """Point -> the trial that its run stands below."""
         self._trials: dict[str, TrialRun] = {}
         """Those of which something is to be written."""
         self._to_check: dict[str, tuple[Job, TrialResult]] = {}
@@ -138,6 +140,8 @@ class MLflowWatcher:
     def _trial_run(self, job: Job) -> TrialRun:
         files = TrialPaths(self.folder, job.trial_id)
         tags = {"faar_ray.cached": "true"} if job.cached else {}
+        if job.role == "point":
+            self._trunks[job.trial_id] = job.parent
         return TrialRun(files, job.config, job.params, job.role, tags=tags, title=job.title)
 
     def _sync(self, rejections: Rejections) -> Iterator[None]:
@@ -156,6 +160,7 @@ class MLflowWatcher:
         for name, trial in list(self._trials.items()):
             if not trial.is_open:
                 trial.run_id = self.run_id(name)  # an earlier driver's
+                trial.below = self.run_id(self._trunks.get(name, ""))
             yield from trial.sync(self._tracker, rejections)
             self._run_ids[name] = trial.run_id
             if trial.is_whole() or (is_over and trial.is_closed):

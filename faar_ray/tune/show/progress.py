@@ -97,7 +97,7 @@ class Progress:
         """A job finished an epoch."""
         line = self.lines[job.trial_id]
         line.epochs, line.metrics = epoch + 1, dict(metrics)
-        if self.verbosity > 0:
+        if self.verbosity > 0 and (job.role != "point" or epoch + 1 >= job.inherited):  # others are its trunk's
             self._print_of(job, f"epoch {epoch + 1}/{job.config.optim.epochs}  {self._values(line)}")
 
     def ended(self, job: Job, result: TrialResult) -> None:

@@ -35,8 +35,10 @@ from faar_ray.config.validation_messages import (
 from faar_ray.config.yaml_document import Document, read_yaml
 from faar_ray.errors import ConfigError
 from faar_ray.objectives.constraint import Constraint, parse_constraint
-from faar_ray.objectives.metrics import Goal, Objective, goal_of, how_to_report, metric_names
+from faar_ray.objectives.metrics import Goal, Objective, goal_of, how_to_report, metric_names, study_objectives
 from faar_ray.tune.space.conditions import incompatible_pairs, normalised, possible_integers, trial_faults
+from faar_ray.tune.space.front import FrontConfig
+from faar_ray.tune.space.front_rules import front_faults
 from faar_ray.tune.space.initial_points import list_length, planned, point_faults, priors
 from faar_ray.tune.space.overridden_path import space_path
 from faar_ray.tune.space.parameter import DEFAULTS, Parameter, Scalar
@@ -90,6 +92,9 @@ class SearchSpace(Section):
     )
     constraints: Annotated[tuple[str, ...], Field(strict=False)] = Field(
         (), description="`metric <= number` or `metric >= number`; a trial that breaks one is never the best."
+    )
+    front: FrontConfig | None = Field(
+        None, description="Cut every trial to smaller sizes: one training gives a whole front. null: no cuts."
     )
     search: SearchConfig = SearchConfig()
     budget: Annotated[Budget, Field(validate_default=True)] = Budget()
@@ -162,8 +167,12 @@ class SearchSpace(Section):
     @field_validator("search")
     @classmethod
     def _sampler_takes_it(cls, search: SearchConfig, info: ValidationInfo) -> SearchConfig:
-        parts = (info.data.get(name, {}) for name in ("parameters", "objectives", "constraints"))
-        raise_issues(sampler_faults(search, *parts))
+        parameters, objectives, limits = (
+            info.data.get(name, ()) for name in ("parameters", "objectives", "constraints")
+        )
+        if info.data.get("front") is not None:  # of a hypervolume only feasible points are a part
+            limits, objectives = limits if len(objectives) == 1 else (), study_objectives(objectives)
+        raise_issues(sampler_faults(search, parameters or {}, objectives, limits))
         return search
 
     @field_validator("budget")
@@ -210,6 +219,9 @@ class SearchSpace(Section):
             points = len(self.planned())
             raise_issues(population_faults(self.scheduler, self.search, self.budget, self.parameters, points))
         raise_issues(budget_faults(self.budget, self.resources, self.search, self.scheduler))
+        if self.front is not None:
+            parts = (self.parameters, self.objectives, self.scheduler, self.warm_start)
+            raise_issues(front_faults(self.front, self.base, *parts))
         return self
 
     def trial_config(self, sample: Mapping[str, Any]) -> TrialConfig:
@@ -241,6 +253,11 @@ class SearchSpace(Section):
         """The relations, parsed, over the parameters and the base."""
         parsed = tuple(map(parse_relation, self.relations))
         return Relations(parsed, self.parameters, self.base, leftovers=self.search.sampler == "points")
+
+    @property
+    def study_objectives(self) -> tuple[Objective, ...]:
+        """What the sampler sees: the objectives; with `front` one value per trial, over all of its points."""
+        return self.objectives if self.front is None else study_objectives(self.objectives)
 
     @property
     def limits(self) -> tuple[Constraint, ...]:

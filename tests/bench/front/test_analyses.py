@@ -48,6 +48,10 @@ def test_a_study_of_sizes_says_what_each_row_gains_at_equal_size(
     assert row["delta_m"]["value"] == pytest.approx(sum(gains) / 5)
     assert row["delta_m"]["dof"] == 4
     assert "| 101k | DoRA, fixed rank 4 |" in text
+    assert "The front against fixed ranks of its size: val ahead at 5 of 5 sizes, behind at 0; test" in text
+    last = found["curves"][0]["steps"][-1]
+    assert last["hypervolume_test"].keys() == last["hypervolume"].keys() == set("01234")
+    assert all(last["hypervolume_test"][seed] < volume for seed, volume in last["hypervolume"].items())
     assert [curve["name"] for curve in found["curves"]] == [ONE_RUN, ONLY_CUT, "fixed ranks", "FAAR"]
     assert found["curves"][2]["steps"][-1]["epochs"] == 36
 

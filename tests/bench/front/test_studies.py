@@ -10,7 +10,17 @@ import pytest
 
 from faar_ray.bench.__main__ import main
 from faar_ray.bench.front.rates import LR
-from faar_ray.bench.front.stages import Space, miniature, read_stage, with_learning_rates, with_seeds
+from faar_ray.bench.front.searches import seeded
+from faar_ray.bench.front.stages import (
+    Space,
+    StageFailed,
+    miniature,
+    read_stage,
+    run_stage,
+    with_learning_rates,
+    with_seeds,
+    write_stage,
+)
 from faar_ray.bench.front.studies import SPACES, STUDIES
 from faar_ray.config.trial import TrialConfig
 from faar_ray.models import build_model, parameters_by_part
@@ -31,6 +41,12 @@ def test_a_list_is_a_space_of_tune_as_it_is_in_small_and_on_other_seeds(name: st
         valid = SearchSpace.model_validate(space)
         assert valid.name == name
         assert len(valid.planned()) == valid.budget.trials == len(valid.warm_start.points) * valid.search.seeds
+
+
+@pytest.mark.parametrize("quick", [False, True])
+def test_the_front_that_is_searched_has_its_own_seed_in_proposals_and_trainings(quick: bool) -> None:
+    space = SearchSpace.model_validate(seeded(STUDIES["searches"], 3, quick=quick))
+    assert (space.name, space.search.seed, space.base["seed"]) == ("front_searches_s3", 3, 3)
 
 
 @pytest.mark.parametrize("name", [name for name in LISTED if name.endswith("_spectral")])
@@ -101,3 +117,12 @@ def test_a_study_trains_compares_and_keeps_what_is_finished(
     assert main(["front", "embedded", "--quick", "--resume", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == found
     assert journal.read_bytes() == before  # nothing was trained again
+
+
+def test_a_search_that_is_refused_ends_the_study_with_its_exit_code(tmp_path: Path) -> None:
+    file = write_stage(read_stage("front_embedded_baselines"), tmp_path)
+
+    with pytest.raises(StageFailed, match="ended with exit code 2; --resume goes on") as fault:
+        run_stage(file, tmp_path / "runs", ["pdrs.no_such_key=1"], resume=False)
+
+    assert fault.value.exit_code == 2

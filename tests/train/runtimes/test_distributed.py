@@ -116,6 +116,14 @@ def test_two_workers_equal_one_over_batch_norms_of_a_backbone(tmp_path: Path) ->
 
 
 @pytest.mark.slow
+def test_two_workers_equal_one_over_warped_spectra_beside_numbers_that_reach_nothing(tmp_path: Path) -> None:
+    short = {"optim.epochs": 1, "data.train_images": 24, "data.tasks": ["semseg", "depth"], "adapter.dropout": 0.0}
+    exact = {"method": "ditask_release", "optim.precision": "fp64", **short}
+    one, two = (run(tmp_path / str(workers), workers, exact) for workers in (1, 2))
+    compare(two, one, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("over", [{"sinewich.modulation": "none"}, {"sinewich.phi": "frozen"}])
 def test_two_workers_equal_one_whatever_the_clock_and_phi(over: dict[str, Any], tmp_path: Path) -> None:
     exact = {"method": "free_sinewich", "optim.precision": "fp64", "optim.epochs": 1, **over}
