@@ -93,7 +93,7 @@ FILTERS: Mapping[str, Callable[[Tensor, int, float, int], FilteredLoRA]] = {
     "dynamic": DynamicLoRA,
     "static": StaticLoRA,
 }
-"""By `tad.filter`: (weight_OI, rank, scale, tasks) -> the adapter."""
+"""By `tad.filter`."""
 
 
 class FilteredLinear(AdaptedLinear):
