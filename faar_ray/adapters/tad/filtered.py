@@ -85,8 +85,8 @@ class StaticLoRA(FilteredLoRA):
         channels = low_TNRHW.transpose(0, 1).flatten(1, 2)
         kernels = self.filter_TRP[:, :r].reshape(-1, 1, SIDE, SIDE)
         out: Tensor = F.conv2d(channels, kernels, bias_TR.flatten(), padding=SIDE // 2, groups=len(kernels))
-        by_task: Tensor = out.unflatten(1, (-1, r))
-        return by_task.transpose(0, 1)
+        by_task: Tensor = out.unflatten(1, (-1, r)).transpose(0, 1)
+        return by_task
 
 
 FILTERS: Mapping[str, Callable[[Tensor, int, float, int], FilteredLoRA]] = {
