@@ -80,17 +80,25 @@ def replace_block(document: Path, name: str, block: str) -> None:
 
 
 def front_lines(search: Search) -> Iterator[str]:
-    """The table of a search for a front, and its recommendation."""
+    """The table of a search for a front, and its recommendation.
+
+    With the section `front` the largest comes first, so that points and controls of one size stand together, and the
+    sentence about the size comes before the recommendation.
+    """
     result = build_answer(search.results, search.objectives, search.limits)
+    rows, cut = list(result.rows), any(row.trunk for row in result.rows)
+    if cut:
+        rows.sort(key=lambda row: -(row.cost or 0.0))
     quality, cost = result.quality.name, label(result.cost_name)
 
     yield f"| configuration | {quality}, val | against best | {cost} | {quality}, test |"
     yield "|---|---|---|---|---|"
-    for row in result.rows:
+    for row in rows:
         yield f"| {' | '.join(front_cells(row, result))} |"
 
     yield ""
-    yield f"> {result.sentences[0]}"
+    sized = result.noise.dof > 0 and any(row.recommended and row.budget is not None for row in rows)
+    yield "> " + " ".join(result.sentences[: 2 if sized else 1])
 
 
 def front_cells(row: Row, result: Answer) -> list[str]:

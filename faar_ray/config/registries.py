@@ -44,7 +44,7 @@ class AdapterEntry:
 
 
 def no_epochs(config: Any) -> int:
-    """A policy without masks."""
+    """A policy whose ranks are settled from the start."""
     return 0
 
 
@@ -65,8 +65,9 @@ class PolicyEntry:
     inherit: Builder | None = None
     """(TrialConfig, policy's state in the parent, EpochRecords) -> the records as the fork itself would have made them;
     None: as they are."""
-    masked_epochs: Callable[[Any], int] = no_epochs
-    """TrialConfig -> its first epochs, in which components are masked: metrics there do not tell the end."""
+    unsettled_epochs: Callable[[Any], int] = no_epochs
+    """TrialConfig -> its first epochs, in which components are masked or still to be dropped: metrics there do not tell
+    the end, and early stopping does not compare."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,13 +120,16 @@ RANK_POLICIES: dict[str, PolicyEntry] = {
         first_decision=lambda config: config.pdrs.start_epoch,
         reads=("pdrs", "spectral"),
         inherit="faar_ray.ranks.inherited:inherited_scores",
-        masked_epochs=lambda config: config.optim.epochs - config.pdrs.free_epochs if config.pdrs.mask_share else 0,
+        unsettled_epochs=lambda config: config.optim.epochs - config.pdrs.free_epochs,
     ),
     "spectral": PolicyEntry(
         "faar_ray.ranks.spectral.policy:build_spectral",
         first_decision=lambda config: config.spectral.cut_after(config.optim.epochs),
         silent=True,
         reads=("spectral",),
+        unsettled_epochs=lambda config: (
+            0 if config.ranks.budget is None else 1 + config.spectral.cut_after(config.optim.epochs)
+        ),
     ),
 }
 

@@ -199,9 +199,9 @@ class TrialConfig(Section):
         return self.adapter.entry.task_bases or self.decoder.hidden == "sine"
 
     @property
-    def masked_epochs(self) -> int:
-        """First epochs in which components are masked; all, where a schedule has no free ones."""
-        return self.ranks.entry.masked_epochs(self) if self.adapter.adapts else 0
+    def unsettled_epochs(self) -> int:
+        """First epochs in which components are masked or still to be dropped; all, where ranks never settle."""
+        return self.ranks.entry.unsettled_epochs(self) if self.adapter.adapts else 0
 
     def without_weights(self) -> Self:
         """The same with a backbone as it is initialised: to count, or to fill from elsewhere."""

@@ -123,7 +123,8 @@ class _Reader:
             return self._fault(node, above, "merge keys (<<) are not supported: write the keys out")
         if (above or self.below_top) and isinstance(node, yaml.ScalarNode) and NUMBER_KEY.fullmatch(node.value):
             return str(node.value)
-        if above[-1:] == ("forks",) and isinstance(node, yaml.ScalarNode) and SHARE_KEY.fullmatch(node.value):
+        sized = above[-1:] == ("forks",) or (not above and self.below_top)  # of the command line: the key is elsewhere
+        if sized and isinstance(node, yaml.ScalarNode) and SHARE_KEY.fullmatch(node.value):
             return str(node.value)
         if not isinstance(node, yaml.ScalarNode) or node.tag != CORE + "str":
             got = repr(node.value) if isinstance(node, yaml.ScalarNode) else "a list or mapping"

@@ -12,7 +12,8 @@ import pytest
 from faar_ray.bench.faults.search_harness import SPACE, SearchHarness, SearchRecord
 from faar_ray.config.trial import merge_sections
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(2000)]
+LIMIT_S = 900.0
 FRONT = {
     "base": merge_sections(SPACE["base"], {"ranks": {"kind": "fixed"}, "spectral": {"score_batches": 2}}),
     "parameters": {"optim.lr": {"min": 1e-3, "max": 1e-2, "prior": 2e-3}},
@@ -39,14 +40,14 @@ def harness(tmp_path_factory: pytest.TempPathFactory) -> SearchHarness:
 
 @pytest.fixture(scope="module")
 def undisturbed(harness: SearchHarness) -> SearchRecord:
-    harness.finish(harness.start("whole"), "whole")
+    harness.finish(harness.start("whole"), "whole", LIMIT_S)
     record = harness.record("whole")
     assert len(record.rows) == 8
     return record
 
 
 def wait_for(journal: Path, text: str) -> None:
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + LIMIT_S
     while not journal.is_file() or text not in journal.read_text():
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -64,6 +65,6 @@ def test_a_killed_search_loses_no_point_and_trains_none_twice(
     log = (harness.run(name) / "study.log").read_text()
     assert "point/t001" not in log, "the kill came too late"
 
-    harness.finish(harness.start(name, "--resume"), name)
+    harness.finish(harness.start(name, "--resume"), name, LIMIT_S)
     assert harness.record(name).equal(undisturbed)
     assert harness.leaks(name) == []

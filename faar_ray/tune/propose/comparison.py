@@ -1,8 +1,9 @@
 """What all rules of early stopping share: the metrics of trials by epoch, and which trials may be compared.
 
-Masks of components hide what a trial has learnt, the more the larger its ranks are: over the masked epochs of FAAR
-early order is not the final order, and may be its reverse. No rule compares a trial there that has free epochs to come;
-one that is masked to its end is compared with those that are masked there too.
+A trial's ranks are unsettled while components are masked or are still to be dropped. Masks hide what a trial has
+learnt, the more the larger its ranks are: over the masked epochs of FAAR early order is not the final order, and may be
+its reverse; before a cut a trial has another size and another quality than after it. No rule compares a trial there
+that has settled epochs to come; one that is unsettled to its end is compared with those that are unsettled there too.
 """
 
 from __future__ import annotations
@@ -31,21 +32,21 @@ class Compared:
     seed: int = 0
     epochs: int = 0
     """That it trains unless it is stopped."""
-    masked: int = 0
-    """Its first epochs, in which components are masked."""
+    unsettled: int = 0
+    """Its first epochs, in which components are masked or still to be dropped."""
 
     @classmethod
     def of(cls, trial_id: str, config: TrialConfig) -> Compared:
         """Of a trial with this config."""
-        return cls(trial_id, config.seed, config.optim.epochs, config.masked_epochs)
+        return cls(trial_id, config.seed, config.optim.epochs, config.unsettled_epochs)
 
-    def is_masked(self, finished: int) -> bool:
-        """Whether its metrics after so many epochs are those of a masked training."""
-        return finished <= self.masked
+    def is_unsettled(self, finished: int) -> bool:
+        """Whether its metrics after so many epochs are those of unsettled ranks."""
+        return finished <= self.unsettled
 
     def waits(self, finished: int) -> bool:
-        """Whether masks still end before the trial does: until then it is compared with nobody."""
-        return self.is_masked(finished) and self.masked < self.epochs
+        """Whether its ranks are to settle before it ends: until then it is compared with nobody."""
+        return self.is_unsettled(finished) and self.unsettled < self.epochs
 
 
 class StoppingRule:
@@ -97,12 +98,12 @@ class StoppingRule:
         return ""
 
     def _rivals(self, number: int, finished: int) -> dict[int, Values]:
-        """Values of the other trials after as many epochs that are masked then if this one is, and only then."""
-        masked = self._trial(number).is_masked(finished)
+        """Values of the other trials after as many epochs that are unsettled then if this one is, and only then."""
+        unsettled = self._trial(number).is_unsettled(finished)
         return {
             other: values
             for other, values in self._at[finished].items()
-            if other != number and self._trial(other).is_masked(finished) == masked
+            if other != number and self._trial(other).is_unsettled(finished) == unsettled
         }
 
     def _others(self, number: int, finished: int) -> dict[int, Values]:

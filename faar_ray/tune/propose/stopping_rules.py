@@ -118,8 +118,8 @@ def _bracket(config: SchedulerConfig, seed: int, epochs: int, number: int) -> in
 class MedianStopping(StoppingRule):
     """Vizier's (Golovin et al. 2017): a trial's best so far against the median of the others' running means.
 
-    Epochs without a value do not count; a trial that never had one stops. Of all, the epochs in which the trial that is
-    compared was masked, but is no more, do not count either.
+    Epochs without a value do not count; a trial that never had one stops. Of all, the epochs before the ranks of the
+    trial that is compared were settled do not count either.
     """
 
     def compares(self, number: int, finished: int, epochs: int) -> bool:
@@ -132,7 +132,7 @@ class MedianStopping(StoppingRule):
         if not self.compares(number, finished, epochs) or len(others) < self.config.min_trials:
             return ""
         trial = self._trial(number)
-        first = 1 if trial.is_masked(finished) else trial.masked + 1
+        first = 1 if trial.is_unsettled(finished) else trial.unsettled + 1
         best = max(self._past(number, first, finished), default=math.nan)
         median = statistics.median(statistics.fmean(self._past(other, first, finished)) for other in others)
         if best >= median:
@@ -228,7 +228,7 @@ def build_stopping_rule(space: SearchSpace) -> StoppingRule:
 
 
 def compared_epochs(space: SearchSpace) -> tuple[list[int], list[int]]:
-    """Finished epochs after which a trial of the base is compared, and those of them that masks forbid.
+    """Finished epochs after which a trial of the base is compared, and those that its unsettled ranks forbid.
 
     Of hyperband those of the first bracket.
     """

@@ -73,10 +73,10 @@ def early_stopping_words(space: SearchSpace) -> str:
     rule, epochs = space.scheduler.type, space.trial_config({}).optim.epochs
     if rule in ("none", "pbt"):
         return ""
-    compared, masked = ([*map(str, numbers)] for numbers in compared_epochs(space))
+    compared, unsettled = ([*map(str, numbers)] for numbers in compared_epochs(space))
     where = f"after epochs {', '.join(compared)} of {epochs}" if compared else "after no epoch"
     first = " (of the first bracket)" if rule == "hyperband" else ""
-    but = f"; not after {', '.join(masked)}, when masks of ranks still hide the order" if masked else ""
+    but = f"; not after {', '.join(unsettled)}, when ranks are not settled yet" if unsettled else ""
     sibling = ", once a trial of the same seed has finished" if rule == "paired" else ""
     return f"early stopping: {rule}, {where}{first}{sibling}{but}"
 

@@ -16,6 +16,8 @@ from faar_ray.tune.space.sections import FRONT, Budget, SchedulerConfig, SearchC
 
 MOST_LISTED = 10_000
 """Largest number of trials of a list."""
+UNSETTLING = {"method", "optim.epochs", "ranks.kind", "ranks.budget", "pdrs.free_epochs", "spectral.cut_epoch"}
+"""Keys that decide until when ranks are not settled."""
 
 
 def sampler_faults(
@@ -85,7 +87,7 @@ def scheduler_faults(
         yield Issue(("min_epochs",), f"must be < optim.epochs = {epochs} for pbt, or no trial is ever replaced")
     if scheduler.type == "paired":
         yield from _paired_faults(scheduler, objectives)
-        if not {"method", "optim.epochs", "ranks.kind", "pdrs.free_epochs"} & {*searched}:
+        if not UNSETTLING & {*searched}:
             yield from _never_compared(scheduler, base)
 
 
@@ -103,10 +105,10 @@ def _paired_faults(scheduler: SchedulerConfig, objectives: Sequence[str]) -> Ite
 
 def _never_compared(scheduler: SchedulerConfig, base: TrialConfig) -> Iterator[Issue]:
     """Why `paired` would compare no trial."""
-    epochs, masked = base.optim.epochs, base.masked_epochs
-    if masked < epochs <= masked + 1:
-        text = f"cannot be paired where ranks are masked up to epoch {masked} of {epochs}: no epoch before the last is"
-        yield Issue(("type",), f"{text} free to compare in; set pdrs.free_epochs to 2 or more, or to 0")
+    epochs, unsettled = base.optim.epochs, base.unsettled_epochs
+    if unsettled < epochs <= unsettled + 1:
+        text = f"cannot be paired where ranks are not settled up to epoch {unsettled} of {epochs}: no epoch before the"
+        yield Issue(("type",), f"{text} last is left to compare in; change pdrs.free_epochs or spectral.cut_epoch")
     elif scheduler.first_paired(epochs) >= epochs:
         text = f"must be lower for {epochs} epochs: paired compares before the last, from epoch"
         yield Issue(("min_share",), f"{text} {scheduler.first_paired(epochs)} on (the larger of it and min_epochs)")

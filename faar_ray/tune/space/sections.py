@@ -85,10 +85,10 @@ class SchedulerConfig(Section):
         "best value is below the median of the other trials' mean values. These three compare a trial with those "
         "that reached the same epoch before it, so timing decides which trials are stopped. paired: a trial stops if "
         "it is behind a finished trial of the same seed at the same epoch, late enough to tell the end (`min_share`, "
-        "`margin`); without such a trial it goes on. No rule compares a trial in epochs with rank masks (pdrs) if it "
-        "has epochs without masks to come; trials masked to their end are compared with each other. pbt (population "
-        "based training): every `interval` epochs the worst trials are replaced by copies of the best (checkpoint plus "
-        "perturbed values). It needs sampler `random` and keys that may change while training.",
+        "`margin`); without such a trial it goes on. No rule compares a trial while its ranks are masked or "
+        "still to be cut (pdrs, spectral); where that lasts to the end, such trials are compared with each other. pbt "
+        "(population based training): every `interval` epochs the worst trials are replaced by copies of the best "
+        "(checkpoint plus perturbed values). It needs sampler `random` and keys that may change while training.",
     )
     metric: str = Field(
         "delta_m",

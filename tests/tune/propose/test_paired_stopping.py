@@ -119,16 +119,16 @@ def test_with_several_objectives_only_what_a_sibling_beats_in_all_is_behind() ->
 @pytest.mark.parametrize("masked", [3, 4])
 def test_nobody_is_compared_in_masked_epochs_that_end(masked: int) -> None:
     paired = rule(min_share=0.2)
-    told(paired, 0, GOOD, masked=masked)
-    assert told(paired, 1, lower(9.0), masked=masked, finished=False) == list(range(masked + 1, 6))
-    assert told(paired, 2, lower(9.0), masked=0, finished=False) == list(range(masked + 1, 6))
+    told(paired, 0, GOOD, unsettled=masked)
+    assert told(paired, 1, lower(9.0), unsettled=masked, finished=False) == list(range(masked + 1, 6))
+    assert told(paired, 2, lower(9.0), unsettled=0, finished=False) == list(range(masked + 1, 6))
 
 
 def test_trials_that_are_masked_to_their_end_are_compared_with_each_other_alone() -> None:
     paired = rule()
     told(paired, 0, GOOD)
-    assert told(paired, 1, lower(9.0), masked=6) == []
-    assert told(paired, 2, lower(20.0), masked=6, finished=False) == [4, 5]
+    assert told(paired, 1, lower(9.0), unsettled=6) == []
+    assert told(paired, 2, lower(20.0), unsettled=6, finished=False) == [4, 5]
 
 
 def test_asha_compares_masked_with_masked_and_no_rung_in_masked_epochs_that_end() -> None:
@@ -136,7 +136,7 @@ def test_asha_compares_masked_with_masked_and_no_rung_in_masked_epochs_that_end(
 
     def stopped(*masked: int) -> list[list[int]]:
         halving = SuccessiveHalving(config, QUALITY)
-        return [told(halving, number, lower(3.0 * number), masked=of) for number, of in enumerate(masked)]
+        return [told(halving, number, lower(3.0 * number), unsettled=of) for number, of in enumerate(masked)]
 
     assert stopped(0, 0) == stopped(6, 6) == [[], [1, 2, 4]]
     assert stopped(0, 6) == [[], []]
@@ -147,23 +147,29 @@ def test_asha_compares_masked_with_masked_and_no_rung_in_masked_epochs_that_end(
 def test_median_leaves_the_masked_epochs_out_of_everybodys_mean() -> None:
     config = SchedulerConfig(type="median", min_epochs=1, min_trials=1)
     masked = [-90.0, -90.0, -5.0, -4.0]
-    assert told(MedianStopping(config, QUALITY), 0, masked, masked=2) == []
+    assert told(MedianStopping(config, QUALITY), 0, masked, unsettled=2) == []
     for of_both, expected in ((2, [3]), (0, [])):
         median = MedianStopping(config, QUALITY)
-        told(median, 0, masked, masked=of_both)
+        told(median, 0, masked, unsettled=of_both)
         # free after epoch 2: its -6 is worse than the other's -5, though better than the mean of all epochs
-        assert told(median, 1, [-80.0, -80.0, -6.0, -4.0], masked=of_both) == expected
+        assert told(median, 1, [-80.0, -80.0, -6.0, -4.0], unsettled=of_both) == expected
 
 
-def test_masked_epochs_are_those_of_the_schedule_and_of_policies_that_mask() -> None:
+def test_ranks_are_unsettled_while_they_are_masked_or_to_be_cut() -> None:
     cases: list[tuple[dict[str, Any], int]] = [
         ({}, 6),
         ({"pdrs.free_epochs": 3}, 3),
         ({"method": "dora"}, 0),
         ({"method": "decoder_only"}, 0),
         ({"ranks.kind": "fixed", "pdrs.free_epochs": 3}, 0),
+        ({"pdrs.mask_share": 0.0, "pdrs.free_epochs": 3}, 3),  # it still drops components
+        ({"ranks.kind": "spectral"}, 0),
+        ({"ranks.kind": "spectral", "ranks.budget": 0.3}, 6),
+        ({"ranks.kind": "spectral", "ranks.budget": 0.3, "spectral.cut_epoch": 3}, 4),
     ]
-    assert [TrialConfig.resolve({}, **dotted).masked_epochs for dotted, _ in cases] == [masked for _, masked in cases]
+    assert [TrialConfig.resolve({}, **dotted).unsettled_epochs for dotted, _ in cases] == [
+        masked for _, masked in cases
+    ]
 
 
 def recorded_curves() -> dict[tuple[float, int], list[float]]:
@@ -179,17 +185,17 @@ def test_on_recorded_trials_no_rule_stops_one_that_the_end_would_have_kept() -> 
     """In masked epochs low rho is ahead, at the end high rho: asha at epoch 2 kept rho 0.5 alone, the worst."""
     curves = recorded_curves()
 
-    def stopped(stopping: StoppingRule, masked: int) -> set[float]:
+    def stopped(stopping: StoppingRule, unsettled: int) -> set[float]:
         return {
             rho
             for number, ((rho, seed), curve) in enumerate(curves.items())
-            if told(stopping, number, curve, seed=seed, masked=masked)
+            if told(stopping, number, curve, seed=seed, unsettled=unsettled)
         }
 
     asha = SchedulerConfig(min_epochs=2, reduction=2)
-    assert max(curves, key=lambda key: curves[key][-1])[0] in stopped(SuccessiveHalving(asha, QUALITY), masked=0)
-    assert stopped(SuccessiveHalving(asha, QUALITY), masked=3) != set()  # at epoch 4, in free epochs
-    assert stopped(rule(), masked=3) == set()  # the worst came first, and nobody ended 2.5 behind at epoch 4
+    assert max(curves, key=lambda key: curves[key][-1])[0] in stopped(SuccessiveHalving(asha, QUALITY), unsettled=0)
+    assert stopped(SuccessiveHalving(asha, QUALITY), unsettled=3) != set()  # at epoch 4, in free epochs
+    assert stopped(rule(), unsettled=3) == set()  # the worst came first, and nobody ended 2.5 behind at epoch 4
 
 
 def test_the_default_margin_is_what_recorded_differences_changed_by_from_epoch_4_on() -> None:
@@ -269,7 +275,7 @@ def read(folder: Path, **over: Any) -> SearchSpace:
         ({"scheduler": {"type": "paired", "metric": "front", "margin": -1}},
          "22:3: scheduler.margin: must satisfy margin >= 0, got -1"),
         ({"base": {"pdrs": {"free_epochs": 1}, "optim": {"epochs": 6}}},
-         "19:3: scheduler.type: cannot be paired where ranks are masked up to epoch 5 of 6"),
+         "19:3: scheduler.type: cannot be paired where ranks are not settled up to epoch 5 of 6"),
     ],
 )  # fmt: skip
 def test_what_paired_cannot_do_is_said_at_its_line(over: dict[str, Any], fault: str, tmp_path: Path) -> None:
@@ -284,7 +290,7 @@ def test_a_dry_run_says_after_which_epochs_trials_are_compared(tmp_path: Path) -
     cases: list[tuple[dict[str, Any], str]] = [
         ({}, "early stopping: paired, after epochs 4, 5 of 6, once a trial of the same seed has finished"),
         ({"scheduler": {"type": "none"}}, ""),
-        ({"scheduler": asha}, "early stopping: asha, after epochs 4 of 6; not after 2, when masks of ranks still hide"),
+        ({"scheduler": asha}, "early stopping: asha, after epochs 4 of 6; not after 2, when ranks are not settled yet"),
         ({"scheduler": asha, "base": {"method": "dora"}}, "early stopping: asha, after epochs 2, 4 of 6"),
         ({"scheduler": {**asha, "type": "hyperband"}}, "early stopping: hyperband, after epochs 4 of 6 (of the first"),
     ]
