@@ -89,10 +89,9 @@ class StaticLoRA(FilteredLoRA):
         return by_task
 
 
-FILTERS: Mapping[str, Callable[[Tensor, int, float, int], FilteredLoRA]] = {
-    "dynamic": DynamicLoRA,
-    "static": StaticLoRA,
-}
+BuildFiltered = Callable[[Tensor, int, float, int], FilteredLoRA]
+"""(weight_OI, rank, scale, tasks) -> the adapter."""
+FILTERS: Mapping[str, BuildFiltered] = {"dynamic": DynamicLoRA, "static": StaticLoRA}
 """By `tad.filter`."""
 
 
@@ -120,4 +119,5 @@ class FilteredLinear(AdaptedLinear):
         """
         A_RI, B_RO = self.adapter.masked_factors()
         low = grid.image(F.linear(own_TNLI, A_RI))
-        return frozen + grid.tokens(self.adapter.filtered(low)) @ (self.adapter.scale * B_RO)
+        filtered: Tensor = grid.tokens(self.adapter.filtered(low))
+        return frozen + filtered @ (self.adapter.scale * B_RO)
