@@ -7,7 +7,7 @@ from faar_ray.adapters.low_rank import DoRA, LoRA, LowRankFactors
 from faar_ray.adapters.sinewich.clock import ClockNet
 from faar_ray.adapters.sinewich.sine_awb import FullBase, SineBase, SineWeights, cached_kernels
 from faar_ray.adapters.sinewich.sine_linear import Grid, SineHidden, SineLinears
-from faar_ray.adapters.spectrum.decomposition import decompositions
+from faar_ray.adapters.spectrum.decomposition import decompose_all
 from faar_ray.adapters.spectrum.warp import SpectrumWarp, flows_together, warps_of
 
 __all__ = [
@@ -31,7 +31,7 @@ __all__ = [
     "build_base",
     "build_spectrum_adapter",
     "cached_kernels",
-    "decompositions",
+    "decompose_all",
     "flows_together",
     "warps_of",
 ]

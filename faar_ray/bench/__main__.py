@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import pkgutil
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
@@ -11,14 +12,18 @@ from typing import Any, get_args
 from faar_ray.bench.front.studies import STUDIES
 from faar_ray.command_line import run_command, run_process
 from faar_ray.config.trial import Method
+from faar_ray.tools import shell_command, tool_command
 
 KEEP = "empty folder to keep the run in (default: it is deleted)"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
-    args = _parser().parse_args(argv)
-    return run_command(lambda: pkgutil.resolve_name(args.work)(args))
+    raw = list(sys.argv[1:] if argv is None else argv)
+    args = _parser().parse_args(raw)
+    again = raw if "--resume" in raw else [*raw, "--resume"]
+    resume = shell_command([tool_command("python"), "-m", "faar_ray.bench", *again]) if "resume" in args else ""
+    return run_command(lambda: pkgutil.resolve_name(args.work)(args), resume)
 
 
 def _positive(text: str) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from faar_ray.adapters import decompositions
+from faar_ray.adapters import decompose_all
 from faar_ray.config.data_section import DataConfig
 from faar_ray.config.trial import TrialConfig
 from faar_ray.data import load_datasets
@@ -59,8 +59,7 @@ class Trial:
         self.dtype = torch.float64 if config.optim.precision == "fp64" else torch.float32
         built = config.with_checkpoint(checkpoint) if checkpoint else config
         self.model = build_model(built).to(runtime.device, self.dtype)
-        for decomposition in decompositions(self.model):  # before torch.compile sees the model
-            decomposition.factors()
+        decompose_all(self.model)
         self.adapters = adapter_list(self.model)
         self.sines = sine_layers(self.model)
         self.policy = build_policy(config, self.adapters)

@@ -134,10 +134,11 @@ def _start(space: SearchSpace, options: argparse.Namespace) -> int:
         checked.add(config.data)
 
     check_relations(space)
-    if space.front is not None:
-        from faar_ray.tune.run.front_sizes import check_sizes
+    if space.front is not None or "ranks.budget" in space.parameters:
+        from faar_ray.tune.run.front_sizes import check_budgets, check_sizes
 
         check_sizes(space)
+        check_budgets(space)
     console = Console(file=sys.stderr if options.json else sys.stdout, highlight=False)
     search = resolve(space, options.address, dry_run=options.dry_run)
     if options.dry_run:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from faar_ray.adapters import AdaptedLinear, Site, SpectrumWarp, TaskLinears, decompositions, warps_of
+from faar_ray.adapters import AdaptedLinear, Site, SpectrumWarp, TaskLinears, decompose_all, warps_of
 from faar_ray.config.trial import TrialConfig
 from faar_ray.config.trial_file import read_trial
 from faar_ray.errors import ConfigError
@@ -120,7 +120,9 @@ def test_dead_numbers_get_no_gradient_and_no_step_moves_them() -> None:
     assert not [name for name, _ in merged.named_parameters() if "unused" in name or "theta" in name]
 
 
-@pytest.mark.parametrize("dotted", [{}, {"spectrum.warp": "index"}, {"placement.task_blocks": "all"}])
+@pytest.mark.parametrize(
+    "dotted", [{}, {"spectrum.warp": "index"}, {"placement.task_blocks": "all"}, {"placement.reductions": "adapted"}]
+)
 @torch.no_grad()
 def test_a_merged_model_predicts_the_same_without_any_adapter(dotted: dict[str, Any]) -> None:
     model = moved(micro(**dotted))
@@ -189,8 +191,7 @@ def test_there_is_no_rank_pattern_of_spectra() -> None:
 @pytest.mark.slow
 def test_a_compiled_model_gives_the_same_outputs_and_gradients() -> None:
     model = moved(micro())
-    for decomposition in decompositions(model):  # as a trial does
-        decomposition.factors()
+    decompose_all(model)
     torch.compiler.reset()
     graphs: list[torch.fx.GraphModule] = []
 

@@ -121,3 +121,19 @@ def test_two_workers_share_an_accelerator(tmp_path: Path) -> None:
         first, last = TrainRun(spec).epochs()
     assert last.metrics["train/loss"] < first.metrics["train/loss"]
     assert last.metrics["rank/mean"] < 6
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_a_rotation_and_cut_there_go_on_training(precision: str, tmp_path: Path) -> None:
+    raw = {
+        "method": "dora",
+        "data": {"image_size": 32, "train_images": 32, "val_images": 8, "test_images": 8},
+        "backbone": {"pretrained": False},
+        "ranks": {"kind": "spectral", "init_rank": 6, "budget": 0.5},
+        "spectral": {"cut_epoch": 0, "score_batches": 3},
+        "optim": {"epochs": 2, "batch_size": 8, "warmup_steps": 2, "precision": precision},
+    }
+    records = list(fit(TrialSpec("t", TrialConfig.resolve(raw), RunLocation(tmp_path)), InProcess("cuda")))
+    assert len({row.rank for row in records[0].ranks}) > 2
+    assert all(sum(row.importance) > 0 for row in records[0].ranks)
+    assert records[1].metrics["train/loss"] > 0

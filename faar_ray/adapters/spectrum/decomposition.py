@@ -5,7 +5,6 @@ Axes: Q blocks of the weight, I in, O out of a block, P singular values, the sma
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,9 +64,11 @@ def decomposition_of(linear: nn.Linear) -> Decomposition:
     return decomposition
 
 
-def decompositions(model: nn.Module) -> Iterator[Decomposition]:
-    """All of a model."""
-    return (module for module in model.modules() if isinstance(module, Decomposition))
+def decompose_all(model: nn.Module) -> None:
+    """Make all decompositions of a model now, before torch.compile sees it; it stays on its device from then on."""
+    for module in model.modules():
+        if isinstance(module, Decomposition):
+            module.factors()
 
 
 @torch.no_grad()

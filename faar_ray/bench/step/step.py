@@ -21,7 +21,7 @@ from rich.table import Table
 from torch.optim import AdamW, Optimizer
 from torch.utils.flop_counter import FlopCounterMode
 
-from faar_ray.adapters import adapters_of
+from faar_ray.adapters import adapters_of, decompose_all
 from faar_ray.bench.output import print_result
 from faar_ray.bench.step.launches import launches_of, wait_for
 from faar_ray.bench.step.variants import (
@@ -73,6 +73,7 @@ class Stepper:
         self.device = InProcess(device).device
         self.held = torch.cuda.memory_allocated(device) if self.device.type == "cuda" else 0
         self.model = build(setting).to(device).train()
+        decompose_all(self.model)
         trained = [p for p in self.model.parameters() if p.requires_grad]
         self.optimizer: Optimizer = AdamW(trained, lr=1e-5, fused=True)
         side = setting.image_size

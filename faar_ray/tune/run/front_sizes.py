@@ -1,4 +1,4 @@
-"""Whether the sizes of `front` are sizes that the trials of a search can be cut to; it builds their models."""
+"""Whether sizes of `front` and searched budgets are what the trials of a search can be cut to; builds their models."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from faar_ray.tune.space.conditions import possible_integers
 from faar_ray.tune.space.front import Size, share_of
 from faar_ray.tune.space.space import SearchSpace
 
-RANK = "ranks.init_rank"
+RANK, BUDGET, KIND, SPECTRAL = "ranks.init_rank", "ranks.budget", "ranks.kind", "spectral"
 
 
 def check_sizes(space: SearchSpace) -> None:
@@ -25,6 +25,26 @@ def check_sizes(space: SearchSpace) -> None:
         return
     sizes = [size_range(trunk) for trunk in _trunks(space)]
     faults = [f"front.sizes.{i}: {text}" for i, size in enumerate(space.front.sizes) for text in _faults(size, sizes)]
+    if faults:
+        raise ConfigError(faults)
+
+
+def check_budgets(space: SearchSpace) -> None:
+    """See that every `ranks.budget` that is searched leaves every adapter `spectral.floor` components.
+
+    Raises:
+        ConfigError: naming the bound, or the value, that does not.
+    """
+    is_read = KIND in space.parameters or space.trial_config({}).ranks.kind == SPECTRAL
+    if BUDGET not in space.parameters or not is_read:
+        return
+    sizes = [size_range(config) for config in _trunks(space)]
+    faults = [
+        f"parameters.{BUDGET}.{'.'.join(map(str, path))}: {text.partition(': ')[2]}"
+        for path, value in space.parameters[BUDGET].extremes()
+        if isinstance(value, int | float)
+        for text in [one.fault(value) for one in sizes if one.fault(value)][:1]
+    ]
     if faults:
         raise ConfigError(faults)
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from faar_ray.bench.__main__ import main
+from faar_ray.bench.front import stages
 from faar_ray.bench.front.rates import LR
 from faar_ray.bench.front.searches import seeded
 from faar_ray.bench.front.stages import (
@@ -117,6 +118,18 @@ def test_a_study_trains_compares_and_keeps_what_is_finished(
     assert main(["front", "embedded", "--quick", "--resume", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == found
     assert journal.read_bytes() == before  # nothing was trained again
+
+
+def test_an_interrupted_study_says_how_it_goes_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(stages, "run_stage", interrupted)
+
+    assert main(["front", "embedded", "--seeds", "3", "--out", str(tmp_path)]) == 130
+    assert f"faar_ray.bench front embedded --seeds 3 --out {tmp_path} --resume" in capsys.readouterr().err
 
 
 def test_a_search_that_is_refused_ends_the_study_with_its_exit_code(tmp_path: Path) -> None:
