@@ -37,6 +37,8 @@ class AdapterEntry:
     """Warps singular values, as `spectrum` says: `build` takes (linear, site, SpectrumConfig)."""
     reason: str = ""
     """Why it takes no `shared_input` or has no ranks, for messages."""
+    prompted: bool = False
+    """Takes `placement.task_path: prompted`."""
     peft: Literal["lora", "dora"] | None = None
     """The adapter of HF PEFT that it equals, if any: then its ranks can be exported as a rank pattern."""
 
@@ -92,7 +94,7 @@ class DatasetEntry:
 
 ADAPTERS: dict[str, AdapterEntry] = {
     "none": AdapterEntry(None),
-    "lora": AdapterEntry("faar_ray.adapters.build:build_lora", peft="lora"),
+    "lora": AdapterEntry("faar_ray.adapters.build:build_lora", prompted=True, peft="lora"),
     "dora": AdapterEntry("faar_ray.adapters.build:build_dora", peft="dora"),
     "sine_awb": AdapterEntry(
         "faar_ray.adapters.build:build_lora", task_bases=True, all_blocks=False, shared_input=False
