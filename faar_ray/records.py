@@ -96,7 +96,7 @@ class EpochRecord:
 
 
 State = Literal["COMPLETE", "PRUNED", "FAIL", "RUNNING"]
-Role = Literal["trial", "point", "reference", "control"]
+Role = Literal["trial", "point", "reference", "control", "prefix"]
 FOUND: tuple[Role, ...] = ("trial", "point")
 """Roles of what the search itself found."""
 BUDGET, CUT_EPOCH = "ranks.budget", "spectral.cut_epoch"
@@ -129,9 +129,9 @@ class TrialResult:
     reason: str = ""
     """Why it was stopped or failed."""
     parent: str = ""
-    """Of a point: the trial whose checkpoint it began with."""
+    """The trial or prefix whose checkpoint it began with; "" for a copy of pbt."""
     inherited: int = 0
-    """Epochs of that checkpoint."""
+    """Epochs of that checkpoint that other rows count; those of a prefix are counted by the first trial that forks."""
 
     @property
     def reached(self) -> int:

@@ -37,6 +37,8 @@ class AdapterEntry:
     """Warps singular values, as `spectrum` says: `build` takes (linear, site, SpectrumConfig)."""
     reason: str = ""
     """Why it takes no `shared_input` or has no ranks, for messages."""
+    prompted: bool = False
+    """Takes `placement.task_path: prompted`."""
     peft: Literal["lora", "dora"] | None = None
     """The adapter of HF PEFT that it equals, if any: then its ranks can be exported as a rank pattern."""
 
@@ -60,6 +62,8 @@ class PolicyEntry:
     """Until its first decision it changes nothing that `fixed` leaves alone, in the training or the records."""
     reads: tuple[str, ...] | None = None
     """Sections of the config that it depends on beside `ranks`; None: unknown."""
+    carries: bool = False
+    """Keeps its scores under several values of `pdrs.beta` at once, where it is asked to (`RankPolicy.carry`)."""
     inherit: Builder | None = None
     """(TrialConfig, policy's state in the parent, EpochRecords) -> the records as the fork itself would have made them;
     None: as they are."""
@@ -90,7 +94,7 @@ class DatasetEntry:
 
 ADAPTERS: dict[str, AdapterEntry] = {
     "none": AdapterEntry(None),
-    "lora": AdapterEntry("faar_ray.adapters.build:build_lora", peft="lora"),
+    "lora": AdapterEntry("faar_ray.adapters.build:build_lora", prompted=True, peft="lora"),
     "dora": AdapterEntry("faar_ray.adapters.build:build_dora", peft="dora"),
     "sine_awb": AdapterEntry(
         "faar_ray.adapters.build:build_lora", task_bases=True, all_blocks=False, shared_input=False
@@ -117,6 +121,7 @@ RANK_POLICIES: dict[str, PolicyEntry] = {
         "faar_ray.ranks.spectral.pdrs:build_pdrs",
         first_decision=lambda config: config.pdrs.start_epoch,
         reads=("pdrs", "spectral"),
+        carries=True,
         inherit="faar_ray.ranks.inherited:inherited_scores",
         unsettled_epochs=lambda config: config.optim.epochs - config.pdrs.free_epochs,
     ),

@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from faar_ray.config.adapters.spectrum_section import SpectrumConfig
+from faar_ray.config.adapters.tad_section import TadConfig, tad_fault
 from faar_ray.config.data_section import DataConfig
 from faar_ray.config.moments.moment import MattersFrom, never
 from faar_ray.config.optim_section import OptimConfig
@@ -73,6 +74,8 @@ Method = Literal[
     "lora_per_task",
     "mtlora",
     "mtlora_plus",
+    "tadformer",
+    "tadformer_release",
     "free_sinewich",
     "sinewich_without_lcn",
     "sinewich_independent",
@@ -94,6 +97,8 @@ ADDED = (
     "adapter.dropout",
     "placement.reductions",
     "placement.dead_parameters",
+    "tad.filter",
+    "tad.skip",
     "spectrum.cells",
     "spectrum.task_cells",
     "spectrum.warp",
@@ -134,6 +139,7 @@ class TrialConfig(Section):
     placement: PlacementConfig = PlacementConfig()
     sinewich: SinewichConfig = SinewichConfig()
     spectrum: SpectrumConfig = SpectrumConfig()
+    tad: TadConfig = TadConfig()
     ranks: RanksConfig = RanksConfig()
     pdrs: PdrsConfig = PdrsConfig()
     spectral: SpectralConfig = SpectralConfig()
@@ -158,7 +164,7 @@ class TrialConfig(Section):
             )
         if self.method == "single_task" and len(self.data.tasks) != 1:
             raise ValueError(f"data.tasks: must be one task for method single_task, got {list(self.data.tasks)}")
-        if self.placement.task_path == "shared" and self.placement.task_blocks == "all":
+        if self.placement.task_path != "own" and self.placement.task_blocks == "all":
             raise ValueError("placement.task_path: must be own where placement.task_blocks is all: no stream is shared")
         if fault := _consensus_fault(self.decoder, self.data.tasks) or _adapter_fault(self):
             raise ValueError(fault)
@@ -277,7 +283,7 @@ def _adapter_fault(config: TrialConfig) -> str:
         return f"placement.task_blocks: must be last where adapter.kind is {adapter.kind}"
     if placement.task_path == "shared" and not adapter.entry.shared_input:
         return f"placement.task_path: must be own where adapter.kind is {adapter.kind}{_because(adapter)}"
-    return ""
+    return tad_fault(config)
 
 
 def _because(adapter: AdapterConfig) -> str:

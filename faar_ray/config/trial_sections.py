@@ -134,10 +134,11 @@ class PlacementConfig(Section):
         description="Blocks with task-specific adapters: the last of each stage, or `all`: then every task has a "
         "stream of its own from the image on, no adapter of task_layers is shared, and the cost grows with the tasks.",
     )
-    task_path: Literal["own", "shared"] = Field(
+    task_path: Literal["own", "shared", "prompted"] = Field(
         "own",
         description="What the frozen weight of a task-specific layer sees: the task's own stream (W_t x_t, which can "
-        "be merged), or the shared one (MTLoRA's: W x_shared + s B_t A_t x_t; cheaper, cannot be merged).",
+        "be merged), or the shared one (MTLoRA's: W x_shared + s B_t A_t x_t; cheaper, cannot be merged); `prompted`: "
+        "no task adapters, tasks reuse the shared ones with filters, parted by prompts (TADFormer; section `tad`).",
     )
     reductions: Literal["frozen", "trained", "adapted"] = Field(
         "frozen",

@@ -37,6 +37,8 @@ def rank_pattern(ranks: dict[str, int], config: TrialConfig, task: str | None = 
         raise ConfigError("--rank-pattern: HF PEFT has no sine-modulated bases; --merge gives plain weights")
     if config.adapter.entry.peft is None:
         raise ConfigError(f"--rank-pattern: HF PEFT has no adapter like {config.adapter.kind}; --merge gives weights")
+    if config.placement.task_path == "prompted":
+        raise ConfigError("--rank-pattern: HF PEFT has no prompts of tasks and no filters between a LoRA's factors")
     family = family_of(config.backbone.name)
     if family.peft_module is None:
         raise ConfigError(f"--rank-pattern: {config.backbone.name} is adapted where timm's own model has no such layer")

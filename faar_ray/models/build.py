@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 
 from faar_ray.adapters import ClockNet, FullBase, LowRankFactors, SineBase, SineHidden, Site
+from faar_ray.adapters.tad.prompts import TaskPrompts
 from faar_ray.config.trial import TrialConfig
 from faar_ray.decoders import Decoder, build_decoder
 from faar_ray.models.backbone import build_backbone, digest_of_weights, family_of
@@ -14,6 +15,7 @@ from faar_ray.models.family import BackboneFamily, check_placement
 from faar_ray.models.image_statistics import restandardise, statistics_of
 from faar_ray.models.multitask import MultiTaskModel, adapter_list
 from faar_ray.models.surgery import adapt_backbone, base_owners, base_rank
+from faar_ray.models.swin.tadformer.model import PromptedSwin
 from faar_ray.seeding import seeded
 from faar_ray.tasks import tasks_of
 
@@ -39,13 +41,23 @@ def build_model(config: TrialConfig) -> MultiTaskModel:
     adapt_backbone(backbone, family, config, clock)
     decoder = _decoder(config, family, outputs, family.widths(backbone), clock)
 
-    ensemble = config.adapter.adapts and config.placement.task_blocks == "all"
-    kind = family.ensemble if ensemble and family.ensemble is not None else family.model
-    model = kind(backbone, decoder, merged=config.backbone.pyramid == "merged", clock=clock)
+    model = model_class(family, config)(backbone, decoder, merged=config.backbone.pyramid == "merged", clock=clock)
+    if isinstance(model, PromptedSwin):
+        model.prompts = TaskPrompts(len(outputs), family.widths(backbone), config.seed)
     model.weights_digest = weights_digest
     model.restandardise = restandardise(statistics_of(config.backbone))
     _warn_clipped_ranks(model, config)
     return model
+
+
+def model_class(family: BackboneFamily, config: TrialConfig) -> type[MultiTaskModel]:
+    """Which of a family's models a placement needs."""
+    placement = config.placement
+    if config.adapter.adapts and placement.task_blocks == "all" and family.ensemble is not None:
+        return family.ensemble
+    if config.adapter.adapts and placement.task_path == "prompted" and family.prompted is not None:
+        return family.prompted
+    return family.model
 
 
 def _decoder(

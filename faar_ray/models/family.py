@@ -67,6 +67,10 @@ class BackboneFamily:
     """Whether a parameter of this name trains under `backbone.trainable: light`."""
     ensemble: type[MultiTaskModel] | None = None
     """The model for `placement.task_blocks: all`, if it can."""
+    prompted: type[MultiTaskModel] | None = None
+    """The model for `placement.task_path: prompted`, if it can; `adapt_prompted` puts its adapters in."""
+    adapt_prompted: Callable[..., None] | None = None
+    """(backbone, family, config); changes the backbone."""
     shared_input: bool = False
     """Takes `placement.task_path: shared`."""
     convolutions: bool = False
@@ -112,6 +116,12 @@ def check_placement(family: BackboneFamily, config: TrialConfig) -> None:
         raise ConfigError(f"placement.task_blocks: must be last on {name}, got 'all'")
     if placement.task_path == "shared" and not family.shared_input:
         raise ConfigError(f"placement.task_path: must be own on {name}, got 'shared'")
+    if placement.task_path == "prompted" and family.prompted is None:
+        known = "own or shared" if family.shared_input else "own"
+        raise ConfigError(
+            f"placement.task_path: must be {known} on {name}: prompts of tasks attend in the windows of a Swin, which "
+            "it has not, got 'prompted'"
+        )
     if placement.reductions != "frozen" and isinstance(family.reductions, str):
         raise ConfigError(
             f"placement.reductions: must be frozen on {name}, {family.reductions}, got {placement.reductions!r}"

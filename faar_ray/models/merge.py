@@ -80,6 +80,11 @@ def merge(model: MultiTaskModel, task: str | None = None) -> MultiTaskModel:
             "placement.task_path: shared cannot be merged: the frozen weight sees the shared stream and the change the "
             "task's, so no single weight does the work of both; train with placement.task_path: own to merge"
         )
+    if model.prompts is not None:
+        raise ConfigError(
+            "placement.task_path: prompted cannot be merged: filters of tasks are made from their input, and prompts "
+            "take part in the attention, so no weights do their work; train with placement.task_path: own to merge"
+        )
 
     merged = copy.deepcopy(model)
     kept = tasks if task is None or needs_all_tasks(model) else [task]

@@ -22,6 +22,7 @@ from faar_ray.adapters import (
     flows_together,
     warps_of,
 )
+from faar_ray.adapters.tad.filtered import FilteredLoRA
 from faar_ray.decoders import Decoder
 from faar_ray.models.swin.levels import Level, swin_levels
 
@@ -43,6 +44,8 @@ class MultiTaskModel(nn.Module):
         self.decoder = decoder
         self.merged = merged
         self.clock = clock
+        self.prompts: nn.Module | None = None
+        """Of `placement.task_path: prompted`: tokens of tasks, their lifts, and gates."""
         self.restandardise: nn.Module = nn.Identity()
         """From the data's statistics of images to those that the backbone was trained with."""
 
@@ -91,11 +94,16 @@ def parameter_terms(model: MultiTaskModel) -> dict[str, int]:
         counts["base factors A and B" if base else "LoRA factors"] += sum(p.numel() for p in adapter.factors)
         if isinstance(adapter, SineBase):
             counts["base cores W"] += adapter.core.numel()
+        if isinstance(adapter, FilteredLoRA):
+            counts["task filters"] += adapter.parameter_count() - sum(p.numel() for p in adapter.factors)
         if isinstance(adapter, DoRA):
             counts["magnitudes"] += adapter.m_O.numel()
     counts["flows of spectra"] = sum(warp.theta_1K.numel() for warp in warps_of(model))
     if model.clock is not None:
         counts["clock"] += sum(p.numel() for p in model.clock.parameters() if p.requires_grad)
+    if model.prompts is not None:
+        for name, p in model.prompts.named_parameters():
+            counts[{"tokens_TC": "task prompts", "gates_S": "gates"}.get(name, "prompt lifts")] += p.numel()
     for name, p in model.decoder.named_parameters():
         if p.requires_grad:
             counts[_decoder_term(name)] += p.numel()
@@ -113,6 +121,11 @@ PART_OF = {
     "base cores W": "adapters",
     "flows of spectra": "adapters",
     "clock": "adapters",
+    "task filters": "adapters",
+    "task prompts": "adapters",
+    "prompt lifts": "adapters",
+    "gates": "adapters",
+    "prompt norms": "norms",
     "magnitudes": "magnitudes",
     "norms": "norms",
 }
@@ -138,7 +151,7 @@ def _backbone_term(name: str) -> str:
     if ".reduction." in name:
         return "merging reductions"
     if is_norm(name):
-        return "norms"
+        return "prompt norms" if "prompt_norm" in name else "norms"
     if name.endswith(("relative_position_bias_table", "pos_embed")):
         return "position tables"
     return "patch embedding" if "patch_embed" in name else "backbone"

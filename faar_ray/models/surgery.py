@@ -36,6 +36,9 @@ def adapt_backbone(backbone: Any, family: BackboneFamily, config: TrialConfig, c
     if not config.adapter.adapts:
         return
     adapt_reductions(backbone, family, config)
+    if config.placement.task_path == "prompted":
+        assert family.adapt_prompted is not None
+        return family.adapt_prompted(backbone, family, config)
     if config.adapter.entry.task_bases:
         assert clock is not None
         return adapt_by_sines(backbone, family, config, clock)
@@ -52,7 +55,7 @@ def adapt_backbone(backbone: Any, family: BackboneFamily, config: TrialConfig, c
             ends_here = sorted(task_linears, key=list(family.linears).index)[-1:] if shared_input else task_linears
             for layer in layers_of(block, family, config.placement.layers):
                 if continues or layer not in ends_here:
-                    _share(block, layer, family, config, s, b)
+                    share(block, layer, family, config, s, b)
                 elif config.placement.dead_parameters:
                     adapter = _adapter(linear_of(block, layer, family), Site(s, b, layer, "shared"), config)
                     block.add_module(f"unused_{layer}", Unused(adapter.named_parameters()))
@@ -109,7 +112,7 @@ def adapt_by_sines(backbone: Any, family: BackboneFamily, config: TrialConfig, c
         for b, block in enumerate(stage.blocks):
             for layer in layers_of(block, family, config.placement.layers):
                 if b != last or sine.phi == "adapted" or layer not in sine.layers:
-                    _share(block, layer, family, config, s, b)
+                    share(block, layer, family, config, s, b)
         bases = {
             layer: _sine_linears(stage.blocks[last], layer, family, config, clock, s, last)
             for layer in layers_of(stage.blocks[last], family, sine.layers)
@@ -151,7 +154,7 @@ def adapt_all_blocks(backbone: Any, family: BackboneFamily, config: TrialConfig)
             task_linears = _task_linears(block, family, config, s, b)
             for layer in layers_of(block, family, config.placement.layers):
                 if layer not in task_linears:
-                    _share(block, layer, family, config, s, b)
+                    share(block, layer, family, config, s, b)
             for layer, linears in task_linears.items():
                 block.set_submodule(family.linears[layer], StreamedLinear(linears))
 
@@ -169,7 +172,8 @@ def _task_linears(
     }
 
 
-def _share(block: nn.Module, layer: str, family: BackboneFamily, config: TrialConfig, stage: int, index: int) -> None:
+def share(block: nn.Module, layer: str, family: BackboneFamily, config: TrialConfig, stage: int, index: int) -> None:
+    """Put a shared adapter around a layer of a block."""
     linear = linear_of(block, layer, family)
     adapter = _adapter(linear, Site(stage, index, layer, "shared"), config)
     block.set_submodule(family.linears[layer], AdaptedLinear(linear, adapter))

@@ -30,6 +30,8 @@ POINT_RESULT = "point/"
 """With a point's id, user attribute of its trunk's trial: how it ended."""
 STUDY_RESULT = "result/"
 """With a trial id, user attribute of the study: how a control or a reference ended."""
+PREFIX = "prefix/"
+"""With the name of a prefix that trials share, user attribute of the study: what it is, and whether it is trained."""
 TEST_RESULT = "test/"
 """With a trial id: its metrics on the test split."""
 ENDED = "ended"
@@ -150,7 +152,8 @@ def open_trials(folder: Path, study: optuna.Study, ended: Sequence[TrialResult])
         for trial in study.get_trials(deepcopy=False)
         if TRIAL_ID in trial.user_attrs and WARM_START not in trial.user_attrs
     }
-    begun = {path.name for path in folder.glob("trials/*") if path.is_dir()}
+    prefixes = {name.removeprefix(PREFIX) for name in study.user_attrs if name.startswith(PREFIX)}
+    begun = {path.name for path in folder.glob("trials/*") if path.is_dir()} - prefixes
     sampled |= {name: dict(sampled[trunk]) for name in begun for trunk in sampled if name.startswith(f"{trunk}-")}
     return [_open_trial(folder, name, sampled) for name in sorted({*sampled, *begun} - over)]
 
@@ -158,16 +161,22 @@ def open_trials(folder: Path, study: optuna.Study, ended: Sequence[TrialResult])
 def _open_trial(folder: Path, trial_id: str, sampled: Mapping[str, dict[str, Any]]) -> TrialResult:
     config, params = _config(folder / "trials" / trial_id), sampled.get(trial_id, {})
     role: Role = "trial" if trial_id in sampled else "reference" if trial_id.startswith("ref-") else "control"
+    parent, inherited = "", 0
     if trial_id.count("-") > 1 and role == "trial":
-        role, params = "point", params | ({BUDGET: config.ranks.budget} if config else {})
+        role, parent = "point", trial_id.rpartition("-")[0]
+        if config is not None:
+            params = params | {BUDGET: config.ranks.budget}
+            inherited = config.spectral.cut_after(config.optim.epochs) + 1
     try:
         epochs = read_epochs(TrialPaths(folder, trial_id))
     except DataError:  # a part that is damaged, or just replaced
         epochs = {}
-    seconds = sum(metrics.get("time/epoch_s", 0.0) for metrics in epochs.values())
+    seconds = sum(metrics.get("time/epoch_s", 0.0) for at, metrics in epochs.items() if at >= inherited)
     last = known(epochs[max(epochs)]) if epochs else {}
     name, seed = (config_id(config), config.seed) if config else (trial_id, 0)
-    return TrialResult(trial_id, name, seed, role, "RUNNING", params, last, seconds, len(epochs))
+    own = max(0, len(epochs) - inherited)
+    so_far = (params, last, seconds, own)
+    return TrialResult(trial_id, name, seed, role, "RUNNING", *so_far, parent=parent, inherited=inherited)
 
 
 def _config(folder: Path) -> TrialConfig | None:

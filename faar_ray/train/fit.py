@@ -58,7 +58,7 @@ def fit(spec: TrialSpec, runtime: Runtime | None = None) -> Epochs:
     with TrialSink(spec, runtime) as sink, closing(built) as trial:
         records, trained = sink.resume(trial)
         yield from records
-        for epoch in range(len(records), config.optim.epochs):
+        for epoch in range(len(records), last_epoch(spec)):
             if trained:  # by the parent
                 record, trained = end_of_epoch(trial, epoch, trained, spec.references), {}
             else:
@@ -66,11 +66,18 @@ def fit(spec: TrialSpec, runtime: Runtime | None = None) -> Epochs:
             warn_of_skips(record)
             sink.add(trial, record)
             yield record
+        if spec.leave_end and not trained:
+            sink.leave_end(trial, last_epoch(spec), training_part(trial, last_epoch(spec)))
 
-    if not spec.test:
+    if not spec.test or spec.stop_after is not None:
         return {}
     with closing(load_dataset(data, "test", cached=True)) as test:
         return evaluate(trial, test, split="test", references=spec.test_references)
+
+
+def last_epoch(spec: TrialSpec) -> int:
+    """Epochs that a trial trains to their end."""
+    return spec.config.optim.epochs if spec.stop_after is None else spec.stop_after - int(spec.leave_end)
 
 
 def run_epoch(trial: Trial, epoch: int, references: Mapping[str, float] | None) -> EpochRecord:

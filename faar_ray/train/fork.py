@@ -71,8 +71,8 @@ def fork_from_parent(
         config: of the new trial. Against the checkpoint's only keys may differ that matter from the fork on (`moment`);
             without `redo` also `CHANGEABLE`, whose past values stay in the past.
         epochs: after which the checkpoint was written.
-        redo: the end of the last of these epochs is made anew under `config`; the parent's policy must not have decided
-            anything up to there.
+        redo: the end of the last of these epochs is made under `config`. Where the parent has made it too, its policy
+            must not have decided anything up to there.
 
     Raises:
         ConfigError: another key differs, or the parent has decided.
@@ -84,16 +84,17 @@ def fork_from_parent(
     if not path.is_file():
         raise DataError(f"{path}: is missing, and trial {trial.trial_id} would continue from it")
     state = read_checkpoint(path)
-    if state["epochs"] != epochs:
+    is_due = DUE in state
+    if is_due and not redo:
         raise DataError(
             f"{path}: the end of its epoch is not made yet, and trial {trial.trial_id} would continue from it"
         )
-    _check_keys(TrialConfig.resolve(state["config"]), config, state["policy"], epochs, redo=redo)
+    _check_keys(TrialConfig.resolve(state["config"]), config, state["policy"], epochs, redo=redo, is_due=is_due)
 
     given, _ = read_trial_records(parent)
     past = past_of(path, state, given)
     records = inherited_records(config, state["policy"], past)
-    if redo:
+    if redo and not is_due:
         trained = {name: value for name, value in past[-1].metrics.items() if name.startswith(TRAINED)}
         records, state = records[:-1], {**state, DUE: trained}
     facts = {"config": config.model_dump(mode="json"), "epochs": len(records), "records_digest": digest_of(records)}
@@ -101,7 +102,9 @@ def fork_from_parent(
     save_checkpoint(trial.folder, epochs - 1, {**state, **facts}, keep=1)
 
 
-def _check_keys(parent: TrialConfig, fork: TrialConfig, policy: Mapping[str, Any], epochs: int, *, redo: bool) -> None:
+def _check_keys(
+    parent: TrialConfig, fork: TrialConfig, policy: Mapping[str, Any], epochs: int, *, redo: bool, is_due: bool
+) -> None:
     """See that a fork may begin after `epochs` epochs of the parent."""
     moment = Moment(epochs - 1, at_end=True) if redo else Moment(epochs)
     betas = [parent.pdrs.beta, *(scores["beta"] for scores in policy.get("carried", ()))]
@@ -109,10 +112,8 @@ def _check_keys(parent: TrialConfig, fork: TrialConfig, policy: Mapping[str, Any
     if redo:
         if keys:
             raise ConfigError(f"{', '.join(keys)}: matters before {moment}, where the trial forks from another")
-        if first_decision(parent) <= moment:
-            raise ConfigError(
-                f"ranks.kind: {moment} cannot be made anew, the ranks were decided at {first_decision(parent)}"
-            )
+        if not is_due and (decided := first_decision(parent)) <= moment:
+            raise ConfigError(f"ranks.kind: {moment} cannot be made anew, the ranks were decided at {decided}")
         return
     if fixed := [key for key in keys if not key.startswith(CHANGEABLE)]:
         raise ConfigError(f"{', '.join(fixed)}: cannot change while a trial trains; only {', '.join(CHANGEABLE)} can")

@@ -35,6 +35,8 @@ def build_optimizer(model: MultiTaskModel, config: OptimConfig) -> AdamW:
         (task_independent_parameters(model), config.backbone_lr or config.lr),
     )
     groups = [group for part, lr in parts for group in _decayed_and_not(part, config.effective(lr), config)]
+    if model.prompts is not None:
+        groups += _decayed_and_not(list(model.prompts.named_parameters()), config.effective(config.lr), config)
     if model.clock is not None and (clock := [p for p in model.clock.parameters() if p.requires_grad]):
         groups.append({"params": clock, "lr": config.effective(config.lr), "weight_decay": 0.0})
     return AdamW(groups, fused=True)

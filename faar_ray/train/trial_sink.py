@@ -74,6 +74,14 @@ class TrialSink:
         """
         on_rank_zero(self._runtime, self._write, trial, record, trial.state())
 
+    def leave_end(self, trial: Trial, epoch: int, trained: dict[str, float]) -> None:
+        """Write the checkpoint of an epoch that is trained, and whose end is due.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
+        on_rank_zero(self._runtime, self._save, epoch, trial.state() | {DUE: trained}, epoch)
+
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         if not self._resumed:  # nothing was read, so nothing may be overwritten
             return
@@ -107,12 +115,17 @@ class TrialSink:
         add_epoch(self._paths, record)
         if record.epoch + 1 == self._epochs:  # before the checkpoint that makes the trial count as finished
             write_adapter(self._paths.adapter, trial.model, trial.config)
-        state |= {"epochs": record.epoch + 1, "records_digest": self._digest}
+        self._save(record.epoch, state, record.epoch + 1)
+
+    def _save(self, epoch: int, state: dict[str, Any], finished: int) -> None:
+        state |= {"epochs": finished, "records_digest": self._digest}
         keep, named = self._spec.keep_checkpoints, self._spec.keep_epochs
-        save_checkpoint(self._paths.folder, record.epoch, state, keep=keep, keep_epochs=named)
+        save_checkpoint(self._paths.folder, epoch, state, keep=keep, keep_epochs=named)
         self._paths.remote_copy.push()
 
     def _finish(self, push: bool = True) -> None:
+        if self._spec.stop_after is not None:  # nobody reads the files of a prefix but its forks
+            return
         written = complete_trial_files(self._paths)
         if (draw_pictures(self._paths, self._spec.title) or written) and push:
             self._paths.remote_copy.push()

@@ -34,6 +34,10 @@ class TrialSpec:
     keep_checkpoints: int = 2
     keep_epochs: tuple[int, ...] = ()
     """Numbers of finished epochs whose checkpoints are kept too, for forks."""
+    stop_after: int | None = None
+    """Epochs after which it ends as a prefix, without adapter, traces and test; None: it is none."""
+    leave_end: bool = False
+    """Whether the last of these is only trained, and its end left to each fork."""
     betas: tuple[float, ...] = ()
     """Values of `pdrs.beta` under which the scores are kept too, for forks (`RankPolicy.carry`)."""
     shards_uri: str = ""

@@ -119,6 +119,7 @@ def run_search(
                 control_jobs(space),
                 watchers=watchers,
                 run_id=mlflow.run_id,
+                remove_prefix=functools.partial(remove_trial, place),
                 notify=progress.note,
             )
             if not search_state.finished():
@@ -162,6 +163,13 @@ def train(
             run_jobs(search_state, spec, space.resources, space.failure.max_retries, folder.ray, actor, watch)
     if isinstance(search_state.fatal, StorageError):
         raise search_state.fatal
+
+
+def remove_trial(place: RunLocation, name: str) -> None:
+    """Delete the files of a prefix, here and in object storage."""
+    trial = place.trial(name)
+    shutil.rmtree(trial.folder, ignore_errors=True)
+    trial.remote_copy.push()
 
 
 def modules_of(space: SearchSpace) -> list[str]:

@@ -11,9 +11,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
-from faar_ray.config.trial import config_id
 from faar_ray.errors import FaarRayError, StorageError, TooManyFailures
-from faar_ray.records import State, TrialResult, known
+from faar_ray.records import TrialResult, known
 from faar_ray.report.statistics.table import ADAPTERS
 from faar_ray.tune.propose import journal
 from faar_ray.tune.propose.budget import BudgetTracker, trial_limit
@@ -21,8 +20,9 @@ from faar_ray.tune.propose.comparison import Compared, StoppingRule
 from faar_ray.tune.propose.journal_file import transaction
 from faar_ray.tune.propose.proposer import Proposer
 from faar_ray.tune.propose.stopping_rules import build_stopping_rule
-from faar_ray.tune.run.jobs import Job, Running, describe_failure, job_of
+from faar_ray.tune.run.jobs import Job, Running, job_of, result_of_running
 from faar_ray.tune.run.references import References
+from faar_ray.tune.share.prefixes import Prefixes
 from faar_ray.tune.space.space import SearchSpace
 
 EPOCH_TIME = "time/epoch_s"
@@ -53,6 +53,7 @@ class SearchState:
         watchers: are notified of everything.
         run_id: gives MLflow's run of a trial id.
         notify: gets the warnings of trials, as text.
+        remove_prefix: deletes the files of a prefix that no trial will fork from any more.
         now: clock in seconds.
     """
 
@@ -67,6 +68,7 @@ class SearchState:
         watchers: Sequence[Watcher] = (),
         run_id: Callable[[str], str] = lambda trial_id: "",
         notify: Callable[[str], None] = lambda text: None,
+        remove_prefix: Callable[[str], None] = lambda name: None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self.space, self.proposer, self.references = space, proposer, references
@@ -84,6 +86,7 @@ class SearchState:
         self._history = proposer.history()
         self._rule = self._replayed_rule()
         self._budget = BudgetTracker(space, journal.spent(proposer.study), now)
+        self._prefixes = Prefixes(space, proposer, lambda: [job.config for job in self._controls], done, remove_prefix)
 
     def next_job(self) -> Job | None:
         """The next job to hand to Ray; None while there is none (see `finished`)."""
@@ -104,7 +107,8 @@ class SearchState:
         if self.running:
             return False
         stopped = bool(self.fatal or self.limit or self._budget_exhausted())
-        return stopped or not (self._references or self._controls or not self.proposer.finished())
+        open_jobs = self._references or self._controls or self._prefixes.held
+        return stopped or not (open_jobs or not self.proposer.finished())
 
     @property
     def aborted(self) -> bool:
@@ -150,7 +154,7 @@ class SearchState:
         if epoch < running.epochs:
             return
         running.epochs = epoch + 1
-        if running.job.inherited <= epoch:
+        if running.job.inherited <= epoch or running.job.shared:
             running.trained_s += metrics.get(EPOCH_TIME, 0.0)
         if running.job.inherited <= epoch < running.journalled_epochs:
             running.seconds_before += metrics.get(EPOCH_TIME, 0.0)
@@ -160,6 +164,7 @@ class SearchState:
                 selected = self._rule.select_metrics(metrics)
                 self.proposer.epoch(number, epoch, selected, running.stop_reason)
                 self._history.setdefault(number, []).append(selected)
+            self._prefixes.started(running.job)
             self.proposer.points.passed(running.job, epoch, metrics.get(ADAPTERS))
             self._store_budget()
         for watcher in self.watchers if epoch >= running.notified_epochs else ():
@@ -168,6 +173,10 @@ class SearchState:
     def record_test_metrics(self, trial_id: str, metrics: Mapping[str, float]) -> None:
         """Metrics of a complete job on the test split; no decision of the search uses them."""
         self.running[trial_id].test = known(metrics)
+
+    def prefix_trained(self, trial_id: str) -> None:
+        """A prefix was trained to its end; `ended` follows."""
+        self.running[trial_id].is_trained = True
 
     def failed(self, trial_id: str, reason: str) -> None:
         """A job reported or raised an error; `ended` follows."""
@@ -195,6 +204,7 @@ class SearchState:
     def _close_trial(self, running: Running) -> None:
         with transaction(self.proposer.study):
             result = self._store_result(running)
+            self._prefixes.ended(running.job, running.is_trained, result.state == "FAIL")
             self._store_budget()
         if running.job.number is not None and running.job.may_stop_early:
             self._note_finished(self._rule, running.job.number, result)
@@ -202,7 +212,7 @@ class SearchState:
             watcher.ended(running.job, result)
         if running.job.role == "reference":
             self._reference_ended(running, result)
-        if result.state == "FAIL":
+        if result.state == "FAIL" and running.job.role != "prefix":  # its trials fail as it did, or not
             self._count_failure(result)
 
     def _advance_population(self) -> None:
@@ -222,6 +232,9 @@ class SearchState:
     def _search_job(self) -> Job | None:
         if any(running.job.role == "reference" for running in self.running.values()):
             return None  # delta_m needs them all
+        return self._prefixes.next_job(self._proposal, self._history, self.concurrent)
+
+    def _proposal(self) -> Job | None:
         return self.proposer.next_job() or (self._controls.pop(0) if self._controls else None)
 
     def _open_trial(self, job: Job) -> None:
@@ -271,7 +284,7 @@ class SearchState:
         return self._rule.stop_reason(job.number, epoch + 1, job.config.optim.epochs)
 
     def _trial_time_reason(self, running: Running, metrics: Mapping[str, float]) -> str:
-        if running.job.role == "reference":  # delta_m needs them all
+        if running.job.role in ("reference", "prefix"):  # delta_m needs them all; several trials need it
             return ""
         return trial_limit(self.space.budget, running.trained_s + metrics.get(EPOCH_TIME, 0.0))
 
@@ -283,29 +296,8 @@ class SearchState:
         return bool(self.limit)
 
     def _result(self, running: Running) -> TrialResult:
-        job, epochs = running.job, running.epochs
-        inherited = job.inherited if job.role == "point" else 0  # a copy of pbt takes over its parent's epochs
-        state: State = "COMPLETE" if epochs >= job.config.optim.epochs else "PRUNED"
-        reason = running.error or (running.stop_reason if state == "PRUNED" else "")
-        if running.error or (state == "PRUNED" and not reason and not running.waits):
-            reason = reason or f"it ended by itself after {epochs} of {job.config.optim.epochs} epochs"
-            state, reason = "FAIL", describe_failure(reason, job.trial_id, job.params)
         seconds = running.seconds_before + self.now() - running.started
-        return TrialResult(
-            job.trial_id,
-            config_id(job.config),
-            job.config.seed,
-            job.role,
-            state,
-            dict(job.params),
-            dict(running.metrics),
-            round(seconds, 3),
-            max(0, epochs - inherited),
-            self.run_id(job.trial_id),
-            reason,
-            job.parent if job.role == "point" else "",
-            inherited,
-        )
+        return result_of_running(running, round(seconds, 3), self.run_id(running.job.trial_id))
 
     def _store_result(self, running: Running) -> TrialResult:
         """Write down how a job ended."""
@@ -314,6 +306,8 @@ class SearchState:
             journal.keep_test(self.proposer.study, running.job.trial_id, running.test)
         if running.job.number is not None:
             return self.proposer.tell(result, running.job.number)
+        if running.job.role == "prefix":
+            return result
         if running.job.trunk is not None:
             return self.proposer.tell_point(result, running.job.trunk)
         journal.keep_result(self.proposer.study, result, None)

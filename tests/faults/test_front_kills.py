@@ -11,6 +11,9 @@ import pytest
 
 from faar_ray.bench.faults.search_harness import SPACE, SearchHarness, SearchRecord
 from faar_ray.config.trial import merge_sections
+from faar_ray.records import MEASURED
+from faar_ray.report.results import read_results
+from faar_ray.report.source import find_run
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(2000)]
 LIMIT_S = 900.0
@@ -68,3 +71,14 @@ def test_a_killed_search_loses_no_point_and_trains_none_twice(
     harness.finish(harness.start(name, "--resume"), name, LIMIT_S)
     assert harness.record(name).equal(undisturbed)
     assert harness.leaks(name) == []
+
+
+def test_points_in_a_bucket_begin_with_trunks_that_train_on(
+    harness: SearchHarness, undisturbed: SearchRecord, s3: str
+) -> None:
+    here = (f"storage.path={s3}/runs", "resources.max_concurrent=2")
+    harness.finish(harness.start("bucket", *here), "bucket", LIMIT_S)
+    rows = read_results(find_run(f"{s3}/runs/bucket").path / "results.parquet")
+    timeless = {r.trial_id: {k: v for k, v in r.metrics.items() if not k.startswith(MEASURED)} for r in rows}
+    found = {r.trial_id: (r.state, r.seed, r.params, r.epochs, timeless[r.trial_id]) for r in rows}
+    assert found == undisturbed.rows

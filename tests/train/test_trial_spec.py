@@ -15,7 +15,7 @@ from faar_ray.train.trial_spec import TrialSpec
 SPEC = TrialSpec(
     "t001-s0", TrialConfig(), RunLocation(Path("/runs/rho")), references={"semseg": 40.0},
     test_references={"depth": 1.0}, test=True, workers=2, threads=3, gpus_per_worker=0.5, keep_checkpoints=1, shards_uri="s3://bucket/data",
-    pause_after=2, parent="t000-s0", inherited_epochs=1, redo=True,
+    pause_after=2, parent="t000-s0", inherited_epochs=1, redo=True, stop_after=3, leave_end=True,
     keep_epochs=(2,), betas=(0.5, 0.9), sentinel_file="/runs/rho/space.yaml",
     checkpoint="/weights/w.pth", data_root="/data/nyud", title="t001-s0: lr 1",
 )  # fmt: skip

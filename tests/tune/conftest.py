@@ -35,7 +35,7 @@ TINY: dict[str, Any] = {
     "parameters": {"pdrs.rho_shared": {"min": 0.5, "max": 0.99, "scale": "log1m", "prior": 0.95}},
     "objectives": [{"name": "delta_m", "goal": "maximize"}, {"name": "trainable_params", "goal": "minimize"}],
     "references": {"semseg": 40.0, "normals": 20.0},
-    "search": {"startup_trials": 2},
+    "search": {"startup_trials": 2, "share_prefixes": False},
     "scheduler": {"min_epochs": 1, "reduction": 2},
     "budget": {"trials": 6},
 }
@@ -110,11 +110,16 @@ class Driver:
     def step(self, name: str) -> None:
         """One epoch of an open job, trained or replayed."""
         job, epoch = self.open[name]
+        if job.role == "prefix" and epoch == job.epochs - job.leave_end:
+            self.search_state.prefix_trained(name)
+            del self.open[name]
+            self.search_state.ended(name)
+            return
         metrics = self.train(job, epoch)
         if "error" in metrics:
             self.search_state.failed(name, "it broke")
         else:
-            done = epoch + 1 == (job.pause_after or job.config.optim.epochs)
+            done = epoch + 1 == (job.pause_after or job.config.optim.epochs)  # a prefix ends in the next step
             stop = False if done else bool(self.search_state.stop_reason(name, epoch, metrics))
             self.search_state.epoch(name, epoch, metrics)
             if not done and not stop:

@@ -29,7 +29,11 @@ RANKS = [RankRecord(0, 0, 0, "qkv", "shared", 4, 4, "adapter", 1.0, 1.0, (1.0,) 
 Hook = Callable[[Job, int], None]
 
 
-SEARCH: dict[str, Any] = {"budget": {"trials": 2}, "search": {"startup_trials": 5}, "scheduler": {"type": "none"}}
+SEARCH: dict[str, Any] = {
+    "budget": {"trials": 2},
+    "search": {"startup_trials": 5, "share_prefixes": False},
+    "scheduler": {"type": "none"},
+}
 
 
 def nothing(job: Job, epoch: int) -> None:

@@ -49,7 +49,7 @@ SPACE: dict[str, Any] = {
     "parameters": {"pdrs.rho_shared": {"min": 0.5, "max": 0.9, "scale": "log1m", "prior": 0.8}},
     "objectives": [{"name": "delta_m", "goal": "maximize"}],
     "references": {"semseg": 40.0, "normals": 20.0},
-    "search": {"startup_trials": 2, "replicates": {"top": 1, "seeds": 2}},
+    "search": {"startup_trials": 2, "replicates": {"top": 1, "seeds": 2}, "share_prefixes": False},
     "scheduler": {"min_epochs": 2, "reduction": 2},
     "budget": {"trials": 3},
     "controls": [{"method": "lora"}],

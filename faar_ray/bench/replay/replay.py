@@ -48,7 +48,7 @@ def replay_space(folder: Path, trials: int, seed: int = 0) -> SearchSpace:
                 {"name": "trainable_params", "goal": "minimize"},
             ],
             "references": {"semseg": 34.35, "human_parts": 20.67, "normals": 22.11},
-            "search": {"seed": seed, "startup_trials": 10},
+            "search": {"seed": seed, "startup_trials": 10, "share_prefixes": False},  # a replay has no checkpoint
             "scheduler": {"min_epochs": 4, "reduction": 4},
             "budget": {"trials": trials},
             "storage": {"path": str(folder / "runs")},

@@ -29,6 +29,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "faar_own_ts_pd": {"method": "faar", "placement.task_path": "own"},
     "mtlora": {"method": "mtlora"},
     "mtlora_plus": {"method": "mtlora_plus"},
+    "tadformer": {"method": "tadformer"},
+    "tadformer_release": {"method": "tadformer_release"},
     "ditask": {"method": "ditask"},
     "ditask_release": {"method": "ditask_release"},
     "free_sinewich": {"method": "free_sinewich"},

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from functools import cache, reduce
-from typing import Any
+from functools import cache
 
 from faar_ray.config.moments.moment import START, MattersFrom, Moment, MomentOf, first_decision, last_end
 from faar_ray.config.section import Section
@@ -30,15 +29,24 @@ def _keys_of(section: type[Section], prefix: str) -> Iterator[tuple[str, MomentO
             yield f"{prefix}{name}", declared[0].moment if declared else None
 
 
-def moment_of(key: str, config: TrialConfig) -> Moment:
-    """From when on a key matters in a config."""
+def moment_of(key: str, config: TrialConfig, betas: Collection[float] = ()) -> Moment:
+    """From when on a key matters in a config; `betas` are carried along, see `BETA`."""
+    if key == BETA and config.pdrs.beta in betas and config.ranks.entry.carries:
+        return first_decision(config)
     declared = config_keys()[key]
     return START if declared is None else declared(config)
 
 
-def differing(a: TrialConfig, b: TrialConfig) -> list[str]:
+def differing(a: Section, b: Section, prefix: str = "") -> list[str]:
     """Keys in which two configs differ."""
-    return [key for key in config_keys() if _value(a, key) != _value(b, key)]
+    keys: list[str] = []
+    for name in type(a).model_fields:
+        ours, theirs = getattr(a, name), getattr(b, name)
+        if ours == theirs:
+            continue
+        nested = isinstance(ours, Section) and f"{prefix}{name}" not in config_keys()
+        keys += differing(ours, theirs, f"{prefix}{name}.") if nested else [f"{prefix}{name}"]
+    return keys
 
 
 def shared_until(a: TrialConfig, b: TrialConfig, betas: Collection[float] = ()) -> Moment:
@@ -58,10 +66,4 @@ def forbidden(parent: TrialConfig, fork: TrialConfig, moment: Moment, betas: Col
 
 
 def _matters_from(key: str, a: TrialConfig, b: TrialConfig, betas: Collection[float]) -> Moment:
-    if key == BETA and {a.pdrs.beta, b.pdrs.beta} <= set(betas):
-        return min(first_decision(a), first_decision(b))
-    return min(moment_of(key, a), moment_of(key, b))
-
-
-def _value(config: TrialConfig, key: str) -> Any:
-    return reduce(getattr, key.split("."), config)
+    return min(moment_of(key, a, betas), moment_of(key, b, betas))

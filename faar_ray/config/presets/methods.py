@@ -14,6 +14,11 @@ MTLORA: dict[str, Any] = {
     "ranks": {"kind": "fixed", "task_init_rank": 4},
     "placement": {"task_path": "shared", "reductions": "trained", "dead_parameters": True},
 }
+TADFORMER: dict[str, Any] = {
+    "adapter": {"kind": "lora", "scale": 4.0, "dropout": 0.05},
+    **FIXED_RANK,
+    "placement": {"task_path": "prompted", "dead_parameters": True},
+}
 DITASK: dict[str, Any] = {
     "adapter": {"kind": "spectrum", "dropout": 0.05},
     **FIXED_RANK,
@@ -46,6 +51,9 @@ PRESETS: dict[str, dict[str, Any]] = {
     # MTLoRA, and MTLoRA+, whose merging reductions are frozen and adapted; their counts hold a dead adapter
     "mtlora": MTLORA,
     "mtlora_plus": {**MTLORA, "placement": {**MTLORA["placement"], "reductions": "adapted"}},
+    # TADFormer as its paper states it, and as its released code does it; their counts hold dead norms
+    "tadformer": TADFORMER,
+    "tadformer_release": {**TADFORMER, "tad": {"filter": "static", "skip": "scrambled"}},
     # Free Sinewich, and the rows of its ablation
     "free_sinewich": SINEWICH,
     "sinewich_without_lcn": {**SINEWICH, "sinewich": {"clock": "free"}},

@@ -15,6 +15,8 @@ from faar_ray.models import micro
 from faar_ray.models.ensemble import TaskEnsemble
 from faar_ray.models.family import REDUCTION, BackboneFamily
 from faar_ray.models.multitask import MultiTaskModel
+from faar_ray.models.swin.tadformer.build import adapt_prompted
+from faar_ray.models.swin.tadformer.model import PromptedSwin
 from faar_ray.models.swin.task_block import TaskBlock
 from faar_ray.models.timm_weights import build_timm, load_checkpoint, load_weights, outline, patch_of
 
@@ -69,6 +71,8 @@ SWIN = BackboneFamily(
     check=_check,
     sides=patch_of,
     ensemble=TaskEnsemble,
+    prompted=PromptedSwin,
+    adapt_prompted=adapt_prompted,
     shared_input=True,
     convolutions=True,
     reductions=lambda backbone: [stage.downsample for stage in backbone.layers[1:]],

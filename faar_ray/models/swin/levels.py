@@ -5,7 +5,7 @@ Axes: S streams (1 or T tasks), B batch, H W space, L tokens, C channels.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch.nn.functional as F
@@ -51,13 +51,20 @@ class Level:
         return [F.linear(x, weight, bias).movedim(-1, 1) for x, weight, bias in each]
 
 
-def swin_levels(backbone: SwinTransformer, image_B3HW: Tensor, *, merged: bool) -> list[Level]:
-    """All stages' levels: merged, at strides 8, 16, 32, 32, or not, at 4, 8, 16, 32."""
+RunBlocks = Callable[[Sequence[nn.Module], Tensor, Layout], tuple[Tensor, Tensor | None, Layout]]
+"""(blocks of a stage, tokens, how they lie) -> the shared stream, those of the tasks if any, and how tokens lie now."""
+
+
+def swin_levels(
+    backbone: SwinTransformer, image_B3HW: Tensor, *, merged: bool, run: RunBlocks | None = None
+) -> list[Level]:
+    """All stages' levels: merged, at strides 8, 16, 32, 32, or not, at 4, 8, 16, 32; `run` runs the blocks of each."""
+    run = run or run_blocks
     x_BHWC = backbone.patch_embed(image_B3HW)
     x, layout = x_BHWC.flatten(1, 2), Layout(*x_BHWC.shape[1:3])
     stages, levels = list(backbone.layers), []
     for stage, following in zip(stages, [*stages[1:], None], strict=True):
-        x, streams, layout = _run_blocks(stage.blocks, x, layout)
+        x, streams, layout = run(stage.blocks, x, layout)
         if following is None or not merged:
             levels.append(Level(as_grid(x[None] if streams is None else streams, layout)))
         elif streams is not None:
@@ -70,8 +77,8 @@ def swin_levels(backbone: SwinTransformer, image_B3HW: Tensor, *, merged: bool) 
     return levels
 
 
-def _run_blocks(blocks: Iterable[nn.Module], x: Tensor, layout: Layout) -> tuple[Tensor, Tensor | None, Layout]:
-    """All blocks of a stage: the shared stream, those of the tasks if they have their own, and how tokens lie now."""
+def run_blocks(blocks: Sequence[nn.Module], x: Tensor, layout: Layout) -> tuple[Tensor, Tensor | None, Layout]:
+    """Block by block, as `RunBlocks` says."""
     for block in blocks:
         of_block = layout.windows(block.block if isinstance(block, TaskBlock) else block)
         x, layout = reorder(x, layout, of_block), of_block

@@ -17,6 +17,7 @@ from faar_ray.report.statistics.groups import Config, complete_configs, is_cost,
 from faar_ray.report.statistics.knee import Knee, knee_of
 from faar_ray.report.statistics.noise import Noise, Observation, SeedModel
 from faar_ray.report.statistics.table import Row, cost_metric, finite, table
+from faar_ray.report.words.shared_words import shared_sentences
 from faar_ray.report.words.wording import AnswerInputs, sentences
 
 
@@ -83,7 +84,7 @@ def build_answer(
         best=next((r.config_id for r in rows if r.role == "trial"), None),
         recommended=next((r.config_id for r in rows if r.recommended), None),
         states=states,
-        sentences=tuple(sentences(inputs)),
+        sentences=(*sentences(inputs), *shared_sentences(results)),
     )
 
 

@@ -171,6 +171,8 @@ class TrainRun:
 
     def _finish_files(self) -> None:
         """Workers that were stopped or died could not complete the trial's files."""
+        if self._spec.stop_after is not None:
+            return
         try:
             finish_trial_files(self._spec.paths, self._spec.title)
         except FaarRayError as error:

@@ -110,6 +110,8 @@ class StateCallback(Callback):
             with abort_on_storage_error(self.state, self.folder):
                 self.state.epoch(name, result["epoch"], result["metrics"])
         self.state.record_test_metrics(name, result.get("test", {}))
+        if result.get("prefix"):
+            self.state.prefix_trained(name)
         if "error" in result:
             self.state.failed(name, result["error"])
 

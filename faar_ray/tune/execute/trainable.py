@@ -73,14 +73,19 @@ class TrialActor(tune.Trainable):
     def _epoch(self) -> dict[str, Any]:
         if self.epochs is None:
             self.epochs = self.start()
-        record = next(self.epochs)
+        try:
+            record = next(self.epochs)
+        except StopIteration:
+            if self.spec.stop_after is None:
+                raise
+            return {"trial": self.spec.trial_id, "prefix": True, "done": True}
         out: dict[str, Any] = {"trial": self.spec.trial_id, "epoch": record.epoch, "metrics": dict(record.metrics)}
         if not math.isfinite(record.metrics.get("delta_m", 0.0)):
             return out | {"error": why_no_delta_m(record), "done": True}
         if record.epoch + 1 == self.spec.pause_after:  # its workers are freed before anybody is told
             self.cleanup()
             return out | {"done": True}
-        if record.epoch < self.last:
+        if record.epoch < self.last or self.spec.stop_after is not None:
             return out | {"done": False}
         return out | {"test": self._test(), "done": True}
 

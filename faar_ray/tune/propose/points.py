@@ -123,7 +123,7 @@ class PointState:
         trunk = self._trunks[job.number]
         trunk.state = result.state
         if result.state == "COMPLETE":
-            trunk.reached = result.epochs
+            trunk.reached = result.reached
         else:
             attrs = self._trial(job.number).user_attrs
             trunk.due = [point for point in trunk.due if BEGUN + point.trial_id in attrs]
@@ -196,7 +196,7 @@ class PointState:
             return Trunk(None, 0, due)
         if result.state != "COMPLETE":
             due = [point for point in due if BEGUN + point.trial_id in attrs]
-        reached = result.epochs if result.state == "COMPLETE" else config.optim.epochs
+        reached = result.reached if result.state == "COMPLETE" else config.optim.epochs
         return Trunk(result.state, reached, due)
 
     def _trial(self, number: int) -> FrozenTrial:

@@ -113,7 +113,7 @@ class Proposer:
         open_trials = self._idle or journal.trials(self.study, TrialState.WAITING) or self.points.unfinished()
         if open_trials or self.exploring():
             return False
-        return not self._replicates_due(journal.own(self.study))
+        return not self.replicates_due(journal.own(self.study))
 
     def wait(self, result: TrialResult, number: int) -> None:
         """A trial waits for its population: keep its result so far, and hand it out again later."""
@@ -238,13 +238,13 @@ class Proposer:
                 self.study.enqueue_trial(to_optuna(self.space.parameters, self._points[drawn]))
             return self._begin(number)
 
-        for leader, seed in self._replicates_due(trials)[:1]:
+        for leader, seed in self.replicates_due(trials)[:1]:
             attrs = {REPLICATE: True, CONFIG_NUMBER: TrialRecord(leader).config_number, SEED: seed}
             self.study.enqueue_trial(dict(leader.params), user_attrs=attrs)
             return self._begin(number)
         return None
 
-    def _replicates_due(self, trials: Sequence[FrozenTrial]) -> list[tuple[FrozenTrial, int]]:
+    def replicates_due(self, trials: Sequence[FrozenTrial]) -> list[tuple[FrozenTrial, int]]:
         """(trial of a leading configuration, seed) pairs still to run; none before the exploration has ended."""
         replicates = self.space.search.replicates
         budget_left = self.space.budget.trials - len(trials)

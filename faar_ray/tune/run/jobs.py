@@ -9,8 +9,8 @@ from typing import Any
 from faar_ray.config.null_values import value_words
 from faar_ray.config.paths import weights_path
 from faar_ray.config.run_sections import Resources
-from faar_ray.config.trial import TrialConfig
-from faar_ray.records import Role, TrialResult
+from faar_ray.config.trial import TrialConfig, config_id
+from faar_ray.records import Role, State, TrialResult
 from faar_ray.storage.run_location import RunLocation
 from faar_ray.train.trial_spec import TrialSpec
 from faar_ray.tune.space.front import KIND, POINT, Point
@@ -22,7 +22,7 @@ SHARDS = "data"
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One trial of the search, one control, or one reference."""
+    """One trial of the search, one control, one reference, or a prefix: the beginning that trials share."""
 
     trial_id: str
     role: Role
@@ -49,6 +49,19 @@ class Job:
     """Of a point: Optuna's number of its trunk, in whose trial it is written down."""
     betas: tuple[float, ...] = ()
     """Values of `pdrs.beta` whose scores are carried along for forks."""
+    shared: bool = False
+    """Whether its parent is a prefix: what it inherits is what it would have trained."""
+    paid: int = 0
+    """Of the epochs that it inherits, those that are counted as its own, for it is the first that begins with them."""
+    stop_after: int | None = None
+    """Of a prefix: the epochs that it trains."""
+    leave_end: bool = False
+    """Of a prefix: whether it leaves the end of the last of these to each fork."""
+
+    @property
+    def epochs(self) -> int:
+        """After which it ends by itself."""
+        return self.config.optim.epochs if self.stop_after is None else self.stop_after
 
     @property
     def title(self) -> str:
@@ -106,7 +119,7 @@ class RunContext:
             self.place,
             references=val,
             test_references=test,
-            test=True,
+            test=job.role != "prefix",
             workers=self.resources.workers,
             threads=self.resources.cpus_per_worker,
             gpus_per_worker=self.resources.gpus_per_worker,
@@ -118,6 +131,8 @@ class RunContext:
             redo=job.redo,
             keep_epochs=job.keep_epochs,
             betas=job.betas,
+            stop_after=job.stop_after,
+            leave_end=job.leave_end,
             title=job.title,
             checkpoint=self._checkpoint(job.config.backbone.checkpoint),
             sentinel_file="" if self.place.uri else str(self.place.path / "space.yaml"),
@@ -152,11 +167,48 @@ class Running:
     stop_reason: str = ""
     """Set by the stopping rule or by a limit."""
     error: str = ""
+    is_trained: bool = False
+    """Of a prefix: to its end."""
 
     @property
     def waits(self) -> bool:
         """Whether it now waits for its population."""
         return self.epochs == self.job.pause_after and not (self.stop_reason or self.error)
+
+
+def result_of_running(running: Running, seconds: float, run_id: str) -> TrialResult:
+    """How a job has ended, or stands while it waits.
+
+    Args:
+        running: the job.
+        seconds: of its own.
+        run_id: of its MLflow run.
+    """
+    job, epochs = running.job, running.epochs
+    forks = job.role == "point" or (job.shared and job.role != "prefix")  # a copy of pbt takes over its parent's epochs
+    inherited = min(epochs, job.inherited - job.paid) if forks else 0
+    complete = running.is_trained if job.role == "prefix" else epochs >= job.config.optim.epochs
+    state: State = "COMPLETE" if complete else "PRUNED"
+    reason = running.error or (running.stop_reason if state == "PRUNED" else "")
+    if running.error or (state == "PRUNED" and not reason and not running.waits):
+        reason = reason or f"it ended by itself after {epochs} of {job.epochs} epochs"
+        state, reason = "FAIL", describe_failure(reason, job.trial_id, job.params)
+
+    return TrialResult(
+        job.trial_id,
+        config_id(job.config),
+        job.config.seed,
+        job.role,
+        state,
+        dict(job.params),
+        dict(running.metrics),
+        seconds,
+        epochs - inherited,
+        run_id,
+        reason,
+        job.parent if forks else "",
+        inherited,
+    )
 
 
 def reference_job(space: SearchSpace, task: str) -> Job:

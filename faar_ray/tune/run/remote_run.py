@@ -49,6 +49,9 @@ class RemoteRun:
 
     def ended(self, job: Job, result: TrialResult) -> None:
         """Download what MLflow gets of the trial, which another machine may have written, and upload the journal."""
+        if job.role == "prefix":
+            self._note()
+            return
         trial = self.location.trial(job.trial_id)
         files = (trial.trace, trial.epochs, trial.adapter, trial.sines, trial.rank_picture, trial.sine_picture)
         self.copy.pull(*files)

@@ -25,6 +25,7 @@ from faar_ray.tune.propose.stopping_rules import compared_epochs, most_epochs
 from faar_ray.tune.propose.warm_start import warm_start
 from faar_ray.tune.run.resolved_search import ResolvedSearch
 from faar_ray.tune.run.run_folder import as_yaml
+from faar_ray.tune.share.stages import planned_epochs, why_not_shared
 from faar_ray.tune.show.front_plan import base_points, front_words
 from faar_ray.tune.space.front import own_epochs
 from faar_ray.tune.space.initial_points import active_parameters
@@ -62,6 +63,7 @@ def show_plan(
     console.print(Text(f"\nat once: {at_once}"), soft_wrap=True)
     further = own_epochs(points, space.trial_config({}).optim.epochs)
     console.print(Text(bound(space, capacity, cluster, further)), soft_wrap=True)
+    console.print(Text(sharing_words(space)), soft_wrap=True)
     if stopping := early_stopping_words(space):
         console.print(Text(stopping), soft_wrap=True)
     if cluster is None:
@@ -79,6 +81,20 @@ def early_stopping_words(space: SearchSpace) -> str:
     but = f"; not after {', '.join(unsettled)}, when ranks are not settled yet" if unsettled else ""
     sibling = ", once a trial of the same seed has finished" if rule == "paired" else ""
     return f"early stopping: {rule}, {where}{first}{sibling}{but}"
+
+
+def sharing_words(space: SearchSpace) -> str:
+    """How many epochs shared prefixes save, or why there are none."""
+    if reason := why_not_shared(space):
+        return f"prefixes: not shared, {reason}"
+    alone, trained = planned_epochs(space)
+    if alone == trained:
+        return "prefixes: none is shared, trials differ in what matters from their start"
+    saved = 100 * (alone - trained) / alone
+    return (
+        f"prefixes: {trained} epochs with what trials share trained once, {alone} without ({saved:.0f}% less; "
+        "trials and controls to their end)"
+    )
 
 
 def recipe_words(space: SearchSpace) -> str:

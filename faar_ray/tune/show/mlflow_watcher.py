@@ -92,18 +92,22 @@ class MLflowWatcher:
         return self._run_ids.get(trial_id, "")
 
     def started(self, job: Job) -> None:
-        """A job was handed to Ray: its run is opened, or continued."""
+        """A job was handed to Ray: its run is opened, or continued; a prefix has none."""
+        if job.role == "prefix":
+            return
         self._trials[job.trial_id] = self._trial_run(job)
         self._thread.changed()
 
     def epoch(self, job: Job, epoch: int, metrics: Mapping[str, float]) -> None:
         """A job finished an epoch."""
-        if self.waiting() < MAX_WAITING:
+        if job.role != "prefix" and self.waiting() < MAX_WAITING:
             self._trials[job.trial_id].add_epoch(epoch, metrics)
         self._thread.changed()
 
     def ended(self, job: Job, result: TrialResult) -> None:
         """A job ended: its run gets what is missing and is closed."""
+        if job.role == "prefix":
+            return
         self._trials[job.trial_id].ending = Ending.of(result)
         self._thread.changed()
 

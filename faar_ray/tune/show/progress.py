@@ -98,12 +98,12 @@ class Progress:
         line = self.lines[job.trial_id]
         line.epochs, line.metrics = epoch + 1, dict(metrics)
         if self.verbosity > 0 and (job.role != "point" or epoch + 1 >= job.inherited):  # others are its trunk's
-            self._print_of(job, f"epoch {epoch + 1}/{job.config.optim.epochs}  {self._values(line)}")
+            self._print_of(job, f"epoch {epoch + 1}/{job.epochs}  {self._values(line)}")
 
     def ended(self, job: Job, result: TrialResult) -> None:
         """A job ended."""
         line = self.lines[job.trial_id]
-        line.state, line.epochs, line.metrics = result.state.lower(), result.epochs, result.metrics
+        line.state, line.epochs, line.metrics = result.state.lower(), result.reached, result.metrics
         line.seconds, line.reason = result.seconds, result.reason
         if result.state == "FAIL":
             self._print_failure(f"{job.trial_id:<16} failed in {format_duration(line.seconds)}: {result.reason}")
@@ -162,7 +162,7 @@ class Progress:
         values = [metric(name, line.metrics[name]) if name in line.metrics else "" for name in self.shown]
         if line.job.role == "reference":
             values = [self._values(line).removeprefix("val/"), *values[1:]] if line.metrics else values
-        epochs = f"{line.epochs}/{line.job.config.optim.epochs}"
+        epochs = f"{line.epochs}/{line.job.epochs}"
         left = (line.job.trial_id, parameters(line.job), epochs)
         return [*map(Text, (*left, *values)), Text(state, style)]
 
@@ -184,6 +184,8 @@ def parameters(job: Job) -> str:
     """The parameters of a job, keys cut to their last part; for a reference its task."""
     if job.role == "reference":
         return f"single task {job.config.data.tasks[0]}"
+    if job.role == "prefix":
+        return f"the beginning that trials of seed {job.config.seed} share"
     values = [(key.split(".")[-1], value) for key, value in job.params.items()]
     return format_params(values + [("seed", job.config.seed)] * job.replicate) or "base"
 

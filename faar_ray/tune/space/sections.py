@@ -59,6 +59,12 @@ class SearchConfig(Section):
         "once, and about `lag` trials run at once. null: a proposal uses whatever has finished, nothing waits, and "
         "what a sampler that learns proposes depends on timing.",
     )
+    share_prefixes: bool = Field(
+        True,
+        description="Whether trials that train alike at first (same seed, and only keys differ that matter later, as "
+        "pdrs.rho_shared does from the first shrink on) train that part once. The result of every trial is what it "
+        "would be alone; --dry-run says how many epochs it saves.",
+    )
     replicates: Replicates | None = Field(None, description="Reruns of the leading configurations on common seeds.")
 
     @field_validator("sampler", mode="before")

@@ -21,7 +21,7 @@ def weights_of(model: Any) -> Weights:
     """By timm's names where timm has one; adapters beside the weight that they change."""
     return {
         re.sub(r"\.(block|base)\.", ".", name.removeprefix("backbone.")): value
-        for name, value in model.state_dict().items()
+        for name, value in model.state_dict(keep_vars=True).items()
         if not re.search(r"task_linears\.\w+\.base", name)
     }
 

@@ -139,11 +139,26 @@ def test_a_parent_that_has_decided_has_no_end_to_make_anew(run: Path) -> None:
         fork_from_parent(TrialPaths(run, "decided"), TrialPaths(run, "late"), decided, 2, redo=True)
 
 
-def test_an_end_that_is_due_is_no_parent(run: Path) -> None:
+def test_who_makes_no_end_cannot_begin_where_one_is_due(run: Path) -> None:
     fork = fork_at(run, "due", config(), "prefix", Moment(1, at_end=True))
     begin_as_fork(fork)
     with pytest.raises(DataError, match="the end of its epoch is not made yet"):
-        fork_from_parent(fork.paths, TrialPaths(run, "after"), config(), 2, redo=True)
+        fork_from_parent(fork.paths, TrialPaths(run, "after"), config(), 2)
+
+
+@pytest.mark.parametrize("moment", [Moment(0, at_end=True), Moment(1, at_end=True), Moment(1)], ids=str)
+def test_a_prefix_stops_where_its_forks_begin_and_any_of_them_may_have_trained_it(moment: Moment, run: Path) -> None:
+    """Also one that decides there: it leaves the end of the epoch to each fork."""
+    name = f"until {moment}"
+    ours, other = (config(pdrs__start_epoch=moment.inherited - 1, pdrs__rho_shared=rho) for rho in (0.4, 0.9))
+    parts = {"stop_after": moment.inherited, "leave_end": moment.at_end}
+    prefix = spec(run, name, other, **parts)
+    assert len(train(prefix)[0]) == moment.epoch
+    assert len(train(prefix)[0]) == moment.epoch, "again, as after a kill"
+    assert not prefix.paths.trace.exists()
+    trial = ours if moment.at_end else other
+    forked = train(fork_at(run, f"fork {name}", trial, name, moment))
+    assert_same_trial(run, f"fork {name}", f"alone {name}", forked, train(spec(run, f"alone {name}", trial)))
 
 
 def test_a_prefix_that_carries_scores_trains_as_one_that_does_not(run: Path) -> None:

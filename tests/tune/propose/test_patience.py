@@ -53,7 +53,7 @@ def patient(space: Space, patience: int | None = 3, **over: Any) -> SearchSpace:
     raw = space().model_dump(mode="json", exclude_unset=True)
     parts = {
         "objectives": [{"name": "delta_m", "goal": "maximize"}],
-        "search": {"sampler": "tpe", "startup_trials": 2},
+        "search": {"sampler": "tpe", "startup_trials": 2, "share_prefixes": False},
         "scheduler": {"type": "none"},
         "budget": {"trials": 20, "patience": patience},
     }

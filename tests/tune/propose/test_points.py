@@ -14,6 +14,9 @@ from optuna.trial import TrialState
 
 from faar_ray.config.trial import merge_sections
 from faar_ray.records import TrialResult
+from faar_ray.report.progress import open_trials
+from faar_ray.storage.run_location import TrialPaths
+from faar_ray.tracking.files.trial_files import write_config
 from faar_ray.tune.propose.journal import open_journal
 from faar_ray.tune.propose.proposer import Proposer
 from faar_ray.tune.run.jobs import Job, config_of
@@ -272,3 +275,20 @@ def test_a_journal_holds_all_that_the_report_needs(driver: Any, tmp_path: Path) 
     made = driver(space, tmp_path / "study.log", train=cut).run()
     study = open_journal(tmp_path / "study.log", space.name, space.study_objectives)
     assert [r.trial_id for r in Proposer(space, study).results()] == [r.trial_id for r in rows(made)]
+
+
+def test_a_report_of_an_unfinished_search_knows_a_point_that_trains(driver: Any, tmp_path: Path) -> None:
+    made = driver(front_space(budget={"trials": 1}), tmp_path / "study.log", train=cut, concurrent=2)
+    made.take()
+    for _ in range(4):
+        made.step("t000-s0")
+    made.take()
+    for name, (job, _) in made.open.items():
+        write_config(TrialPaths(tmp_path, name), job.config)
+    unended = {r.trial_id: r for r in open_trials(tmp_path, made.study, made.proposer.results())}
+    assert {name: (r.role, r.state) for name, r in unended.items()} == {
+        "t000-s0": ("trial", "RUNNING"),
+        "t000-s0-150": ("point", "RUNNING"),
+    }
+    assert unended["t000-s0-150"].params == {"optim.lr": pytest.approx(1e-3), "ranks.budget": 150}
+    assert unended["t000-s0-150"].parent == "t000-s0"

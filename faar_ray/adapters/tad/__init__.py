@@ -1,0 +1,1 @@
+"""TADFormer: prompts of tasks, and filters between the two factors of a shared LoRA."""

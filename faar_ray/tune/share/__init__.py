@@ -1,0 +1,1 @@
+"""Prefixes: what several trials train alike is trained once."""
