@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from faar_ray.config.trial import TrialConfig
 from faar_ray.records import MEASURED, EpochRecord
 from faar_ray.storage.run_location import RunLocation
 from faar_ray.train.fit import Epochs, fit
+from faar_ray.train.fork import begin_as_fork
 from faar_ray.train.runtimes.ray_train import TrainRun, TrialFault, WorkerLost
 from faar_ray.train.trial_spec import TrialSpec
 
@@ -117,6 +119,26 @@ def test_two_workers_give_the_epochs_and_the_test_metrics_of_one_process(spec: S
     for one, two in zip(theirs, ours, strict=True):
         assert timeless(dict(two.metrics)) == pytest.approx(timeless(dict(one.metrics)), rel=1e-8)
     assert our_test == pytest.approx(their_test, rel=1e-8)
+    nothing_is_left()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("four_cpus")
+def test_a_fork_of_a_prefix_on_two_workers_gives_what_two_workers_give_alone(spec: Spec) -> None:
+    """fp64 and two workers: sums of two numbers do not depend on their order."""
+    late = {"pdrs.start_epoch": 1}
+    prefix = replace(spec(2, "prefix", **late, **{"pdrs.rho_shared": 0.9}), stop_after=2, leave_end=True)
+    records, tested = finished(TrainRun(prefix).epochs())
+    assert (len(records), tested) == (1, {})
+    assert not prefix.paths.trace.exists()
+
+    fork = replace(spec(2, "fork", **late), parent="prefix", inherited_epochs=2, redo=True)
+    begin_as_fork(fork)
+    ours, our_test = finished(TrainRun(fork).epochs())
+    theirs, their_test = finished(TrainRun(spec(2, "alone", **late)).epochs())
+    assert [record.ranks for record in ours] == [record.ranks for record in theirs]
+    assert [timeless(dict(r.metrics)) for r in ours] == [timeless(dict(r.metrics)) for r in theirs]
+    assert our_test == their_test
     nothing_is_left()
 
 
