@@ -1,4 +1,4 @@
-"""Rank policies: fixed, and Performance-Driven Rank Shrinking."""
+"""Rank policies: fixed, Performance-Driven Rank Shrinking, and spectral ranks (`spectral`)."""
 
 from faar_ray.ranks.coverage import CoverageDecision, ImportanceScores, keep_by_coverage
 from faar_ray.ranks.inherited import inherited_records

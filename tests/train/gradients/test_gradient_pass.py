@@ -68,14 +68,13 @@ def gradients(trial: Trial, batches: int, epoch: int = 0) -> list[dict[str, Tens
 @pytest.mark.parametrize(
     "over",
     [
-        {},
-        {"optim.precision": "fp16"},
-        {"optim.precision": "bf16"},
-        CONVOLUTIONAL,
-        {"optim.loss_norm": "running_mean", "optim.accumulate": 2},
-        {"method": "free_sinewich", "adapter.dropout": 0.0},
+        pytest.param({}, id="fp32"),
+        pytest.param({"optim.precision": "fp16"}, id="fp16"),
+        pytest.param({"optim.precision": "bf16"}, id="bf16", marks=pytest.mark.slow),
+        pytest.param(CONVOLUTIONAL, id="batch norm"),
+        pytest.param({"optim.loss_norm": "running_mean", "optim.accumulate": 2}, id="normalised"),
+        pytest.param({"method": "free_sinewich", "adapter.dropout": 0.0}, id="sine", marks=pytest.mark.slow),
     ],
-    ids=["fp32", "fp16", "bf16", "batch norm", "normalised", "sine"],
 )
 def test_a_pass_leaves_everything_as_it_was_and_training_goes_on_as_without_it(over: dict[str, Any]) -> None:
     ends = []

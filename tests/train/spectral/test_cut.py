@@ -131,7 +131,7 @@ def test_a_budget_in_parameters_is_the_share_of_it(trained: tuple[Path, list[Epo
     assert [r.ranks for r in run(tmp_path, 2, ranks__budget=budget)] == [r.ranks for r in records[:2]]
 
 
-@pytest.mark.parametrize("epochs", [1, 2])
+@pytest.mark.parametrize("epochs", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_a_trial_that_is_cut_off_before_or_after_the_cut_ends_as_if_it_was_not(
     epochs: int, trained: tuple[Path, list[EpochRecord]], tmp_path: Path
 ) -> None:
@@ -145,7 +145,7 @@ def test_a_trial_that_is_cut_off_before_or_after_the_cut_ends_as_if_it_was_not(
     assert all(torch.equal(ours[p][name], theirs[p][name]) for p in theirs for name in theirs[p])
 
 
-@pytest.mark.parametrize("precision", ["bf16", "fp16", "fp64"])
+@pytest.mark.parametrize("precision", ["fp16", pytest.param("bf16", marks=pytest.mark.slow)])
 def test_it_trains_in_every_precision(precision: str, tmp_path: Path) -> None:
     records = run(tmp_path, 2, optim__precision=precision, spectral__cut_epoch=0)
     assert {row.rank for row in records[0].ranks} > {1}

@@ -55,9 +55,14 @@ def outputs(trial: Trial) -> list[Tensor]:
         return [*trial.model(image).values(), *trial.model.features(image)]
 
 
-@pytest.mark.parametrize("rotation", ["fisher", "plain"])
-@pytest.mark.parametrize("name", MODELS)
-def test_a_rotation_without_a_cut_changes_no_output(name: str, rotation: str) -> None:
+CASES = [
+    *(pytest.param("fisher", name) for name in MODELS),
+    *(pytest.param("plain", name, marks=() if name in ("DoRA", "Sinewich") else pytest.mark.slow) for name in MODELS),
+]
+
+
+@pytest.mark.parametrize(("rotation", "name"), CASES)
+def test_a_rotation_without_a_cut_changes_no_output(rotation: str, name: str) -> None:
     trial = trial_of(rotation, MODELS[name])
     before, factors = outputs(trial), [adapter.A_RI.detach().clone() for adapter in trial.adapters]
     rows = end_epoch(trial, 0)
