@@ -47,7 +47,7 @@ def search_of(name: str) -> list[str]:
     if not (folder / "results.parquet").is_file():
         run("faar_ray.tune", f"search_spaces/{name}.yaml")
     search = read_search(folder)
-    if picture_of(name).is_file():
+    if any(f"images/{name}.png" in document.read_text(encoding="utf-8") for document in DOCUMENTS):
         shutil.copyfile(build_report(folder) / "front.png", picture_of(name))
     return list(list_lines(search) if search.listed else front_lines(search))
 
