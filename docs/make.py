@@ -47,7 +47,7 @@ def search_of(name: str) -> list[str]:
     if not (folder / "results.parquet").is_file():
         run("faar_ray.tune", f"search_spaces/{name}.yaml")
     search = read_search(folder)
-    if picture_of(name).is_file():
+    if any(f"images/{name}.png" in document.read_text(encoding="utf-8") for document in DOCUMENTS):
         shutil.copyfile(build_report(folder) / "front.png", picture_of(name))
     return list(list_lines(search) if search.listed else front_lines(search))
 
@@ -140,7 +140,7 @@ def reference_cells(references: Sequence[TrialResult], tasks: Mapping[str, Task]
     yield from ("single-task models", "0", "0")
     for name, task in tasks.items():
         metric = f"test/{name}/{task.metric}"
-        yield next((f"{r.metrics[metric]:.3g}" for r in references if metric in known(r.metrics)), "")
+        yield next((f"{r.metrics[metric]:#.3g}" for r in references if metric in known(r.metrics)), "")
     yield count(sum(r.metrics["trainable_params"] for r in references))
     yield from ("", "", f"{sum(r.seconds for r in references) / 60:.1f}")
 
@@ -153,7 +153,7 @@ def list_cells(config: Config, tasks: Mapping[str, Task], plain_ms: float | None
         yield plus_minus(mean.value, mean.ci95)
     for name, task in tasks.items():
         value = config.mean(f"test/{name}/{task.metric}")
-        yield "" if value is None else f"{value:.3g}"
+        yield "" if value is None else f"{value:#.3g}"
     params, step, memory = (config.mean(name) for name in ("trainable_params", STEP, "memory/peak_mb"))
     yield "" if params is None else count(params)
     yield "" if step is None else f"{step / plain_ms:.2f}x" if plain_ms else f"{step:.0f}"

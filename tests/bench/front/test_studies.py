@@ -104,11 +104,11 @@ def test_tables_of_nothing_are_refused(tmp_path: Path, capsys: pytest.CaptureFix
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_a_study_trains_compares_and_keeps_what_is_finished(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(["front", "embedded", "--quick", "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
+    found = json.loads(capfd.readouterr().out)
     assert {row["params"]["ranks.kind"] for row in found["rows"]} >= {"fixed", "pdrs", "spectral"}
     assert all(len(row["delta_m"]) == 2 for row in found["rows"])
     assert (tmp_path / "runs/front_embedded/front.png").stat().st_size > 10_000
@@ -116,7 +116,7 @@ def test_a_study_trains_compares_and_keeps_what_is_finished(
     journal = tmp_path / "runs/front_embedded_baselines/study.log"
     before = journal.read_bytes()
     assert main(["front", "embedded", "--quick", "--resume", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == found
+    assert json.loads(capfd.readouterr().out) == found
     assert journal.read_bytes() == before  # nothing was trained again
 
 
@@ -132,10 +132,15 @@ def test_an_interrupted_study_says_how_it_goes_on(
     assert f"faar_ray.bench front embedded --seeds 3 --out {tmp_path} --resume" in capsys.readouterr().err
 
 
-def test_a_search_that_is_refused_ends_the_study_with_its_exit_code(tmp_path: Path) -> None:
+def test_a_search_that_is_refused_ends_the_study_with_its_exit_code(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     file = write_stage(read_stage("front_embedded_baselines"), tmp_path)
 
     with pytest.raises(StageFailed, match="ended with exit code 2; --resume goes on") as fault:
         run_stage(file, tmp_path / "runs", ["pdrs.no_such_key=1"], resume=False)
 
     assert fault.value.exit_code == 2
+    out, err = capfd.readouterr()
+    assert not out  # what is printed there is the study's result alone
+    assert "no_such_key" in err
