@@ -56,7 +56,9 @@ def wait_for(journal: Path, text: str) -> None:
         time.sleep(0.02)
 
 
-@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize(
+    "moment", [pytest.param(m, marks=[] if m == "in a point that trains" else pytest.mark.nightly) for m in MOMENTS]
+)
 def test_a_killed_search_loses_no_point_and_trains_none_twice(
     harness: SearchHarness, undisturbed: SearchRecord, moment: str
 ) -> None:

@@ -124,6 +124,7 @@ def test_trials_of_a_small_space_end_as_they_would_alone(space: Callable[..., Se
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize(("name", "over"), [("rho", ()), ("beta", BETA)])
 def test_trials_of_a_shipped_space_end_as_they_would_alone(name: str, over: tuple[str, ...], tmp_path: Path) -> None:
