@@ -18,6 +18,7 @@ import pyarrow as pa
 from faar_ray.records import TrialResult, known
 from faar_ray.report.statistics.groups import complete_configs, with_names
 from faar_ray.report.statistics.noise import Estimate, mean_of
+from faar_ray.report.statistics.paired import paired_difference
 from faar_ray.report.words.wording import plus_minus
 
 METHOD, INIT_RANK = "method", "ranks.init_rank"
@@ -54,11 +55,6 @@ def seed_summaries(results: Sequence[TrialResult], metric: str = "delta_m") -> l
     return sorted(rows, key=lambda row: -row.val.value if math.isfinite(row.val.value) else math.inf)
 
 
-def paired(a: Values, b: Values) -> Estimate:
-    """`a` minus `b` over their common seeds."""
-    return mean_of([a[seed] - b[seed] for seed in sorted(a.keys() & b.keys())])
-
-
 def key_findings(results: Sequence[TrialResult], traces: Iterable[pa.Table]) -> Iterator[str]:
     """A sentence for each key finding that these trials can test.
 
@@ -73,7 +69,7 @@ def key_findings(results: Sequence[TrialResult], traces: Iterable[pa.Table]) -> 
     yield from _depth_and_task(rows, [row for trace in traces for row in trace.select(COLUMNS).to_pylist()])
     yield from _dora_and_lora(rows)
     yield from _initial_rank(rows)
-    gain = paired(rows.of("ts_pd"), rows.of("cw_sp"))
+    gain = paired_difference(rows.of("ts_pd"), rows.of("cw_sp"))
     if gain.dof:
         yield _format_finding("XT-Cons adds on top of CW-SP", gain, "delta_m")
     yield from _frequencies(rows)
@@ -116,9 +112,11 @@ def _depth_and_task(rows: _Rows, trace: Sequence[Mapping[str, Any]]) -> Iterator
     shallow = _mean_rank(ended, seeds, lambda row: row["stage"] == 0)
     per_task = _mean_rank(ended, seeds, lambda row: row["task"] != "shared")
     shared = _mean_rank(ended, seeds, lambda row: row["task"] == "shared" and row["layer"] in with_task_adapters)
-    yield _format_finding("Deeper layers keep larger ranks", paired(deep, shallow), "rank, last stage minus first")
+    yield _format_finding(
+        "Deeper layers keep larger ranks", paired_difference(deep, shallow), "rank, last stage minus first"
+    )
     if per_task:
-        gap = paired(per_task, shared)
+        gap = paired_difference(per_task, shared)
         yield _format_finding("Task-specific layers keep larger ranks", gap, "rank, task adapters against shared")
 
 
@@ -134,11 +132,14 @@ def _mean_rank(
 
 def _dora_and_lora(rows: _Rows) -> Iterator[str]:
     """At the usual rank and after PDRS, or else at the lowest and the highest fixed rank that both ran with."""
-    high, low = paired(rows.of("dora"), rows.of("lora")), paired(rows.of("pdrs_dora"), rows.of("pdrs_lora"))
+    high, low = (
+        paired_difference(rows.of("dora"), rows.of("lora")),
+        paired_difference(rows.of("pdrs_dora"), rows.of("pdrs_lora")),
+    )
     where_low, where_high = "after PDRS", "at the fixed initial rank"
     dora, lora = rows.by_initial_rank("dora"), rows.by_initial_rank("lora")
     if not low.dof and len(ranks := sorted(dora.keys() & lora.keys())) > 1:
-        low, high = (paired(dora[rank], lora[rank]) for rank in (ranks[0], ranks[-1]))
+        low, high = (paired_difference(dora[rank], lora[rank]) for rank in (ranks[0], ranks[-1]))
         where_low, where_high = (f"at rank {rank}" for rank in (ranks[0], ranks[-1]))
     if not (high.dof and low.dof):
         return
@@ -152,7 +153,8 @@ def _dora_and_lora(rows: _Rows) -> Iterator[str]:
 
 def _initial_rank(rows: _Rows) -> Iterator[str]:
     pairs = {
-        (a, b): paired(of_b, of_a) for (a, of_a), (b, of_b) in combinations(rows.by_initial_rank("faar").items(), 2)
+        (a, b): paired_difference(of_b, of_a)
+        for (a, of_a), (b, of_b) in combinations(rows.by_initial_rank("faar").items(), 2)
     }
     gaps = {ranks: gap for ranks, gap in pairs.items() if gap.dof}
     if not gaps:

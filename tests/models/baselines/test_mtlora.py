@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -13,7 +12,7 @@ from torch import Tensor
 from faar_ray.config.trial import TrialConfig
 from faar_ray.export.adapter_file import write_adapter
 from faar_ray.export.read import load_model, read_adapter_file
-from faar_ray.models import MultiTaskModel, adapter_list, build_model, merge
+from faar_ray.models import adapter_list, build_model, merge
 from faar_ray.models.multitask import parameter_terms
 from faar_ray.models.unused import unused_parameters
 from tests.models.baselines.counts import LIGHT, NYUD, PASCAL, on_swin_tiny, trainable
@@ -30,30 +29,7 @@ from tests.models.baselines.plain_swin import (
     weights_of,
     window_of,
 )
-
-TASKS = ("semseg", "human_parts", "normals")
-SCALE = 4.0
-
-
-def micro(method: str, **dotted: Any) -> MultiTaskModel:
-    """Away from its start in everything that trains, with drop-path that evaluation must not see."""
-    raw = {"method": method, "backbone": {"pretrained": False, "drop_path": 0.2}, "data": {"tasks": TASKS}}
-    config = TrialConfig.resolve(raw, **{"ranks.init_rank": 6, **dotted})
-    model = build_model(config).double().eval()
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.requires_grad:
-                parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64))
-    return model
-
-
-def image() -> Tensor:
-    return torch.randn(2, 3, 64, 64, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-
-
-def adapted(w: Weights, at: str, x: Tensor) -> Tensor:
-    return linear(w, at, x) + SCALE * low_rank(w, f"{at}.adapter", x)
+from tests.models.baselines.small import SCALE, TASKS, adapted, image, micro
 
 
 def plain_mtlora(w: Weights, x: Tensor) -> dict[str, Tensor]:

@@ -11,13 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from faar_ray.adapters.tad.filtered import FilteredLoRA
-from faar_ray.config.trial import TrialConfig
 from faar_ray.config.trial_file import read_trial
 from faar_ray.errors import ConfigError
 from faar_ray.export.adapter_file import write_adapter
 from faar_ray.export.rank_pattern import rank_pattern
 from faar_ray.export.read import load_model, read_adapter_file
-from faar_ray.models import MultiTaskModel, adapter_list, build_model, merge
+from faar_ray.models import adapter_list, build_model, merge
 from faar_ray.models.multitask import parameter_terms
 from faar_ray.models.swin.tadformer.blocks import run_prompted
 from faar_ray.models.swin.token_layout import Layout, as_grid, reorder
@@ -31,7 +30,6 @@ from tests.models.baselines.plain_swin import (
     by_head,
     head,
     linear,
-    low_rank,
     neighbours,
     norm,
     patches,
@@ -40,35 +38,10 @@ from tests.models.baselines.plain_swin import (
     window_of,
     windows,
 )
+from tests.models.baselines.small import SCALE, TASKS, adapted, config, image, micro
 from tests.models.trials import run
 
-TASKS = ("semseg", "human_parts", "normals")
 METHODS = ["tadformer", "tadformer_release"]
-SCALE = 4.0
-
-
-def config(method: str = "tadformer", **dotted: Any) -> TrialConfig:
-    raw = {"method": method, "backbone": {"pretrained": False, "drop_path": 0.2}, "data": {"tasks": TASKS}}
-    return TrialConfig.resolve(raw, **{"ranks.init_rank": 6, **dotted})
-
-
-def micro(method: str = "tadformer", **dotted: Any) -> MultiTaskModel:
-    """Away from its start in everything that trains, with drop-path that evaluation must not see."""
-    model = build_model(config(method, **dotted)).double().eval()
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.requires_grad:
-                parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64))
-    return model
-
-
-def image() -> Tensor:
-    return torch.randn(2, 3, 64, 64, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-
-
-def adapted(w: Weights, at: str, x: Tensor) -> Tensor:
-    return linear(w, at, x) + SCALE * low_rank(w, f"{at}.adapter", x)
 
 
 def mlp(w: Weights, at: str, x: Tensor) -> Tensor:
@@ -195,7 +168,7 @@ def test_without_prompts_a_block_is_timm_s_own_also_where_windows_are_padded(sid
 
 
 def test_images_whose_maps_windows_do_not_divide_are_taken() -> None:
-    predictions = micro(**{"data.image_size": 56})(image()[..., :56, :56])
+    predictions = micro("tadformer", **{"data.image_size": 56})(image()[..., :56, :56])
     assert all(y.shape[-2:] == (56, 56) and y.isfinite().all() for y in predictions.values())
 
 
@@ -271,8 +244,8 @@ def named(adapter: Any) -> list[tuple[str, Any]]:
 
 
 def test_prompts_train_at_the_adapters_rate_and_every_parameter_is_in_the_optimizer_once() -> None:
-    model = micro()
-    optim = config(**{"optim.backbone_lr": 1e-5, "optim.lr": 1e-3}).optim
+    model = micro("tadformer")
+    optim = config("tadformer", **{"optim.backbone_lr": 1e-5, "optim.lr": 1e-3}).optim
     groups = build_optimizer(model, optim).param_groups
     held = [id(p) for group in groups for p in group["params"]]
     assert sorted(held) == sorted(id(p) for p in model.parameters() if p.requires_grad)
@@ -299,7 +272,7 @@ def test_the_adapter_file_gives_the_model_back_and_merging_is_refused(method: st
 
 @pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "convnext_atto", "test_efficientnet"])
 def test_backbones_without_windows_refuse_with_the_reason(name: str) -> None:
-    of = config(**{"backbone.name": name, "backbone.pyramid": "stages"})
+    of = config("tadformer", **{"backbone.name": name, "backbone.pyramid": "stages"})
     with pytest.raises(ConfigError, match="prompts of tasks attend in the windows of a Swin, which it has not"):
         build_model(of)
 
@@ -328,7 +301,7 @@ def test_what_does_not_fit_is_told_with_the_reason(tmp_path: Path, line: str, fa
 
 
 def test_every_linear_has_one_shared_adapter_and_task_layers_have_filters() -> None:
-    adapters = adapter_list(micro())
+    adapters = adapter_list(micro("tadformer"))
     assert len(adapters) == 8 * 4
     assert all(adapter.site.shared for adapter in adapters)
     filtered = {(a.site.block, a.site.layer) for a in adapters if isinstance(a, FilteredLoRA)}

@@ -11,7 +11,8 @@ from scipy import stats
 
 from faar_ray.records import TrialResult
 from faar_ray.report.statistics.noise import mean_of
-from faar_ray.report.words.key_findings import key_findings, paired, seed_summaries
+from faar_ray.report.statistics.paired import paired_difference
+from faar_ray.report.words.key_findings import key_findings, seed_summaries
 
 SEEDS = range(5)
 NOISE = (0.0, 1.0, -1.0, 2.0, -2.0)
@@ -66,7 +67,7 @@ def test_one_seed_has_no_interval_and_none_has_no_mean() -> None:
 
 def test_pairing_takes_the_seeds_own_effect_out_and_uses_common_seeds_only() -> None:
     a, b = ({r.seed: r.metrics["delta_m"] for r in trials(m, level)} for m, level in (("x", 2.0), ("y", 1.0)))
-    gap = paired(a, {seed: v for seed, v in b.items() if seed != 3})
+    gap = paired_difference(a, {seed: v for seed, v in b.items() if seed != 3})
     assert (gap.dof, round(gap.value, 6)) == (3, 1.0)
     assert gap.ci95 < 1e-9
 
