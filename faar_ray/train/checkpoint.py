@@ -56,11 +56,15 @@ def save_checkpoint(
                 torch.save({"format": FORMAT, **state}, file)
         except RuntimeError as error:  # torch finishes its archive whatever happens, and fails again
             raise (error.__context__ if isinstance(error.__context__, OSError) else error) from None
-    named = {checkpoint_path(folder, epochs - 1) for epochs in keep_epochs}
+    drop_old_checkpoints(folder, keep, {checkpoint_path(folder, epochs - 1) for epochs in keep_epochs})
+    return path
+
+
+def drop_old_checkpoints(folder: Path, keep: int, named: Collection[Path] = ()) -> None:
+    """Delete a trial's checkpoints, but the newest `keep` and the named ones."""
     for old in checkpoints_of(folder)[:-keep]:
         if old not in named:
             old.unlink(missing_ok=True)  # a process that was thought dead may have removed it
-    return path
 
 
 def checkpoints_of(folder: Path) -> list[Path]:

@@ -30,6 +30,7 @@ from faar_ray.tracking.mlflow.runs import FOLDER_TAG, KnownRun
 from faar_ray.tracking.mlflow.store import config_error_on_failure
 from faar_ray.tracking.mlflow.sync_thread import updates
 from faar_ray.tracking.mlflow.writer import SearchStatus, Tracker
+from faar_ray.train.checkpoint import drop_old_checkpoints
 from faar_ray.train.trial_spec import TrialSpec
 from faar_ray.tune.execute.ray_tune import run_jobs
 from faar_ray.tune.execute.ray_tune_adapters import abort_on_storage_error
@@ -120,6 +121,7 @@ def run_search(
                 watchers=watchers,
                 run_id=mlflow.run_id,
                 remove_prefix=functools.partial(remove_trial, place),
+                trim_trunk=functools.partial(trim_trial, place, space.storage.keep_checkpoints),
                 notify=progress.note,
             )
             if not search_state.finished():
@@ -170,6 +172,16 @@ def remove_trial(place: RunLocation, name: str) -> None:
     trial = place.trial(name)
     shutil.rmtree(trial.folder, ignore_errors=True)
     trial.remote_copy.push()
+
+
+def trim_trial(place: RunLocation, keep: int, name: str) -> None:
+    """Delete the checkpoints of a trunk but the newest, here and in object storage."""
+    trial = place.trial(name)
+    drop_old_checkpoints(trial.folder, keep)
+    if place.uri:
+        store = trial.remote_copy.store
+        for old in sorted(store.files(f"trials/{name}/checkpoints"))[:-keep]:
+            store.delete(old)
 
 
 def modules_of(space: SearchSpace) -> list[str]:

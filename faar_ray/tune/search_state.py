@@ -54,6 +54,7 @@ class SearchState:
         run_id: gives MLflow's run of a trial id.
         notify: gets the warnings of trials, as text.
         remove_prefix: deletes the files of a prefix that no trial will fork from any more.
+        trim_trunk: deletes the checkpoints of a trunk that no point will fork from any more.
         now: clock in seconds.
     """
 
@@ -69,10 +70,12 @@ class SearchState:
         run_id: Callable[[str], str] = lambda trial_id: "",
         notify: Callable[[str], None] = lambda text: None,
         remove_prefix: Callable[[str], None] = lambda name: None,
+        trim_trunk: Callable[[str], None] = lambda name: None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self.space, self.proposer, self.references = space, proposer, references
         self.concurrent, self.watchers, self.run_id, self.notify, self.now = concurrent, watchers, run_id, notify, now
+        self.trim_trunk = trim_trunk
         self.running: dict[str, Running] = {}
         self.waiting: dict[str, Running] = {}
         """Open jobs without a machine, which wait until all of the population have come as far."""
@@ -87,6 +90,7 @@ class SearchState:
         self._rule = self._replayed_rule()
         self._budget = BudgetTracker(space, journal.spent(proposer.study), now)
         self._prefixes = Prefixes(space, proposer, lambda: [job.config for job in self._controls], done, remove_prefix)
+        self._trim_trunks()
 
     def next_job(self) -> Job | None:
         """The next job to hand to Ray; None while there is none (see `finished`)."""
@@ -208,12 +212,18 @@ class SearchState:
             self._store_budget()
         if running.job.number is not None and running.job.may_stop_early:
             self._note_finished(self._rule, running.job.number, result)
+        self._trim_trunks()
         for watcher in self.watchers:
             watcher.ended(running.job, result)
         if running.job.role == "reference":
             self._reference_ended(running, result)
         if result.state == "FAIL" and running.job.role != "prefix":  # its trials fail as it did, or not
             self._count_failure(result)
+
+    def _trim_trunks(self) -> None:
+        """Delete what only points began with; a search that was killed before does it when it goes on."""
+        while self.proposer.closed_trunks:
+            self.trim_trunk(self.proposer.closed_trunks.pop(0))
 
     def _advance_population(self) -> None:
         """End the trials that were replaced in the population, and at a limit all that wait."""

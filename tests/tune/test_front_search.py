@@ -16,11 +16,14 @@ from faar_ray.config.trial import TrialConfig, merge_sections
 from faar_ray.records import MEASURED, TrialResult
 from faar_ray.report.results import read_results
 from faar_ray.report.source import read_search
-from faar_ray.storage.run_location import RunLocation
+from faar_ray.storage.object_store import ObjectStore
+from faar_ray.storage.run_location import RunLocation, location_of_uri
 from faar_ray.tracking.files.epoch_file import read_epochs
 from faar_ray.tracking.files.rank_trace import read_rank_trace
+from faar_ray.train.checkpoint import checkpoints_of
 from faar_ray.train.fit import fit
 from faar_ray.train.trial_spec import TrialSpec
+from faar_ray.tune.search import trim_trial
 from tests.commands import run_tune
 from tests.tune.conftest import TINY
 
@@ -31,6 +34,7 @@ OVER: dict[str, Any] = {
     "front": {"sizes": [0.45, 0.7], "forks": {0.45: 0.6, 0.7: 1.0}},
     "budget": {"trials": 2},
     "search": {"replicates": {"top": 1, "seeds": 2}},
+    "storage": {"keep_checkpoints": 1},
 }
 
 
@@ -72,6 +76,20 @@ def test_every_trial_and_each_of_its_sizes_is_a_row(finished: Finished) -> None:
     full = rows["t000-s0"].metrics["params/adapters"]
     assert all(rows[p].metrics["params/adapters"] <= rows[p].params["ranks.budget"] * full for p in points)
     assert all("test/delta_m" in row.metrics for row in rows.values())
+
+
+def test_the_checkpoint_that_points_forked_from_is_gone_in_the_end(finished: Finished) -> None:
+    left = [path.name for path in checkpoints_of(finished.place.trial("t000-s0").folder)]
+    assert left == ["epoch_0002.pt"]
+
+
+def test_it_is_deleted_in_object_storage_too(s3: str) -> None:
+    place = location_of_uri(f"{s3}/run")
+    names = [f"trials/t000-s0/checkpoints/epoch_000{epoch}.pt" for epoch in (1, 3, 4)]
+    for name in names:
+        ObjectStore(f"{s3}/run").write(name, b"x")
+    trim_trial(place, 2, "t000-s0")  # this machine has no file of the trial
+    assert sorted(ObjectStore(f"{s3}/run").files("trials")) == names[1:]
 
 
 @pytest.mark.parametrize("name", ["t000-s0-45pct", "t000-s0-70pct"])

@@ -61,6 +61,8 @@ class Proposer:
         self._older = journal.older(study)
         self._population = PopulationState(space, study)
         self.points = PointState(space, study)
+        self.closed_trunks = [TrialRecord(t).trial_id for t in journal.own(study) if space.front and t.state.is_finished()]
+        """Trunks of which no point is left, until someone takes them out."""
         self._live: dict[int, optuna.Trial] = {}
         self._idle = [trial.number for trial in journal.trials(study, TrialState.RUNNING)]
         """Open trials that have no machine."""
@@ -328,6 +330,7 @@ class Proposer:
                 trial.set_constraint(text, limit.excess(closing.limited))
             values = None if closing.value is None else [closing.value]
             self.study.tell(closing.number, values, OPTUNA_STATES[closing.result.state])
+            self.closed_trunks.append(closing.result.trial_id)
 
     def _close(self, result: TrialResult, trial: optuna.Trial) -> None:
         if result.state != "FAIL":

@@ -187,6 +187,22 @@ def test_the_reference_point_is_that_of_the_first_trial_whichever_ends_first(dri
     assert one.study.user_attrs["front/reference"]["delta_m"] == pytest.approx(worst - 0.5 * (best - worst))
 
 
+def test_a_trunk_is_trimmed_after_its_last_point_and_by_the_next_driver_where_a_kill_came_between(
+    driver: Any, tmp_path: Path
+) -> None:
+    trimmed: list[tuple[str, int]] = []
+
+    def trim(name: str) -> None:
+        trimmed.append((name, len(made.order)))
+
+    made = driver(front_space(), tmp_path / "log", train=cut, trim_trunk=trim)
+    made.run()
+    assert trimmed == [("t000-s0", 4), ("t001-s0", 8)]
+    trimmed.clear()
+    driver(front_space(), tmp_path / "log", train=cut, trim_trunk=trim)
+    assert [name for name, _ in trimmed] == ["t000-s0", "t001-s0"]
+
+
 def test_a_point_that_fails_leaves_its_trunk_and_the_other_points(driver: Any) -> None:
     def breaking(job: Job, epoch: int) -> dict[str, float]:
         broken = job.trial_id == "t000-s0-150" and epoch == 4
