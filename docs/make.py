@@ -49,7 +49,16 @@ def search_of(name: str) -> list[str]:
     search = read_search(folder)
     if any(f"images/{name}.png" in document.read_text(encoding="utf-8") for document in DOCUMENTS):
         shutil.copyfile(build_report(folder) / "front.png", picture_of(name))
-    return list(list_lines(search) if search.listed else front_lines(search))
+    return list(list_lines(search, steps_of(name)) if search.listed else front_lines(search))
+
+
+def steps_of(name: str) -> dict[str, float]:
+    """Milliseconds of a step by configuration, of a short run of the same rows one at a time (`runs/NAME_steps`)."""
+    folder = ROOT / "runs" / f"{name}_steps"
+    if not (folder / "results.parquet").is_file():
+        return {}
+    configs = with_names(complete_configs(read_search(folder).results))
+    return {config.name: ms for config in configs if (ms := config.mean(STEP)) is not None}
 
 
 def study(name: str) -> list[str]:
@@ -114,22 +123,28 @@ def front_cells(row: Row, result: Answer) -> list[str]:
     ]
 
 
-def list_lines(search: Search) -> Iterator[str]:
-    """The table of a list of configurations, and which of the paper's key findings hold."""
+def list_lines(search: Search, timed: Mapping[str, float]) -> Iterator[str]:
+    """The table of a list of configurations, and which of the paper's key findings hold.
+
+    Steps are those of a short run of the same rows where there is one (`steps_of`), and minutes are then left out: the
+    search itself may have shared its cores with other work.
+    """
     configs = with_names(complete_configs(search.results))
     configs.sort(key=lambda config: -(config.mean("delta_m") or 0.0))
-    plain = next((config.mean(STEP) for config in configs if config.params.get("method") == "decoder_only"), None)
+    steps = timed or {config.name: ms for config in configs if (ms := config.mean(STEP)) is not None}
+    plain = next((steps.get(config.name) for config in configs if config.params.get("method") == "decoder_only"), None)
     tasks = tasks_of(search.base.data) if search.base is not None else {}
 
     columns = ["configuration", "delta_m, val", "delta_m, test"]
     columns += [f"{name}, test: {task.metric} ({task.metric_unit})" for name, task in tasks.items()]
-    columns += ["trainable", "step" if plain else "step, ms", "peak MiB", "minutes"]
+    columns += ["trainable", "step" if plain else "step, ms", "peak MiB", *([] if timed else ["minutes"])]
     yield f"| {' | '.join(columns)} |"
     yield "|" + "---|" * len(columns)
     if references := [result for result in search.results if result.role == "reference"]:
-        yield f"| {' | '.join(reference_cells(references, tasks))} |"
+        yield f"| {' | '.join([*reference_cells(references, tasks)][: len(columns)])} |"
     for config in configs:
-        yield f"| {' | '.join(list_cells(config, tasks, plain))} |"
+        cells = list_cells(config, tasks, steps.get(config.name), plain)
+        yield f"| {' | '.join([*cells][: len(columns)])} |"
 
     yield ""
     yield from (f"- {sentence}" for sentence in key_findings(search.results, list(search.traces.values())))
@@ -145,7 +160,9 @@ def reference_cells(references: Sequence[TrialResult], tasks: Mapping[str, Task]
     yield from ("", "", f"{sum(r.seconds for r in references) / 60:.1f}")
 
 
-def list_cells(config: Config, tasks: Mapping[str, Task], plain_ms: float | None) -> Iterator[str]:
+def list_cells(
+    config: Config, tasks: Mapping[str, Task], step: float | None, plain_ms: float | None
+) -> Iterator[str]:
     """A configuration's cells: quality with 95% intervals, each task's mean, and what it costs."""
     yield config.name
     for metric in ("delta_m", "test/delta_m"):
@@ -154,7 +171,7 @@ def list_cells(config: Config, tasks: Mapping[str, Task], plain_ms: float | None
     for name, task in tasks.items():
         value = config.mean(f"test/{name}/{task.metric}")
         yield "" if value is None else f"{value:#.3g}"
-    params, step, memory = (config.mean(name) for name in ("trainable_params", STEP, "memory/peak_mb"))
+    params, memory = (config.mean(name) for name in ("trainable_params", "memory/peak_mb"))
     yield "" if params is None else count(params)
     yield "" if step is None else f"{step / plain_ms:.2f}x" if plain_ms else f"{step:.0f}"
     yield "" if memory is None else f"{memory:.0f}"
