@@ -93,6 +93,8 @@ Method = Literal[
 RecipeName = Literal["none", "mtlora", "tadformer", "faar"]
 ADDED = (
     "recipe",
+    "data.absent_classes",
+    "data.depth_floor",
     "backbone.statistics",
     "adapter.dropout",
     "placement.reductions",
