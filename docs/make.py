@@ -160,9 +160,7 @@ def reference_cells(references: Sequence[TrialResult], tasks: Mapping[str, Task]
     yield from ("", "", f"{sum(r.seconds for r in references) / 60:.1f}")
 
 
-def list_cells(
-    config: Config, tasks: Mapping[str, Task], step: float | None, plain_ms: float | None
-) -> Iterator[str]:
+def list_cells(config: Config, tasks: Mapping[str, Task], step: float | None, plain_ms: float | None) -> Iterator[str]:
     """A configuration's cells: quality with 95% intervals, each task's mean, and what it costs."""
     yield config.name
     for metric in ("delta_m", "test/delta_m"):

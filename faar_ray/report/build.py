@@ -91,7 +91,7 @@ def build_report(run_folder: Path, out: Path | None = None) -> Path:
 
 def _rank_section(search: Search, answer: Answer, out: Path) -> RankSection | None:
     """Which ranks the recommended configuration found; None where it has no adapters or no trace."""
-    ranks = recommended_ranks(answer, search.traces)
+    ranks = recommended_ranks(answer, search.traces.get)
     if ranks is None:
         return None
     sentences = tuple(rank_sentences(ranks))

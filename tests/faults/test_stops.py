@@ -16,7 +16,8 @@ pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
 
 
 @pytest.mark.parametrize(
-    "stop", [signal.SIGINT, signal.SIGHUP, pytest.param(signal.SIGTERM, marks=pytest.mark.nightly)]
+    "stop",
+    [signal.SIGINT, *(pytest.param(stop, marks=pytest.mark.nightly) for stop in (signal.SIGHUP, signal.SIGTERM))],
 )
 def test_a_stop_closes_everything_and_names_the_command_that_resumes(
     harness: SearchHarness, baseline: Baseline, stop: signal.Signals

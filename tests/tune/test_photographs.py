@@ -51,6 +51,7 @@ def search_shards(folder: Path, root: Path) -> Path:
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_a_search_reads_packed_photographs_by_a_relative_root(tmp_path: Path) -> None:
     predicted = search_shards(tmp_path, nyud_tree(tmp_path / "NYUD_MT", train=24, val=12, size=(48, 64)))
     assert {path.name.partition("_")[2] for path in predicted.iterdir()} == {"semseg.png", "depth.png", "normals.png"}

@@ -40,6 +40,7 @@ def measured(metrics: dict[str, float]) -> dict[str, float]:
     return {name: value for name, value in metrics.items() if not name.startswith(("time/", "memory/"))}
 
 
+@pytest.mark.nightly
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="two trials at once take two cores")
 def test_two_trials_at_once_find_what_one_at_a_time_finds(tmp_path: Path) -> None:
     one, two = rows(tmp_path, 1), rows(tmp_path, 2)

@@ -19,11 +19,11 @@ import yaml
 from pydantic import ValidationError
 from rich.table import Table
 from torch.optim import AdamW, Optimizer
-from torch.utils.flop_counter import FlopCounterMode
 
 from faar_ray.adapters import adapters_of, decompose_all
 from faar_ray.bench.output import print_result
 from faar_ray.bench.step.launches import launches_of, wait_for
+from faar_ray.bench.step.macs import macs_of
 from faar_ray.bench.step.variants import (
     FAMILIES,
     PEFT,
@@ -104,10 +104,9 @@ class Stepper:
 
     def macs(self) -> float:
         """Multiply-adds of a step, forward and backward, as torch counts them."""
-        with FlopCounterMode(display=False) as counter:
-            self._backward()
+        macs = macs_of(self._backward)
         self.optimizer.zero_grad(set_to_none=True)
-        return float(counter.get_total_flops()) / 2
+        return macs
 
     def peak_mb(self) -> float:
         """Of a step on an accelerator, without what others hold there."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 
 import pyarrow as pa
 
 from faar_ray.report.statistics.noise import Estimate
 from faar_ray.report.statistics.rank_answer import SHARED, Group, Grouping, RankAnswer, rank_answer
+from faar_ray.report.statistics.table import Row
 from faar_ray.report.words.answer import Answer
 from faar_ray.report.words.wording import plus_minus
 
@@ -32,18 +33,24 @@ def rank_sentences(ranks: RankAnswer) -> Iterator[str]:
         yield "One seed gives no interval, and does not tell what of this is noise: search.replicates runs more."
 
 
-def recommended_ranks(answer: Answer, traces: Mapping[str, pa.Table]) -> RankAnswer | None:
-    """The ranks of the configuration that the answer recommends.
+def recommended_ranks(answer: Answer, trace_of: Callable[[str], pa.Table | None]) -> RankAnswer | None:
+    """The ranks of the configuration that the answer recommends; where nothing was cut, of the best that was cut.
 
     Args:
         answer: of the search.
-        traces: rank traces by trial id; those that lack are left out.
+        trace_of: gives the rank trace of a trial id, None where it is not here.
     """
-    row = next((row for row in answer.rows if row.recommended), None)
-    if row is None:
-        return None
-    ids = dict(zip(row.seeds, row.trial_ids, strict=True))
-    return rank_answer(row.name, {seed: traces[trial] for seed, trial in ids.items() if trial in traces})
+
+    def ranks_of(row: Row) -> RankAnswer | None:
+        traces = {seed: trace_of(trial) for seed, trial in zip(row.seeds, row.trial_ids, strict=True)}
+        return rank_answer(row.name, {seed: trace for seed, trace in traces.items() if trace is not None})
+
+    recommended = next((row for row in answer.rows if row.recommended), None)
+    own = recommended and ranks_of(recommended)
+    if own is None or not own.unchanged:
+        return own
+    others = (ranks_of(row) for row in answer.rows if row is not recommended and row.role != "control")
+    return next((ranks for ranks in others if ranks is not None and not ranks.unchanged), own)
 
 
 def part_name(name: str) -> str:

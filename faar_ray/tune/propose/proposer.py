@@ -61,7 +61,8 @@ class Proposer:
         self._older = journal.older(study)
         self._population = PopulationState(space, study)
         self.points = PointState(space, study)
-        self.closed_trunks = [TrialRecord(t).trial_id for t in journal.own(study) if space.front and t.state.is_finished()]
+        ended = [trial for trial in journal.own(study) if space.front and trial.state.is_finished()]
+        self.closed_trunks = [TrialRecord(trial).trial_id for trial in ended]
         """Trunks of which no point is left, until someone takes them out."""
         self._live: dict[int, optuna.Trial] = {}
         self._idle = [trial.number for trial in journal.trials(study, TrialState.RUNNING)]

@@ -110,10 +110,12 @@ def show_list(console: Console, answer: Answer, results: Sequence[TrialResult], 
 
 def show_ranks(console: Console, answer: Answer, place: RunLocation) -> None:
     """Which ranks the recommended configuration found, where its traces are here."""
-    trials = [trial for row in answer.rows if row.recommended for trial in row.trial_ids]
-    files = {trial: place.trial(trial).trace for trial in trials}
-    traces = {trial: read_rank_trace(file) for trial, file in files.items() if file.is_file()}
-    if (ranks := recommended_ranks(answer, traces)) is not None:
+
+    def trace_of(trial: str) -> pa.Table | None:
+        file = place.trial(trial).trace
+        return read_rank_trace(file) if file.is_file() else None
+
+    if (ranks := recommended_ranks(answer, trace_of)) is not None:
         for sentence in rank_sentences(ranks):
             console.print(Text(sentence))
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from itertools import combinations, product
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pyarrow as pa
@@ -15,7 +18,8 @@ from scipy import stats
 from faar_ray.records import RankRecord
 from faar_ray.report.plots.rank_map import plot_rank_map, rows_of, shades, tasks_of
 from faar_ray.report.statistics.rank_answer import RankAnswer, grouping_of, parts_of, rank_answer
-from faar_ray.report.words.rank_words import rank_sentences
+from faar_ray.report.words.answer import Answer
+from faar_ray.report.words.rank_words import rank_sentences, recommended_ranks
 from faar_ray.tracking.files.rank_trace import rank_table
 
 TASKS = ("semseg", "human_parts", "normals")
@@ -172,6 +176,35 @@ def test_ranks_that_were_never_cut_are_said_to_be_what_they_began_with() -> None
     assert list(rank_sentences(answer(0, 1, rank=whole))) == [
         "Ranks of rho 0.8: all adapters kept the rank that they began with (16); nothing was cut."
     ]
+
+
+@dataclass
+class ShownRow:
+    """What of a row of the answer's table decides whose ranks are told."""
+
+    name: str
+    role: str
+    recommended: bool = False
+    seeds: tuple[int, ...] = (0,)
+
+    @property
+    def trial_ids(self) -> tuple[str, ...]:
+        return (self.name,)
+
+
+def test_where_the_recommended_one_was_not_cut_the_ranks_are_those_of_the_best_that_was() -> None:
+    whole, cut = trace(0, lambda *place: 16.0), trace(0)
+    traces = {"trunk": whole, "point 27%": whole, "faar": cut, "point 15%": cut}
+    rows = [ShownRow("point 27%", "trial"), ShownRow("trunk", "trial", True)]
+    rows += [ShownRow("point 15%", "trial"), ShownRow("faar", "control")]
+
+    def told(*shown: ShownRow) -> str | None:
+        ranks = recommended_ranks(cast(Answer, SimpleNamespace(rows=shown)), traces.get)
+        return ranks and ranks.name
+
+    assert told(*rows) == "point 15%"
+    assert told(*rows[:2], rows[3]) == "trunk"
+    assert told(rows[0], rows[2], rows[3]) is None
 
 
 def test_the_map_greys_what_cannot_be_told_from_the_mean_and_nothing_with_one_seed(tmp_path: Path) -> None:

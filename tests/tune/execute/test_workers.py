@@ -17,7 +17,8 @@ TWO = {"workers": 2}
 
 
 @pytest.mark.parametrize(
-    ("dashboard", "trials"), [(True, 3), (False, 3), pytest.param(True, 8, marks=pytest.mark.nightly)]
+    ("dashboard", "trials"),
+    [(True, 3), *(pytest.param(*long, marks=pytest.mark.nightly) for long in ((False, 3), (True, 8)))],
 )
 def test_trials_of_two_workers_finish_on_four_places(
     dashboard: bool, trials: int, tmp_path: Path, space_file: Callable[..., Path], monkeypatch: pytest.MonkeyPatch

@@ -139,6 +139,7 @@ def test_a_locked_database_costs_no_time_and_no_value(folder: Path) -> None:
     assert locked > undisturbed / 1.5
 
 
+@pytest.mark.nightly
 def test_a_database_folder_that_was_moved_for_a_while_is_completed(folder: Path) -> None:
     (folder / "db").mkdir()
     uri = f"sqlite:///{folder}/db/mlflow.db"
@@ -187,6 +188,7 @@ def test_a_server_killed_in_the_middle_and_started_again_lacks_nothing(folder: P
         is_whole(folder, "served", uri)
 
 
+@pytest.mark.nightly
 def test_a_server_that_stays_dead_is_waited_for_reported_and_completed_by_resume(folder: Path, port: int) -> None:
     uri = f"http://127.0.0.1:{port}"
     with server(folder / "dead", port):
