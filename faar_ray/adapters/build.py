@@ -8,11 +8,11 @@ from torch import Tensor, nn
 
 from faar_ray.adapters.adapter import Adapter, Site
 from faar_ray.adapters.low_rank import DoRA, LoRA, LowRankFactors
-from faar_ray.adapters.sinewich.sine_awb import SineBase
+from faar_ray.adapters.sinewich.sine_awb import CORES, SineBase
 from faar_ray.adapters.spectrum.decomposition import decomposition_of
 from faar_ray.adapters.spectrum.warp import SpectrumWarp
 from faar_ray.config.registries import load_builder
-from faar_ray.config.trial import AdapterConfig, SpectrumConfig
+from faar_ray.config.trial import AdapterConfig, SinewichConfig, SpectrumConfig
 from faar_ray.seeding import seeded
 
 
@@ -55,10 +55,10 @@ def build_spectrum_adapter(
     return adapter
 
 
-def build_base(weight_OI: Tensor, site: Site, conv_size: int, rank: int, seed: int) -> SineBase:
+def build_base(weight_OI: Tensor, site: Site, config: SinewichConfig, rank: int, seed: int) -> SineBase:
     """A base M for the kernels beside a weight, drawn likewise."""
     with seeded(seed, "adapter", site.stage, site.block, site.layer, site.task):
-        base = SineBase(weight_OI, min(rank, *weight_OI.shape), conv_size)
+        base = CORES[config.core](weight_OI, min(rank, *weight_OI.shape), config.conv_size)
     base.site = site
     return base
 

@@ -15,12 +15,14 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from faar_ray.config.adapters.sinewich_section import SinewichConfig, rotation_fault, sinewich_fault
 from faar_ray.config.adapters.spectrum_section import SpectrumConfig
 from faar_ray.config.adapters.tad_section import TadConfig, tad_fault
 from faar_ray.config.data_section import DataConfig
 from faar_ray.config.moments.moment import MattersFrom, never
 from faar_ray.config.optim_section import OptimConfig
 from faar_ray.config.presets import PRESETS, RECIPES
+from faar_ray.config.presets.written_out import presets_beside
 from faar_ray.config.ranks.spectral_section import SpectralConfig
 from faar_ray.config.section import Positive, Section
 from faar_ray.config.trial_sections import (
@@ -31,7 +33,6 @@ from faar_ray.config.trial_sections import (
     PdrsConfig,
     PlacementConfig,
     RanksConfig,
-    SinewichConfig,
     at_stage,
 )
 
@@ -81,6 +82,7 @@ Method = Literal[
     "sinewich_independent",
     "sinewich_linear",
     "sinewich_without_low_pass",
+    "sinewich_1x1",
     "faar_sinewich",
     "ditask",
     "ditask_release",
@@ -99,6 +101,9 @@ ADDED = (
     "adapter.dropout",
     "placement.reductions",
     "placement.dead_parameters",
+    "sinewich.core",
+    "sinewich.task_tokens",
+    "sinewich.clock_hidden",
     "tad.filter",
     "tad.skip",
     "spectrum.cells",
@@ -155,6 +160,8 @@ class TrialConfig(Section):
             return raw
         method = raw.get("method", "faar")
         preset = PRESETS.get(method, {}) if isinstance(method, str) else {}
+        keys = {name: getattr(of.annotation, "model_fields", {}) for name, of in cls.model_fields.items()}
+        preset = presets_beside(raw, preset, ADDED, keys)
         return merge_sections(merge_sections(_recipe_beneath(raw), preset), raw)
 
     @model_validator(mode="after")
@@ -199,6 +206,11 @@ class TrialConfig(Section):
     def has_sine_bases(self) -> bool:
         """Whether some weights of tasks come from a sine-modulated base, and the model has a clock."""
         return self.adapter.entry.task_bases or self.decoder.hidden == "sine"
+
+    @property
+    def tokens_in_trunk(self) -> bool:
+        """Whether the tasks' tokens take part in the backbone's attention (`sinewich.task_tokens`)."""
+        return self.adapter.entry.task_bases and self.sinewich.task_tokens != "outside"
 
     @property
     def unsettled_epochs(self) -> int:
@@ -249,11 +261,8 @@ def _spectral_fault(config: TrialConfig) -> str:
     """What keeps spectral ranks from this schedule or these adapters."""
     if config.ranks.kind != "spectral" and not (config.ranks.kind == "pdrs" and config.pdrs.basis == "spectral"):
         return ""
-    if config.adapter.entry.task_bases and config.sinewich.conv_size > 1:
-        return (
-            "sinewich.conv_size: must be 1 where adapters are rotated to singular components: the taps of a larger "
-            f"kernel have no singular components in common, got {config.sinewich.conv_size}"
-        )
+    if fault := rotation_fault(config):
+        return fault
     cut, epochs = config.spectral.cut_epoch, config.optim.epochs
     if config.ranks.kind == "spectral" and cut is not None and cut >= epochs:
         return f"spectral.cut_epoch: must be below optim.epochs = {epochs}, or nothing is ever cut, got {cut}"
@@ -275,12 +284,10 @@ def _consensus_fault(decoder: DecoderConfig, tasks: Sequence[str]) -> str:
 
 
 def _adapter_fault(config: TrialConfig) -> str:
-    """What keeps an adapter from this placement, or Sinewich's kernels from this low-pass."""
-    sine, placement, adapter = config.sinewich, config.placement, config.adapter
-    if sine.blur == "kernel" and sine.conv_size == 1:
-        return "sinewich.blur: must be matrix or none where sinewich.conv_size is 1: a 1x1 kernel has nothing to blur"
-    if adapter.entry.task_bases and sine.conv_size == 3 and "qkv" in sine.layers:
-        return "sinewich.layers: must not hold qkv where sinewich.conv_size is 3: attention windows are no image"
+    """What keeps an adapter from this placement."""
+    placement, adapter = config.placement, config.adapter
+    if fault := sinewich_fault(config):
+        return fault
     if placement.task_blocks == "all" and not adapter.entry.all_blocks:
         return f"placement.task_blocks: must be last where adapter.kind is {adapter.kind}"
     if placement.task_path == "shared" and not adapter.entry.shared_input:

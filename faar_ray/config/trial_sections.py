@@ -31,12 +31,6 @@ def _numbered(raw: Any) -> Any:
     return {stage: named[stage] for stage in STAGES}
 
 
-def _odd(value: int) -> int:
-    if value % 2 == 0:
-        raise ValueError(f"must be odd, so that the filter has a middle, got {value}")
-    return value
-
-
 OfStages = rule("a mapping of the stages 0, 1, 2, 3 to numbers")
 CoverageOfStages = Annotated[dict[str, Coverage], BeforeValidator(_numbered), OfStages]
 RankOfStages = Annotated[dict[str, Rank], BeforeValidator(_numbered), OfStages]
@@ -150,69 +144,6 @@ class PlacementConfig(Section):
         False,
         description="Hold and count what reaches no output, too, as published counts do (of MTLoRA shared adapters of "
         "the last block); nothing moves it, and no rank policy sees it.",
-    )
-
-
-class SinewichConfig(Section):
-    """Free Sinewich: one base M per layer, turned into task weights by sin(omega_t M)."""
-
-    rank: Rank | None = Field(None, description="Rank of a base M = A W B^T; null: as ranks.init_rank.")
-    layers: Annotated[tuple[LayerName, ...], Field(min_length=1, strict=False)] = Field(
-        ("proj", "fc1", "fc2"),
-        description="Linears with a base, in the last block of each stage (as MTLoRA places task adapters).",
-    )
-    phi: Literal["adapted", "frozen"] = Field(
-        "adapted",
-        description="phi in phi(f) + M_t * f: the linear with its shared LoRA, which then stands in last blocks too, "
-        "or without LoRA. `adapted` comes nearer to the published parameter counts.",
-    )
-    conv_size: Literal[1, 3] = Field(
-        1,
-        description="Kernel of W over the token grid. After the sine a kernel is no longer low-rank: 3 on proj, fc1, "
-        "fc2 costs about 300 G MACs forward where the whole step without adapters takes 97 G (Swin-T, 448 px, batch 2, "
-        "4 tasks).",
-    )
-    base: Literal["shared", "independent"] = Field(
-        "shared", description="One base for all tasks (the method), or one per task (the paper's ablation)."
-    )
-    modulation: Literal["sine", "linear", "none"] = Field(
-        "sine",
-        description="M_t = sin(omega_t M); `linear`: omega_t M, which leaves all tasks one direction; `none`: M.",
-    )
-    clock: Literal["lcn", "free", "fixed"] = Field(
-        "lcn",
-        description="Who makes omega_t: the Clock Net s (tanh(W_q ReLU(p_t)) + c), one free number per task times s, "
-        "or constants; all start at the Clock Net's first values.",
-    )
-    scale: Positive = Field(
-        150.0,
-        description="s at the start; learned (unpublished). On the embedded data tasks' weights part at 150 "
-        "(mean cosine 0.85 after training) and hardly at 50 (0.98).",
-    )
-    offset: float = Field(
-        1.5, description="c at the start; learned (unpublished). With |c| < 1 a frequency can cross 0: the task is off."
-    )
-    tokens: Annotated[int, Field(ge=2)] = Field(16, description="Length of a task's token p_t (unpublished).")
-    blur: Literal["matrix", "kernel", "none"] = Field(
-        "matrix",
-        description="Gaussian low-pass over rows and columns of the matrix M_t (what the paper says), over the 3x3 of "
-        "conv_size 3, or none.",
-    )
-    blur_size: Annotated[int, Field(ge=1), AfterValidator(_odd)] = Field(
-        7, description="Taps K of the low-pass, odd; 1 is the identity."
-    )
-    sigma: Annotated[float, Field(ge=0.01)] = Field(1.0, description="Standard deviation of the low-pass, in taps.")
-    rescale: bool = Field(
-        False, description="Give back the norm that the low-pass takes from white noise (x0.28 at K 7, sigma 1)."
-    )
-    gain: Literal["one", "sqrt_fan_in"] = Field(
-        "sqrt_fan_in",
-        description="g in M_t / g: 1, or the root of a kernel's inputs, so that saturated sines stay the size of "
-        "weights.",
-    )
-    gradient_cosine_every: Annotated[int, Field(ge=0)] = Field(
-        3,
-        description="Epochs between measurements of the cosine of the tasks' gradients, and after the last; 0: never.",
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 
 from faar_ray.adapters import ClockNet, FullBase, LowRankFactors, SineBase, SineHidden, Site
+from faar_ray.adapters.sinewich.task_tokens import TaskTokens
 from faar_ray.adapters.tad.prompts import TaskPrompts
 from faar_ray.config.trial import TrialConfig
 from faar_ray.decoders import Decoder, build_decoder
@@ -35,7 +36,8 @@ def build_model(config: TrialConfig) -> MultiTaskModel:
     family = family_of(config.backbone.name)
     check_placement(family, config)
     backbone = build_backbone(config.backbone, config.data.size, config.seed)
-    clock = ClockNet(config.data.tasks, config.sinewich, config.seed) if config.has_sine_bases else None
+    tokens = _task_tokens(config, family.widths(backbone))
+    clock = ClockNet(config.data.tasks, config.sinewich, config.seed, tokens) if config.has_sine_bases else None
     has_weights = config.backbone.pretrained or config.backbone.checkpoint is not None
     weights_digest = digest_of_weights(backbone) if has_weights else ""
     adapt_backbone(backbone, family, config, clock)
@@ -44,6 +46,8 @@ def build_model(config: TrialConfig) -> MultiTaskModel:
     model = model_class(family, config)(backbone, decoder, merged=config.backbone.pyramid == "merged", clock=clock)
     if isinstance(model, PromptedSwin):
         model.prompts = TaskPrompts(len(outputs), family.widths(backbone), config.seed)
+    if tokens is not None:
+        model.prompts = tokens
     model.weights_digest = weights_digest
     model.restandardise = restandardise(statistics_of(config.backbone))
     _warn_clipped_ranks(model, config)
@@ -57,7 +61,15 @@ def model_class(family: BackboneFamily, config: TrialConfig) -> type[MultiTaskMo
         return family.ensemble
     if config.adapter.adapts and placement.task_path == "prompted" and family.prompted is not None:
         return family.prompted
-    return family.model
+    return family.task_tokens[config.sinewich.task_tokens] if config.tokens_in_trunk else family.model
+
+
+def _task_tokens(config: TrialConfig, widths: Sequence[int]) -> TaskTokens | None:
+    """The tasks' tokens, where the backbone's attention sees them."""
+    if not config.tokens_in_trunk:
+        return None
+    lifted = config.sinewich.task_tokens == "lifted"
+    return TaskTokens(len(config.data.tasks), widths, lifted=lifted, seed=config.seed)
 
 
 def _decoder(

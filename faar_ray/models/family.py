@@ -75,6 +75,10 @@ class BackboneFamily:
     """Takes `placement.task_path: shared`."""
     convolutions: bool = False
     """Takes `sinewich.conv_size: 3`."""
+    task_tokens: Mapping[str, type[MultiTaskModel]] = field(default_factory=dict)
+    """The model for each `sinewich.task_tokens` besides `outside` that it takes."""
+    no_task_tokens: str = "whose blocks have no attention that tokens could take part in"
+    """Why it does not take the others."""
     merges: bool = True
     """Its adapters can be folded into plain weights."""
     reductions: Callable[[Any], Sequence[Any]] | str = "whose stages no linear joins"
@@ -128,6 +132,12 @@ def check_placement(family: BackboneFamily, config: TrialConfig) -> None:
         )
     if config.adapter.entry.task_bases and config.sinewich.conv_size > 1 and not family.convolutions:
         raise ConfigError(f"sinewich.conv_size: must be 1 on {name}, whose tokens lie in no grid, got 3")
+    if config.tokens_in_trunk and config.sinewich.task_tokens not in family.task_tokens:
+        known = " or ".join(("outside", *family.task_tokens))
+        raise ConfigError(
+            f"sinewich.task_tokens: must be {known} on {name}, {family.no_task_tokens}, got "
+            f"{config.sinewich.task_tokens!r}"
+        )
 
 
 def check_sides(name: str, size: tuple[int, int], unit: int, what: str) -> None:

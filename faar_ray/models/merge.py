@@ -1,6 +1,7 @@
 """Folding adapters into plain linears after training: nothing of them is left in the forward pass.
 
-The two kinds of streams of a stage's last block stay: shared and task.
+The two kinds of streams of a stage's last block stay: shared and task. So do the tokens of tasks that the attention
+sees (Free Sinewich): frequencies are made of them as they are learned, whatever the image.
 
 Axes: T tasks, S streams in (1, T or 1 + T), I in, O out.
 """
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from faar_ray.adapters import AdaptedLinear, Adapter, Grid, SineHidden, SineLinears, TaskLinears
+from faar_ray.adapters.tad.prompts import TaskPrompts
 from faar_ray.decoders import BiasOnly, SpectralLevel
 from faar_ray.errors import ConfigError
 from faar_ray.models.multitask import MultiTaskModel
@@ -80,7 +82,7 @@ def merge(model: MultiTaskModel, task: str | None = None) -> MultiTaskModel:
             "placement.task_path: shared cannot be merged: the frozen weight sees the shared stream and the change the "
             "task's, so no single weight does the work of both; train with placement.task_path: own to merge"
         )
-    if model.prompts is not None:
+    if isinstance(model.prompts, TaskPrompts):
         raise ConfigError(
             "placement.task_path: prompted cannot be merged: filters of tasks are made from their input, and prompts "
             "take part in the attention, so no weights do their work; train with placement.task_path: own to merge"

@@ -45,7 +45,7 @@ class MultiTaskModel(nn.Module):
         self.merged = merged
         self.clock = clock
         self.prompts: nn.Module | None = None
-        """Of `placement.task_path: prompted`: tokens of tasks, their lifts, and gates."""
+        """Tokens of tasks among the backbone's, and what takes them from stage to stage (TADFormer, Free Sinewich)."""
         self.restandardise: nn.Module = nn.Identity()
         """From the data's statistics of images to those that the backbone was trained with."""
 

@@ -104,14 +104,14 @@ def last_block(stage: Any, family: BackboneFamily, layers: Sequence[str]) -> int
 def adapt_by_sines(backbone: Any, family: BackboneFamily, config: TrialConfig, clock: ClockNet) -> None:
     """Shared LoRA, and in the last block of each stage one base per linear of `sinewich.layers` (Free Sinewich).
 
-    With `phi: adapted` tasks see the shared LoRA of their own linear too, so that every one of them reaches an output.
+    Where phi is adapted tasks see the shared LoRA of their own linear too, so that every one of them reaches an output.
     """
     sine = config.sinewich
     for s, stage in enumerate(backbone.layers):
         last = last_block(stage, family, sine.layers)
         for b, block in enumerate(stage.blocks):
             for layer in layers_of(block, family, config.placement.layers):
-                if b != last or sine.phi == "adapted" or layer not in sine.layers:
+                if b != last or layer not in sine.layers or sine.phi_is_adapted(layer):
                     share(block, layer, family, config, s, b)
         bases = {
             layer: _sine_linears(stage.blocks[last], layer, family, config, clock, s, last)
@@ -132,7 +132,7 @@ def _sine_linears(
     weight_OI = linear_of(block, layer, family).weight
     wanted = base_rank(config, stage)
     sites = [Site(stage, index, layer + BASE, whose) for whose in base_owners(config)]
-    bases = {site.task: build_base(weight_OI, site, config.sinewich.conv_size, wanted, config.seed) for site in sites}
+    bases = {site.task: build_base(weight_OI, site, config.sinewich, wanted, config.seed) for site in sites}
     phi: Any = block.get_submodule(family.linears[layer])
     return SineLinears(phi, bases, clock, config.sinewich, Site(stage, index, layer + BASE, "shared"))
 

@@ -25,8 +25,8 @@ POSITION_TABLES = ("relative_position_bias_table", "pos_embed")
 def build_optimizer(model: MultiTaskModel, config: OptimConfig) -> AdamW:
     """Adapters, decoder and the backbone's own weights, each with its learning rate.
 
-    Weight decay is 0 on 1-D tensors, on relative-position tables unless `decay_position_tables`, and on the clock: it
-    would pull the tasks' frequencies together.
+    Weight decay is 0 on 1-D tensors, on relative-position tables unless `decay_position_tables`, and on the clock and
+    the tokens that it reads: it would pull the tasks' frequencies together.
     """
     adapters = [(name, p) for a in (*adapter_list(model), *warps_of(model)) for name, p in a.named_parameters()]
     parts = (
@@ -35,9 +35,13 @@ def build_optimizer(model: MultiTaskModel, config: OptimConfig) -> AdamW:
         (task_independent_parameters(model), config.backbone_lr or config.lr),
     )
     groups = [group for part, lr in parts for group in _decayed_and_not(part, config.effective(lr), config)]
+    clock = [p for p in model.clock.parameters() if p.requires_grad] if model.clock is not None else []
+    if model.clock is not None and model.clock.in_trunk is not None:
+        clock.append(model.clock.in_trunk.tokens_TC)
     if model.prompts is not None:
-        groups += _decayed_and_not(list(model.prompts.named_parameters()), config.effective(config.lr), config)
-    if model.clock is not None and (clock := [p for p in model.clock.parameters() if p.requires_grad]):
+        others = [(name, p) for name, p in model.prompts.named_parameters() if all(p is not read for read in clock)]
+        groups += _decayed_and_not(others, config.effective(config.lr), config)
+    if clock:
         groups.append({"params": clock, "lr": config.effective(config.lr), "weight_decay": 0.0})
     return AdamW(groups, fused=True)
 

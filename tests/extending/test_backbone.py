@@ -28,7 +28,7 @@ def test_a_trial_trains_on_the_backbone_of_the_guide(guide: Guide, train: Callab
         ({"placement.task_blocks": "all"}, r"placement\.task_blocks: must be last on mlp_net, got 'all'"),
         ({"placement.task_path": "shared"}, r"placement\.task_path: must be own on mlp_net, got 'shared'"),
         (
-            {"method": "free_sinewich", "sinewich.conv_size": 3, "sinewich.layers": ["fc1"]},
+            {"method": "sinewich_1x1", "sinewich.conv_size": 3, "sinewich.layers": ["fc1"]},
             r"sinewich\.conv_size: must be 1 on mlp_net",
         ),
         ({"backbone.name": "mlp_nett"}, r"or mlp_net, got 'mlp_nett'"),

@@ -36,7 +36,7 @@ SWIN_T = {
 PUBLISHED = {64: 6_530_000, 32: 4_040_000}
 
 
-def micro(method: str = "free_sinewich", **dotted: Any) -> MultiTaskModel:
+def micro(method: str = "sinewich_1x1", **dotted: Any) -> MultiTaskModel:
     raw = {"method": method, "backbone": {"pretrained": False}, "ranks": {"init_rank": 4}}
     return build_model(TrialConfig.resolve(raw, **dotted)).eval()
 
@@ -60,7 +60,7 @@ def test_counts_on_swin_tiny_beside_the_published(
 ) -> None:
     """4.1% above at rank 64, 2.2% below at rank 32."""
     file = tmp_path / "t.yaml"
-    file.write_text(json.dumps({"method": "free_sinewich", **SWIN_T, "ranks": {"init_rank": rank}}))
+    file.write_text(json.dumps({"method": "sinewich_1x1", **SWIN_T, "ranks": {"init_rank": rank}}))
     assert main([str(file), "--dry-run", "--json"]) == 0
     counted = json.loads(capsys.readouterr().out)
     terms = counted["terms"]
@@ -75,7 +75,7 @@ def test_counts_on_swin_tiny_beside_the_published(
 
 
 def test_the_decoder_is_the_sum_of_its_published_terms() -> None:
-    terms = parameter_terms(build_model(TrialConfig.resolve({"method": "free_sinewich", **SWIN_T})))
+    terms = parameter_terms(build_model(TrialConfig.resolve({"method": "sinewich_1x1", **SWIN_T})))
     decoder = {term: count for term, count in terms.items() if term.startswith("decoder")}
     assert decoder == {
         "decoder reductions": 4 * 183_168,
@@ -101,7 +101,7 @@ def test_a_frozen_phi_has_no_lora_beside_its_bases() -> None:
 
 
 def test_independent_bases_are_one_per_task() -> None:
-    adapters = adapter_list(micro("sinewich_independent"))
+    adapters = adapter_list(micro(**{"sinewich.base": "independent"}))
     assert sum(isinstance(a, SineBase) for a in adapters) == 4 * 3 * 3
     assert {a.site.task for a in adapters if isinstance(a, SineBase)} == {"semseg", "human_parts", "normals"}
 
@@ -154,7 +154,7 @@ def test_kernels_see_the_image_whatever_order_tokens_lie_in(layout: Layout) -> N
         {"sinewich.phi": "frozen", "sinewich.layers": ["qkv", "fc1"]},
         {"sinewich.base": "independent", "sinewich.clock": "free"},
         {"method": "faar_sinewich"},
-        {"method": "sinewich_linear", "decoder.hidden": "own"},
+        {"sinewich.modulation": "linear", "decoder.hidden": "own"},
         {"sinewich.conv_size": 3, "data.image_size": 40},
         {"placement.layers": ["qkv", "proj"]},
     ],
@@ -221,7 +221,7 @@ def test_a_state_holds_every_tensor_once() -> None:
 )
 def test_what_does_not_fit_together_is_refused(dotted: dict[str, Any], words: str) -> None:
     with pytest.raises(ValidationError, match=words):
-        TrialConfig.resolve({"method": "free_sinewich"}, **dotted)
+        TrialConfig.resolve({"method": "sinewich_1x1"}, **dotted)
 
 
 def test_on_a_vit_kernels_have_one_tap() -> None:

@@ -61,22 +61,51 @@ class SineBase(LowRankFactors):
 
     def __init__(self, weight_OI: Tensor, rank: int, conv_size: int) -> None:
         super().__init__(weight_OI, rank)
+        self.core = nn.Parameter(self.first_core(rank, conv_size))
+
+    @staticmethod
+    def first_core(rank: int, conv_size: int) -> Tensor:
+        """The identity, in the middle tap."""
         taps = () if conv_size == 1 else (conv_size, conv_size)
         core = torch.zeros(rank, rank, *taps)
         middle = core if conv_size == 1 else core[:, :, conv_size // 2, conv_size // 2]
         middle.fill_diagonal_(1)
-        self.core = nn.Parameter(core)
+        return core
 
     def matrix(self) -> Tensor:
         """M over the masked components, (P, O, I)."""
         A_RI, B_RO = self.masked_factors()
-        core: Tensor = self.core
         if self.masks_all:
             B_RO = B_RO * self.mask_R[:, None]
-        elif self.prefix_length != self.rank:
-            core = core[: self.prefix_length, : self.prefix_length]
+        return B_RO.t() @ self.through_core(A_RI)
+
+    def through_core(self, A_RI: Tensor) -> Tensor:
+        """W B^T of the components in A_RI, for each tap, (P, R, I)."""
+        r = len(A_RI)
+        core: Tensor = self.core[:r, :r]
         core_PRR = core.flatten(2).movedim(2, 0) if core.ndim == 4 else core[None]
-        return B_RO.t() @ (core_PRR @ A_RI)
+        return core_PRR @ A_RI
+
+
+class DepthwiseBase(SineBase):
+    """The same with a diagonal core at each tap, held as (R, P): a filter per component, that mixes none."""
+
+    RANK_AXES: ClassVar[Mapping[str, tuple[int, ...]]] = {"A_RI": (0,), "B_RO": (0,), "core": (0,)}
+
+    @staticmethod
+    def first_core(rank: int, conv_size: int) -> Tensor:
+        """1 in the middle tap."""
+        core = torch.zeros(rank, conv_size**2)
+        core[:, conv_size**2 // 2] = 1
+        return core
+
+    def through_core(self, A_RI: Tensor) -> Tensor:
+        """W B^T of the components in A_RI, for each tap, (P, R, I)."""
+        return self.core[: len(A_RI)].t()[..., None] * A_RI
+
+
+CORES: Mapping[str, type[SineBase]] = {"dense": SineBase, "depthwise": DepthwiseBase}
+"""By `sinewich.core`."""
 
 
 class SineWeights(nn.Module):
@@ -193,11 +222,12 @@ def cached_kernels(layers: Sequence[SineWeights]) -> Iterator[None]:
     Where gradients are on, the gradients of the cached weights reach bases and clock at the block's end.
     """
     assert all(layer._cached is None for layer in layers)  # blocks do not nest: the inner one would end the outer
-    computed = [layer.kernels() for layer in layers]
+    in_trunk = list({id(tokens): tokens for layer in layers if (tokens := layer.clock.in_trunk)}.values())
+    computed = [*(layer.kernels() for layer in layers), *(tokens.tokens_TC for tokens in in_trunk)]
     # leaves collect the gradients of all uses, so that backward goes through the sine once per layer
     leaves = [kernels.detach().requires_grad_(kernels.requires_grad) for kernels in computed]
-    for layer, kernels in zip(layers, leaves, strict=True):
-        layer._cached = kernels
+    for user, leaf in zip([*layers, *in_trunk], leaves, strict=True):
+        user._cached = leaf
 
     try:
         yield
@@ -205,5 +235,5 @@ def cached_kernels(layers: Sequence[SineWeights]) -> Iterator[None]:
         if pairs:
             torch.autograd.backward([kernels for kernels, _ in pairs], [grad for _, grad in pairs])
     finally:
-        for layer in layers:
-            layer._cached = None
+        for user in (*layers, *in_trunk):
+            user._cached = None

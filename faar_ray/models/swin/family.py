@@ -18,6 +18,7 @@ from faar_ray.models.multitask import MultiTaskModel
 from faar_ray.models.swin.tadformer.build import adapt_prompted
 from faar_ray.models.swin.tadformer.model import PromptedSwin
 from faar_ray.models.swin.task_block import TaskBlock
+from faar_ray.models.swin.task_tokens import TokenSwin
 from faar_ray.models.timm_weights import build_timm, load_checkpoint, load_weights, outline, patch_of
 
 MICRO_PATCH = 4
@@ -75,6 +76,7 @@ SWIN = BackboneFamily(
     adapt_prompted=adapt_prompted,
     shared_input=True,
     convolutions=True,
+    task_tokens={"prepended": TokenSwin, "lifted": TokenSwin},
     reductions=lambda backbone: [stage.downsample for stage in backbone.layers[1:]],
     peft_module=_in_timm,
 )

@@ -37,8 +37,12 @@ class TaskBlock(TaskStreams):
 
     def run(self, x_BLC: Tensor, layout: Layout) -> tuple[Tensor | None, Tensor]:
         """The same on tokens in `layout`: (B, L, C) or None, and (T, B, L, C)."""
+        mixed = attend(self.block, self.block.norm1(x_BLC), self._qkv, layout).unflatten(0, (-1, len(x_BLC)))
+        return self.after_attention(x_BLC, mixed, layout)
+
+    def after_attention(self, x_BLC: Tensor, mixed: Tensor, layout: Layout) -> tuple[Tensor | None, Tensor]:
+        """The rest of the block, from what goes into the output projection, (S, B, L, C)."""
         block, x = self.block, x_BLC[None]
-        mixed = attend(block, block.norm1(x_BLC), self._qkv, layout).unflatten(0, (-1, len(x_BLC)))
         x = _added(x, self.linear("proj", block.attn.proj, mixed, layout), block.drop_path1)
         hidden = block.mlp.act(self.linear("fc1", block.mlp.fc1, block.norm2(x), layout))
         x = _added(x, self.linear("fc2", block.mlp.fc2, hidden, layout), block.drop_path2)

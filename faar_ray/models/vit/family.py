@@ -14,7 +14,7 @@ from faar_ray.errors import ConfigError
 from faar_ray.models.ensemble import ViTEnsemble
 from faar_ray.models.family import BackboneFamily
 from faar_ray.models.timm_weights import build_timm, outline, patch_of
-from faar_ray.models.vit.vit import QUARTERS, MultiTaskViT, QuarteredViT, bounds
+from faar_ray.models.vit.vit import QUARTERS, MultiTaskViT, QuarteredViT, TokenViT, bounds
 from faar_ray.models.vit.vit_block import ViTBlock, ViTTaskBlock
 
 
@@ -64,6 +64,8 @@ VIT = BackboneFamily(
     check=_check,
     sides=patch_of,
     ensemble=ViTEnsemble,
+    task_tokens={"prepended": TokenViT},
+    no_task_tokens="whose blocks all have one width: nothing is lifted",
     reductions="whose blocks all have one resolution",
     peft_module=_in_timm,
 )

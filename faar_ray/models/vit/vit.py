@@ -10,10 +10,12 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from faar_ray.adapters.sinewich.task_tokens import TaskTokens
 from faar_ray.models.multitask import MultiTaskModel
 from faar_ray.models.swin.levels import Level
 from faar_ray.models.vit.vit_block import ViTBlock, ViTTaskBlock
@@ -70,16 +72,31 @@ class MultiTaskViT(MultiTaskModel):
     def levels(self, image_B3HW: Tensor) -> list[Level]:
         """Each quarter's map, (T or 1, B, H', W', C), resized to strides 8, 16, 32, 32 if merged, else 4, 8, 16, 32."""
         size = (image_B3HW.shape[-2], image_B3HW.shape[-1])
-        x = self.backbone.tokens(image_B3HW)
+        x, added = self.first_tokens(image_B3HW)
         pyramid: list[Level] = []
         for quarter, stride in zip(self.backbone.layers, STRIDES[self.merged], strict=True):
             x, streams = run_blocks(quarter.blocks, x)
-            maps = self.backbone.grid(streams, size)
+            maps = self.backbone.grid(streams[:, :, added:], size)
             wanted = (-(-size[0] // stride), -(-size[1] // stride))
             coarser = stride > self.backbone.patch
             resized = F.interpolate(maps.flatten(0, 1), size=wanted, mode="bilinear", antialias=coarser)
             pyramid.append(Level(resized.unflatten(0, maps.shape[:2]).movedim(2, -1)))
         return pyramid
+
+    def first_tokens(self, image_B3HW: Tensor) -> tuple[Tensor, int]:
+        """What goes into the first block, (B, N, C), and how many tokens at the front are not the backbone's."""
+        return self.backbone.tokens(image_B3HW), 0
+
+
+class TokenViT(MultiTaskViT):
+    """The same with the tasks' tokens before all others, in all blocks (Free Sinewich)."""
+
+    def first_tokens(self, image_B3HW: Tensor) -> tuple[Tensor, int]:
+        """Tokens of tasks have no positions."""
+        assert isinstance(self.prompts, TaskTokens)
+        x = self.backbone.tokens(image_B3HW)
+        tokens = self.prompts.first(len(x))
+        return torch.cat([tokens.to(x.dtype), x], 1), tokens.shape[1]
 
 
 def run_blocks(blocks: Sequence[nn.Module], x: Tensor) -> tuple[Tensor | None, Tensor]:

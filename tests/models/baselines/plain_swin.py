@@ -22,7 +22,7 @@ def weights_of(model: Any) -> Weights:
     return {
         re.sub(r"\.(block|base)\.", ".", name.removeprefix("backbone.")): value
         for name, value in model.state_dict(keep_vars=True).items()
-        if not re.search(r"task_linears\.\w+\.base", name)
+        if not re.search(r"task_linears\.\w+\.base\.", name)
     }
 
 

@@ -67,7 +67,7 @@ def merged_maps(name: str, file: Path, x: Tensor) -> list[Tensor]:
         ("faar", {}),
         ("faar", {"placement.task_path": "shared"}),
         ("lora_per_task", {}),
-        ("free_sinewich", {"sinewich.conv_size": 3}),
+        ("sinewich_1x1", {"sinewich.conv_size": 3}),
         ("faar_sinewich", {}),
     ],
 )
@@ -149,7 +149,7 @@ def test_every_stream_and_every_gradient_is_that_of_timm_s_block_with_the_change
         torch.testing.assert_close(gradient, of_timm, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("method", ["faar", "lora_per_task", "free_sinewich", "faar_sinewich"])
+@pytest.mark.parametrize("method", ["faar", "lora_per_task", "sinewich_1x1", "faar_sinewich"])
 @pytest.mark.parametrize("pyramid", ["stages", "merged"])
 @torch.no_grad()
 def test_a_merged_model_predicts_the_same_without_any_adapter(method: str, pyramid: str, tmp_path: Path) -> None:
@@ -161,7 +161,7 @@ def test_a_merged_model_predicts_the_same_without_any_adapter(method: str, pyram
         torch.testing.assert_close(merged(image())[task], prediction)
 
 
-@pytest.mark.parametrize("method", ["faar", "free_sinewich", "full_ft"])
+@pytest.mark.parametrize("method", ["faar", "sinewich_1x1", "full_ft"])
 def test_every_trained_parameter_gets_a_gradient(method: str, tmp_path: Path) -> None:
     keys = {"backbone.checkpoint": str(timm_weights(SECOND, tmp_path)), "backbone.pyramid": "merged"}
     of = moved(model(SECOND, method, **keys)).train()

@@ -37,7 +37,7 @@ def test_timm_s_mobile_networks_are_one_family(name: str) -> None:
         ),
         (
             EDGE,
-            {"method": "free_sinewich", "sinewich.layers": ["fc1"]},
+            {"method": "sinewich_1x1", "sinewich.layers": ["fc1"]},
             r"sinewich\.layers: must hold fc2, the layers of stage 0 of test_efficientnet, got fc1",
         ),
         (
@@ -100,7 +100,7 @@ def test_a_trial_learns_shrinks_and_resumes_bit_for_bit(tmp_path: Path) -> None:
     check_that_it_learns_shrinks_and_resumes(tmp_path, TRIAL, {(0, 2), (1, 1), (2, 5), (3, 4)})
 
 
-@pytest.mark.parametrize("method", ["free_sinewich", "faar_sinewich", "lora_per_task", "full_ft", "decoder_only"])
+@pytest.mark.parametrize("method", ["sinewich_1x1", "faar_sinewich", "lora_per_task", "full_ft", "decoder_only"])
 def test_other_methods_train_on_it_too(method: str, tmp_path: Path) -> None:
     keys = {"backbone.name": EDGE, "optim.epochs": 1, "method": method}
     if method == "lora_per_task":

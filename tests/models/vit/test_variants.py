@@ -158,7 +158,7 @@ def test_every_stream_and_every_gradient_is_that_of_timm_s_block_with_the_change
         torch.testing.assert_close(gradient, of_timm, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("method", ["faar", "lora_per_task", "free_sinewich", "faar_sinewich"])
+@pytest.mark.parametrize("method", ["faar", "lora_per_task", "sinewich_1x1", "faar_sinewich"])
 @pytest.mark.parametrize("name", SMALL)
 @torch.no_grad()
 def test_shrunk_and_merged_they_predict_the_same_without_any_adapter(name: str, method: str, tmp_path: Path) -> None:
@@ -181,7 +181,7 @@ def test_a_rank_pattern_names_the_linears_of_timm(name: str) -> None:
     assert all(isinstance(network.get_submodule(target), nn.Linear) for target in targets)
 
 
-@pytest.mark.parametrize("method", ["faar", "free_sinewich", "full_ft"])
+@pytest.mark.parametrize("method", ["faar", "sinewich_1x1", "full_ft"])
 @pytest.mark.parametrize("name", ["test_vit", "test_vit2"])
 def test_every_trained_parameter_gets_a_gradient(name: str, method: str, tmp_path: Path) -> None:
     of = moved(vit(name, method, tmp_path)).train()

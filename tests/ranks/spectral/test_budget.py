@@ -89,7 +89,7 @@ def test_sizes_by_rank_are_those_that_a_cut_leaves(kind: str) -> None:
         assert made.parameter_count() == sizes[rank - 1]
 
 
-@pytest.mark.parametrize("method", ["dora", "free_sinewich"])
+@pytest.mark.parametrize("method", ["dora", "sinewich_1x1"])
 def test_the_range_of_budgets_counts_what_the_metric_counts(method: str) -> None:
     config = TrialConfig.resolve({"method": method, "backbone": {"pretrained": False}, "ranks": {"init_rank": 4}})
     config = config.model_copy(update={"spectral": config.spectral.model_copy(update={"floor": 2})})

@@ -213,7 +213,7 @@ def test_a_budget_that_the_floors_exceed_is_told_before_anything_starts(dotted: 
         ({"ranks__budget": 0}, r"must be a share, 0 < budget <= 1"),
         ({"adapter__kind": "none"}, r"ranks\.kind: must be fixed where adapter\.kind is none, got 'spectral'"),
         (
-            {"method": "free_sinewich", "ranks__kind": "spectral", "sinewich__conv_size": 3},
+            {"method": "sinewich_1x1", "ranks__kind": "spectral", "sinewich__conv_size": 3},
             r"sinewich\.conv_size: must be 1 where adapters are rotated",
         ),
         (

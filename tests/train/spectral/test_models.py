@@ -31,8 +31,8 @@ MODELS: dict[str, dict[str, Any]] = {
     "drop-outs": {"adapter.dropout": 0.2, "backbone.drop_path": 0.2},
     "convolutions": {"backbone.name": "test_efficientnet", "backbone.pyramid": "stages"},
     "ViT": {"backbone.name": "test_vit", "data.image_size": 64},
-    "Sinewich": {"method": "free_sinewich", "ranks.kind": "spectral"},
-    "Sinewich, a base per task": {"method": "sinewich_independent", "ranks.kind": "spectral"},
+    "Sinewich": {"method": "sinewich_1x1", "ranks.kind": "spectral"},
+    "Sinewich, a base per task": {"method": "sinewich_1x1", "sinewich.base": "independent", "ranks.kind": "spectral"},
     "Sinewich's heads": {"decoder.hidden": "sine"},
 }
 
@@ -109,7 +109,7 @@ def test_in_single_precision_the_output_stays_to_its_rounding() -> None:
             torch.testing.assert_close(ours, theirs, rtol=0, atol=2e-4 * float(theirs.abs().max()))
 
 
-@pytest.mark.parametrize("method", ["dora", "free_sinewich"])
+@pytest.mark.parametrize("method", ["dora", "sinewich_1x1"])
 @pytest.mark.parametrize("rotation", ["fisher", "plain"])
 def test_an_untrained_model_whose_changes_are_all_zero_is_cut_without_a_fault(rotation: str, method: str) -> None:
     keys = {"method": method, "ranks.kind": "spectral", "spectral.rotation": rotation, "ranks.budget": 0.9}

@@ -148,7 +148,7 @@ def test_a_fault_of_the_section_is_named_at_its_place(tmp_path: Path, front: dic
         ({"scheduler": {"type": "pbt"}, "search": {"sampler": "random"}}, "scheduler.type: cannot be pbt with front"),
         ({"warm_start": {"from": "older"}}, "warm_start.from: must be null with front"),
         ({"base": {"method": "decoder_only"}}, "front: no trial can be cut"),
-        ({"base": {"method": "free_sinewich", "sinewich": {"conv_size": 3}}}, "sinewich.conv_size"),
+        ({"base": {"method": "sinewich_1x1", "sinewich": {"conv_size": 3}}}, "sinewich.conv_size"),
         (
             {"objectives": [{"name": "delta_m", "goal": "maximize"}], "front": {"reference": {"delta_m": -9.0}}},
             "front.reference: must be null with one objective",

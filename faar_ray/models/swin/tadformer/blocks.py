@@ -11,7 +11,7 @@ import torch
 from timm.models.swin_transformer import SwinTransformerBlock
 from torch import Tensor, nn
 
-from faar_ray.models.swin.tadformer.attention import attend, focused, from_windows, scrambled
+from faar_ray.models.swin.prompted_attention import attend, focused, from_windows, scrambled
 from faar_ray.models.swin.task_block import residual
 from faar_ray.models.swin.token_layout import Layout
 
