@@ -21,6 +21,9 @@ from faar_ray.config.data_section import DataConfig
 from faar_ray.config.moments.moment import MattersFrom, never
 from faar_ray.config.optim_section import OptimConfig
 from faar_ray.config.presets import PRESETS, RECIPES
+from faar_ray.config.presets.added_keys import ADDED
+from faar_ray.config.ranks.by_stage import at_stage
+from faar_ray.config.ranks.pdrs_section import PdrsConfig
 from faar_ray.config.ranks.spectral_section import SpectralConfig
 from faar_ray.config.section import Positive, Section
 from faar_ray.config.trial_sections import (
@@ -28,14 +31,13 @@ from faar_ray.config.trial_sections import (
     BackboneConfig,
     DecoderConfig,
     LayerName,
-    PdrsConfig,
     PlacementConfig,
     RanksConfig,
     SinewichConfig,
-    at_stage,
 )
 
 __all__ = [
+    "ADDED",
     "CHANGEABLE",
     "PRESETS",
     "AdapterConfig",
@@ -91,36 +93,6 @@ Method = Literal[
 
 
 RecipeName = Literal["none", "mtlora", "tadformer", "faar"]
-ADDED = (
-    "recipe",
-    "backbone.statistics",
-    "adapter.dropout",
-    "placement.reductions",
-    "placement.dead_parameters",
-    "tad.filter",
-    "tad.skip",
-    "spectrum.cells",
-    "spectrum.task_cells",
-    "spectrum.warp",
-    "spectrum.init",
-    "spectrum.dead_qkv",
-    "optim.lr_batch",
-    "optim.warmup_epochs",
-    "optim.warmup_lr",
-    "optim.min_lr",
-    "optim.decay_position_tables",
-    "optim.loss_norm",
-    "optim.loss_norm_beta",
-    "ranks.budget",
-    "pdrs.basis",
-    "pdrs.mask_share",
-    "spectral.rotation",
-    "spectral.cut_epoch",
-    "spectral.score_batches",
-    "spectral.floor",
-)
-"""Keys that came after searches were run: at their defaults they are no part of a config's id, so `--resume` of an
-older search knows its configurations again."""
 
 
 class TrialConfig(Section):

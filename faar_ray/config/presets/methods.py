@@ -32,7 +32,18 @@ PRESETS: dict[str, dict[str, Any]] = {
     "faar_release": {
         "adapter": {"kind": "dora", "norm": "attached", "scale": 4.0},
         "ranks": {"kind": "pdrs", "init_rank": 32},
-        "pdrs": {"beta": 0.98, "rho_shared": 0.2, "update": "all", "floor": 2, "margin": 1},
+        "pdrs": {
+            "beta": 0.98,
+            "rho_shared": 0.2,
+            "update": "all",
+            "bias_correction": False,
+            "score_clamp": 100.0,
+            "scored_gradients": "clipped",
+            "dropped": "counted",
+            "floor": 2,
+            "margin": 1,
+            "floor_holds_margin": True,
+        },
         "decoder": {**TS_PD, "filter": "radial"},
     },
     # rows of the seed's component table; what a row adds, it adds to fixed-rank LoRA with the HRNet head
