@@ -11,7 +11,7 @@ from pydantic import Field, field_validator, model_validator
 from faar_ray.config.paths import STORAGE, storage_fault
 from faar_ray.config.quoting import printable
 from faar_ray.config.registries import DATASETS, load_builder, name_in
-from faar_ray.config.section import Section
+from faar_ray.config.section import Positive, Section
 from faar_ray.config.task_definitions import PAPER_WEIGHTS, TYPES, WEIGHTS, Name, TaskDefinition, is_taken
 from faar_ray.errors import ConfigError
 
@@ -80,6 +80,16 @@ class DataConfig(Section):
     evaluation: Literal["resized", "original"] = Field(
         "resized",
         description="Predictions and labels are compared at `image_size`, or at the labels' own size.",
+    )
+    absent_classes: Literal["skip", "zero"] = Field(
+        "skip",
+        description="Mean IoU: a class that is in neither labels nor predictions of a split is left out of the mean, "
+        "or counts as 0 in a mean over all classes (MTLoRA's code and those made from it).",
+    )
+    depth_floor: Positive | None = Field(
+        None,
+        description="RMSE of `depth`: predictions below it count as it (1e-9 in MTLoRA's code and those made from it, "
+        "so that none is negative); null: as they are.",
     )
     disparity: Literal["disparity", "depth"] = Field(
         "disparity", description="`cityscapes` only: `depth` is predicted as disparity (pixels), or in metres."
@@ -159,9 +169,18 @@ class DataConfig(Section):
         """
         size = f"{self.size[0]}x{self.size[1]}"
         if self.name == "scenes":
-            return size
+            return ", ".join([size, *self.conventions])
         how = f"original from {size}" if self.evaluation == "original" else f"resized {size}"
-        return f"{how}, published val" if self.protocol == "papers" else how
+        splits = ["published val"] if self.protocol == "papers" else []
+        return ", ".join([how, *splits, *self.conventions])
+
+    @property
+    def conventions(self) -> list[str]:
+        """Where metrics of these tasks are not the default ones: `absent classes 0`, `depth at least 1e-09`."""
+        types = {self.definition(task).type for task in self.tasks}
+        absent = ["absent classes 0"] if self.absent_classes == "zero" and "segmentation" in types else []
+        floored = self.depth_floor is not None and "depth" in types
+        return [*absent, f"depth at least {self.depth_floor:g}"] if floored else absent
 
     def definition(self, task: str) -> TaskDefinition:
         """What a task is: the data set's own definition, or the papers'; `weight` is never null.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -24,10 +25,14 @@ SALIENCY_THRESHOLDS = torch.linspace(0.2, 0.9, 15)
 
 
 class MeanIoU(MulticlassJaccardIndex):
-    """Mean intersection over union, percent, pixels pooled over images; 255 is ignored, absent classes do not count."""
+    """Mean intersection over union, percent, pixels pooled over images; 255 is ignored.
 
-    def __init__(self, classes: int) -> None:
-        super().__init__(num_classes=classes, ignore_index=IGNORE, average="macro", validate_args=False)
+    A class in neither labels nor predictions does not count, or with `absent_are_zero` as 0.
+    """
+
+    def __init__(self, classes: int, *, absent_are_zero: bool = False) -> None:
+        average: Literal["none", "macro"] = "none" if absent_are_zero else "macro"
+        super().__init__(num_classes=classes, ignore_index=IGNORE, average=average, validate_args=False)
 
     def update(self, logits_BNHW: Tensor, labels_BHW: Tensor) -> None:
         """Add a batch."""
@@ -35,7 +40,8 @@ class MeanIoU(MulticlassJaccardIndex):
 
     def compute(self) -> dict[str, Tensor]:  # type: ignore[override]
         """`miou`."""
-        return {"miou": 100 * super().compute()}
+        mean = 100 * super().compute().mean()
+        return {"miou": mean.where(self.confmat.sum() > 0, math.nan)}
 
 
 class SaliencyIoU(Metric):
@@ -101,17 +107,23 @@ class NormalsAngle(Metric):
 
 
 class RMSE(MeanSquaredError):
-    """Root mean squared error over pooled valid pixels, in the data's unit; NaN and `ignore` are ignored."""
+    """Root mean squared error over pooled valid pixels, in the data's unit; NaN and `ignore` are ignored.
 
-    def __init__(self, ignore: float = math.nan) -> None:
+    Predictions below `floor` count as `floor`.
+    """
+
+    def __init__(self, ignore: float = math.nan, floor: float | None = None) -> None:
         super().__init__(squared=False)
         self.set_dtype(torch.float64)
-        self.ignore = ignore
+        self.ignore, self.floor = ignore, floor
 
     def update(self, prediction_B1HW: Tensor, target_B1HW: Tensor) -> None:
         """Add a batch."""
         valid = (target_B1HW != self.ignore) & target_B1HW.isfinite()
-        super().update(prediction_B1HW[valid].double(), target_B1HW[valid].double())
+        prediction = prediction_B1HW[valid].double()
+        if self.floor is not None:
+            prediction = prediction.clamp_min(self.floor)
+        super().update(prediction, target_B1HW[valid].double())
 
     def compute(self) -> dict[str, Tensor]:  # type: ignore[override]
         """`rmse`."""
@@ -146,7 +158,7 @@ def metric_for(task: Task, *, slow: bool = False) -> Metric | MetricCollection:
     """
     match task.type:
         case "segmentation":
-            return MeanIoU(task.channels)
+            return MeanIoU(task.channels, absent_are_zero=task.absent_are_zero)
         case "binary":
             return SaliencyIoU()
         case "normals":
@@ -156,7 +168,7 @@ def metric_for(task: Task, *, slow: bool = False) -> Metric | MetricCollection:
                 return MetricCollection([EdgeF1(), EdgeOdsF()], compute_groups=False)
             return EdgeF1()
         case "depth":
-            return RMSE(ignore=IGNORE)
+            return RMSE(ignore=IGNORE, floor=task.floor)
         case _:
             return RMSE()
 

@@ -36,6 +36,10 @@ class Task:
     classes: tuple[str, ...] = ()
     """Names, of segmentation."""
     colours: tuple[str, ...] | None = None
+    absent_are_zero: bool = False
+    """Segmentation: a class without a pixel in labels and predictions counts as 0 in the mean IoU, or not at all."""
+    floor: float | None = None
+    """Depth: what predictions are raised to before they are judged."""
 
     @property
     def higher_is_better(self) -> bool:
@@ -57,10 +61,10 @@ ANGLES = ("mean_angle", "rmse_angle")
 
 def tasks_of(data: DataConfig) -> dict[str, Task]:
     """The tasks of a trial, in the order of `data.tasks`."""
-    return {name: _task(name, data.definition(name)) for name in data.tasks}
+    return {name: _task(name, data.definition(name), data) for name in data.tasks}
 
 
-def _task(name: str, definition: TaskDefinition) -> Task:
+def _task(name: str, definition: TaskDefinition, data: DataConfig) -> Task:
     metric = definition.metric or METRICS[definition.type][0]
     own_unit = definition.unit if definition.unit is not None else UNITS.get(definition.type, "")
     unit = "%" if metric in HIGHER_IS_BETTER else "deg" if metric in ANGLES else own_unit
@@ -75,6 +79,8 @@ def _task(name: str, definition: TaskDefinition) -> Task:
         unit,
         definition.classes,
         definition.colours,
+        absent_are_zero=data.absent_classes == "zero",
+        floor=data.depth_floor,
     )
 
 

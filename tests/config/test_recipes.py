@@ -81,7 +81,7 @@ def test_without_a_recipe_nothing_changes() -> None:
 
 def test_configs_of_older_searches_keep_their_ids() -> None:
     """The ids that what came before recipes gave."""
-    why = "a search resumed would not know its configurations: add a new key to ADDED in config/trial.py"
+    why = "a search resumed would not know its configurations: add a new key to ADDED in config/presets/added_keys.py"
     assert config_id(TrialConfig.resolve({})) == "db1acae1", why
     assert config_id(TrialConfig.resolve({"method": "free_sinewich", "optim": {"lr": 1e-3}})) == "af8a0dc6"
     assert set(ADDED) <= DEFAULTS.keys()

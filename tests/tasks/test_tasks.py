@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -146,6 +147,34 @@ def test_mean_iou_pools_pixels_over_batches() -> None:
     assert metric.compute()["miou"].item() == pytest.approx(100 * sum(ious).item() / 3, rel=1e-5)
 
 
+@pytest.mark.parametrize(("absent", "over"), [("skip", 4), ("zero", 6)])
+def test_classes_in_neither_labels_nor_predictions_are_left_out_or_count_as_zero(absent: str, over: int) -> None:
+    """Against plain counts: of six classes 4 is in labels alone, 2 and 5 in neither (5 only where 255 hides it)."""
+    keys = {"tasks": ["semseg"], "absent_classes": absent}
+    task = replace(tasks_of(DataConfig.model_validate(keys))["semseg"], channels=6)
+    random = np.random.default_rng(0)
+    predicted, labels = random.choice([0, 1, 3], (4, 8, 8)), random.choice([0, 1, 3, 4], (4, 8, 8))
+    predicted[:, 0], labels[:, 0] = 5, 255
+
+    metric = metric_for(task)
+    for part in (slice(0, 3), slice(3, 4)):
+        logits = torch.nn.functional.one_hot(torch.from_numpy(predicted[part]), 6).movedim(-1, 1).float()
+        metric.update(logits, torch.from_numpy(labels[part]))
+
+    valid, total = labels != 255, 0.0
+    for one in range(6):
+        union = ((predicted == one) | (labels == one)) & valid
+        total += ((predicted == one) & (labels == one) & valid).sum() / max(union.sum(), 1)
+    assert metric.compute()["miou"].item() == pytest.approx(100 * total / over, rel=1e-5)
+
+
+def test_absent_classes_that_count_as_zero_leave_a_split_without_labels_without_a_number() -> None:
+    task = tasks_of(DataConfig(tasks=("semseg",), absent_classes="zero"))["semseg"]
+    metric = metric_for(task)
+    metric.update(output(task, 2), labels(task, 2, labelled=False))
+    assert math.isnan(metric.compute()["miou"])
+
+
 def test_saliency_iou_is_the_best_threshold_of_the_mean_over_images() -> None:
     torch.manual_seed(0)
     logits, target = 2 * torch.randn(5, 1, 6, 6), (torch.rand(5, 1, 6, 6) < 0.3).float()
@@ -180,6 +209,17 @@ def test_depth_rmse_pools_valid_pixels() -> None:
     metric.update(torch.tensor([[[[1.0, 9.0]]]]), torch.tensor([[[[4.0, 255.0]]]]))
     metric.update(torch.tensor([[[[1.0, 1.0]]]]), torch.tensor([[[[1.0, 2.0]]]]))
     assert metric.compute()["rmse"].item() == pytest.approx(math.sqrt(10 / 3), rel=1e-5)
+
+
+@pytest.mark.parametrize("floor", [None, 1e-9])
+def test_depths_below_the_floor_count_as_the_floor(floor: float | None) -> None:
+    keys = {"tasks": ["depth"], "depth_floor": floor}
+    metric = metric_for(tasks_of(DataConfig.model_validate(keys))["depth"])
+    predicted, true = np.array([-2.0, 0.5, -1.0, 3.0]), np.array([1.0, 2.0, 255.0, 4.0])
+    metric.update(*(torch.from_numpy(values).float().view(1, 1, 2, 2) for values in (predicted, true)))
+    judged = predicted if floor is None else np.where(predicted <= 0, floor, predicted)
+    wanted = np.sqrt(np.mean(np.square(judged - true)[true != 255]))
+    assert metric.compute()["rmse"].item() == pytest.approx(wanted, rel=1e-6)
 
 
 def test_a_perfect_edge_map_has_f1_of_100() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 ADDED = (
     "recipe",
+    "data.absent_classes",
+    "data.depth_floor",
     "backbone.statistics",
     "adapter.dropout",
     "placement.reductions",

@@ -10,14 +10,14 @@ from faar_ray.config.trial import TrialConfig
 from faar_ray.records import TrialResult, known
 
 METRICS: dict[TaskType, str] = {
-    "segmentation": "mean IoU over classes, pixel counts pooled over images (%)",
+    "segmentation": "mean IoU over {classes}, pixel counts pooled over images (%)",
     "binary": "foreground Jaccard per image, averaged; the best of 15 thresholds 0.2 to 0.9 (%)",
     "normals": "mean angular error (degrees; the papers call it rmse), the true rmse beside it",
-    "depth": "RMSE over pooled pixels ({unit})",
+    "depth": "RMSE over pooled pixels ({unit}){floor}",
     "regression": "RMSE over pooled pixels ({unit})",
     "edge": "pixel F1 without tolerance (%), on test odsF with one of 0.75 % of the diagonal beside it",
 }
-MEASURED_BY = ("name", "image_size", "evaluation", "protocol")
+MEASURED_BY = ("name", "image_size", "evaluation", "protocol", "absent_classes", "depth_floor")
 """Keys of `data` that decide how numbers are measured."""
 
 
@@ -75,7 +75,13 @@ def _splits(data: DataConfig) -> str:
 def _metric_sentence(config: TrialConfig, task: str) -> str:
     definition = config.data.definition(task)
     unit = definition.unit or UNITS.get(definition.type) or "the labels' unit"
-    return f"{task}: {METRICS[definition.type].format(unit=unit)}"
+    skips, floor = config.data.absent_classes == "skip", config.data.depth_floor
+    words = {
+        "unit": unit,
+        "classes": "classes that occur in labels or predictions" if skips else "all classes, absent ones as 0",
+        "floor": "" if floor is None else f", predictions raised to {floor:g}",
+    }
+    return f"{task}: {METRICS[definition.type].format(**words)}"
 
 
 def reference_values(results: Sequence[TrialResult]) -> list[tuple[str, str, float]]:

@@ -26,6 +26,8 @@ def result(metrics: dict[str, float], **params: Any) -> TrialResult:
         ({"image_size": 448}, "resized 448x448"),
         ({"image_size": [96, 128], "protocol": "papers"}, "resized 96x128, published val"),
         ({"image_size": 448, "evaluation": "original"}, "original from 448x448"),
+        ({"image_size": 448, "absent_classes": "zero", "depth_floor": 1e-9}, "resized 448x448, depth at least 1e-09"),
+        ({"tasks": ["semseg"], "absent_classes": "zero", "depth_floor": 1e-9}, "resized 64x64, absent classes 0"),
     ],
 )
 def test_a_label_names_what_decides_the_numbers(changes: dict[str, Any], label: str) -> None:
@@ -52,6 +54,17 @@ def test_the_report_says_at_which_size_predictions_are_compared(evaluation: str,
     sentences = " ".join(protocol(TrialConfig.resolve({"data": data}), []))
     assert said in sentences
     assert "on test odsF" in sentences
+
+
+def test_the_report_says_what_the_means_are_over() -> None:
+    keys: dict[str, Any] = {"name": "nyud", "root": "data", "tasks": ["semseg", "depth"]}
+    ours = " ".join(protocol(TrialConfig.resolve({"data": keys}), []))
+    assert (
+        "mean IoU over classes that occur in labels or predictions" in ours and "RMSE over pooled pixels (m)." in ours
+    )
+    forks = {**keys, "absent_classes": "zero", "depth_floor": 1e-9}
+    assert "over all classes, absent ones as 0" in " ".join(protocol(TrialConfig.resolve({"data": forks}), []))
+    assert "(m), predictions raised to 1e-09." in " ".join(protocol(TrialConfig.resolve({"data": forks}), []))
 
 
 def test_results_keep_how_they_were_measured(tmp_path: Path) -> None:
