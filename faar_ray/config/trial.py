@@ -22,7 +22,10 @@ from faar_ray.config.data_section import DataConfig
 from faar_ray.config.moments.moment import MattersFrom, never
 from faar_ray.config.optim_section import OptimConfig
 from faar_ray.config.presets import PRESETS, RECIPES
-from faar_ray.config.presets.written_out import presets_beside
+from faar_ray.config.presets.added_keys import ADDED
+from faar_ray.config.presets.written_out import preset_beneath
+from faar_ray.config.ranks.by_stage import at_stage
+from faar_ray.config.ranks.pdrs_section import PdrsConfig
 from faar_ray.config.ranks.spectral_section import SpectralConfig
 from faar_ray.config.section import Positive, Section
 from faar_ray.config.trial_sections import (
@@ -30,13 +33,12 @@ from faar_ray.config.trial_sections import (
     BackboneConfig,
     DecoderConfig,
     LayerName,
-    PdrsConfig,
     PlacementConfig,
     RanksConfig,
-    at_stage,
 )
 
 __all__ = [
+    "ADDED",
     "CHANGEABLE",
     "PRESETS",
     "AdapterConfig",
@@ -93,41 +95,6 @@ Method = Literal[
 
 
 RecipeName = Literal["none", "mtlora", "tadformer", "faar"]
-ADDED = (
-    "recipe",
-    "data.absent_classes",
-    "data.depth_floor",
-    "backbone.statistics",
-    "adapter.dropout",
-    "placement.reductions",
-    "placement.dead_parameters",
-    "sinewich.core",
-    "sinewich.task_tokens",
-    "sinewich.clock_hidden",
-    "tad.filter",
-    "tad.skip",
-    "spectrum.cells",
-    "spectrum.task_cells",
-    "spectrum.warp",
-    "spectrum.init",
-    "spectrum.dead_qkv",
-    "optim.lr_batch",
-    "optim.warmup_epochs",
-    "optim.warmup_lr",
-    "optim.min_lr",
-    "optim.decay_position_tables",
-    "optim.loss_norm",
-    "optim.loss_norm_beta",
-    "ranks.budget",
-    "pdrs.basis",
-    "pdrs.mask_share",
-    "spectral.rotation",
-    "spectral.cut_epoch",
-    "spectral.score_batches",
-    "spectral.floor",
-)
-"""Keys that came after searches were run: at their defaults they are no part of a config's id, so `--resume` of an
-older search knows its configurations again."""
 
 
 class TrialConfig(Section):
@@ -161,8 +128,7 @@ class TrialConfig(Section):
         method = raw.get("method", "faar")
         preset = PRESETS.get(method, {}) if isinstance(method, str) else {}
         keys = {name: getattr(of.annotation, "model_fields", {}) for name, of in cls.model_fields.items()}
-        preset = presets_beside(raw, preset, ADDED, keys)
-        return merge_sections(merge_sections(_recipe_beneath(raw), preset), raw)
+        return merge_sections(merge_sections(_recipe_beneath(raw), preset_beneath(raw, preset, keys)), raw)
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:

@@ -2,43 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import Field
 
-from faar_ray.config.moments.moment import MattersFrom, first_decision, first_free_epoch, of_policy, read_by_policy
+from faar_ray.config.moments.moment import MattersFrom, of_policy
+from faar_ray.config.ranks.by_stage import NumberedByStage, OfStages, at_stage
 from faar_ray.config.ranks.spectral_section import Budget, FirstCut
 from faar_ray.config.registries import ADAPTERS, RANK_POLICIES, AdapterEntry, PolicyEntry, name_in
 from faar_ray.config.section import Positive, Section
 from faar_ray.config.validation_messages import rule
 
 LayerName = Literal["qkv", "proj", "fc1", "fc2"]
-Coverage = Annotated[float, Field(gt=0, le=1), rule("satisfy 0 < rho <= 1")]
 Rank = Annotated[int, Field(ge=1)]
-Number = TypeVar("Number", int, float)
-STAGES = ("0", "1", "2", "3")
-FirstShrink = MattersFrom(read_by_policy("pdrs", first_decision))
 
 
-def _numbered(raw: Any) -> Any:
-    """Stage keys as text, in order; a stage too many or too few is a fault."""
-    if not isinstance(raw, Mapping):
-        return raw
-    named = {str(key): value for key, value in raw.items()}
-    if set(named) != set(STAGES):
-        raise ValueError(f"must have a number for each of the stages 0, 1, 2, 3, got {', '.join(named) or 'none'}")
-    return {stage: named[stage] for stage in STAGES}
-
-
-OfStages = rule("a mapping of the stages 0, 1, 2, 3 to numbers")
-CoverageOfStages = Annotated[dict[str, Coverage], BeforeValidator(_numbered), OfStages]
-RankOfStages = Annotated[dict[str, Rank], BeforeValidator(_numbered), OfStages]
-
-
-def at_stage(value: Number | Mapping[str, Number], stage: int) -> Number:
-    """A key that is a number, or a number for each stage."""
-    return value[str(stage)] if isinstance(value, Mapping) else value
+RankOfStages = Annotated[dict[str, Rank], NumberedByStage, OfStages]
 
 
 class BackboneConfig(Section):
@@ -178,55 +157,6 @@ class RanksConfig(Section):
         """Rank at the start of a shared or of a task adapter, in a stage."""
         ranks = self.init_rank if shared or self.task_init_rank is None else self.task_init_rank
         return at_stage(ranks, stage)
-
-
-class PdrsConfig(Section):
-    """Performance-Driven Rank Shrinking (FAAR)."""
-
-    beta: Annotated[float, Field(ge=0, lt=1), rule("satisfy 0 <= beta < 1")] = Field(
-        0.98, description="EMA factor of the importance scores."
-    )
-    rho_shared: Annotated[Coverage | CoverageOfStages, FirstShrink] = Field(
-        0.95, description="Coverage ratio rho of shared adapters; also per stage: {0: 0.8, 1: 0.8, 2: 0.9, 3: 0.95}."
-    )
-    rho_task: Annotated[Coverage | CoverageOfStages | None, FirstShrink] = Field(
-        None, description="Coverage ratio rho of task adapters, also per stage; null: as rho_shared."
-    )
-    scope: Annotated[Literal["adapter", "pooled"], FirstShrink] = Field(
-        "adapter",
-        description="Coverage within each adapter, or pooled over all shared and over all task adapters "
-        "(over those of a stage where rho is given per stage).",
-    )
-    update: Literal["active", "all"] = Field(
-        "active", description="Whose EMA moves in a step: only components under the prefix mask, or all."
-    )
-    start_epoch: Annotated[int, Field(ge=0), FirstShrink] = Field(
-        0, description="First epoch (0-based) that ends with a shrink."
-    )
-    free_epochs: Annotated[int, Field(ge=0), MattersFrom(read_by_policy("pdrs", first_free_epoch))] = Field(
-        0, description="Last epochs without masks and shrinks."
-    )
-    floor: Annotated[int, Field(ge=1), FirstShrink] = Field(1, description="Components every adapter keeps at least.")
-    margin: Annotated[int, Field(ge=0), FirstShrink] = Field(0, description="Components kept beyond the coverage.")
-    basis: Annotated[Literal["raw", "spectral"], FirstShrink] = Field(
-        "raw",
-        description="What is scored: components as they are trained, or after a rotation at each epoch's end that "
-        "decides (`spectral.rotation`), by the gradients of `spectral.score_batches` batches.",
-    )
-    mask_share: Annotated[float, Field(ge=0, le=1), rule("satisfy 0 <= mask_share <= 1")] = Field(
-        1.0, description="Share of the steps before the free epochs that have prefix masks."
-    )
-
-    def rho(self, *, shared: bool, stage: int = 0) -> float:
-        """Coverage ratio of shared or of task adapters, in a stage."""
-        return at_stage(self._rho(shared), stage)
-
-    def rho_by_stage(self, *, shared: bool) -> bool:
-        """Whether each stage has a coverage ratio of its own."""
-        return isinstance(self._rho(shared), Mapping)
-
-    def _rho(self, shared: bool) -> float | dict[str, float]:
-        return self.rho_shared if shared or self.rho_task is None else self.rho_task
 
 
 class DecoderConfig(Section):

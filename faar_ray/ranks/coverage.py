@@ -17,6 +17,8 @@ class ImportanceScores:
     """float32 importance; meaningless where not observed."""
     observed_R: Tensor
     """bool: at least one step could score the component."""
+    dropped: float = 0.0
+    """Sum of the scores of components that are dropped already, where coverage counts them."""
 
     def order(self) -> Tensor:
         """Component indices: observed ones by descending score (ties: lower index first), then the others."""
@@ -42,29 +44,39 @@ class CoverageDecision:
 
 
 def keep_by_coverage(
-    scope: Sequence[ImportanceScores], rho: float, *, floor: int = 1, margin: int = 0
+    scope: Sequence[ImportanceScores],
+    rho: float,
+    *,
+    floor: int = 1,
+    margin: int = 0,
+    floor_holds_margin: bool = False,
 ) -> list[CoverageDecision]:
     """Keep the fewest components of a scope (one adapter, or several pooled) that cover rho of its importance.
 
     Kept first: unobserved components (no evidence, so no decision) and the `floor` best of each adapter; then
-    components in descending order until the kept share reaches rho; then each adapter's `margin` next best.
+    components in descending order until the kept share reaches rho; then each adapter's `margin` next best. With
+    `floor_holds_margin` the floor comes last: what coverage and margin leave of an adapter is filled up to it.
     When all scores are 0, or rho is 1, everything is kept: components whose share is 0 or rounds to 0 too. Sums are
     float64 over the float32 scores that are logged.
     """
     kept = [~evidence.observed_R for evidence in scope]
-    adapter, component, scores = _descending(scope, floor)
+    before = 0 if floor_holds_margin else floor
+    adapter, component, scores = _descending(scope, before)
     cumulative = scores.double().cumsum(0)
     if rho >= 1 or len(scores) == 0 or cumulative[-1] == 0:
         return [CoverageDecision(evidence.order(), 1.0) for evidence in scope]
 
-    first = sum(min(floor, int(evidence.observed_R.sum())) for evidence in scope)
-    reached = int((cumulative / cumulative[-1] < rho).sum()) + 1
+    first = sum(min(before, int(evidence.observed_R.sum())) for evidence in scope)
+    total = float(cumulative[-1]) + sum(evidence.dropped for evidence in scope)
+    reached = int((cumulative / total < rho).sum()) + 1
     for a, c in zip(adapter[: max(reached, first)].tolist(), component.tolist(), strict=False):
         kept[a][c] = True
 
     kept = [_with_margin(mask, evidence, margin) for mask, evidence in zip(kept, scope, strict=True)]
+    if floor_holds_margin:
+        kept = [_with_margin(mask, e, floor - int(mask.sum())) for mask, e in zip(kept, scope, strict=True)]
     covered = sum(float(e.scores_R[k & e.observed_R].double().sum()) for k, e in zip(kept, scope, strict=True))
-    share = min(covered / float(cumulative[-1]), 1.0)
+    share = min(covered / total, 1.0)
     return [
         CoverageDecision(order[mask[order]], share)
         for mask, order in zip(kept, (e.order() for e in scope), strict=True)
@@ -86,5 +98,5 @@ def _descending(scope: Sequence[ImportanceScores], floor: int) -> tuple[Tensor, 
 def _with_margin(kept_R: Tensor, evidence: ImportanceScores, margin: int) -> Tensor:
     dropped = [c for c in evidence.order().tolist() if not kept_R[c]]
     out = kept_R.clone()
-    out[dropped[:margin]] = True
+    out[dropped[: max(margin, 0)]] = True
     return out

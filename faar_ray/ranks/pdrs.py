@@ -1,4 +1,4 @@
-"""Performance-Driven Rank Shrinking (FAAR): prefix masks, importance scores, EMA, coverage, shrinking.
+"""Performance-Driven Rank Shrinking (FAAR): prefix masks, importance scores, coverage, shrinking.
 
 Axes: R components of an adapter, L adapters.
 """
@@ -15,67 +15,12 @@ from torch.optim import Optimizer
 from faar_ray.adapters import LowRankFactors
 from faar_ray.config.trial import PdrsConfig
 from faar_ray.ranks.coverage import CoverageDecision, ImportanceScores, keep_by_coverage
+from faar_ray.ranks.importance import Importance
 from faar_ray.ranks.inherited import carried_scores
 from faar_ray.ranks.policy import RankPolicy, record
 from faar_ray.ranks.shrink import shrink
-from faar_ray.records import RankRecord
+from faar_ray.records import Extra, RankRecord
 from faar_ray.seeding import private
-
-
-class Importance:
-    """EMA over time of one adapter's scores: s_hat <- beta s_hat + (1 - beta) s (FAAR, coverage strategy).
-
-    With `update="active"` a component moves only in steps in which it was active, and a count per component
-    corrects the bias of the start at 0. With `"all"` (the released code) inactive components receive 0, which
-    makes late components look useless merely because they are rarely active.
-
-    A score of exactly 0 is no evidence: the step could not score the component, because its B_i was still 0 or no
-    gradient came (no valid label of the adapter's task). Such a step changes neither EMA nor count: of the component,
-    with `"all"` of the adapter if no component has a score.
-    """
-
-    def __init__(
-        self, rank: int, beta: float, update: str = "active", device: torch.device | str | None = None
-    ) -> None:
-        self.beta, self.update = beta, update
-        self.ema_R = torch.zeros(rank, device=device)
-        self.count_R = torch.zeros(rank, dtype=torch.int64, device=device)
-
-    def observe(self, scores_b: Tensor) -> None:
-        """Add the scores of the active prefix, shape (b,) with b <= R."""
-        scores_R = torch.zeros_like(self.ema_R)
-        scores_R[: len(scores_b)] = scores_b.detach()
-        scored_R = scores_R > 0
-        if self.update == "all":
-            scored_R = scored_R.any().expand_as(scored_R)
-
-        self.ema_R = self.ema_R.lerp(scores_R, 1 - self.beta).where(scored_R, self.ema_R)
-        self.count_R += scored_R
-
-    def evidence(self) -> ImportanceScores:
-        """Bias-corrected scores s_hat / (1 - beta^count), and which components were ever scored."""
-        ema_R, count_R = self.ema_R.cpu(), self.count_R.cpu()
-        observed_R = count_R > 0
-        correction_R = 1 - torch.pow(torch.tensor(self.beta, dtype=torch.float64), count_R)
-        # float64 until the division: beta^count is close to 1 in the first steps
-        scores_R = (ema_R / correction_R.clamp_min(1e-12)).float()
-        return ImportanceScores(scores_R.where(observed_R, 0.0), observed_R)
-
-    def restart(self) -> None:
-        """Forget all scores: the components are others now."""
-        self.ema_R, self.count_R = torch.zeros_like(self.ema_R), torch.zeros_like(self.count_R)
-
-    def change_beta(self, before: float) -> None:
-        """Keep s_hat / (1 - beta^count) as it was under the beta before."""
-        was_R, is_R = (
-            1 - torch.pow(torch.tensor(beta, dtype=torch.float64), self.count_R.cpu()) for beta in (before, self.beta)
-        )
-        self.ema_R *= (is_R / was_R.clamp_min(1e-12)).to(self.ema_R)
-
-    def keep(self, index_K: Tensor) -> None:
-        """Keep the EMA and count of these components, in this order, as after a shrink."""
-        index_K = index_K.to(self.ema_R.device)
-        self.ema_R, self.count_R = self.ema_R[index_K].clone(), self.count_R[index_K].clone()
 
 
 class PDRS(RankPolicy):
@@ -84,6 +29,7 @@ class PDRS(RankPolicy):
     def __init__(self, adapters: Sequence[LowRankFactors], config: PdrsConfig, *, seed: int, epochs: int) -> None:
         super().__init__(adapters)
         self.config, self.seed = config, seed
+        self.observes_clipped = config.scored_gradients == "clipped"
         self.masked_epochs = epochs - config.free_epochs
         self.importance = self._scores(config.beta)
         self.carried: dict[float, list[Importance]] = {}
@@ -92,7 +38,10 @@ class PDRS(RankPolicy):
         """The same betas -> what the trace would hold of each adapter after each epoch without a decision."""
 
     def _scores(self, beta: float) -> list[Importance]:
-        return [Importance(a.rank, beta, self.config.update, a.A_RI.device) for a in self.adapters]
+        of = self.config
+        how: dict[str, Any] = {"bias_correction": of.bias_correction, "clamp": of.score_clamp}
+        how["counts_dropped"] = of.dropped == "counted"
+        return [Importance(a.rank, beta, of.update, a.A_RI.device, **how) for a in self.adapters]
 
     def carry(self, betas: Sequence[float]) -> None:
         """See `RankPolicy`."""
@@ -145,8 +94,13 @@ class PDRS(RankPolicy):
         kept: dict[int, CoverageDecision] = {}
         for scope in self._scopes():
             rho = self._rho(self.adapters[scope[0]])
-            limits = {"floor": self.config.floor, "margin": self.config.margin}
-            decision = keep_by_coverage([evidence[i] for i in scope], rho, **limits)
+            decision = keep_by_coverage(
+                [evidence[i] for i in scope],
+                rho,
+                floor=self.config.floor,
+                margin=self.config.margin,
+                floor_holds_margin=self.config.floor_holds_margin,
+            )
             kept.update(zip(scope, decision, strict=True))
         return [kept[i] for i in range(len(evidence))]
 
@@ -185,7 +139,10 @@ class PDRS(RankPolicy):
 
         rho = self._rho(adapter) if decided else 1.0
         unobserved = int((~evidence.observed_R).sum())
-        return record(adapter, epoch, before, self.config.scope, rho, kept.coverage, evidence.logged(), unobserved)
+        extra: dict[str, Extra] = {"dropped": evidence.dropped} if self.config.dropped == "counted" else {}
+        return record(
+            adapter, epoch, before, self.config.scope, rho, kept.coverage, evidence.logged(), unobserved, extra
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """EMA and counts of every adapter; masks need no state, being a function of (seed, step, adapter)."""
@@ -215,8 +172,6 @@ class PDRS(RankPolicy):
                 self._load(scores, carried["ema"], state["count"])
                 self.logged[beta] = [[tuple(row) for row in rows] for rows in carried["logged"]]
 
-    @staticmethod
-    def _load(scores: Sequence[Importance], emas: Sequence[Tensor], counts: Sequence[Tensor]) -> None:
-        for importance, ema_R, count_R in zip(scores, emas, counts, strict=True):
-            importance.ema_R = ema_R.to(importance.ema_R, copy=True)
-            importance.count_R = count_R.to(importance.count_R, copy=True)
+    def _load(self, scores: Sequence[Importance], emas: Sequence[Tensor], counts: Sequence[Tensor]) -> None:
+        for importance, adapter, ema_R, count_R in zip(scores, self.adapters, emas, counts, strict=True):
+            importance.load(ema_R, count_R, adapter.rank)

@@ -39,6 +39,8 @@ class RankPolicy:
 
     gradient_pass: GradientPass | None = None
     """What the training loop gives before each `end_epoch`."""
+    observes_clipped = False
+    """Whether `observe` is called after the gradients are clipped."""
 
     def __init__(self, adapters: Sequence[LowRankFactors]) -> None:
         self.adapters = list(adapters)
@@ -54,7 +56,7 @@ class RankPolicy:
         return None
 
     def observe(self) -> None:
-        """Read this step's gradients, unscaled and not yet clipped.
+        """Read this step's gradients, unscaled and not yet clipped, unless `observes_clipped`.
 
         Not called where they are not finite; on an accelerator it may be, and then the trial ends before `end_epoch`.
         """

@@ -59,8 +59,11 @@ def update(trial: Trial, step: int, losses_T: Tensor) -> bool:
             skip(trial, step, parameters)
             return False
 
-    trial.policy.observe()
+    if not trial.policy.observes_clipped:
+        trial.policy.observe()
     clip_grads_with_norm_(parameters, trial.config.optim.clip, norm)
+    if trial.policy.observes_clipped:
+        trial.policy.observe()
     trial.scaler.step(trial.optimizer)
     trial.scaler.update()
     trial.policy.after_step(trial.optimizer)

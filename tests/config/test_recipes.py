@@ -86,7 +86,7 @@ def _without_added(written: dict[str, Any]) -> dict[str, Any]:
 
 def test_configs_of_older_searches_keep_their_ids() -> None:
     """The ids that what came before recipes gave."""
-    why = "a search resumed would not know its configurations: add a new key to ADDED in config/trial.py"
+    why = "a search resumed would not know its configurations: add a new key to ADDED in config/presets/added_keys.py"
     assert config_id(TrialConfig.resolve({})) == "db1acae1", why
     before = TrialConfig.resolve({"method": "sinewich_1x1", "optim": {"lr": 1e-3}}).model_dump(mode="json")
     written_out = {**_without_added(before), "method": "free_sinewich"}  # what free_sinewich was

@@ -67,7 +67,7 @@ def test_predictions_have_the_image_s_size_and_survive_a_merge(
 @pytest.mark.parametrize("name", [SWIN, VIT])
 @torch.no_grad()
 def test_larger_backbones_take_them_too(name: str) -> None:
-    for method in ("faar", "free_sinewich"):
+    for method in ("faar", "sinewich_1x1"):
         model = moved(name, method, (64, 128))
         assert all(y.shape[-2:] == (64, 128) for y in model(image((64, 128))).values())
 

@@ -1,4 +1,4 @@
-"""The tasks' tokens before the patch tokens of a backbone (VPT-shallow), from which the Clock Net reads frequencies too.
+"""The tasks' tokens before the patch tokens of a backbone (VPT-shallow), of which the Clock Net makes frequencies.
 
 Axes: T tasks, B batch, C channels.
 """

@@ -34,6 +34,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "ditask": {"method": "ditask"},
     "ditask_release": {"method": "ditask_release"},
     "free_sinewich": {"method": "free_sinewich"},
+    "sinewich_1x1": {"method": "sinewich_1x1"},
 }
 PEFT = "peft_dora"
 FAMILIES = {

@@ -41,7 +41,18 @@ PRESETS: dict[str, dict[str, Any]] = {
     "faar_release": {
         "adapter": {"kind": "dora", "norm": "attached", "scale": 4.0},
         "ranks": {"kind": "pdrs", "init_rank": 32},
-        "pdrs": {"beta": 0.98, "rho_shared": 0.2, "update": "all", "floor": 2, "margin": 1},
+        "pdrs": {
+            "beta": 0.98,
+            "rho_shared": 0.2,
+            "update": "all",
+            "bias_correction": False,
+            "score_clamp": 100.0,
+            "scored_gradients": "clipped",
+            "dropped": "counted",
+            "floor": 2,
+            "margin": 1,
+            "floor_holds_margin": True,
+        },
         "decoder": {**TS_PD, "filter": "radial"},
     },
     # rows of the seed's component table; what a row adds, it adds to fixed-rank LoRA with the HRNet head
@@ -71,7 +82,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "sinewich_without_low_pass": {**SINEWICH, "sinewich": {**NEAREST, "blur": "none"}},
     # a form that every backbone takes and that costs far less: bases of all task layers, no taps, tokens outside
     "sinewich_1x1": SINEWICH_1X1,
-    # the hybrid, of 1x1 too: PDRS decides the ranks of shared LoRA and of the bases, TS-PD decodes over one modulated base
+    # the hybrid, of 1x1 too: PDRS decides the ranks of shared LoRA and of bases, TS-PD decodes over a modulated base
     "faar_sinewich": {
         "adapter": {"kind": "sine_awb"},
         "ranks": {"kind": "pdrs"},

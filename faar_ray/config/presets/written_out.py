@@ -5,24 +5,28 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from faar_ray.config.presets.added_keys import ADDED
 
-def presets_beside(
-    raw: Mapping[str, Any], preset: Mapping[str, Any], added: Collection[str], keys: Mapping[str, Collection[str]]
+
+def preset_beneath(
+    raw: Mapping[str, Any], preset: Mapping[str, Any], keys: Mapping[str, Collection[str]]
 ) -> dict[str, Any]:
-    """The preset without what it says of added keys, in sections where the user wrote all keys that are older.
+    """What a preset says beneath `raw`: of added keys nothing, where `raw` has all that are older.
 
     Args:
-        raw: what the user wrote.
-        preset: of the method.
-        added: dotted keys that came later.
+        raw: what is written.
+        preset: of its method.
         keys: of each section.
     """
-    beside = dict(preset)
-    for section, values in preset.items():
-        written = raw.get(section)
-        if not isinstance(values, Mapping) or not isinstance(written, Mapping):
-            continue
-        later = {key for key in keys[section] if f"{section}.{key}" in added}
-        if set(keys[section]) - later <= set(written):
-            beside[section] = {key: value for key, value in values.items() if key not in later}
-    return beside
+    older = {section: {key for key in of if f"{section}.{key}" not in ADDED} for section, of in keys.items()}
+    if not all(of <= set(_section(raw, section)) for section, of in older.items()):
+        return dict(preset)
+    return {
+        section: {key: value for key, value in values.items() if f"{section}.{key}" not in ADDED}
+        for section, values in preset.items()
+    }
+
+
+def _section(raw: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    section = raw.get(name)
+    return section if isinstance(section, Mapping) else {}

@@ -61,9 +61,7 @@ class _Pass:
         return merged
 
 
-def run_shared(
-    block: SwinTransformerBlock, x_BLC: Tensor, tokens_BTC: Tensor, layout: Layout
-) -> tuple[Tensor, Tensor]:
+def run_shared(block: SwinTransformerBlock, x_BLC: Tensor, tokens_BTC: Tensor, layout: Layout) -> tuple[Tensor, Tensor]:
     """timm's own block, whose linears may carry adapters, with tokens in its windows: (B, L, C) and (B, T, C)."""
     tasks = tokens_BTC.shape[1]
     y = block.attn.proj(attend(block, x_BLC, tokens_BTC, layout)[0])

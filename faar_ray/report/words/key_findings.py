@@ -171,7 +171,8 @@ def _initial_rank(rows: _Rows) -> Iterator[str]:
 
 def _frequencies(rows: _Rows) -> Iterator[str]:
     """Free Sinewich's own finding: tasks that share one base get weights of their own by their frequencies."""
-    cosines = {r.seed: r.metrics[COSINE] for r in rows.trials("free_sinewich") if COSINE in known(r.metrics)}
+    trials = rows.trials("free_sinewich") or rows.trials("sinewich_1x1")
+    cosines = {r.seed: r.metrics[COSINE] for r in trials if COSINE in known(r.metrics)}
     mean = mean_of(list(cosines.values()))
     if not mean.dof:
         return

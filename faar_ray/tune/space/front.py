@@ -14,9 +14,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, field_validator
 
 from faar_ray.config.quoting import quote_value
+from faar_ray.config.ranks.by_stage import STAGES
 from faar_ray.config.section import Section
 from faar_ray.config.trial import TrialConfig
-from faar_ray.config.trial_sections import STAGES
 from faar_ray.config.validation_messages import Issue, raise_issues, rule
 from faar_ray.records import BUDGET, CUT_EPOCH
 

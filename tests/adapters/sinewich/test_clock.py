@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from faar_ray.adapters import ClockNet
+from faar_ray.adapters.sinewich.task_tokens import TaskTokens
 from faar_ray.config.trial import SinewichConfig
 
 TASKS = ("semseg", "normals", "depth")
@@ -60,6 +61,25 @@ def test_gradients_flow_to_scale_offset_query_and_tokens() -> None:
     assert torch.autograd.gradcheck(lambda *_: net().sin().sum(), parameters)
     net().sum().backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in parameters)
+
+
+@pytest.mark.parametrize("hidden", [None, 24])
+@pytest.mark.parametrize("kind", ["lcn", "free"])
+def test_of_tokens_in_the_backbone_it_starts_spread_too_and_reads_them_as_they_are(
+    kind: str, hidden: int | None
+) -> None:
+    """omega_t = s (tanh(W_q ReLU(V p_t)) + c)."""
+    tokens = TaskTokens(3, [12, 24], lifted=True, seed=0)
+    config = SinewichConfig.model_validate({"scale": 30.0, "clock": kind, "clock_hidden": hidden})
+    net = ClockNet(TASKS, config, 3, tokens)
+    torch.testing.assert_close(net().detach(), 30 * torch.tensor([1.5 - 2 / 3, 1.5, 1.5 + 2 / 3]), rtol=1e-4, atol=0)
+    assert not any(p is tokens.tokens_TC for p in net.parameters())
+    with torch.no_grad():
+        tokens.tokens_TC.normal_()
+    if kind == "lcn":
+        V = torch.eye(12) if hidden is None else net.hidden_HD
+        wanted = [30 * (((V @ p).clamp_min(0) * net.query_D).sum().tanh() + 1.5) for p in tokens.tokens_TC]
+        torch.testing.assert_close(net(), torch.stack(wanted))
 
 
 def test_one_task_has_the_offset_alone() -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from faar_ray.adapters import ClockNet, SineBase, SineWeights, Site, cached_kernels
 from faar_ray.adapters.sinewich.low_pass import norm_kept, taps
-from faar_ray.adapters.sinewich.sine_awb import task_kernels
+from faar_ray.adapters.sinewich.sine_awb import DepthwiseBase, task_kernels
 from faar_ray.adapters.sinewich.sine_measure import cosine_matrix, effective_rank, measure
 from faar_ray.config.trial import SinewichConfig
 
@@ -58,6 +58,28 @@ def test_the_base_is_the_fused_product(conv_size: int, active: int) -> None:
     result.mask_prefix(active)
     mask = (torch.arange(R) < active).double()
     torch.testing.assert_close(result.matrix(), written_out(result, mask, mask))
+
+
+@pytest.mark.parametrize("conv_size", [1, 3])
+def test_a_depthwise_core_is_the_diagonal_of_a_dense_one_also_masked_and_shrunk(conv_size: int) -> None:
+    dense = base(conv_size)
+    thin = DepthwiseBase(torch.zeros(O, I), R, conv_size).double()
+    torch.testing.assert_close(thin.core, torch.eye(conv_size**2)[conv_size**2 // 2].expand(R, -1).double())
+    with torch.no_grad():
+        thin.core.normal_()
+        dense.core.copy_(torch.diag_embed(thin.core.t()).movedim(0, -1).view_as(dense.core))
+        thin.A_RI.copy_(dense.A_RI)
+        thin.B_RO.copy_(dense.B_RO)
+    for active in (R, 2):
+        thin.mask_prefix(active)
+        mask = (torch.arange(R) < active).double()
+        torch.testing.assert_close(thin.matrix(), written_out(dense, mask, mask))
+    thin.set_mask(torch.tensor([1.0, 0.5, 0.0, 1.0]).double())
+    torch.testing.assert_close(thin.matrix(), written_out(dense, thin.mask_R, thin.mask_R))
+    thin.keep(torch.tensor([2, 0]))
+    assert thin.core.shape == (2, conv_size**2)
+    of_both = [torch.stack([torch.outer(thin.B_RO[i], thin.A_RI[i]) * w for w in thin.core[i]]) for i in range(2)]
+    torch.testing.assert_close(thin.matrix(), of_both[0] + of_both[1])
 
 
 def test_starts_as_no_change_and_as_a_plain_product() -> None:
