@@ -15,6 +15,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 
+import yaml
+
 from faar_ray.records import TrialResult, known
 from faar_ray.report import build_report
 from faar_ray.report.source import Search, read_search
@@ -49,7 +51,8 @@ def search_of(name: str) -> list[str]:
     search = read_search(folder)
     if any(f"images/{name}.png" in document.read_text(encoding="utf-8") for document in DOCUMENTS):
         shutil.copyfile(build_report(folder) / "front.png", picture_of(name))
-    return list(list_lines(search, steps_of(name)) if search.listed else front_lines(search))
+    listed = yaml.safe_load(search.space_yaml)["search"]["sampler"] == "points"
+    return list(list_lines(search, steps_of(name)) if listed else front_lines(search))
 
 
 def steps_of(name: str) -> dict[str, float]:
