@@ -119,10 +119,10 @@ def front_cells(row: Row, result: Answer) -> list[str]:
     gap = row.versus_best
     return [
         f"**{name}**" if row.recommended else name,
-        f"{row.values[result.quality.name]:.1f}",
+        f"{round(row.values[result.quality.name], 1) + 0.0:.1f}",  # no -0.0
         "" if gap.value == 0 else plus_minus(gap.value, gap.ci95),
         "" if row.cost is None else count(row.cost),
-        "" if row.test is None else f"{row.test:.1f}",
+        "" if row.test is None else f"{round(row.test, 1) + 0.0:.1f}",
     ]
 
 
