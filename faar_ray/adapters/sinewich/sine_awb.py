@@ -18,6 +18,7 @@ from faar_ray.adapters.adapter import Site
 from faar_ray.adapters.low_rank import LowRankFactors
 from faar_ray.adapters.sinewich.clock import ClockNet
 from faar_ray.adapters.sinewich.low_pass import low_pass, norm_kept
+from faar_ray.adapters.sinewich.task_tokens import TaskTokens
 from faar_ray.config.trial import SinewichConfig
 
 SHARED = "shared"
@@ -223,10 +224,11 @@ def cached_kernels(layers: Sequence[SineWeights]) -> Iterator[None]:
     """
     assert all(layer._cached is None for layer in layers)  # blocks do not nest: the inner one would end the outer
     in_trunk = list({id(tokens): tokens for layer in layers if (tokens := layer.clock.in_trunk)}.values())
-    computed = [*(layer.kernels() for layer in layers), *(tokens.tokens_TC for tokens in in_trunk)]
+    users: list[SineWeights | TaskTokens] = [*layers, *in_trunk]
+    computed = [user.kernels() if isinstance(user, SineWeights) else user.tokens_TC for user in users]
     # leaves collect the gradients of all uses, so that backward goes through the sine once per layer
     leaves = [kernels.detach().requires_grad_(kernels.requires_grad) for kernels in computed]
-    for user, leaf in zip([*layers, *in_trunk], leaves, strict=True):
+    for user, leaf in zip(users, leaves, strict=True):
         user._cached = leaf
 
     try:
@@ -235,5 +237,5 @@ def cached_kernels(layers: Sequence[SineWeights]) -> Iterator[None]:
         if pairs:
             torch.autograd.backward([kernels for kernels, _ in pairs], [grad for _, grad in pairs])
     finally:
-        for user in (*layers, *in_trunk):
+        for user in users:
             user._cached = None

@@ -72,6 +72,7 @@ class MultiTaskViT(MultiTaskModel):
     def levels(self, image_B3HW: Tensor) -> list[Level]:
         """Each quarter's map, (T or 1, B, H', W', C), resized to strides 8, 16, 32, 32 if merged, else 4, 8, 16, 32."""
         size = (image_B3HW.shape[-2], image_B3HW.shape[-1])
+        x: Any
         x, added = self.first_tokens(image_B3HW)
         pyramid: list[Level] = []
         for quarter, stride in zip(self.backbone.layers, STRIDES[self.merged], strict=True):

@@ -56,7 +56,8 @@ Form = dict[str, Any]
 
 def count(form: Form, rank: int, *, bases: int = 1, hidden: int = 1) -> int:
     """Trainable parameters on Swin-T by the sum of their terms."""
-    layers, taps = form["layers"], form["conv_size"] ** 2
+    layers: tuple[str, ...] = form["layers"]
+    taps: int = form["conv_size"] ** 2
     before_last = 16 * (1 * 96 + 1 * 192 + 5 * 384 + 1 * 768)
     in_last = WIDTH * sum(side for layer, side in SIDES.items() if layer not in layers or layer in form["phi"])
     core = rank * taps * (rank if form["core"] == "dense" else 1)
@@ -302,7 +303,8 @@ def test_the_adapter_file_gives_the_model_back(tmp_path: Path) -> None:
 def test_a_step_in_parts_gives_tokens_their_gradient_once_and_whole() -> None:
     """It comes from the attention of every part and, at the end, from the clock; DDP takes no second one."""
     model = micro("free_sinewich")
-    tokens, calls = model.prompts.tokens_TC, []
+    tokens: Any = model.prompts.tokens_TC
+    calls: list[Tensor] = []
     torch.stack([y.square().mean() for y in model(image()).values()]).sum().backward()
     whole = tokens.grad.clone()
     model.zero_grad()
