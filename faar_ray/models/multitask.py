@@ -92,6 +92,8 @@ def parameter_terms(model: MultiTaskModel) -> dict[str, int]:
     for adapter in adapters_of(model):
         base = isinstance(adapter, SineBase)
         counts["base factors A and B" if base else "LoRA factors"] += sum(p.numel() for p in adapter.factors)
+        if adapter.E_R is not None:
+            counts["singular values"] += adapter.E_R.numel()
         if isinstance(adapter, SineBase):
             counts["base cores W"] += adapter.core.numel()
         if isinstance(adapter, FilteredLoRA):
@@ -115,6 +117,7 @@ def parameter_terms(model: MultiTaskModel) -> dict[str, int]:
 
 PART_OF = {
     "LoRA factors": "adapters",
+    "singular values": "adapters",
     "dead factors": "adapters",
     "dead flows": "adapters",
     "base factors A and B": "adapters",
@@ -146,7 +149,7 @@ def is_norm(name: str) -> bool:
 
 
 def _backbone_term(name: str) -> str:
-    if name.endswith((".A_RI", ".B_RO", ".m_O", ".theta_1K")):  # of `Unused`
+    if name.endswith((".A_RI", ".B_RO", ".E_R", ".m_O", ".theta_1K")):  # of `Unused`
         return {"m_O": "magnitudes", "theta_1K": "dead flows"}.get(name.rpartition(".")[2], "dead factors")
     if ".reduction." in name:
         return "merging reductions"
