@@ -15,6 +15,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 
+import yaml
+
 from faar_ray.records import TrialResult, known
 from faar_ray.report import build_report
 from faar_ray.report.source import Search, read_search
@@ -49,7 +51,8 @@ def search_of(name: str) -> list[str]:
     search = read_search(folder)
     if any(f"images/{name}.png" in document.read_text(encoding="utf-8") for document in DOCUMENTS):
         shutil.copyfile(build_report(folder) / "front.png", picture_of(name))
-    return list(list_lines(search, steps_of(name)) if search.listed else front_lines(search))
+    listed = yaml.safe_load(search.space_yaml)["search"]["sampler"] == "points"
+    return list(list_lines(search, steps_of(name)) if listed else front_lines(search))
 
 
 def steps_of(name: str) -> dict[str, float]:
@@ -116,10 +119,10 @@ def front_cells(row: Row, result: Answer) -> list[str]:
     gap = row.versus_best
     return [
         f"**{name}**" if row.recommended else name,
-        f"{row.values[result.quality.name]:.1f}",
+        f"{round(row.values[result.quality.name], 1) + 0.0:.1f}",  # no -0.0
         "" if gap.value == 0 else plus_minus(gap.value, gap.ci95),
         "" if row.cost is None else count(row.cost),
-        "" if row.test is None else f"{row.test:.1f}",
+        "" if row.test is None else f"{round(row.test, 1) + 0.0:.1f}",
     ]
 
 
