@@ -18,7 +18,8 @@ AnyLoRA = TypeVar("AnyLoRA", bound=LoRA)
 def prepared(adapter: AnyLoRA, config: TrialConfig) -> AnyLoRA:
     """The adapter, with what the entry of `ranks.kind` gives it, drawn from a stream of its own (seed, site)."""
     policy, site = config.ranks.entry, adapter.site
-    adapter.scale = policy.scale(config, adapter.rank, adapter.rank)
+    if policy.scale is not None:
+        adapter.scale = policy.scale(config, adapter.rank, adapter.rank)
     if policy.prepare is not None:
         with seeded(config.seed, "prepared", site.stage, site.block, site.layer, site.task):
             load_builder(policy.prepare)(adapter, config)

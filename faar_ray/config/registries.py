@@ -48,11 +48,6 @@ def no_epochs(config: Any) -> int:
     return 0
 
 
-def scale_of_adapters(config: Any, initial: int, rank: int) -> float:
-    """A policy that leaves the scale as `adapter.scale` says."""
-    return float(config.adapter.scale)
-
-
 @dataclass(frozen=True, slots=True)
 class PolicyEntry:
     """One value of `ranks.kind`."""
@@ -76,8 +71,8 @@ class PolicyEntry:
     """What it does in any epoch depends on `optim.epochs`."""
     prepare: Builder | None = None
     """(adapter, TrialConfig) -> None: what it gives a fresh adapter, drawn from a stream of its own."""
-    scale: Callable[[Any, int, int], float] = scale_of_adapters
-    """(TrialConfig, initial rank, rank) -> s in W + s B A."""
+    scale: Callable[[Any, int, int], float] | None = None
+    """(TrialConfig, initial rank, rank) -> s in W + s B A, in place of what the adapter has."""
     fault: Builder | None = None
     """TrialConfig -> what keeps the policy from the other keys, "" if nothing does."""
     unsettled_epochs: Callable[[Any], int] = no_epochs

@@ -49,9 +49,8 @@ def rank_pattern(ranks: dict[str, int], config: TrialConfig, task: str | None = 
             stage, block, layer, owner = site.split("/")
             if owner == whose and rank:
                 name = family.peft_module(config.backbone.name, int(stage), int(block), layer)
-                initial = config.ranks.initial(shared=owner == SHARED, stage=int(stage))
                 module_ranks[name] = rank
-                alphas[name] = _alpha(config.ranks.entry.scale(config, initial, rank), rank)
+                alphas[name] = _alpha(_scale(config, int(stage), rank, shared=owner == SHARED), rank)
     usual = max(set(module_ranks.values()), key=list(module_ranks.values()).count)
     return {
         "r": usual,
@@ -61,6 +60,14 @@ def rank_pattern(ranks: dict[str, int], config: TrialConfig, task: str | None = 
         "rank_pattern": module_ranks,
         "alpha_pattern": alphas,
     }
+
+
+def _scale(config: TrialConfig, stage: int, rank: int, *, shared: bool) -> float:
+    """s of an adapter, which the rank policy may have set."""
+    scale = config.ranks.entry.scale
+    return (
+        config.adapter.scale if scale is None else scale(config, config.ranks.initial(shared=shared, stage=stage), rank)
+    )
 
 
 def _alpha(scale: float, rank: int) -> float | int:
