@@ -20,6 +20,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+import yaml
+
 from faar_ray.records import TrialResult, known
 from faar_ray.report import build_report
 from faar_ray.report.plots.costs_plot import Costed, plot_costs
@@ -75,13 +77,14 @@ def search_of(name: str, overrides: Sequence[str]) -> list[str]:
     if not (folder / "results.parquet").is_file():
         begun = (folder / "study.log").is_file()
         run("faar_ray.tune", f"search_spaces/{name}.yaml", *overrides, *(["--resume"] if begun else []))
-    search, timed = read_search(folder), steps_of(name)
+    search = read_search(folder)
+    if yaml.safe_load(search.space_yaml)["search"]["sampler"] == "points":
+        timed = steps_of(name)
+        draw_costs(search, timed, picture_of(name))
+        return [f"![delta_m over parameters and steps](images/{name}.png)", "", *list_lines(search, timed)]
     if any(f"images/{name}.png" in document.read_text(encoding="utf-8") for document in DOCUMENTS):
-        if search.listed:
-            draw_costs(search, timed, picture_of(name))
-        else:
-            shutil.copyfile(build_report(folder) / "front.png", picture_of(name))
-    return list(list_lines(search, timed) if search.listed else front_lines(search))
+        shutil.copyfile(build_report(folder) / "front.png", picture_of(name))
+    return list(front_lines(search))
 
 
 def steps_of(name: str) -> dict[str, float]:
@@ -183,10 +186,10 @@ def front_cells(row: Row, result: Answer) -> list[str]:
     gap = row.versus_best
     return [
         f"**{name}**" if row.recommended else name,
-        f"{row.values[result.quality.name]:.1f}",
+        f"{round(row.values[result.quality.name], 1) + 0.0:.1f}",  # no -0.0
         "" if gap.value == 0 else plus_minus(gap.value, gap.ci95),
         "" if row.cost is None else count(row.cost),
-        "" if row.test is None else f"{row.test:.1f}",
+        "" if row.test is None else f"{round(row.test, 1) + 0.0:.1f}",
     ]
 
 

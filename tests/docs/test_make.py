@@ -42,8 +42,15 @@ def search_of(**rows: dict[str, float]) -> Search:
                "trainable_params": 3e6}, 60.0, 5)]  # fmt: skip
     for method, metrics in rows.items():
         for seed in (0, 1):
-            measured = {"delta_m": -1.0 + seed, "test/delta_m": -2.0 + seed, "test/depth/rmse": 0.9, "test/semseg/miou": 31.0,
-                        "trainable_params": 256_567.0, "memory/peak_mb": 512.0, **metrics}  # fmt: skip
+            measured = {
+                "delta_m": -1.0 + seed,
+                "test/delta_m": -2.0 + seed,
+                "test/depth/rmse": 0.9,
+                "test/semseg/miou": 31.0,
+                "trainable_params": 256_567.0,
+                "memory/peak_mb": 512.0,
+                **metrics,
+            }
             name = f"{method}-s{seed}"
             results.append(TrialResult(name, method, seed, "trial", "COMPLETE", {"method": method}, measured, 90.0, 5))
     goals = (Objective(name="delta_m", goal="maximize"),)

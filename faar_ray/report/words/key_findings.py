@@ -193,4 +193,5 @@ def _excludes_gain(gap: Estimate) -> bool:
 
 def _format_gap(gap: Estimate) -> str:
     sign = "+" if gap.value > 0 else ""
-    return f"{sign}{plus_minus(gap.value, gap.ci95)} (95%, {gap.dof + 1} seeds)"
+    how = f"(95%, {gap.dof + 1} seeds)" if gap.dof else "(one seed)"
+    return f"{sign}{plus_minus(gap.value, gap.ci95)} {how}"
