@@ -2,8 +2,9 @@
 
 from faar_ray.adapters.adapter import Adapter, Site
 from faar_ray.adapters.build import adapters_of, build_adapter, build_base, build_spectrum_adapter
+from faar_ray.adapters.dora import DoRA
 from faar_ray.adapters.linear import AdaptedLinear, TaskLinears
-from faar_ray.adapters.low_rank import DoRA, LoRA, LowRankFactors
+from faar_ray.adapters.low_rank import LoRA, LowRankFactors
 from faar_ray.adapters.sinewich.clock import ClockNet
 from faar_ray.adapters.sinewich.sine_awb import FullBase, SineBase, SineWeights, cached_kernels
 from faar_ray.adapters.sinewich.sine_linear import Grid, SineHidden, SineLinears

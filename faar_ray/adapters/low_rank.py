@@ -1,4 +1,4 @@
-"""Low-rank changes of a frozen weight: LoRA and DoRA, under a mask of their components (FAAR, rank masking).
+"""Low-rank changes of a frozen weight, under a mask of their components (FAAR, rank masking).
 
 Axes: R rank, I in, O out.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -141,36 +141,3 @@ class LoRA(LowRankFactors, Adapter):
     def low_rank_update(self) -> LowRankUpdate | None:
         """The adapter as plain tensors, for the products of `fast.functional`; None where `adapt` is the only form."""
         return LowRankUpdate(*self.masked_factors(), None, self.scale)
-
-
-class DoRA(LoRA):
-    """W' = m (W + s B A) / ||W + s B A||, row-wise norm; m starts at ||W||, so W' starts at W (FAAR, DoRA adapters).
-
-    With `norm="detached"` the norm is a constant to the gradient (DoRA, section 4.3); the norm is always that of
-    the masked change.
-    """
-
-    def __init__(
-        self, weight_OI: Tensor, rank: int, scale: float, norm: Literal["detached", "attached"] = "detached"
-    ) -> None:
-        super().__init__(weight_OI, rank, scale)
-        self.detached = norm == "detached"
-        self.m_O = nn.Parameter(torch.linalg.vector_norm(weight_OI.detach(), dim=1))
-
-    def adapt(self, weight_OI: Tensor) -> Tensor:
-        """m (W + s B A) / ||W + s B A|| over the masked components, shape (O, I)."""
-        direction_OI = super().adapt(weight_OI)
-        return direction_OI * self._gain(direction_OI)[:, None]
-
-    def adapt_product(self, weight_OI: Tensor, product: Tensor, x: Tensor) -> Tensor:
-        """m (W x' + s B A x) / ||W + s B A||."""
-        return super().adapt_product(weight_OI, product, x) * self._gain(super().adapt(weight_OI))
-
-    def low_rank_update(self) -> LowRankUpdate | None:
-        """Includes the magnitude and how the norm is treated."""
-        return LowRankUpdate(*self.masked_factors(), self.m_O, self.scale, self.detached)
-
-    def _gain(self, direction_OI: Tensor) -> Tensor:
-        norm_O = torch.linalg.vector_norm(direction_OI.detach() if self.detached else direction_OI, dim=1)
-        gain_O: Tensor = self.m_O / norm_O.clamp_min(torch.finfo(norm_O.dtype).tiny)
-        return gain_O

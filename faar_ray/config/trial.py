@@ -18,6 +18,7 @@ from pydantic import Field, model_validator
 from faar_ray.config.adapters.spectrum_section import SpectrumConfig
 from faar_ray.config.adapters.tad_section import TadConfig, tad_fault
 from faar_ray.config.data_section import DataConfig
+from faar_ray.config.decoders.decoder_section import DecoderConfig
 from faar_ray.config.moments.moment import MattersFrom, never
 from faar_ray.config.optim_section import OptimConfig
 from faar_ray.config.presets import PRESETS, RECIPES
@@ -29,7 +30,6 @@ from faar_ray.config.section import Positive, Section
 from faar_ray.config.trial_sections import (
     AdapterConfig,
     BackboneConfig,
-    DecoderConfig,
     LayerName,
     PlacementConfig,
     RanksConfig,

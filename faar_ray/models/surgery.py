@@ -20,7 +20,8 @@ from faar_ray.adapters import (
 )
 from faar_ray.config.trial import TrialConfig
 from faar_ray.models.ensemble import StreamedLinear
-from faar_ray.models.family import REDUCTION, BackboneFamily
+from faar_ray.models.family import BackboneFamily
+from faar_ray.models.multitask import REDUCTION
 from faar_ray.models.unused import Unused
 
 BASE = "_awb"
@@ -166,7 +167,10 @@ def _task_linears(
     linears = {layer: linear_of(block, layer, family) for layer in layers}
     return {
         layer: TaskLinears(
-            linear, {task: _adapter(linear, Site(stage, index, layer, task), config) for task in config.data.tasks}
+            linear,
+            {task: _adapter(linear, Site(stage, index, layer, task), config) for task in config.data.tasks},
+            whole_change=config.placement.task_change == "whole",
+            task_dropout=config.adapter.task_dropout,
         )
         for layer, linear in linears.items()
     }

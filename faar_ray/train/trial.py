@@ -13,7 +13,14 @@ from faar_ray.adapters import decompose_all
 from faar_ray.config.data_section import DataConfig
 from faar_ray.config.trial import TrialConfig
 from faar_ray.data import load_datasets
-from faar_ray.models import adapter_list, build_model, parameters_by_part, sine_layers, trained_state
+from faar_ray.models import (
+    adapter_list,
+    build_model,
+    magnitude_penalty,
+    parameters_by_part,
+    sine_layers,
+    trained_state,
+)
 from faar_ray.ranks import build_policy, shrink
 from faar_ray.seeding import seed_of
 from faar_ray.tasks import tasks_of
@@ -106,6 +113,13 @@ class Trial:
         for group, base, rate in zip(self.optimizer.param_groups, self.scheduler.base_lrs, rates, strict=True):
             group["initial_lr"], group["lr"] = base, rate
         self.scheduler._last_lr = list(rates)
+
+    def penalty(self) -> Tensor | None:
+        """What the loss of a step holds besides the tasks', the same on all workers."""
+        terms = [] if (of_policy := self.policy.loss_term()) is None else [of_policy]
+        if rate := self.config.adapter.magnitude_penalty:
+            terms.append(rate * magnitude_penalty(self.model))
+        return torch.stack(terms).sum() if terms else None
 
     def trainable_parameters(self) -> dict[str, float]:
         """`trainable_params`, and of these `params/adapters` (factors and magnitudes), `decoder`, `norms`, `other`."""

@@ -27,6 +27,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "faar_own": {"method": "faar", "placement.task_path": "own", **HRNET},
     "faar_shared": {"method": "faar", "placement.task_path": "shared", **HRNET},
     "faar_own_ts_pd": {"method": "faar", "placement.task_path": "own"},
+    "faar_release": {"method": "faar_release"},
     "mtlora": {"method": "mtlora"},
     "mtlora_plus": {"method": "mtlora_plus"},
     "tadformer": {"method": "tadformer"},
