@@ -93,17 +93,17 @@ def place_names(
 
 def _moved(text: Annotation, offset: Offset) -> Bbox:
     """Where a text then is, in pixels."""
-    *place, side = offset
-    text.xyann = tuple(place)
-    text.set_ha(side)
+    dx, dy, side = offset
+    text.xyann = (dx, dy)
+    text.set_horizontalalignment(side)
     return text.get_window_extent()
 
 
 def _lead(ax: Axes, point: Named, text: Annotation, line: Path) -> None:
     """A line from a point's edge to its name."""
-    end = ax.transData.inverted().transform(line.vertices[1])
+    x, y = ax.transData.inverted().transform(line.vertices)[1]
     arrow = {"arrowstyle": "-", "color": FAINT, "linewidth": 0.6, "shrinkA": 1, "shrinkB": 4}
-    ax.annotate("", (point.x, point.y), end, arrowprops=arrow, zorder=text.zorder - 1)
+    ax.annotate("", (point.x, point.y), (x, y), arrowprops=arrow, zorder=text.zorder - 1)
 
 
 def _nearest(box: Bbox, x: float, y: float) -> tuple[float, float]:
