@@ -26,6 +26,8 @@ class LowRankFactors(nn.Module):
     RANK_AXES: ClassVar[Mapping[str, tuple[int, ...]]] = {"A_RI": (0,), "B_RO": (0,)}
     """Parameters with a component axis, and these axes."""
     site: Site
+    E_R: nn.Parameter | None
+    """Singular values between the factors, B diag(E) A, which a rank policy may put there (AdaLoRA); None: ones."""
 
     def __init__(self, weight_OI: Tensor, rank: int) -> None:
         super().__init__()
@@ -33,6 +35,7 @@ class LowRankFactors(nn.Module):
         self.A_RI = nn.Parameter(torch.empty(rank, in_features))
         self.B_RO = nn.Parameter(torch.zeros(rank, out_features))
         nn.init.kaiming_uniform_(self.A_RI, a=math.sqrt(5))
+        self.register_parameter("E_R", None)
         self.register_buffer("mask_R", torch.ones(rank), persistent=False)
         self.mask_R: Tensor
         self.prefix_length: int | None = rank
@@ -79,8 +82,16 @@ class LowRankFactors(nn.Module):
         """
         return torch.compiler.is_compiling() or self.prefix_length is None  # in this order: no guard on the length
 
+    def component_axes(self) -> dict[str, tuple[int, ...]]:
+        """`RANK_AXES`, and those of what a rank policy has put between the factors."""
+        return {**self.RANK_AXES, **({} if self.E_R is None else {"E_R": (0,)})}
+
     def masked_factors(self) -> tuple[Tensor, Tensor]:
-        """diag(z) A and B^T, or under a prefix mask the first b rows of A and B^T."""
+        """diag(z E) A and B^T, or under a prefix mask the first b rows of diag(E) A and B^T."""
+        A_RI, B_RO = self._masked_factors()
+        return (A_RI, B_RO) if self.E_R is None else (A_RI * self.E_R[: len(A_RI), None], B_RO)
+
+    def _masked_factors(self) -> tuple[Tensor, Tensor]:
         if self.masks_all:
             return self.A_RI * self.mask_R[:, None], self.B_RO
         if self.prefix_length == self.rank:
@@ -104,7 +115,7 @@ class LowRankFactors(nn.Module):
 
     def keep(self, index_K: Tensor) -> None:
         """Keep these components, in this order, as new parameters; the caller moves optimizer state."""
-        for name, axes in self.RANK_AXES.items():
+        for name, axes in self.component_axes().items():
             setattr(self, name, nn.Parameter(select(getattr(self, name).detach(), index_K, axes)))
         self.mask_R = torch.ones_like(self.mask_R[: self.rank])
         self.prefix_length = self.rank

@@ -17,6 +17,7 @@ from faar_ray.adapters import (
     build_adapter,
     build_base,
     build_spectrum_adapter,
+    prepared,
 )
 from faar_ray.config.trial import TrialConfig
 from faar_ray.models.ensemble import StreamedLinear
@@ -187,7 +188,7 @@ def _adapter(linear: nn.Linear, site: Site, config: TrialConfig) -> Adapter:
     if config.adapter.entry.spectra:
         return build_spectrum_adapter(linear, site, config.adapter, config.spectrum, config.seed)
     rank = config.ranks.initial(shared=site.shared, stage=site.stage)
-    return build_adapter(linear.weight, site, config.adapter, rank, config.seed)
+    return prepared(build_adapter(linear.weight, site, config.adapter, rank, config.seed), config)
 
 
 def linear_of(block: nn.Module, layer: str, family: BackboneFamily) -> nn.Linear:

@@ -73,6 +73,7 @@ class Trial:
         if betas:
             self.policy.carry(betas)
         self.steps_per_epoch = -(-len(self.train_data) // config.optim.batch_size)
+        self.policy.begin(self.steps_per_epoch * config.optim.epochs)
         check_last_batch(config, len(self.train_data), runtime.world_size)
         self.scaler = torch.amp.GradScaler(runtime.device.type, enabled=config.optim.precision == "fp16")
         self.loss_norm = build_loss_norm(config.optim, len(self.tasks), runtime.device)

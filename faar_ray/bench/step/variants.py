@@ -35,6 +35,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "ditask": {"method": "ditask"},
     "ditask_release": {"method": "ditask_release"},
     "free_sinewich": {"method": "free_sinewich"},
+    "adalora": {"method": "adalora"},
 }
 PEFT = "peft_dora"
 FAMILIES = {
@@ -145,5 +146,5 @@ def _move_away_from_start(model: MultiTaskModel) -> None:
     """B = 0 has no denormals, no zeros either in training."""
     with seeded(0, "bench"):
         for name, parameter in model.named_parameters():
-            if name.endswith(("B_RO", "theta_1K")):
+            if name.endswith(("B_RO", "E_R", "theta_1K")):
                 parameter.normal_(std=0.01)

@@ -47,6 +47,14 @@ ADDED = (
     "spectral.cut_epoch",
     "spectral.score_batches",
     "spectral.floor",
+    "adalora.alpha",
+    "adalora.target_rank",
+    "adalora.t_init",
+    "adalora.t_final",
+    "adalora.delta_t",
+    "adalora.orthogonality",
+    "adalora.beta1",
+    "adalora.beta2",
 )
 """Keys that came after searches were run: at their defaults they are no part of a config's id, so `--resume` of an
 older search knows its configurations again."""

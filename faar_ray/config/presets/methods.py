@@ -108,6 +108,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         **DITASK,
         "spectrum": {**DITASK["spectrum"], "warp": "index", "init": "uniform", "dead_qkv": True},
     },
+    # rank policies of single-task papers, on the adapters that all others have
+    "adalora": {"adapter": {"kind": "lora"}, "ranks": {"kind": "adalora"}},
     "full_ft": {**WITHOUT_ADAPTERS, "backbone": {"trainable": "all"}},
     "decoder_only": {**WITHOUT_ADAPTERS, "backbone": {"trainable": "none"}},
     "single_task": {**WITHOUT_ADAPTERS, "backbone": {"trainable": "all"}, "decoder": {"xt_cons": False}},
