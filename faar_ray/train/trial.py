@@ -123,10 +123,12 @@ class Trial:
         return torch.stack(terms).sum() if terms else None
 
     def trainable_parameters(self) -> dict[str, float]:
-        """`trainable_params`, and of these `params/adapters` (factors and magnitudes)."""
+        """`trainable_params`, and of these `params/adapters` (factors and magnitudes), `decoder`, `norms`, `other`."""
         parts = parameters_by_part(self.model)
-        adapters = parts["adapters"] + parts["magnitudes"]
-        return {"trainable_params": float(sum(parts.values())), "params/adapters": float(adapters)}
+        counts = {"trainable_params": sum(parts.values())}
+        counts["params/adapters"] = parts.pop("adapters") + parts.pop("magnitudes")
+        counts |= {f"params/{part}": count for part, count in parts.items()}
+        return {name: float(count) for name, count in counts.items()}
 
     def close(self) -> None:
         """End the processes that read data."""
