@@ -31,8 +31,10 @@ class DyloraConfig(Section):
         description="Only component b gets a gradient, those before it take part as they are (the authors' setting); "
         "false: all of the first b do.",
     )
-    curve: Annotated[tuple[Rank, ...], Field(strict=False), MattersFrom(read_by_policy("dylora", last_end))] = Field(
-        (),
+    curve: Annotated[
+        Annotated[tuple[Rank, ...], Field(strict=False)] | None, MattersFrom(read_by_policy("dylora", last_end))
+    ] = Field(
+        None,
         description="Ranks that are evaluated too at the end of the last epoch, on val: metrics rank_curve/<rank>/...",
     )
 
@@ -49,7 +51,7 @@ def dylora_fault(config: Any) -> str:
         )
     given = [ranks.init_rank, ranks.init_rank if ranks.task_init_rank is None else ranks.task_init_rank]
     largest = max(max(rank.values()) if isinstance(rank, Mapping) else rank for rank in given)
-    for key, values in (("rank", [own.rank or 1]), ("curve", own.curve)):
+    for key, values in (("rank", [own.rank or 1]), ("curve", own.curve or ())):
         if above := [rank for rank in values if rank > largest]:
             return f"dylora.{key}: must be at most the largest initial rank {largest}, got {above[0]}"
     return ""
