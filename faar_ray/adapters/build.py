@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from torch import Tensor, nn
 
 from faar_ray.adapters.adapter import Adapter, Site
-from faar_ray.adapters.low_rank import DoRA, LoRA, LowRankFactors
+from faar_ray.adapters.dora import MAGNITUDES, drawn_norms
+from faar_ray.adapters.low_rank import LoRA, LowRankFactors
 from faar_ray.adapters.sinewich.sine_awb import SineBase
 from faar_ray.adapters.spectrum.decomposition import decomposition_of
 from faar_ray.adapters.spectrum.warp import SpectrumWarp
@@ -23,7 +24,10 @@ def build_lora(weight_OI: Tensor, rank: int, config: AdapterConfig) -> LoRA:
 
 def build_dora(weight_OI: Tensor, rank: int, config: AdapterConfig) -> LoRA:
     """`dora`."""
-    return DoRA(weight_OI, rank, config.scale, config.norm)
+    adapter = MAGNITUDES[config.magnitude](weight_OI, rank, config.scale, config.norm, config.direction)
+    if config.magnitude_start == "drawn":
+        adapter.start_magnitude(drawn_norms(weight_OI.detach()))
+    return adapter
 
 
 def build_adapter(weight_OI: Tensor, site: Site, config: AdapterConfig, rank: int, seed: int) -> LoRA:

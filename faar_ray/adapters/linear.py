@@ -32,16 +32,30 @@ class TaskLinears(nn.Module):
     """y_t = W'_t x_t + b: one frozen weight, one adapter per task.
 
     `adapter.dropout` is on what all tasks still share, with one mask for all; a stream of a task's own is not dropped
-    (MTLoRA's, TADFormer's and FAAR's layers), unless tasks share no stream at all.
+    (MTLoRA's and TADFormer's layers), unless tasks share no stream at all.
+
+    Args:
+        base: the frozen linear.
+        adapters: of each task.
+        whole_change: on a shared input a task's own stream meets W'_t - W, in place of the low-rank product alone.
+        task_dropout: each task's input is dropped, by a mask of its own (FAAR's released code).
     """
 
     drop_own_streams = False
     """Of an ensemble, where there are no others."""
 
-    def __init__(self, base: nn.Linear, adapters: Mapping[str, Adapter]) -> None:
+    def __init__(
+        self,
+        base: nn.Linear,
+        adapters: Mapping[str, Adapter],
+        *,
+        whole_change: bool = False,
+        task_dropout: bool = False,
+    ) -> None:
         super().__init__()
         self.base = base.requires_grad_(False)
         self.adapters = nn.ModuleDict(adapters)
+        self.whole_change, self.task_dropout = whole_change, task_dropout
 
     def __len__(self) -> int:
         """How many tasks."""
@@ -49,13 +63,15 @@ class TaskLinears(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(S, ..., I) -> (T, ..., O); S is 1 where all tasks still share a stream, else T."""
-        return adapted(self.base, self._of_tasks(), x, drop=len(x) == 1 or self.drop_own_streams)
+        drop = len(x) == 1 or self.drop_own_streams or self.task_dropout
+        return adapted(self.base, self._of_tasks(), x, drop=drop, apart=self.task_dropout)
 
     def with_shared(self, shared: nn.Module, x: Tensor) -> Tensor:
         """The shared linear's stream first, (S, ..., I) -> (1 + T, ..., O); S is 1 or 1 + T."""
         tasks = self._of_tasks()
-        if len(x) > 1 and dropout_of(tasks):
-            return torch.cat([shared(x[0])[None], adapted(self.base, tasks, x[1:])])
+        if (len(x) > 1 or self.task_dropout) and dropout_of(tasks):
+            own = adapted(self.base, tasks, x[-len(tasks) :], drop=self.task_dropout, apart=True)
+            return torch.cat([shared(x[0])[None], own])
         return adapted(self.base, [_adapter_of(shared), *tasks], x, drop=True)
 
     def on_shared_input(self, shared: nn.Module | None, x: Tensor) -> Tensor:
@@ -64,6 +80,11 @@ class TaskLinears(nn.Module):
         `shared` is the shared linear where its own output is wanted, first; else None.
         """
         n_on_shared, tasks = [] if shared is None else [_adapter_of(shared)], self._of_tasks()
+        if self.whole_change and not all(_is_lora(adapter) for adapter in tasks):
+            return self._changes_on_shared_input(shared, x)
+        if self.task_dropout and dropout_of(tasks):
+            own = adapted_on_shared_input(self.base, tasks, torch.cat([x[:1], self._dropped_apart(x)]), 0)
+            return own if shared is None else torch.cat([shared(x[0])[None], own])
         if not dropout_of(tasks):
             return adapted_on_shared_input(self.base, [*n_on_shared, *tasks], x, len(n_on_shared))
         if len(x) == 1:
@@ -74,6 +95,22 @@ class TaskLinears(nn.Module):
             streams = torch.cat([x[:1], F.dropout(x[:1], dropout_of(tasks)), x[1:]])  # W x_0 serves all outputs
             return adapted_on_shared_input(self.base, [*n_on_shared, *tasks], streams, 0)
         return torch.cat([shared(x[0])[None], adapted_on_shared_input(self.base, tasks, x, 0)])
+
+    def _changes_on_shared_input(self, shared: nn.Module | None, x: Tensor) -> Tensor:
+        """y_t = W x_0 + b + (W'_t - W) x_t."""
+        tasks = self._of_tasks()
+        rate = dropout_of(tasks)
+        if rate and len(x) == 1 and not self.task_dropout:
+            adapters = tasks if shared is None else [_adapter_of(shared), *tasks]
+            return changed(self.base, adapters, x[0], F.dropout(x, rate))
+        streams = self._dropped_apart(x) if rate and self.task_dropout else x[-len(tasks) :]
+        own = changed(self.base, tasks, x[0], streams)
+        return own if shared is None else torch.cat([shared(x[0])[None], own])
+
+    def _dropped_apart(self, x: Tensor) -> Tensor:
+        """d(x_t) of every task, (T, ..., I), each by its own mask."""
+        tasks = self._of_tasks()
+        return F.dropout(x[-len(tasks) :].expand(len(tasks), *x.shape[1:]), dropout_of(tasks))
 
     def of_tasks(self) -> Iterator[tuple[str, Adapter]]:
         """Each task and its adapter."""
@@ -101,14 +138,18 @@ def _is_lora(adapter: Adapter) -> bool:
     return update is not None and update.m_O is None
 
 
-def adapted(base: nn.Linear, adapters: Sequence[Adapter | None], x: Tensor, *, drop: bool = False) -> Tensor:
+def adapted(
+    base: nn.Linear, adapters: Sequence[Adapter | None], x: Tensor, *, drop: bool = False, apart: bool = False
+) -> Tensor:
     """y_k = W'_k x_k + b, (S, ..., I) -> (K, ..., O); None stands for the frozen weight.
 
     With `drop`, and in training, the change sees dropped inputs and the frozen weight whole ones (MTLoRA's LoRA, HF
-    PEFT's DoRA, FAAR's release): y_k = W x_k + b + (W'_k - W) d(x_k), one mask for all k that share a stream. An
-    adapter that `drops_whole_input` gives y_k = W'_k d(x_k) + b.
+    PEFT's DoRA, FAAR's release): y_k = W x_k + b + (W'_k - W) d(x_k), one mask for all k that share a stream, or with
+    `apart` one for each. An adapter that `drops_whole_input` gives y_k = W'_k d(x_k) + b.
     """
     rate = dropout_of(adapters) if drop else 0.0
+    if rate and apart:
+        x = x.expand(len(adapters), *x.shape[1:])
     dropped = F.dropout(x, rate) if rate else None
     updates = [None if adapter is None else adapter.low_rank_update() for adapter in adapters]
     if torch.compiler.is_compiling() or any(
@@ -139,6 +180,20 @@ def adapted_plainly(
         else:
             change = F.linear(dropped[stream], weight - base.weight)
             outputs.append(F.linear(x[stream], base.weight, base.bias) + change)
+    return torch.stack(outputs)
+
+
+def changed(base: nn.Linear, adapters: Sequence[Adapter | None], x_0: Tensor, x: Tensor) -> Tensor:
+    """y_k = W x_0 + b + (W'_k - W) x_k, (S, ..., I) -> (K, ..., O), in plain autograd; S is 1 or K."""
+    frozen = F.linear(x_0, base.weight, base.bias)
+    outputs: list[Tensor] = []
+    for k, adapter in enumerate(adapters):
+        if adapter is None:
+            outputs.append(frozen)
+            continue
+        with torch.autocast(x.device.type, enabled=False):
+            change = adapter.adapt(base.weight) - base.weight
+        outputs.append(frozen + F.linear(x[k if len(x) > 1 else 0], change))
     return torch.stack(outputs)
 
 

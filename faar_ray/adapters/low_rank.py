@@ -1,4 +1,4 @@
-"""Low-rank changes of a frozen weight: LoRA and DoRA, under a mask of their components (FAAR, rank masking).
+"""Low-rank changes of a frozen weight, under a mask of their components (FAAR, rank masking).
 
 Axes: R rank, I in, O out.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +26,8 @@ class LowRankFactors(nn.Module):
     RANK_AXES: ClassVar[Mapping[str, tuple[int, ...]]] = {"A_RI": (0,), "B_RO": (0,)}
     """Parameters with a component axis, and these axes."""
     site: Site
+    E_R: nn.Parameter | None
+    """Singular values between the factors, B diag(E) A, which a rank policy may put there (AdaLoRA); None: ones."""
 
     def __init__(self, weight_OI: Tensor, rank: int) -> None:
         super().__init__()
@@ -33,6 +35,7 @@ class LowRankFactors(nn.Module):
         self.A_RI = nn.Parameter(torch.empty(rank, in_features))
         self.B_RO = nn.Parameter(torch.zeros(rank, out_features))
         nn.init.kaiming_uniform_(self.A_RI, a=math.sqrt(5))
+        self.register_parameter("E_R", None)
         self.register_buffer("mask_R", torch.ones(rank), persistent=False)
         self.mask_R: Tensor
         self.prefix_length: int | None = rank
@@ -79,8 +82,16 @@ class LowRankFactors(nn.Module):
         """
         return torch.compiler.is_compiling() or self.prefix_length is None  # in this order: no guard on the length
 
+    def component_axes(self) -> dict[str, tuple[int, ...]]:
+        """`RANK_AXES`, and those of what a rank policy has put between the factors."""
+        return {**self.RANK_AXES, **({} if self.E_R is None else {"E_R": (0,)})}
+
     def masked_factors(self) -> tuple[Tensor, Tensor]:
-        """diag(z) A and B^T, or under a prefix mask the first b rows of A and B^T."""
+        """diag(z E) A and B^T, or under a prefix mask the first b rows of diag(E) A and B^T."""
+        A_RI, B_RO = self._masked_factors()
+        return (A_RI, B_RO) if self.E_R is None else (A_RI * self.E_R[: len(A_RI), None], B_RO)
+
+    def _masked_factors(self) -> tuple[Tensor, Tensor]:
         if self.masks_all:
             return self.A_RI * self.mask_R[:, None], self.B_RO
         if self.prefix_length == self.rank:
@@ -104,7 +115,7 @@ class LowRankFactors(nn.Module):
 
     def keep(self, index_K: Tensor) -> None:
         """Keep these components, in this order, as new parameters; the caller moves optimizer state."""
-        for name, axes in self.RANK_AXES.items():
+        for name, axes in self.component_axes().items():
             setattr(self, name, nn.Parameter(select(getattr(self, name).detach(), index_K, axes)))
         self.mask_R = torch.ones_like(self.mask_R[: self.rank])
         self.prefix_length = self.rank
@@ -141,36 +152,3 @@ class LoRA(LowRankFactors, Adapter):
     def low_rank_update(self) -> LowRankUpdate | None:
         """The adapter as plain tensors, for the products of `fast.functional`; None where `adapt` is the only form."""
         return LowRankUpdate(*self.masked_factors(), None, self.scale)
-
-
-class DoRA(LoRA):
-    """W' = m (W + s B A) / ||W + s B A||, row-wise norm; m starts at ||W||, so W' starts at W (FAAR, DoRA adapters).
-
-    With `norm="detached"` the norm is a constant to the gradient (DoRA, section 4.3); the norm is always that of
-    the masked change.
-    """
-
-    def __init__(
-        self, weight_OI: Tensor, rank: int, scale: float, norm: Literal["detached", "attached"] = "detached"
-    ) -> None:
-        super().__init__(weight_OI, rank, scale)
-        self.detached = norm == "detached"
-        self.m_O = nn.Parameter(torch.linalg.vector_norm(weight_OI.detach(), dim=1))
-
-    def adapt(self, weight_OI: Tensor) -> Tensor:
-        """m (W + s B A) / ||W + s B A|| over the masked components, shape (O, I)."""
-        direction_OI = super().adapt(weight_OI)
-        return direction_OI * self._gain(direction_OI)[:, None]
-
-    def adapt_product(self, weight_OI: Tensor, product: Tensor, x: Tensor) -> Tensor:
-        """m (W x' + s B A x) / ||W + s B A||."""
-        return super().adapt_product(weight_OI, product, x) * self._gain(super().adapt(weight_OI))
-
-    def low_rank_update(self) -> LowRankUpdate | None:
-        """Includes the magnitude and how the norm is treated."""
-        return LowRankUpdate(*self.masked_factors(), self.m_O, self.scale, self.detached)
-
-    def _gain(self, direction_OI: Tensor) -> Tensor:
-        norm_O = torch.linalg.vector_norm(direction_OI.detach() if self.detached else direction_OI, dim=1)
-        gain_O: Tensor = self.m_O / norm_O.clamp_min(torch.finfo(norm_O.dtype).tiny)
-        return gain_O

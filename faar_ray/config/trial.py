@@ -18,18 +18,20 @@ from pydantic import Field, model_validator
 from faar_ray.config.adapters.spectrum_section import SpectrumConfig
 from faar_ray.config.adapters.tad_section import TadConfig, tad_fault
 from faar_ray.config.data_section import DataConfig
+from faar_ray.config.decoders.decoder_section import DecoderConfig
 from faar_ray.config.moments.moment import MattersFrom, never
 from faar_ray.config.optim_section import OptimConfig
 from faar_ray.config.presets import PRESETS, RECIPES
 from faar_ray.config.presets.added_keys import ADDED
+from faar_ray.config.ranks.adalora_section import AdaloraConfig
 from faar_ray.config.ranks.by_stage import at_stage
 from faar_ray.config.ranks.pdrs_section import PdrsConfig
-from faar_ray.config.ranks.spectral_section import SpectralConfig
+from faar_ray.config.ranks.spectral_section import SpectralConfig, spectral_fault
+from faar_ray.config.registries import load_builder
 from faar_ray.config.section import Positive, Section
 from faar_ray.config.trial_sections import (
     AdapterConfig,
     BackboneConfig,
-    DecoderConfig,
     LayerName,
     PlacementConfig,
     RanksConfig,
@@ -40,6 +42,7 @@ __all__ = [
     "ADDED",
     "CHANGEABLE",
     "PRESETS",
+    "AdaloraConfig",
     "AdapterConfig",
     "BackboneConfig",
     "DataConfig",
@@ -86,6 +89,7 @@ Method = Literal[
     "faar_sinewich",
     "ditask",
     "ditask_release",
+    "adalora",
     "full_ft",
     "decoder_only",
     "single_task",
@@ -115,6 +119,7 @@ class TrialConfig(Section):
     ranks: RanksConfig = RanksConfig()
     pdrs: PdrsConfig = PdrsConfig()
     spectral: SpectralConfig = SpectralConfig()
+    adalora: AdaloraConfig = AdaloraConfig()
     decoder: DecoderConfig = DecoderConfig()
     optim: OptimConfig = OptimConfig()
 
@@ -140,7 +145,7 @@ class TrialConfig(Section):
             raise ValueError("placement.task_path: must be own where placement.task_blocks is all: no stream is shared")
         if fault := _consensus_fault(self.decoder, self.data.tasks) or _adapter_fault(self):
             raise ValueError(fault)
-        if fault := _warmup_fault(self) or _spectral_fault(self):
+        if fault := _warmup_fault(self) or spectral_fault(self) or _policy_fault(self):
             raise ValueError(fault)
         last = self.optim.epochs - self.pdrs.free_epochs
         if self.ranks.kind == "pdrs" and self.pdrs.start_epoch >= last:
@@ -215,19 +220,10 @@ def _warmup_fault(config: TrialConfig) -> str:
     )
 
 
-def _spectral_fault(config: TrialConfig) -> str:
-    """What keeps spectral ranks from this schedule or these adapters."""
-    if config.ranks.kind != "spectral" and not (config.ranks.kind == "pdrs" and config.pdrs.basis == "spectral"):
-        return ""
-    if config.adapter.entry.task_bases and config.sinewich.conv_size > 1:
-        return (
-            "sinewich.conv_size: must be 1 where adapters are rotated to singular components: the taps of a larger "
-            f"kernel have no singular components in common, got {config.sinewich.conv_size}"
-        )
-    cut, epochs = config.spectral.cut_epoch, config.optim.epochs
-    if config.ranks.kind == "spectral" and cut is not None and cut >= epochs:
-        return f"spectral.cut_epoch: must be below optim.epochs = {epochs}, or nothing is ever cut, got {cut}"
-    return ""
+def _policy_fault(config: TrialConfig) -> str:
+    """What keeps the rank policy from the other keys, as its entry says."""
+    fault = config.ranks.entry.fault
+    return "" if fault is None else str(load_builder(fault)(config))
 
 
 def _consensus_fault(decoder: DecoderConfig, tasks: Sequence[str]) -> str:

@@ -82,10 +82,34 @@ class AdapterConfig(Section):
     norm: Literal["detached", "attached"] = Field(
         "detached", description="DoRA: whether gradients flow through the row norm."
     )
+    direction: Literal["weight", "normalised"] = Field(
+        "weight",
+        description="DoRA: what s B A is added to, W, or W with rows of length 1, of which the same change turns a "
+        "short row less (the released code).",
+    )
+    magnitude: Literal["free", "anchored"] = Field(
+        "free",
+        description="DoRA: what trains of the magnitude, m itself, or theta in m = ||W|| exp(0.1 (theta - log ||W||)) "
+        "(the released code).",
+    )
+    magnitude_start: Literal["weight", "drawn"] = Field(
+        "weight",
+        description="DoRA: where m, or exp(theta), starts: at ||W||, so that the adapted weight is the frozen one, or "
+        "at the norms of freshly drawn rows: the released code sets it before it loads the weights.",
+    )
+    magnitude_penalty: Annotated[float, Field(ge=0)] = Field(
+        0.0,
+        description="DoRA: weight in the loss of mean((m / ||W|| - 1)^2) of every shared adapter, that of a merging "
+        "reduction once per task (the released code: 1e-4).",
+    )
     dropout: Annotated[float, Field(ge=0, lt=1), rule("satisfy 0 <= dropout < 1")] = Field(
         0.0,
         description="Share of the inputs of the change that are zeroed in training: W x + (W' - W) d(x). A task's own "
-        "stream in last blocks is not dropped (MTLoRA's, TADFormer's and FAAR's layers).",
+        "stream in last blocks is not dropped (MTLoRA's and TADFormer's layers), unless `task_dropout`.",
+    )
+    task_dropout: bool = Field(
+        False,
+        description="Drop the input of every task's adapter too, by a mask of its own (FAAR's released code).",
     )
 
     @property
@@ -127,6 +151,12 @@ class PlacementConfig(Section):
         description="What the frozen weight of a task-specific layer sees: the task's own stream (W_t x_t, which can "
         "be merged), or the shared one (MTLoRA's: W x_shared + s B_t A_t x_t; cheaper, cannot be merged); `prompted`: "
         "no task adapters, tasks reuse the shared ones with filters, parted by prompts (TADFormer; section `tad`).",
+    )
+    task_change: Literal["low_rank", "whole"] = Field(
+        "low_rank",
+        description="Where task_path is shared, what of a task's weight sees the task's own stream: the low-rank "
+        "product (with DoRA y_t = c (W x + s B_t A_t x_t), c = m / ||W'||), or the whole change, "
+        "W x + (W'_t - W) x_t (FAAR's released code). The same for LoRA.",
     )
     reductions: Literal["frozen", "trained", "adapted"] = Field(
         "frozen",
@@ -211,7 +241,7 @@ class RanksConfig(Section):
         "pdrs",
         description="`fixed` keeps the initial ranks throughout; `pdrs` shrinks to a coverage (`pdrs`); `spectral` "
         "trains at the initial ranks, then rotates every adapter to its singular components and cuts to `budget` "
-        "(`spectral`).",
+        "(`spectral`); `adalora` zeroes singular values to a budget that shrinks step by step (`adalora`).",
     )
     init_rank: Rank | RankOfStages = Field(
         64, description="Rank at the start, at most a layer's smaller side. Also per stage: {0: 2, 1: 2, 2: 3, 3: 16}."
@@ -242,35 +272,3 @@ class RanksConfig(Section):
             return self.pattern[place]
         ranks = self.init_rank if shared or self.task_init_rank is None else self.task_init_rank
         return at_stage(ranks, stage)
-
-
-class DecoderConfig(Section):
-    """The head of each task."""
-
-    kind: Literal["hrnet", "ts_pd"] = Field(
-        "hrnet",
-        description="`hrnet`: 1x1 reductions, upsampling, one hidden 1x1 layer; `ts_pd`: the same with spectral "
-        "filters (cw_sp) and cross-task consensus (xt_cons) on the reduced maps, starting as hrnet.",
-    )
-    hidden: Literal["own", "sine"] = Field(
-        "own",
-        description="Hidden layer of the heads: each its own, or one base of all heads, modulated per task as "
-        "`sinewich` says (Free Sinewich's decoder).",
-    )
-    cw_sp: bool = Field(True, description="`ts_pd` only: a learned spectral filter per task and resolution.")
-    xt_cons: bool = Field(True, description="`ts_pd` only: pull a task's spectrum towards the mean of the others'.")
-    filter: Literal["grid", "radial"] = Field(
-        "grid",
-        description="`cw_sp`: a matrix over frequencies shared by channels (the seed's), or a gain per channel and "
-        "16 rings with a residual of 0.6 (the released code's).",
-    )
-    cutoff: Annotated[float, Field(gt=0, le=1), rule("satisfy 0 < cutoff <= 1")] = Field(
-        0.5, description="`xt_cons`: radius that parts low from high frequencies, as a share of Nyquist's."
-    )
-    primary: Annotated[tuple[str, ...], Field(min_length=1, strict=False)] | None = Field(
-        None, description="`xt_cons`: tasks that are pulled; null: each in turn."
-    )
-    width: Annotated[int, Field(ge=1)] | None = Field(
-        None, description="Channels of the finest reduced map; null: 18 at embedding dimension 96, in proportion."
-    )
-    expansion: Annotated[int, Field(ge=1)] = Field(4, description="Hidden channels over concatenated channels.")

@@ -85,4 +85,5 @@ def build_decoder(
     if config.kind == "hrnet":
         return Decoder(heads, hidden=shared)
     reduced = [width * 2**i for i in range(len(pyramid))]
-    return Decoder(heads, SpectralPyramid(list(outputs), reduced, grids, config), shared)
+    with seeded(seed, "decoder", "spectra"):
+        return Decoder(heads, SpectralPyramid(list(outputs), reduced, grids, config), shared)

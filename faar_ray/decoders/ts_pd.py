@@ -1,6 +1,7 @@
 """The Task-Spectral Pyramidal Decoder's spectral part: CW-SP, then XT-Cons, on the reduced maps of all tasks (FAAR).
 
-Both only ever add to a map, and what they add starts at exactly 0: y = x + IFFT(D (.) FFT(x) + Delta) + shift.
+Both only ever add to a map: y = x + IFFT(D (.) FFT(x) + Delta) + shift. What they add starts at exactly 0, unless
+`decoder.filter` is rings or `decoder.consensus` amplitude, as in FAAR's released code.
 
 Axes: B batch, C channels, H W space, X columns of the half plane.
 """
@@ -8,32 +9,17 @@ Axes: B batch, C channels, H W space, X columns of the half plane.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from faar_ray.config.trial import DecoderConfig
-from faar_ray.decoders.spectral import FILTERS, Size, low_band
+from faar_ray.decoders.consensus import CONSENSUS
+from faar_ray.decoders.spectral import FILTERS, Size
+from faar_ray.decoders.upsample import upsampled
 
 HALVES = (torch.float16, torch.bfloat16)
-
-
-class Consensus(nn.Module):
-    """XT-Cons of one primary task at one resolution: the alphas of Delta = alpha M (F_avg - F_main), one per band.
-
-    Both start at 0; their gradients do not.
-    """
-
-    def __init__(self, cutoff: float) -> None:
-        super().__init__()
-        self.cutoff = cutoff
-        self.alpha_low = nn.Parameter(torch.zeros(()))
-        self.alpha_high = nn.Parameter(torch.zeros(()))
-
-    def forward(self, size: Size) -> Tensor:
-        """alpha_low M_low + alpha_high M_high for maps of this size, (H, X)."""
-        low_HX = low_band(size, self.cutoff, self.alpha_low.device)
-        return torch.where(low_HX, self.alpha_low, self.alpha_high)
 
 
 class SpectralLevel(nn.Module):
@@ -50,8 +36,9 @@ class SpectralLevel(nn.Module):
         super().__init__()
         filtered = tasks if config.cw_sp else ()
         primary = (config.primary or tasks) if config.xt_cons else ()
-        self.filters = nn.ModuleDict({task: FILTERS[config.filter](channels, native) for task in filtered})
-        self.consensus = nn.ModuleDict({task: Consensus(config.cutoff) for task in primary})
+        self.filters = nn.ModuleDict({task: FILTERS[config.filter](channels, native, config) for task in filtered})
+        self.kind, self.unfiltered = CONSENSUS[config.consensus], config.donors == "unfiltered"
+        self.consensus = nn.ModuleDict({task: self.kind(config.cutoff, config.plane) for task in primary})
 
     def forward(self, maps: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """{task: (B, C, H, W)} -> the same, computed in float32 (or float64) also under autocast."""
@@ -72,16 +59,12 @@ class SpectralLevel(nn.Module):
             constant = torch.stack([shift_C for _, shift_C in filters])[:, None, :, None, None]
         if self.consensus:
             filtered = spectra + added + constant * _dc(size, x_TBCHW)
-            average = (filtered.sum(0) - filtered) / (len(tasks) - 1)
-            added = added + self._strength(tasks, size, x_TBCHW) * (average - filtered)
+            donors = spectra if self.unfiltered else filtered
+            average = (donors.sum(0) - donors) / (len(tasks) - 1)
+            pulled: dict[str, Any] = dict(self.consensus.items())
+            added = added + self.kind.pulls([pulled.get(task) for task in tasks], filtered, average, size)
         back: Tensor = torch.fft.irfft2(added, s=size)
         return back + constant
-
-    def _strength(self, tasks: Sequence[str], size: Size, like: Tensor) -> Tensor:
-        """How far each task is pulled at each frequency, (T, 1, 1, H, X); 0 where it is not primary."""
-        none = like.new_zeros(size[0], size[1] // 2 + 1)
-        strengths = [self.consensus[task](size) if task in self.consensus else none for task in tasks]
-        return torch.stack(strengths)[:, None, None]
 
 
 def _dc(size: Size, like: Tensor) -> Tensor:
@@ -92,19 +75,27 @@ def _dc(size: Size, like: Tensor) -> Tensor:
 
 
 class SpectralPyramid(nn.Module):
-    """TS-PD between the reductions and the concatenation of all heads: one `SpectralLevel` per resolution."""
+    """TS-PD between the reductions and the concatenation of all heads: one `SpectralLevel` per map of the pyramid.
+
+    With `decoder.spectra: upsampled` all maps are first upsampled to the finest one's size.
+    """
 
     def __init__(
         self, tasks: Sequence[str], channels: Sequence[int], native: Sequence[Size], config: DecoderConfig
     ) -> None:
         super().__init__()
-        pairs = zip(channels, native, strict=True)
+        self.upsamples = config.spectra == "upsampled"
+        pairs = zip(channels, [native[0]] * len(native) if self.upsamples else native, strict=True)
         self.levels = nn.ModuleList(SpectralLevel(tasks, c, size, config) for c, size in pairs)
 
     def forward(self, maps: Mapping[str, Sequence[Tensor]]) -> dict[str, list[Tensor]]:
-        """{task: [(B, C_i, H_i, W_i), finest first]} -> the same shapes."""
+        """{task: [(B, C_i, H_i, W_i), finest first]} -> the same shapes, or the finest one's size."""
         out: dict[str, list[Tensor]] = {task: [] for task in maps}
         for i, level in enumerate(self.levels):
-            for task, y in level({task: of_task[i] for task, of_task in maps.items()}).items():
+            of_level = {task: of_task[i] for task, of_task in maps.items()}
+            if self.upsamples:
+                finest = next(iter(maps.values()))[0].shape
+                of_level = {task: upsampled(x, (finest[-2], finest[-1])) for task, x in of_level.items()}
+            for task, y in level(of_level).items():
                 out[task].append(y)
         return out

@@ -5,6 +5,7 @@ from faar_ray.models.merge import merge
 from faar_ray.models.multitask import (
     MultiTaskModel,
     adapter_list,
+    magnitude_penalty,
     parameter_terms,
     parameters_by_part,
     sine_layers,
@@ -16,6 +17,7 @@ __all__ = [
     "MultiTaskModel",
     "adapter_list",
     "build_model",
+    "magnitude_penalty",
     "merge",
     "parameter_terms",
     "parameters_by_part",

@@ -12,8 +12,6 @@ from faar_ray.config.trial import BackboneConfig, TrialConfig
 from faar_ray.errors import ConfigError
 from faar_ray.models.multitask import MultiTaskModel, is_norm
 
-REDUCTION = "reduction"
-"""Layer, in traces, of what merges tokens between two stages."""
 STRIDES = {"merged": (8, 16, 32, 32), "stages": (4, 8, 16, 32)}
 """Of the four maps that decoders see, by `backbone.pyramid`."""
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from faar_ray.adapters import (
+    AdaptedLinear,
     ClockNet,
     DoRA,
     LowRankFactors,
@@ -25,6 +26,9 @@ from faar_ray.adapters import (
 from faar_ray.adapters.tad.filtered import FilteredLoRA
 from faar_ray.decoders import Decoder
 from faar_ray.models.swin.levels import Level, swin_levels
+
+REDUCTION = "reduction"
+"""Layer, in traces, of what merges tokens between two stages."""
 
 
 class MultiTaskModel(nn.Module):
@@ -92,12 +96,14 @@ def parameter_terms(model: MultiTaskModel) -> dict[str, int]:
     for adapter in adapters_of(model):
         base = isinstance(adapter, SineBase)
         counts["base factors A and B" if base else "LoRA factors"] += sum(p.numel() for p in adapter.factors)
+        if adapter.E_R is not None:
+            counts["singular values"] += adapter.E_R.numel()
         if isinstance(adapter, SineBase):
             counts["base cores W"] += adapter.core.numel()
         if isinstance(adapter, FilteredLoRA):
             counts["task filters"] += adapter.parameter_count() - sum(p.numel() for p in adapter.factors)
         if isinstance(adapter, DoRA):
-            counts["magnitudes"] += adapter.m_O.numel()
+            counts["magnitudes"] += adapter.magnitude().numel()
     counts["flows of spectra"] = sum(warp.theta_1K.numel() for warp in warps_of(model))
     if model.clock is not None:
         counts["clock"] += sum(p.numel() for p in model.clock.parameters() if p.requires_grad)
@@ -115,6 +121,7 @@ def parameter_terms(model: MultiTaskModel) -> dict[str, int]:
 
 PART_OF = {
     "LoRA factors": "adapters",
+    "singular values": "adapters",
     "dead factors": "adapters",
     "dead flows": "adapters",
     "base factors A and B": "adapters",
@@ -129,6 +136,15 @@ PART_OF = {
     "magnitudes": "magnitudes",
     "norms": "norms",
 }
+DEAD = {
+    "A_RI": "dead factors",
+    "B_RO": "dead factors",
+    "E_R": "dead factors",
+    "m_O": "magnitudes",
+    "theta_O": "magnitudes",
+    "theta_1K": "dead flows",
+}
+"""Parameters of `Unused`."""
 
 
 def _decoder_term(name: str) -> str:
@@ -146,8 +162,8 @@ def is_norm(name: str) -> bool:
 
 
 def _backbone_term(name: str) -> str:
-    if name.endswith((".A_RI", ".B_RO", ".m_O", ".theta_1K")):  # of `Unused`
-        return {"m_O": "magnitudes", "theta_1K": "dead flows"}.get(name.rpartition(".")[2], "dead factors")
+    if (last := name.rpartition(".")[2]) in DEAD:
+        return DEAD[last]
     if ".reduction." in name:
         return "merging reductions"
     if is_norm(name):
@@ -161,6 +177,17 @@ def task_independent_parameters(model: MultiTaskModel) -> list[tuple[str, nn.Par
     """The backbone's own parameters by name, adapters left out."""
     of_adapters = {id(p) for a in (*adapters_of(model), *warps_of(model)) for p in a.parameters()}
     return [(name, p) for name, p in model.backbone.named_parameters() if id(p) not in of_adapters]
+
+
+def magnitude_penalty(model: MultiTaskModel) -> Tensor:
+    """Sum over linears with a shared DoRA adapter of mean((m / ||W|| - 1)^2), a reduction's once per task."""
+    total = torch.zeros((), device=next(model.parameters()).device)
+    for module in model.modules():
+        if isinstance(module, AdaptedLinear) and isinstance(module.adapter, DoRA):
+            norm_O = torch.linalg.vector_norm(module.base.weight, dim=1)
+            times = len(model.decoder.heads) if module.adapter.site.layer == REDUCTION else 1
+            total = total + times * (module.adapter.magnitude() / norm_O - 1).square().mean()
+    return total
 
 
 def sine_layers(model: MultiTaskModel) -> list[SineWeights]:

@@ -17,10 +17,12 @@ from faar_ray.adapters import (
     build_adapter,
     build_base,
     build_spectrum_adapter,
+    prepared,
 )
 from faar_ray.config.trial import TrialConfig
 from faar_ray.models.ensemble import StreamedLinear
-from faar_ray.models.family import REDUCTION, BackboneFamily
+from faar_ray.models.family import BackboneFamily
+from faar_ray.models.multitask import REDUCTION
 from faar_ray.models.unused import Unused
 
 BASE = "_awb"
@@ -167,7 +169,10 @@ def _task_linears(
     linears = {layer: linear_of(block, layer, family) for layer in layers}
     return {
         layer: TaskLinears(
-            linear, {task: _adapter(linear, Site(stage, index, layer, task), config) for task in config.data.tasks}
+            linear,
+            {task: _adapter(linear, Site(stage, index, layer, task), config) for task in config.data.tasks},
+            whole_change=config.placement.task_change == "whole",
+            task_dropout=config.adapter.task_dropout,
         )
         for layer, linear in linears.items()
     }
@@ -184,7 +189,7 @@ def _adapter(linear: nn.Linear, site: Site, config: TrialConfig) -> Adapter:
     if config.adapter.entry.spectra:
         return build_spectrum_adapter(linear, site, config.adapter, config.spectrum, config.seed)
     rank = config.ranks.initial(shared=site.shared, stage=site.stage, place=site.place)
-    return build_adapter(linear.weight, site, config.adapter, rank, config.seed)
+    return prepared(build_adapter(linear.weight, site, config.adapter, rank, config.seed), config)
 
 
 def linear_of(block: nn.Module, layer: str, family: BackboneFamily) -> nn.Linear:

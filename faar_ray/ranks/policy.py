@@ -48,6 +48,13 @@ class RankPolicy:
     def carry(self, betas: Sequence[float]) -> None:
         """Keep the scores under these values of `pdrs.beta` too, for forks that begin before the first decision."""
 
+    def begin(self, steps: int) -> None:
+        """Learn how many optimizer steps all epochs have together, before the first one and before a resume.
+
+        Raises:
+            ConfigError: the policy's schedule does not fit into them.
+        """
+
     def sample_mask(self, epoch: int, step: int) -> None:
         """Set the mask of every adapter for this optimizer step (0-based, counted over all epochs)."""
 

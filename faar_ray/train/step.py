@@ -101,7 +101,7 @@ def accumulated(trial: Trial, batch: Batch, counts: Mapping[str, Tensor], parts:
                 of_part = shares_of(trial, part, counts)
                 loss = weighted_sum(trial, of_part)
                 loss = loss * trial.runtime.world_size  # workers' gradients are averaged
-                if last and (term := trial.policy.loss_term()) is not None:
+                if last and (term := trial.penalty()) is not None:
                     loss = loss + term
                 trial.scaler.scale(loss).backward()
             shares.append(torch.stack(list(of_part.values())).detach())

@@ -13,7 +13,14 @@ from faar_ray.adapters import decompose_all
 from faar_ray.config.data_section import DataConfig
 from faar_ray.config.trial import TrialConfig
 from faar_ray.data import load_datasets
-from faar_ray.models import adapter_list, build_model, parameters_by_part, sine_layers, trained_state
+from faar_ray.models import (
+    adapter_list,
+    build_model,
+    magnitude_penalty,
+    parameters_by_part,
+    sine_layers,
+    trained_state,
+)
 from faar_ray.ranks import build_policy, shrink
 from faar_ray.seeding import seed_of
 from faar_ray.tasks import tasks_of
@@ -66,6 +73,7 @@ class Trial:
         if betas:
             self.policy.carry(betas)
         self.steps_per_epoch = -(-len(self.train_data) // config.optim.batch_size)
+        self.policy.begin(self.steps_per_epoch * config.optim.epochs)
         check_last_batch(config, len(self.train_data), runtime.world_size)
         self.scaler = torch.amp.GradScaler(runtime.device.type, enabled=config.optim.precision == "fp16")
         self.loss_norm = build_loss_norm(config.optim, len(self.tasks), runtime.device)
@@ -107,11 +115,20 @@ class Trial:
             group["initial_lr"], group["lr"] = base, rate
         self.scheduler._last_lr = list(rates)
 
+    def penalty(self) -> Tensor | None:
+        """What the loss of a step holds besides the tasks', the same on all workers."""
+        terms = [] if (of_policy := self.policy.loss_term()) is None else [of_policy]
+        if rate := self.config.adapter.magnitude_penalty:
+            terms.append(rate * magnitude_penalty(self.model))
+        return torch.stack(terms).sum() if terms else None
+
     def trainable_parameters(self) -> dict[str, float]:
-        """`trainable_params`, and of these `params/adapters` (factors and magnitudes)."""
+        """`trainable_params`, and of these `params/adapters` (factors and magnitudes), `decoder`, `norms`, `other`."""
         parts = parameters_by_part(self.model)
-        adapters = parts["adapters"] + parts["magnitudes"]
-        return {"trainable_params": float(sum(parts.values())), "params/adapters": float(adapters)}
+        counts = {"trainable_params": sum(parts.values())}
+        counts["params/adapters"] = parts.pop("adapters") + parts.pop("magnitudes")
+        counts |= {f"params/{part}": count for part, count in parts.items()}
+        return {name: float(count) for name, count in counts.items()}
 
     def close(self) -> None:
         """End the processes that read data."""

@@ -118,7 +118,8 @@ def test_the_methods_preset_wins_over_the_recipe(method: str, recipe: str) -> No
     for section in ("adapter", "ranks", "pdrs", "decoder", "placement", "sinewich"):
         given = PRESETS[method].get(section, {})
         assert {key: getattr(getattr(config, section), key) for key in given} == given
-    assert config.optim == TrialConfig.resolve({"recipe": recipe}).optim
+    of_recipe = TrialConfig.resolve({"recipe": recipe}).optim
+    assert config.optim == of_recipe.model_copy(update=PRESETS[method].get("optim", {}))
     assert TrialConfig.resolve(config.model_dump(mode="json")) == config
     assert TrialConfig.resolve({}, **config.dotted()) == config
 

@@ -156,22 +156,23 @@ def test_a_single_task_reference_needs_no_word_about_consensus() -> None:
     assert not config.decoder.xt_cons
 
 
-def test_the_two_statements_of_faar_differ_where_seed_and_code_do() -> None:
-    seed, code = (TrialConfig.resolve({"method": m}) for m in ("faar", "faar_release"))
-    assert (seed.pdrs.rho_shared, seed.ranks.init_rank, seed.pdrs.update, seed.decoder.filter) == (
-        0.95,
-        64,
-        "active",
-        "grid",
-    )
-    assert (code.pdrs.rho_shared, code.ranks.init_rank, code.pdrs.update, code.decoder.filter) == (
-        0.2,
-        32,
-        "all",
-        "radial",
-    )
-    assert (code.pdrs.floor, code.pdrs.margin, code.pdrs.beta, code.adapter.norm) == (2, 1, 0.98, "attached")
-    assert seed.adapter.norm == "detached"
+def test_the_two_statements_of_faar_differ_where_paper_and_code_do() -> None:
+    paper, code = (TrialConfig.resolve({"method": m}) for m in ("faar", "faar_release"))
+    assert (paper.pdrs.rho_shared, paper.ranks.init_rank, paper.pdrs.update) == (0.95, 64, "active")
+    assert (code.pdrs.rho_shared, code.ranks.init_rank, code.pdrs.update) == (0.2, 32, "all")
+    assert (code.pdrs.floor, code.pdrs.margin, code.pdrs.beta, code.pdrs.score_clamp) == (2, 1, 0.98, 100)
+    assert (paper.adapter.norm, paper.adapter.direction, paper.adapter.magnitude) == ("detached", "weight", "free")
+    assert (code.adapter.norm, code.adapter.direction, code.adapter.magnitude) == ("attached", "normalised", "anchored")
+    assert (paper.decoder.filter, paper.decoder.spectra, paper.optim.min_lr) == ("grid", "native", 0)
+    assert (code.decoder.filter, code.decoder.spectra, code.placement.reductions) == ("rings", "upsampled", "adapted")
+
+
+def test_under_its_recipe_the_released_codes_learning_rate_rises_to_2e_4_at_batch_32() -> None:
+    optim = TrialConfig.resolve({"method": "faar_release", "recipe": "faar"}).optim
+    assert optim.effective(optim.lr) == 3.125e-5
+    assert optim.effective(optim.min_lr) == pytest.approx(2e-4, rel=1e-12)
+    alone = TrialConfig.resolve({"method": "faar_release"}).optim
+    assert alone.min_lr == pytest.approx(6.4 * alone.lr, rel=1e-12)
 
 
 def test_merging_changes_neither_side() -> None:

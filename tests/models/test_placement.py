@@ -17,7 +17,7 @@ from faar_ray.train.__main__ import main
 
 TASKS = ["semseg", "human_parts", "saliency", "normals"]
 PUBLISHED = 3_380_000
-OTHER_STARTS = {"ditask_release", "tadformer", "tadformer_release"}
+OTHER_STARTS = {"ditask_release", "faar_release", "tadformer", "tadformer_release"}
 """Methods that do not begin at the frozen backbone."""
 
 

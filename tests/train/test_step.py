@@ -68,14 +68,19 @@ def observed(made: Trial, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return output
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
-def test_gradients_are_unscaled_then_scored_then_clipped(precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = trial(**{"optim.precision": precision})
+@pytest.mark.parametrize(
+    ("precision", "scored"), [("fp32", "whole"), ("bf16", "whole"), ("fp16", "whole"), ("fp16", "clipped")]
+)
+def test_gradients_are_unscaled_then_scored_then_clipped(
+    precision: str, scored: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = trial(**{"optim.precision": precision, "pdrs.scored_gradients": scored})
     made.scaler = torch.amp.GradScaler("cpu", init_scale=8.0, enabled=precision == "fp16")
     output = observed(made, monkeypatch)
     made.policy.sample_mask(0, 0)
     losses = train_step(made, first_batch(made), 0)
-    assert output == ["unscale_", "observe", "clip", "step", "update"]
+    order = ["observe", "clip"] if scored == "whole" else ["clip", "observe"]
+    assert output == ["unscale_", *order, "step", "update"]
     assert all(loss.isfinite() for loss in losses.values())
 
 
@@ -280,3 +285,17 @@ def test_coverage_of_one_drops_nothing_at_three_steps_an_epoch(scope: str) -> No
     for epoch in range(2):
         train_epoch(made, epoch)
         assert {(r.rank, r.rho) for r in end_epoch(made, epoch)} == {(4, 1.0)}
+
+
+def test_the_penalty_of_magnitudes_is_in_the_gradients_once_and_in_no_reported_loss() -> None:
+    keys = {"adapter.magnitude_start": "drawn", "optim.clip": 1e9, "optim.accumulate": 2, "ranks.kind": "fixed"}
+    results = []
+    for rate in (0.0, 0.5):
+        made = trial(**keys, **{"adapter.magnitude_penalty": rate})
+        linear = made.model.backbone.layers[0].blocks[0].attn.qkv
+        norm, m = linear.base.weight.norm(dim=1), linear.adapter.m_O.detach().clone()
+        losses = train_step(made, first_batch(made), 0)
+        results.append((losses, linear.adapter.m_O.grad))
+    (plain, without), (penalised, with_it) = results
+    assert all(torch.equal(plain[task], penalised[task]) for task in plain)
+    torch.testing.assert_close(with_it - without, 0.5 * 2 * (m / norm - 1) / norm / len(m), rtol=1e-3, atol=1e-5)

@@ -27,6 +27,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "faar_own": {"method": "faar", "placement.task_path": "own", **HRNET},
     "faar_shared": {"method": "faar", "placement.task_path": "shared", **HRNET},
     "faar_own_ts_pd": {"method": "faar", "placement.task_path": "own"},
+    "faar_release": {"method": "faar_release"},
     "mtlora": {"method": "mtlora"},
     "mtlora_plus": {"method": "mtlora_plus"},
     "tadformer": {"method": "tadformer"},
@@ -34,6 +35,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "ditask": {"method": "ditask"},
     "ditask_release": {"method": "ditask_release"},
     "free_sinewich": {"method": "free_sinewich"},
+    "adalora": {"method": "adalora"},
 }
 PEFT = "peft_dora"
 FAMILIES = {
@@ -144,5 +146,5 @@ def _move_away_from_start(model: MultiTaskModel) -> None:
     """B = 0 has no denormals, no zeros either in training."""
     with seeded(0, "bench"):
         for name, parameter in model.named_parameters():
-            if name.endswith(("B_RO", "theta_1K")):
+            if name.endswith(("B_RO", "E_R", "theta_1K")):
                 parameter.normal_(std=0.01)

@@ -28,9 +28,25 @@ DITASK: dict[str, Any] = {
 PRESETS: dict[str, dict[str, Any]] = {
     # the seed's statement
     "faar": {"adapter": {"kind": "dora"}, "ranks": {"kind": "pdrs"}, "decoder": TS_PD},
-    # the settings of the authors' released code
+    # what the authors' released code does, which is another method in most of its parts
     "faar_release": {
-        "adapter": {"kind": "dora", "norm": "attached", "scale": 4.0},
+        "adapter": {
+            "kind": "dora",
+            "norm": "attached",
+            "scale": 4.0,
+            "direction": "normalised",
+            "magnitude": "anchored",
+            "magnitude_start": "drawn",
+            "magnitude_penalty": 1e-4,
+            "dropout": 0.05,
+            "task_dropout": True,
+        },
+        "placement": {
+            "task_path": "shared",
+            "task_change": "whole",
+            "reductions": "adapted",
+            "dead_parameters": True,
+        },
         "ranks": {"kind": "pdrs", "init_rank": 32},
         "pdrs": {
             "beta": 0.98,
@@ -44,7 +60,16 @@ PRESETS: dict[str, dict[str, Any]] = {
             "margin": 1,
             "floor_holds_margin": True,
         },
-        "decoder": {**TS_PD, "filter": "radial"},
+        "decoder": {
+            **TS_PD,
+            "spectra": "upsampled",
+            "filter": "rings",
+            "filter_gain": 0.6,
+            "plane": "unshifted",
+            "consensus": "amplitude",
+            "donors": "unfiltered",
+        },
+        "optim": {"min_lr": 3.2e-3},
     },
     # rows of the seed's component table; what a row adds, it adds to fixed-rank LoRA with the HRNet head
     "lora": {"adapter": {"kind": "lora"}, **FIXED_RANK},
@@ -83,6 +108,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         **DITASK,
         "spectrum": {**DITASK["spectrum"], "warp": "index", "init": "uniform", "dead_qkv": True},
     },
+    # rank policies of single-task papers, on the adapters that all others have
+    "adalora": {"adapter": {"kind": "lora"}, "ranks": {"kind": "adalora"}},
     "full_ft": {**WITHOUT_ADAPTERS, "backbone": {"trainable": "all"}},
     "decoder_only": {**WITHOUT_ADAPTERS, "backbone": {"trainable": "none"}},
     "single_task": {**WITHOUT_ADAPTERS, "backbone": {"trainable": "all"}, "decoder": {"xt_cons": False}},

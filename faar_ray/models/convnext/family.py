@@ -11,7 +11,8 @@ from faar_ray.config.trial import BackboneConfig
 from faar_ray.errors import ConfigError
 from faar_ray.models.channels_last import LAYERS, ConvTaskBlock
 from faar_ray.models.convnext.convnext import ConvNeXtEnsemble, MultiTaskConvNeXt, StagedConvNeXt
-from faar_ray.models.family import REDUCTION, BackboneFamily, check_strides
+from faar_ray.models.family import BackboneFamily, check_strides
+from faar_ray.models.multitask import REDUCTION
 from faar_ray.models.timm_weights import build_timm, outline
 
 LARGEST_STRIDE = 32

@@ -13,8 +13,8 @@ from faar_ray.config.trial import BackboneConfig
 from faar_ray.errors import ConfigError
 from faar_ray.models import micro
 from faar_ray.models.ensemble import TaskEnsemble
-from faar_ray.models.family import REDUCTION, BackboneFamily
-from faar_ray.models.multitask import MultiTaskModel
+from faar_ray.models.family import BackboneFamily
+from faar_ray.models.multitask import REDUCTION, MultiTaskModel
 from faar_ray.models.swin.tadformer.build import adapt_prompted
 from faar_ray.models.swin.tadformer.model import PromptedSwin
 from faar_ray.models.swin.task_block import TaskBlock

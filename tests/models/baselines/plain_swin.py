@@ -6,7 +6,7 @@ Axes: B batch, L tokens of a grid of H x H, C channels, n tokens of a window.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -96,15 +96,56 @@ def neighbours(w: Weights, stage: int, x: Tensor) -> Tensor:
     return norm(w, f"layers.{stage + 1}.downsample.norm", four.flatten(1, 2))
 
 
-def head(w: Weights, task: str, maps: list[Tensor], size: int) -> Tensor:
-    """(B, L_i, C_i), finest first -> (B, N, size, size)."""
-    at, side = f"decoder.heads.{task}", round(maps[0].shape[1] ** 0.5)
-    joined = []
-    for i, x in enumerate(maps):
-        image = x.transpose(1, 2).unflatten(2, (round(x.shape[1] ** 0.5), -1))
-        reduced = F.conv2d(image, w[f"{at}.reductions.{i}.weight"])
-        joined.append(F.interpolate(reduced, size=(side, side), mode="bilinear"))
-    y = F.conv2d(torch.cat(joined, 1), w[f"{at}.hidden.weight"], w[f"{at}.hidden.bias"])
+Layer = Callable[[Weights, str, Tensor], Tensor]
+"""(weights, name of a linear, x) -> the output of the shared stream."""
+Change = Callable[[Weights, str, str, str, Tensor], Tensor]
+"""(weights, name of a block, layer, task, x) -> what a task's own stream adds to W x + b of the shared one."""
+
+
+def maps_on_shared_input(
+    w: Weights, image: Tensor, tasks: Sequence[str], layer: Layer, change: Change
+) -> dict[str, list[Tensor]]:
+    """Each task's four maps, (B, L, C), where the frozen weights of last blocks see the shared stream."""
+    x, side = patches(w, image)
+    maps: dict[str, list[Tensor]] = {task: [] for task in tasks}
+    for stage, (depth, heads) in enumerate(zip(MICRO["depths"], MICRO["heads"], strict=True)):
+        for block in range(depth):
+            at, window = f"layers.{stage}.blocks.{block}", window_of(side, MICRO["window"], block)
+            y = attention(w, at, layer(w, f"{at}.attn.qkv", norm(w, f"{at}.norm1", x)), heads, *window)
+            shared = x + layer(w, f"{at}.attn.proj", y)
+            normed = norm(w, f"{at}.norm2", shared)
+            hidden = F.gelu(layer(w, f"{at}.mlp.fc1", normed))
+            out = shared + layer(w, f"{at}.mlp.fc2", hidden)
+            for task in tasks if block == depth - 1 else ():
+                own = x + linear(w, f"{at}.attn.proj", y) + change(w, at, "proj", task, y)
+                of_fc1 = linear(w, f"{at}.mlp.fc1", normed) + change(w, at, "fc1", task, norm(w, f"{at}.norm2", own))
+                own = own + linear(w, f"{at}.mlp.fc2", hidden) + change(w, at, "fc2", task, F.gelu(of_fc1))
+                if stage < 3:
+                    own = layer(w, f"layers.{stage + 1}.downsample.reduction", neighbours(w, stage, own))
+                maps[task].append(own)
+            x = out
+        if stage < 3:
+            x, side = layer(w, f"layers.{stage + 1}.downsample.reduction", neighbours(w, stage, x)), side // 2
+    return maps
+
+
+def reduced(w: Weights, task: str, maps: Sequence[Tensor]) -> list[Tensor]:
+    """(B, L_i, C_i) -> images of few channels, all upsampled to the finest one."""
+    side = round(maps[0].shape[1] ** 0.5)
+    images = (x.transpose(1, 2).unflatten(2, (round(x.shape[1] ** 0.5), -1)) for x in maps)
+    few = [F.conv2d(x, w[f"decoder.heads.{task}.reductions.{i}.weight"]) for i, x in enumerate(images)]
+    return [F.interpolate(x, size=(side, side), mode="bilinear") for x in few]
+
+
+def prediction(w: Weights, task: str, joined: Sequence[Tensor], size: int) -> Tensor:
+    """Images of one size -> (B, N, size, size)."""
+    at = f"decoder.heads.{task}"
+    y = F.conv2d(torch.cat([*joined], 1), w[f"{at}.hidden.weight"], w[f"{at}.hidden.bias"])
     statistics = (w[f"{at}.norm.running_mean"], w[f"{at}.norm.running_var"])
     y = F.batch_norm(y, *statistics, w[f"{at}.norm.weight"], w[f"{at}.norm.bias"]).relu()
     return F.interpolate(F.conv2d(y, w[f"{at}.output.weight"], w[f"{at}.output.bias"]), size=size, mode="bilinear")
+
+
+def head(w: Weights, task: str, maps: list[Tensor], size: int) -> Tensor:
+    """(B, L_i, C_i), finest first -> (B, N, size, size)."""
+    return prediction(w, task, reduced(w, task, maps), size)

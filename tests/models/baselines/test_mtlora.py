@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from faar_ray.config.trial import TrialConfig
@@ -16,54 +15,18 @@ from faar_ray.models import adapter_list, build_model, merge
 from faar_ray.models.multitask import parameter_terms
 from faar_ray.models.unused import unused_parameters
 from tests.models.baselines.counts import LIGHT, NYUD, PASCAL, on_swin_tiny, trainable
-from tests.models.baselines.plain_swin import (
-    MICRO,
-    Weights,
-    attention,
-    head,
-    linear,
-    low_rank,
-    neighbours,
-    norm,
-    patches,
-    weights_of,
-    window_of,
-)
+from tests.models.baselines.plain_swin import Weights, head, low_rank, maps_on_shared_input, weights_of
 from tests.models.baselines.small import SCALE, TASKS, adapted, image, micro
+
+
+def change(w: Weights, at: str, layer: str, task: str, x: Tensor) -> Tensor:
+    """s B_t A_t x_t."""
+    return SCALE * low_rank(w, f"{at}.task_linears.{layer}.adapters.{task}", x)
 
 
 def plain_mtlora(w: Weights, x: Tensor) -> dict[str, Tensor]:
     """y = W x + b + s B A x; of tasks y_t = W x + b + s B_t A_t x_t, from the shared block's input on."""
-    x, side = patches(w, x)
-    maps: dict[str, list[Tensor]] = {task: [] for task in TASKS}
-    for stage, (depth, heads) in enumerate(zip(MICRO["depths"], MICRO["heads"], strict=True)):
-        for block in range(depth):
-            at = f"layers.{stage}.blocks.{block}"
-            y = attention(
-                w,
-                at,
-                adapted(w, f"{at}.attn.qkv", norm(w, f"{at}.norm1", x)),
-                heads,
-                *window_of(side, MICRO["window"], block),
-            )
-            shared = x + adapted(w, f"{at}.attn.proj", y)
-            normed = norm(w, f"{at}.norm2", shared)
-            hidden = F.gelu(adapted(w, f"{at}.mlp.fc1", normed))
-            out = shared + adapted(w, f"{at}.mlp.fc2", hidden)
-            for task in TASKS if block == depth - 1 else ():
-
-                def change(layer: str, z: Tensor, task: str = task, at: str = at) -> Tensor:
-                    return SCALE * low_rank(w, f"{at}.task_linears.{layer}.adapters.{task}", z)
-
-                own = x + linear(w, f"{at}.attn.proj", y) + change("proj", y)
-                of_fc1 = linear(w, f"{at}.mlp.fc1", normed) + change("fc1", norm(w, f"{at}.norm2", own))
-                own = own + linear(w, f"{at}.mlp.fc2", hidden) + change("fc2", F.gelu(of_fc1))
-                if stage < 3:
-                    own = adapted(w, f"layers.{stage + 1}.downsample.reduction", neighbours(w, stage, own))
-                maps[task].append(own)
-            x = out
-        if stage < 3:
-            x, side = adapted(w, f"layers.{stage + 1}.downsample.reduction", neighbours(w, stage, x)), side // 2
+    maps = maps_on_shared_input(w, x, TASKS, adapted, change)
     return {task: head(w, task, of_task, 64) for task, of_task in maps.items()}
 
 
