@@ -35,6 +35,7 @@ ADDED = (
     "optim.decay_position_tables",
     "optim.loss_norm",
     "optim.loss_norm_beta",
+    "ranks.pattern",
     "ranks.budget",
     "pdrs.basis",
     "pdrs.mask_share",

@@ -37,7 +37,7 @@ def adapt_prompted(backbone: Any, family: BackboneFamily, config: TrialConfig) -
 
 def _filter(block: nn.Module, layer: str, family: BackboneFamily, config: TrialConfig, site: Site) -> None:
     linear = linear_of(block, layer, family)
-    rank = min(config.ranks.initial(shared=True, stage=site.stage), *linear.weight.shape)
+    rank = min(config.ranks.initial(shared=True, stage=site.stage, place=site.place), *linear.weight.shape)
     build = FILTERS[config.tad.filter]
     with seeded(config.seed, "adapter", site.stage, site.block, site.layer, site.task):  # A as of plain LoRA
         adapter: FilteredLoRA = build(linear.weight, rank, config.adapter.scale, len(config.data.tasks))
