@@ -26,6 +26,11 @@ def prepared(adapter: AnyLoRA, config: TrialConfig) -> AnyLoRA:
     return adapter
 
 
+def scale_by_rank(adapter: LoRA, config: TrialConfig) -> None:
+    """W' = W + alpha / R B A for the rank R at any time (DyLoRA, equation 8)."""
+    adapter.alpha = config.dylora.alpha
+
+
 def give_singular_values(adapter: LoRA, config: TrialConfig) -> None:
     """W' = W + alpha / (r0 + 1e-5) B diag(E) A with E = 0, and A and B from N(0, 0.02^2) (AdaLoRA, section 3.1).
 

@@ -152,6 +152,14 @@ RANK_POLICIES: dict[str, PolicyEntry] = {
         fault="faar_ray.config.ranks.adalora_section:adalora_fault",
         unsettled_epochs=lambda config: config.adalora.unsettled(config.optim.epochs),
     ),
+    "dylora": PolicyEntry(
+        "faar_ray.ranks.dylora:build_dylora",
+        first_decision=lambda config: config.optim.epochs - 1,
+        reads=("dylora",),
+        prepare="faar_ray.adapters.prepare:scale_by_rank",
+        scale=lambda config, initial, rank: config.dylora.alpha / rank,
+        fault="faar_ray.config.ranks.dylora_section:dylora_fault",
+    ),
 }
 
 DATASETS: dict[str, DatasetEntry] = {

@@ -25,6 +25,7 @@ from faar_ray.config.presets import PRESETS, RECIPES
 from faar_ray.config.presets.added_keys import ADDED
 from faar_ray.config.ranks.adalora_section import AdaloraConfig
 from faar_ray.config.ranks.by_stage import at_stage
+from faar_ray.config.ranks.dylora_section import DyloraConfig
 from faar_ray.config.ranks.pdrs_section import PdrsConfig
 from faar_ray.config.ranks.spectral_section import SpectralConfig, spectral_fault
 from faar_ray.config.registries import load_builder
@@ -47,6 +48,7 @@ __all__ = [
     "BackboneConfig",
     "DataConfig",
     "DecoderConfig",
+    "DyloraConfig",
     "LayerName",
     "OptimConfig",
     "PdrsConfig",
@@ -90,6 +92,7 @@ Method = Literal[
     "ditask",
     "ditask_release",
     "adalora",
+    "dylora",
     "full_ft",
     "decoder_only",
     "single_task",
@@ -120,6 +123,7 @@ class TrialConfig(Section):
     pdrs: PdrsConfig = PdrsConfig()
     spectral: SpectralConfig = SpectralConfig()
     adalora: AdaloraConfig = AdaloraConfig()
+    dylora: DyloraConfig = DyloraConfig()
     decoder: DecoderConfig = DecoderConfig()
     optim: OptimConfig = OptimConfig()
 

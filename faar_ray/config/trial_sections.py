@@ -241,7 +241,8 @@ class RanksConfig(Section):
         "pdrs",
         description="`fixed` keeps the initial ranks throughout; `pdrs` shrinks to a coverage (`pdrs`); `spectral` "
         "trains at the initial ranks, then rotates every adapter to its singular components and cuts to `budget` "
-        "(`spectral`); `adalora` zeroes singular values to a budget that shrinks step by step (`adalora`).",
+        "(`spectral`); `adalora` zeroes singular values to a budget that shrinks step by step (`adalora`); `dylora` "
+        "trains all ranks at once (`dylora`).",
     )
     init_rank: Rank | RankOfStages = Field(
         64, description="Rank at the start, at most a layer's smaller side. Also per stage: {0: 2, 1: 2, 2: 3, 3: 16}."

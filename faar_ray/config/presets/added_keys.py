@@ -56,6 +56,10 @@ ADDED = (
     "adalora.orthogonality",
     "adalora.beta1",
     "adalora.beta2",
+    "dylora.alpha",
+    "dylora.rank",
+    "dylora.frozen",
+    "dylora.curve",
 )
 """Keys that came after searches were run: at their defaults they are no part of a config's id, so `--resume` of an
 older search knows its configurations again."""

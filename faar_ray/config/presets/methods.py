@@ -110,6 +110,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     # rank policies of single-task papers, on the adapters that all others have
     "adalora": {"adapter": {"kind": "lora"}, "ranks": {"kind": "adalora"}},
+    "dylora": {"adapter": {"kind": "lora"}, "ranks": {"kind": "dylora"}},
     "full_ft": {**WITHOUT_ADAPTERS, "backbone": {"trainable": "all"}},
     "decoder_only": {**WITHOUT_ADAPTERS, "backbone": {"trainable": "none"}},
     "single_task": {**WITHOUT_ADAPTERS, "backbone": {"trainable": "all"}, "decoder": {"xt_cons": False}},
