@@ -50,7 +50,7 @@ def rank_pattern(ranks: dict[str, int], config: TrialConfig, task: str | None = 
             if owner == whose and rank:
                 name = family.peft_module(config.backbone.name, int(stage), int(block), layer)
                 module_ranks[name] = rank
-                alphas[name] = _alpha(_scale(config, int(stage), rank, shared=owner == SHARED), rank)
+                alphas[name] = _alpha(_scale(config, site, rank), rank)
     usual = max(set(module_ranks.values()), key=list(module_ranks.values()).count)
     return {
         "r": usual,
@@ -62,12 +62,14 @@ def rank_pattern(ranks: dict[str, int], config: TrialConfig, task: str | None = 
     }
 
 
-def _scale(config: TrialConfig, stage: int, rank: int, *, shared: bool) -> float:
+def _scale(config: TrialConfig, place: str, rank: int) -> float:
     """s of an adapter, which the rank policy may have set."""
-    scale = config.ranks.entry.scale
-    return (
-        config.adapter.scale if scale is None else scale(config, config.ranks.initial(shared=shared, stage=stage), rank)
+    stage, _, _, owner = place.split("/")
+    scale, initial = (
+        config.ranks.entry.scale,
+        config.ranks.initial(shared=owner == SHARED, stage=int(stage), place=place),
     )
+    return config.adapter.scale if scale is None else scale(config, initial, rank)
 
 
 def _alpha(scale: float, rank: int) -> float | int:

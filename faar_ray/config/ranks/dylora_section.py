@@ -50,6 +50,7 @@ def dylora_fault(config: Any) -> str:
             "on where the component itself does not"
         )
     given = [ranks.init_rank, ranks.init_rank if ranks.task_init_rank is None else ranks.task_init_rank]
+    given += [ranks.pattern] if ranks.pattern else []
     largest = max(max(rank.values()) if isinstance(rank, Mapping) else rank for rank in given)
     for key, values in (("rank", [own.rank or 1]), ("curve", own.curve or ())):
         if above := [rank for rank in values if rank > largest]:

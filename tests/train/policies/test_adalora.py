@@ -6,8 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from pytest import TempPathFactory
 
+from faar_ray.config.ranks.pattern import pattern_yaml
+from faar_ray.config.trial import TrialConfig
 from faar_ray.export.rank_pattern import rank_pattern
 from faar_ray.models import adapter_list, merge
 from faar_ray.records import EpochRecord
@@ -56,6 +59,10 @@ def test_what_it_leaves_predicts_the_same_as_a_file_and_merged(trained: tuple[Pa
         assert torch.equal(prediction, expected[task])
         torch.testing.assert_close(merged(image())[task], prediction, rtol=1e-4, atol=1e-5)
     ranks = {f"{r.stage}/{r.block}/{r.layer}/{r.task}": r.rank for r in records[-1].ranks}
+    section = pattern_yaml(ranks, "t")
+    assert f"{[*ranks.values()].count(0)} that lost all components have 1" in section
+    again = TrialConfig.resolve(yaml.safe_load(section)).ranks.pattern
+    assert again == {place: max(1, rank) for place, rank in ranks.items()}
     pattern = rank_pattern(ranks, config(KEYS))
     assert min(pattern["rank_pattern"].values()) == 1  # HF PEFT has no rank 0
     assert {alpha / pattern["rank_pattern"][name] for name, alpha in pattern["alpha_pattern"].items()} == {16 / 4.00001}
