@@ -24,6 +24,7 @@ TASKS = ("semseg", "human_parts", "saliency", "normals")
 HRNET: dict[str, Any] = {"decoder.kind": "hrnet"}
 VARIANTS: dict[str, dict[str, Any]] = {
     "dora_shared": {"method": "dora", "placement.task_layers": (), **HRNET},
+    "lora": {"method": "lora"},
     "faar_own": {"method": "faar", "placement.task_path": "own", **HRNET},
     "faar_shared": {"method": "faar", "placement.task_path": "shared", **HRNET},
     "faar_own_ts_pd": {"method": "faar", "placement.task_path": "own"},
