@@ -5,6 +5,7 @@ from faar_ray.adapters.build import adapters_of, build_adapter, build_base, buil
 from faar_ray.adapters.dora import DoRA
 from faar_ray.adapters.linear import AdaptedLinear, TaskLinears
 from faar_ray.adapters.low_rank import LoRA, LowRankFactors
+from faar_ray.adapters.prepare import prepared
 from faar_ray.adapters.sinewich.clock import ClockNet
 from faar_ray.adapters.sinewich.sine_awb import FullBase, SineBase, SineWeights, cached_kernels
 from faar_ray.adapters.sinewich.sine_linear import Grid, SineHidden, SineLinears
@@ -34,5 +35,6 @@ __all__ = [
     "cached_kernels",
     "decompose_all",
     "flows_together",
+    "prepared",
     "warps_of",
 ]

@@ -26,6 +26,11 @@ class Site:
         """Whether all tasks use it."""
         return self.task == "shared"
 
+    @property
+    def place(self) -> str:
+        """Its name in files: `stage/block/layer/task`."""
+        return f"{self.stage}/{self.block}/{self.layer}/{self.task}"
+
 
 class Adapter(nn.Module):
     """Makes W' of a frozen W."""

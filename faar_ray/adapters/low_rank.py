@@ -26,6 +26,12 @@ class LowRankFactors(nn.Module):
     RANK_AXES: ClassVar[Mapping[str, tuple[int, ...]]] = {"A_RI": (0,), "B_RO": (0,)}
     """Parameters with a component axis, and these axes."""
     site: Site
+    E_R: nn.Parameter | None
+    """Singular values between the factors, B diag(E) A, which a rank policy may put there (AdaLoRA); None: ones."""
+    gain: Tensor | None
+    """What the change under a prefix mask is multiplied by, a tensor of one number; None: 1."""
+    trained_R: Tensor | None
+    """1 for components that get gradients, 0 for others; None: all do."""
 
     def __init__(self, weight_OI: Tensor, rank: int) -> None:
         super().__init__()
@@ -33,18 +39,28 @@ class LowRankFactors(nn.Module):
         self.A_RI = nn.Parameter(torch.empty(rank, in_features))
         self.B_RO = nn.Parameter(torch.zeros(rank, out_features))
         nn.init.kaiming_uniform_(self.A_RI, a=math.sqrt(5))
+        self.register_parameter("E_R", None)
         self.register_buffer("mask_R", torch.ones(rank), persistent=False)
+        self.register_buffer("gain", None, persistent=False)
+        self.register_buffer("trained_R", None, persistent=False)
         self.mask_R: Tensor
         self.prefix_length: int | None = rank
         """Components 0..b-1 take part, wholly; None under a mask that is no prefix."""
 
-    def mask_prefix(self, b: int) -> None:
-        """Let components 0..b-1 take part: products are over these alone."""
+    def mask_prefix(self, b: int, gain: float = 1.0) -> None:
+        """Let components 0..b-1 take part: products are over these alone, times the gain."""
         if self.prefix_length is None:  # the vector was passed to `set_mask`: do not write into it
             self.mask_R = torch.ones_like(self.A_RI.detach()[:, 0])
         self.prefix_length = b
         self.mask_R[:b] = 1
         self.mask_R[b:] = 0
+        if gain != 1 or self.gain is not None:
+            self.gain = torch.full_like(self.mask_R[:1], gain)
+
+    def train_only(self, component: int) -> None:
+        """Let the factors' gradients be those of one component, and 0 for all others, until components are dropped."""
+        self.trained_R = torch.zeros_like(self.mask_R)
+        self.trained_R[component] = 1
 
     def set_mask(self, mask_R: Tensor) -> None:
         """Let components take part by any factor each, shape (rank,); gradients flow to it where it requires them.
@@ -79,13 +95,29 @@ class LowRankFactors(nn.Module):
         """
         return torch.compiler.is_compiling() or self.prefix_length is None  # in this order: no guard on the length
 
+    def component_axes(self) -> dict[str, tuple[int, ...]]:
+        """`RANK_AXES`, and those of what a rank policy has put between the factors."""
+        return {**self.RANK_AXES, **({} if self.E_R is None else {"E_R": (0,)})}
+
     def masked_factors(self) -> tuple[Tensor, Tensor]:
-        """diag(z) A and B^T, or under a prefix mask the first b rows of A and B^T."""
+        """diag(z E) A and B^T, or under a prefix mask the first b rows of diag(E) A and B^T."""
+        A_RI, B_RO = self._masked_factors(*(self._trained(factor) for factor in self.factors))
+        if self.gain is not None:
+            B_RO = B_RO * self.gain
+        return (A_RI, B_RO) if self.E_R is None else (A_RI * self.E_R[: len(A_RI), None], B_RO)
+
+    def _trained(self, factor: Tensor) -> Tensor:
+        """The factor itself, with gradients for the components that train."""
+        if self.trained_R is None:
+            return factor
+        return factor.detach() + (factor - factor.detach()) * self.trained_R[:, None]
+
+    def _masked_factors(self, A_RI: Tensor, B_RO: Tensor) -> tuple[Tensor, Tensor]:
         if self.masks_all:
-            return self.A_RI * self.mask_R[:, None], self.B_RO
+            return A_RI * self.mask_R[:, None], B_RO
         if self.prefix_length == self.rank:
-            return self.A_RI, self.B_RO
-        return self.A_RI[: self.prefix_length], self.B_RO[: self.prefix_length]
+            return A_RI, B_RO
+        return A_RI[: self.prefix_length], B_RO[: self.prefix_length]
 
     @torch.no_grad()
     def importance(self) -> Tensor:
@@ -104,10 +136,10 @@ class LowRankFactors(nn.Module):
 
     def keep(self, index_K: Tensor) -> None:
         """Keep these components, in this order, as new parameters; the caller moves optimizer state."""
-        for name, axes in self.RANK_AXES.items():
+        for name, axes in self.component_axes().items():
             setattr(self, name, nn.Parameter(select(getattr(self, name).detach(), index_K, axes)))
         self.mask_R = torch.ones_like(self.mask_R[: self.rank])
-        self.prefix_length = self.rank
+        self.prefix_length, self.gain, self.trained_R = self.rank, None, None
 
     def parameter_count(self) -> int:
         """Trainable numbers of this adapter."""
@@ -127,6 +159,14 @@ class LoRA(LowRankFactors, Adapter):
     def __init__(self, weight_OI: Tensor, rank: int, scale: float) -> None:
         super().__init__(weight_OI, rank)
         self.scale = scale
+        self.alpha: float | None = None
+        """The scale is this over the rank, also after components are dropped (DyLoRA); None: it stays."""
+
+    def keep(self, index_K: Tensor) -> None:
+        """See `LowRankFactors`."""
+        super().keep(index_K)
+        if self.alpha is not None:
+            self.scale = self.alpha / max(1, self.rank)
 
     def adapt(self, weight_OI: Tensor) -> Tensor:
         """W + s B A over the masked components, shape (O, I)."""

@@ -67,6 +67,14 @@ class PolicyEntry:
     inherit: Builder | None = None
     """(TrialConfig, policy's state in the parent, EpochRecords) -> the records as the fork itself would have made them;
     None: as they are."""
+    plans: bool = False
+    """What it does in any epoch depends on `optim.epochs`."""
+    prepare: Builder | None = None
+    """(adapter, TrialConfig) -> None: what it gives a fresh adapter, drawn from a stream of its own."""
+    scale: Callable[[Any, int, int], float] | None = None
+    """(TrialConfig, initial rank, rank) -> s in W + s B A, in place of what the adapter has."""
+    fault: Builder | None = None
+    """TrialConfig -> what keeps the policy from the other keys, "" if nothing does."""
     unsettled_epochs: Callable[[Any], int] = no_epochs
     """TrialConfig -> its first epochs, in which components are masked or still to be dropped: metrics there do not tell
     the end, and early stopping does not compare."""
@@ -133,6 +141,24 @@ RANK_POLICIES: dict[str, PolicyEntry] = {
         unsettled_epochs=lambda config: (
             0 if config.ranks.budget is None else 1 + config.spectral.cut_after(config.optim.epochs)
         ),
+    ),
+    "adalora": PolicyEntry(
+        "faar_ray.ranks.adalora:build_adalora",
+        first_decision=lambda config: config.optim.epochs - 1,
+        reads=("adalora",),
+        plans=True,
+        prepare="faar_ray.adapters.prepare:give_singular_values",
+        scale=lambda config, initial, rank: config.adalora.alpha / (initial + 1e-5),
+        fault="faar_ray.config.ranks.adalora_section:adalora_fault",
+        unsettled_epochs=lambda config: config.adalora.unsettled(config.optim.epochs),
+    ),
+    "dylora": PolicyEntry(
+        "faar_ray.ranks.dylora:build_dylora",
+        first_decision=lambda config: config.optim.epochs - 1,
+        reads=("dylora",),
+        prepare="faar_ray.adapters.prepare:scale_by_rank",
+        scale=lambda config, initial, rank: config.dylora.alpha / rank,
+        fault="faar_ray.config.ranks.dylora_section:dylora_fault",
     ),
 }
 

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from faar_ray.config.adapters.sinewich_section import SinewichConfig, rotation_fault, sinewich_fault
+from faar_ray.config.adapters.sinewich_section import SinewichConfig, sinewich_fault
 from faar_ray.config.adapters.spectrum_section import SpectrumConfig
 from faar_ray.config.adapters.tad_section import TadConfig, tad_fault
 from faar_ray.config.data_section import DataConfig
@@ -25,9 +25,12 @@ from faar_ray.config.optim_section import OptimConfig
 from faar_ray.config.presets import PRESETS, RECIPES
 from faar_ray.config.presets.added_keys import ADDED
 from faar_ray.config.presets.written_out import preset_beneath
+from faar_ray.config.ranks.adalora_section import AdaloraConfig
 from faar_ray.config.ranks.by_stage import at_stage
+from faar_ray.config.ranks.dylora_section import DyloraConfig
 from faar_ray.config.ranks.pdrs_section import PdrsConfig
-from faar_ray.config.ranks.spectral_section import SpectralConfig
+from faar_ray.config.ranks.spectral_section import SpectralConfig, spectral_fault
+from faar_ray.config.registries import load_builder
 from faar_ray.config.section import Positive, Section
 from faar_ray.config.trial_sections import (
     AdapterConfig,
@@ -41,10 +44,12 @@ __all__ = [
     "ADDED",
     "CHANGEABLE",
     "PRESETS",
+    "AdaloraConfig",
     "AdapterConfig",
     "BackboneConfig",
     "DataConfig",
     "DecoderConfig",
+    "DyloraConfig",
     "LayerName",
     "OptimConfig",
     "PdrsConfig",
@@ -88,6 +93,8 @@ Method = Literal[
     "faar_sinewich",
     "ditask",
     "ditask_release",
+    "adalora",
+    "dylora",
     "full_ft",
     "decoder_only",
     "single_task",
@@ -117,6 +124,8 @@ class TrialConfig(Section):
     ranks: RanksConfig = RanksConfig()
     pdrs: PdrsConfig = PdrsConfig()
     spectral: SpectralConfig = SpectralConfig()
+    adalora: AdaloraConfig = AdaloraConfig()
+    dylora: DyloraConfig = DyloraConfig()
     decoder: DecoderConfig = DecoderConfig()
     optim: OptimConfig = OptimConfig()
 
@@ -143,7 +152,7 @@ class TrialConfig(Section):
             raise ValueError("placement.task_path: must be own where placement.task_blocks is all: no stream is shared")
         if fault := _consensus_fault(self.decoder, self.data.tasks) or _adapter_fault(self):
             raise ValueError(fault)
-        if fault := _warmup_fault(self) or _spectral_fault(self):
+        if fault := _warmup_fault(self) or spectral_fault(self) or _policy_fault(self):
             raise ValueError(fault)
         last = self.optim.epochs - self.pdrs.free_epochs
         if self.ranks.kind == "pdrs" and self.pdrs.start_epoch >= last:
@@ -223,16 +232,10 @@ def _warmup_fault(config: TrialConfig) -> str:
     )
 
 
-def _spectral_fault(config: TrialConfig) -> str:
-    """What keeps spectral ranks from this schedule or these adapters."""
-    if config.ranks.kind != "spectral" and not (config.ranks.kind == "pdrs" and config.pdrs.basis == "spectral"):
-        return ""
-    if fault := rotation_fault(config):
-        return fault
-    cut, epochs = config.spectral.cut_epoch, config.optim.epochs
-    if config.ranks.kind == "spectral" and cut is not None and cut >= epochs:
-        return f"spectral.cut_epoch: must be below optim.epochs = {epochs}, or nothing is ever cut, got {cut}"
-    return ""
+def _policy_fault(config: TrialConfig) -> str:
+    """What keeps the rank policy from the other keys, as its entry says."""
+    fault = config.ranks.entry.fault
+    return "" if fault is None else str(load_builder(fault)(config))
 
 
 def _consensus_fault(decoder: DecoderConfig, tasks: Sequence[str]) -> str:

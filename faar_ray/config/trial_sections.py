@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from faar_ray.config.moments.moment import MattersFrom, of_policy
 from faar_ray.config.ranks.by_stage import NumberedByStage, OfStages, at_stage
@@ -17,7 +18,15 @@ LayerName = Literal["qkv", "proj", "fc1", "fc2"]
 Rank = Annotated[int, Field(ge=1)]
 
 
+def _placed(value: str) -> str:
+    if not re.fullmatch(r"\d+/\d+/\w+/\w+", value):
+        raise ValueError(f"must be a place, stage/block/layer/task as in 0/0/qkv/shared, got {value!r}")
+    return value
+
+
 RankOfStages = Annotated[dict[str, Rank], NumberedByStage, OfStages]
+Place = Annotated[str, AfterValidator(_placed)]
+RankOfPlaces = Annotated[dict[Place, Rank], rule("map places (stage/block/layer/task) to ranks from 1")]
 
 
 class BackboneConfig(Section):
@@ -163,13 +172,19 @@ class RanksConfig(Section):
         "pdrs",
         description="`fixed` keeps the initial ranks throughout; `pdrs` shrinks to a coverage (`pdrs`); `spectral` "
         "trains at the initial ranks, then rotates every adapter to its singular components and cuts to `budget` "
-        "(`spectral`).",
+        "(`spectral`); `adalora` zeroes singular values to a budget that shrinks step by step (`adalora`); `dylora` "
+        "trains all ranks at once (`dylora`).",
     )
     init_rank: Rank | RankOfStages = Field(
         64, description="Rank at the start, at most a layer's smaller side. Also per stage: {0: 2, 1: 2, 2: 3, 3: 16}."
     )
     task_init_rank: Rank | RankOfStages | None = Field(
         None, description="Rank at the start of task adapters, also per stage; null: as init_rank."
+    )
+    pattern: RankOfPlaces | None = Field(
+        None,
+        description="Ranks at the start of single adapters, by place: {0/0/qkv/shared: 9, 0/1/fc1/semseg: 4} (stage/"
+        "block/layer/task); the others have init_rank. `export --ranks` writes those that a trial found.",
     )
     budget: Annotated[Budget | None, FirstCut] = Field(
         None,
@@ -183,7 +198,9 @@ class RanksConfig(Section):
         """What the policy can do."""
         return RANK_POLICIES[self.kind]
 
-    def initial(self, *, shared: bool, stage: int = 0) -> int:
-        """Rank at the start of a shared or of a task adapter, in a stage."""
+    def initial(self, *, shared: bool, stage: int = 0, place: str = "") -> int:
+        """Rank at the start of a shared or of a task adapter, in a stage, or of the one at a place."""
+        if self.pattern and place in self.pattern:
+            return self.pattern[place]
         ranks = self.init_rank if shared or self.task_init_rank is None else self.task_init_rank
         return at_stage(ranks, stage)

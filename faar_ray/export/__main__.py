@@ -10,6 +10,7 @@ from pathlib import Path
 import yaml
 
 from faar_ray.command_line import hide_passwords, refuse_repeats, run_command, run_process
+from faar_ray.config.ranks.pattern import pattern_yaml
 from faar_ray.errors import ConfigError
 from faar_ray.export.merged_file import write_merged
 from faar_ray.export.rank_pattern import rank_pattern
@@ -40,6 +41,7 @@ def _parser() -> argparse.ArgumentParser:
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--adapter", action="store_true", help="factors, magnitudes and heads (safetensors)")
     what.add_argument("--merge", metavar="TASK", help="a whole model of this task, adapters folded in (safetensors)")
+    what.add_argument("--ranks", action="store_true", help="final ranks as `ranks.pattern` takes them (YAML)")
     what.add_argument(
         "--rank-pattern", action="store_true", help="final ranks as HF PEFT's LoraConfig takes them (YAML)"
     )
@@ -71,6 +73,12 @@ def _export(args: argparse.Namespace) -> str:
         with atomic_write(args.out) as scratch:
             shutil.copyfile(source, scratch)
         return f"{args.out}: adapters of {args.trial}, {len(file.ranks)} of them"
+    if args.ranks:
+        if not file.ranks:
+            raise ConfigError(f"method {file.config.method} has no adapters, so there are no ranks")
+        with atomic_write(args.out) as scratch:
+            scratch.write_text(pattern_yaml(file.ranks, args.trial))
+        return f"{args.out}: ranks of {len(file.ranks)} adapters, for a config or the base of a search space"
     if args.rank_pattern:
         pattern = rank_pattern(file.ranks, file.config, args.task)
         with atomic_write(args.out) as scratch:

@@ -12,7 +12,6 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from faar_ray.adapters import Site
 from faar_ray.config.trial import TrialConfig
 from faar_ray.models import MultiTaskModel, adapter_list, trained_state
 from faar_ray.storage.atomic import atomic_write_or_storage_error
@@ -20,15 +19,10 @@ from faar_ray.storage.atomic import atomic_write_or_storage_error
 FORMAT = "faar_ray.adapter.1"
 
 
-def site_name(site: Site) -> str:
-    """`stage/block/layer/task`, as in the file's metadata."""
-    return f"{site.stage}/{site.block}/{site.layer}/{site.task}"
-
-
 def write_adapter(path: Path, model: MultiTaskModel, config: TrialConfig) -> None:
     """Factors, magnitudes, heads and the backbone's own trained weights; config, ranks and versions as metadata."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in trained_state(model).items()}
-    ranks = {site_name(adapter.site): adapter.rank for adapter in adapter_list(model)}
+    ranks = {adapter.site.place: adapter.rank for adapter in adapter_list(model)}
     metadata = {
         "format": FORMAT,
         "config": config.model_dump_json(),

@@ -43,21 +43,33 @@ def rank_pattern(ranks: dict[str, int], config: TrialConfig, task: str | None = 
     if family.peft_module is None:
         raise ConfigError(f"--rank-pattern: {config.backbone.name} is adapted where timm's own model has no such layer")
     module_ranks: dict[str, int] = {}
+    alphas: dict[str, float | int] = {}
     for whose in (SHARED, task):
         for site, rank in ranks.items():
             stage, block, layer, owner = site.split("/")
-            if owner == whose:
-                module_ranks[family.peft_module(config.backbone.name, int(stage), int(block), layer)] = rank
-    scale = config.adapter.scale
+            if owner == whose and rank:
+                name = family.peft_module(config.backbone.name, int(stage), int(block), layer)
+                module_ranks[name] = rank
+                alphas[name] = _alpha(_scale(config, site, rank), rank)
     usual = max(set(module_ranks.values()), key=list(module_ranks.values()).count)
     return {
         "r": usual,
-        "lora_alpha": _alpha(scale, usual),
+        "lora_alpha": alphas[next(name for name, rank in module_ranks.items() if rank == usual)],
         "use_dora": config.adapter.entry.peft == "dora",
         "target_modules": list(module_ranks),
         "rank_pattern": module_ranks,
-        "alpha_pattern": {name: _alpha(scale, rank) for name, rank in module_ranks.items()},
+        "alpha_pattern": alphas,
     }
+
+
+def _scale(config: TrialConfig, place: str, rank: int) -> float:
+    """s of an adapter, which the rank policy may have set."""
+    stage, _, _, owner = place.split("/")
+    scale, initial = (
+        config.ranks.entry.scale,
+        config.ranks.initial(shared=owner == SHARED, stage=int(stage), place=place),
+    )
+    return config.adapter.scale if scale is None else scale(config, initial, rank)
 
 
 def _alpha(scale: float, rank: int) -> float | int:

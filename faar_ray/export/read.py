@@ -13,7 +13,7 @@ from torch import Tensor
 
 from faar_ray.config.trial import TrialConfig
 from faar_ray.errors import DataError
-from faar_ray.export.adapter_file import FORMAT, digest, site_name
+from faar_ray.export.adapter_file import FORMAT, digest
 from faar_ray.models import MultiTaskModel, adapter_list, build_model, trained_state
 from faar_ray.models.weight_file import other_weights
 from faar_ray.models.weight_packages import located
@@ -93,9 +93,9 @@ def load_model(file: AdapterFile, source: Path, checkpoint: Path | None = None) 
         where = config.backbone.checkpoint or f"{config.backbone.name} as it comes now"
         raise DataError(f"{source}: {other_weights(where, file.weights_digest, model.weights_digest)}; {NAME_ANEW}")
     for adapter in adapter_list(model):
-        rank = file.ranks.get(site_name(adapter.site))
+        rank = file.ranks.get(adapter.site.place)
         if rank is None:
-            raise DataError(f"{source}: has no rank for {site_name(adapter.site)}")
+            raise DataError(f"{source}: has no rank for {adapter.site.place}")
         shrink(adapter, torch.arange(rank))
     fill(model, file.tensors, set(trained_state(model)), source)
     return model.eval()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from functools import partial
 
 from faar_ray.adapters import ClockNet, FullBase, LowRankFactors, SineBase, SineHidden, Site
@@ -11,6 +12,7 @@ from faar_ray.adapters.sinewich.task_tokens import TaskTokens
 from faar_ray.adapters.tad.prompts import TaskPrompts
 from faar_ray.config.trial import TrialConfig
 from faar_ray.decoders import Decoder, build_decoder
+from faar_ray.errors import ConfigError
 from faar_ray.models.backbone import build_backbone, digest_of_weights, family_of
 from faar_ray.models.family import BackboneFamily, check_placement
 from faar_ray.models.image_statistics import restandardise, statistics_of
@@ -50,6 +52,7 @@ def build_model(config: TrialConfig) -> MultiTaskModel:
         model.prompts = tokens
     model.weights_digest = weights_digest
     model.restandardise = restandardise(statistics_of(config.backbone))
+    _check_places(model, config)
     _warn_clipped_ranks(model, config)
     return model
 
@@ -102,12 +105,22 @@ def _hidden(config: TrialConfig, clock: ClockNet, outputs: int, inputs: int) -> 
     return SineHidden(bases, clock, config.sinewich, site)
 
 
+def _check_places(model: MultiTaskModel, config: TrialConfig) -> None:
+    """Every place of `ranks.pattern` has an adapter."""
+    places = [adapter.site.place for adapter in adapter_list(model)]
+    for place in config.ranks.pattern or ():
+        if place not in places:
+            near = get_close_matches(place, places, n=1)
+            meant = f" (did you mean {near[0]}?)" if near else ""
+            raise ConfigError(f"ranks.pattern: must be places of adapters, and this model has none at {place}{meant}")
+
+
 def _warn_clipped_ranks(model: MultiTaskModel, config: TrialConfig) -> None:
     def wanted(adapter: LowRankFactors) -> int:
-        stage, shared = adapter.site.stage, adapter.site.shared
+        site = adapter.site
         if isinstance(adapter, SineBase):
-            return base_rank(config, stage)
-        return config.ranks.initial(shared=shared, stage=stage)
+            return base_rank(config, site)
+        return config.ranks.initial(shared=site.shared, stage=site.stage, place=site.place)
 
     clipped = [adapter for adapter in adapter_list(model) if adapter.rank < wanted(adapter)]
     if clipped:

@@ -96,6 +96,8 @@ def parameter_terms(model: MultiTaskModel) -> dict[str, int]:
     for adapter in adapters_of(model):
         base = isinstance(adapter, SineBase)
         counts["base factors A and B" if base else "LoRA factors"] += sum(p.numel() for p in adapter.factors)
+        if adapter.E_R is not None:
+            counts["singular values"] += adapter.E_R.numel()
         if isinstance(adapter, SineBase):
             counts["base cores W"] += adapter.core.numel()
         if isinstance(adapter, FilteredLoRA):
@@ -119,6 +121,7 @@ def parameter_terms(model: MultiTaskModel) -> dict[str, int]:
 
 PART_OF = {
     "LoRA factors": "adapters",
+    "singular values": "adapters",
     "dead factors": "adapters",
     "dead flows": "adapters",
     "base factors A and B": "adapters",
@@ -136,6 +139,7 @@ PART_OF = {
 DEAD = {
     "A_RI": "dead factors",
     "B_RO": "dead factors",
+    "E_R": "dead factors",
     "m_O": "magnitudes",
     "theta_O": "magnitudes",
     "theta_1K": "dead flows",

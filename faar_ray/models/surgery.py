@@ -17,6 +17,7 @@ from faar_ray.adapters import (
     build_adapter,
     build_base,
     build_spectrum_adapter,
+    prepared,
 )
 from faar_ray.config.trial import TrialConfig
 from faar_ray.models.ensemble import StreamedLinear
@@ -131,9 +132,10 @@ def _sine_linears(
     index: int,
 ) -> SineLinears:
     weight_OI = linear_of(block, layer, family).weight
-    wanted = base_rank(config, stage)
     sites = [Site(stage, index, layer + BASE, whose) for whose in base_owners(config)]
-    bases = {site.task: build_base(weight_OI, site, config.sinewich, wanted, config.seed) for site in sites}
+    bases = {
+        site.task: build_base(weight_OI, site, config.sinewich, base_rank(config, site), config.seed) for site in sites
+    }
     phi: Any = block.get_submodule(family.linears[layer])
     return SineLinears(phi, bases, clock, config.sinewich, Site(stage, index, layer + BASE, "shared"))
 
@@ -143,9 +145,10 @@ def base_owners(config: TrialConfig) -> tuple[str, ...]:
     return ("shared",) if config.sinewich.base == "shared" else config.data.tasks
 
 
-def base_rank(config: TrialConfig, stage: int) -> int:
+def base_rank(config: TrialConfig, site: Site) -> int:
     """Initial rank of a base in the config."""
-    return config.sinewich.rank or config.ranks.initial(shared=True, stage=stage)
+    usual = config.sinewich.rank or config.ranks.initial(shared=True, stage=site.stage)
+    return (config.ranks.pattern or {}).get(site.place, usual)
 
 
 def adapt_all_blocks(backbone: Any, family: BackboneFamily, config: TrialConfig) -> None:
@@ -186,8 +189,8 @@ def share(block: nn.Module, layer: str, family: BackboneFamily, config: TrialCon
 def _adapter(linear: nn.Linear, site: Site, config: TrialConfig) -> Adapter:
     if config.adapter.entry.spectra:
         return build_spectrum_adapter(linear, site, config.adapter, config.spectrum, config.seed)
-    rank = config.ranks.initial(shared=site.shared, stage=site.stage)
-    return build_adapter(linear.weight, site, config.adapter, rank, config.seed)
+    rank = config.ranks.initial(shared=site.shared, stage=site.stage, place=site.place)
+    return prepared(build_adapter(linear.weight, site, config.adapter, rank, config.seed), config)
 
 
 def linear_of(block: nn.Module, layer: str, family: BackboneFamily) -> nn.Linear:

@@ -42,6 +42,8 @@ SINE_METRICS = (
     *("sine/effective_rank", "sine/effective_rank_base", "sine/mean", "sine/skew"),
     *("sine/omega_std/mean", "sine/omega_std/min", "sine/omega_std/max"),
 )
+PARTS = ("params/adapters", "params/decoder", "params/norms", "params/other")
+"""`trainable_params` by part, which add up to it; `other` is what else of the backbone is trained."""
 SMALLER_IS_BETTER = re.compile(
     r"trainable_params|sine/cosine|(params|train|rank|time|memory)/.*|.*/(mean_angle|rmse_angle|rmse)"
 )
@@ -53,7 +55,7 @@ def metric_names(config: TrialConfig) -> tuple[str, ...]:
     return (
         "delta_m",
         "trainable_params",
-        "params/adapters",
+        *PARTS,
         *(f"val/{task}/{metric}" for task in tasks for metric in config.data.definition(task).val_metrics),
         "train/loss",
         *(f"train/loss/{task}" for task in tasks),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -39,6 +39,8 @@ class RankPolicy:
 
     gradient_pass: GradientPass | None = None
     """What the training loop gives before each `end_epoch`."""
+    evaluation: Callable[[], dict[str, float]] | None = None
+    """The same: val's metrics of the model as its masks are now."""
     observes_clipped = False
     """Whether `observe` is called after the gradients are clipped."""
 
@@ -47,6 +49,13 @@ class RankPolicy:
 
     def carry(self, betas: Sequence[float]) -> None:
         """Keep the scores under these values of `pdrs.beta` too, for forks that begin before the first decision."""
+
+    def begin(self, steps: int) -> None:
+        """Learn how many optimizer steps all epochs have together, before the first one and before a resume.
+
+        Raises:
+            ConfigError: the policy's schedule does not fit into them.
+        """
 
     def sample_mask(self, epoch: int, step: int) -> None:
         """Set the mask of every adapter for this optimizer step (0-based, counted over all epochs)."""
@@ -74,6 +83,10 @@ class RankPolicy:
             record(adapter, epoch, adapter.rank, "adapter", 1.0, 1.0, (0.0,) * adapter.rank, adapter.rank)
             for adapter in self.adapters
         ]
+
+    def metrics(self) -> dict[str, float]:
+        """Further metrics of the epoch that has ended."""
+        return {}
 
     def state_dict(self) -> dict[str, Any]:
         """Everything but the ranks that a resumed run needs, as plain values and tensors."""

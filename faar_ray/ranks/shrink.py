@@ -20,10 +20,10 @@ def shrink(adapter: LowRankFactors, index_K: Tensor, optimizer: Optimizer | None
     next backward pass.
     """
     index_K = index_K.to(adapter.A_RI.device)
-    before = {name: getattr(adapter, name) for name in adapter.RANK_AXES}
+    before = {name: getattr(adapter, name) for name in adapter.component_axes()}
     adapter.keep(index_K)
     if optimizer is not None:
-        for name, axes in adapter.RANK_AXES.items():
+        for name, axes in adapter.component_axes().items():
             _replace(optimizer, before[name], getattr(adapter, name), partial(select, index_K=index_K, axes=axes))
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from optuna import Study
 
+from faar_ray.config.ranks.pattern import pattern_yaml
 from faar_ray.errors import DataError
 from faar_ray.report.history import History, MetricCurve, read_history
 from faar_ray.report.page import Picture, RankSection, render
@@ -35,7 +36,7 @@ from faar_ray.tracking.files.epoch_file import read_epochs
 from faar_ray.tracking.plots.rank_plot import plot_rank_trace
 
 MOST_MAPS, MOST_DEPTHS = 6, 8
-TIME = "over_time.png"
+TIME, PATTERN = "over_time.png", "ranks.yaml"
 KNEE = (
     "The knee is the point of the front farthest from the line between its ends, both objectives scaled to the front."
 )
@@ -97,6 +98,9 @@ def _rank_section(search: Search, answer: Answer, out: Path) -> RankSection | No
     sentences = tuple(rank_sentences(ranks))
     if ranks.unchanged:
         return RankSection(None, "", sentences)
+    seeds = "the mean over seeds" if len(ranks.seeds) > 1 else "one seed"
+    with atomic_write(out / PATTERN) as scratch:
+        scratch.write_text(pattern_yaml(ranks.pattern, f"{ranks.name}, {seeds}"), encoding="utf-8")
     file = out / "ranks.png"
     plot_rank_map(ranks, file)
     caption = RANKS if ranks.overall.dof else "Means over the blocks of a stage, of one seed."

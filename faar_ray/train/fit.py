@@ -108,8 +108,10 @@ def end_of_epoch(
     """
     started = time.perf_counter()
     trial.model.train()  # as the last step left it
-    ranks = end_epoch(trial, epoch)
-    metrics = dict(trained) | evaluate(trial, trial.val_data, split="val", references=references)
+    ranks = end_epoch(trial, epoch, references)
+    metrics = (
+        dict(trained) | trial.policy.metrics() | evaluate(trial, trial.val_data, split="val", references=references)
+    )
     sines = sine_records(trial, epoch)
 
     metrics |= trial.trainable_parameters() | rank_metrics(trial.adapters) | sine_metrics(sines)
@@ -164,14 +166,15 @@ def warn_of_skips(record: EpochRecord) -> None:
         )
 
 
-def end_epoch(trial: Trial, epoch: int) -> list[RankRecord]:
+def end_epoch(trial: Trial, epoch: int, references: Mapping[str, float] | None = None) -> list[RankRecord]:
     """Shrink, after a check that all workers have the same scores; gives the rank trace's rows."""
     trial.runtime.assert_same("importance scores", trial.policy.state_for_agreement())
 
     before = [id(adapter.A_RI) for adapter in trial.adapters]
     trial.policy.gradient_pass = partial(gradient_pass, trial)
+    trial.policy.evaluation = partial(evaluate, trial, trial.val_data, split="val", references=references)
     ranks = trial.policy.end_epoch(epoch, trial.optimizer)
-    trial.policy.gradient_pass = None
+    trial.policy.gradient_pass = trial.policy.evaluation = None
     trial.runtime.assert_same("ranks", torch.tensor([adapter.rank for adapter in trial.adapters]))
 
     if before != [id(adapter.A_RI) for adapter in trial.adapters]:

@@ -73,6 +73,7 @@ class Trial:
         if betas:
             self.policy.carry(betas)
         self.steps_per_epoch = -(-len(self.train_data) // config.optim.batch_size)
+        self.policy.begin(self.steps_per_epoch * config.optim.epochs)
         check_last_batch(config, len(self.train_data), runtime.world_size)
         self.scaler = torch.amp.GradScaler(runtime.device.type, enabled=config.optim.precision == "fp16")
         self.loss_norm = build_loss_norm(config.optim, len(self.tasks), runtime.device)
@@ -122,10 +123,12 @@ class Trial:
         return torch.stack(terms).sum() if terms else None
 
     def trainable_parameters(self) -> dict[str, float]:
-        """`trainable_params`, and of these `params/adapters` (factors and magnitudes)."""
+        """`trainable_params`, and of these `params/adapters` (factors and magnitudes), `decoder`, `norms`, `other`."""
         parts = parameters_by_part(self.model)
-        adapters = parts["adapters"] + parts["magnitudes"]
-        return {"trainable_params": float(sum(parts.values())), "params/adapters": float(adapters)}
+        counts = {"trainable_params": sum(parts.values())}
+        counts["params/adapters"] = parts.pop("adapters") + parts.pop("magnitudes")
+        counts |= {f"params/{part}": count for part, count in parts.items()}
+        return {name: float(count) for name, count in counts.items()}
 
     def close(self) -> None:
         """End the processes that read data."""

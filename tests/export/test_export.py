@@ -74,6 +74,13 @@ def test_a_merged_file_needs_nothing_else_and_predicts_the_same(trial: Trial, tm
         assert not [name for name in file.keys() if "A_RI" in name]  # noqa: SIM118
 
 
+def test_the_ranks_of_a_trial_are_a_config_that_trains_them_from_their_start(trial: Trial, tmp_path: Path) -> None:
+    out = tmp_path / "ranks.yaml"
+    assert main([str(trial[0]), "--ranks", "--out", str(out)]) == 0
+    found = TrialConfig.resolve(yaml.safe_load(out.read_text())).ranks
+    assert found.pattern == {adapter.site.place: adapter.rank for adapter in adapter_list(trial[1])}
+
+
 @pytest.mark.skipif(find_spec("peft") is None, reason="peft is optional")
 @pytest.mark.parametrize("task", [None, "normals"])
 def test_peft_builds_adapters_of_the_exported_ranks_and_scale(trial: Trial, tmp_path: Path, task: str | None) -> None:

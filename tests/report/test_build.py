@@ -7,8 +7,10 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+import yaml
 from mlflow import MlflowClient
 
+from faar_ray.config.trial import TrialConfig
 from faar_ray.errors import DataError
 from faar_ray.records import TrialResult
 from faar_ray.report import build_report
@@ -93,13 +95,15 @@ def test_it_shows_front_curves_ranks_and_heat_maps(page: Page, out: Path) -> Non
     } <= {p.name for p in out.iterdir()}
 
 
-def test_the_recommended_ranks_and_the_worth_of_early_order_are_put_into_words(page: Page) -> None:
+def test_the_recommended_ranks_and_the_worth_of_early_order_are_put_into_words(page: Page, out: Path) -> None:
     text = re.sub(r"\s+", " ", page.text)
     assert "Ranks of rho_shared 0.95 (65 adapters, 2 seeds): " in text
     assert "The order of the adapters repeats" in text or "The order of the adapters does not repeat" in text
     assert re.search(r"Stages: stage \d above stage \d by \d\.\d ± \d\.\d; \d of 6 pairs differ beyond noise", text)
     assert re.search(r"stage 3\s*[\d.]+ ± [\d.]+\s*stage 0", text)
     assert "8 complete trials of 6 epochs" in text
+    found = TrialConfig.resolve(yaml.safe_load((out / "ranks.yaml").read_text())).ranks
+    assert found.kind == "fixed" and found.pattern is not None and len(found.pattern) == 65
 
 
 def test_every_trial_is_in_the_table_with_its_state_and_reason(page: Page) -> None:

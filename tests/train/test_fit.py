@@ -22,6 +22,7 @@ from faar_ray.config.trial import DataConfig, TrialConfig
 from faar_ray.data import DenseDataset, SplitData, load_datasets
 from faar_ray.data.datasets import Split
 from faar_ray.errors import ConfigError, DataError
+from faar_ray.objectives.metrics import PARTS
 from faar_ray.records import MEASURED, EpochRecord
 from faar_ray.storage.run_location import RunLocation, TrialPaths
 from faar_ray.train.checkpoint import checkpoint_path
@@ -126,9 +127,15 @@ def test_metrics_have_the_names_of_the_contract(undisturbed: tuple[Path, list[Ep
         "delta_m", "trainable_params", "params/adapters", "train/loss", "train/loss/semseg", "val/semseg/miou",
         "val/human_parts/miou", "val/normals/mean_angle", "val/normals/rmse_angle", "rank/mean", "rank/weighted_mean",
         "rank/shared", "rank/normals", "rank/stage0", "rank/stage3", "time/step_ms", "time/epoch_s",
-        "memory/peak_mb",
+        "memory/peak_mb", *PARTS,
     }  # fmt: skip
     assert expected <= names
+
+
+def test_the_parts_of_the_trained_parameters_add_up(undisturbed: tuple[Path, list[EpochRecord]]) -> None:
+    metrics = undisturbed[1][-1].metrics
+    assert sum(metrics[part] for part in PARTS) == metrics["trainable_params"]
+    assert all(metrics[part] > 0 for part in PARTS)
 
 
 def test_another_seed_gives_other_numbers(undisturbed: tuple[Path, list[EpochRecord]], tmp_path: Path) -> None:

@@ -27,5 +27,5 @@ def _convolution_backward(
     torch's own formula counts a gradient of the kernel as if all groups were one, 86 times too many for a whole step
     of TADFormer.
     """
-    transposed, of_images, of_kernel = rest[4], *rest[7][:2]
-    return (of_images + of_kernel) * conv_flop_count(images, kernel, gradient, transposed)
+    transposed, wanted = rest[4], rest[7]  # wanted: of images, of kernel, of bias
+    return int(sum(wanted[:2])) * conv_flop_count(images, kernel, gradient, transposed)

@@ -24,6 +24,7 @@ TASKS = ("semseg", "human_parts", "saliency", "normals")
 HRNET: dict[str, Any] = {"decoder.kind": "hrnet"}
 VARIANTS: dict[str, dict[str, Any]] = {
     "dora_shared": {"method": "dora", "placement.task_layers": (), **HRNET},
+    "lora": {"method": "lora"},
     "faar_own": {"method": "faar", "placement.task_path": "own", **HRNET},
     "faar_shared": {"method": "faar", "placement.task_path": "shared", **HRNET},
     "faar_own_ts_pd": {"method": "faar", "placement.task_path": "own"},
@@ -36,6 +37,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "ditask_release": {"method": "ditask_release"},
     "free_sinewich": {"method": "free_sinewich"},
     "sinewich_1x1": {"method": "sinewich_1x1"},
+    "adalora": {"method": "adalora"},
 }
 PEFT = "peft_dora"
 FAMILIES = {
@@ -146,5 +148,5 @@ def _move_away_from_start(model: MultiTaskModel) -> None:
     """B = 0 has no denormals, no zeros either in training."""
     with seeded(0, "bench"):
         for name, parameter in model.named_parameters():
-            if name.endswith(("B_RO", "theta_1K")):
+            if name.endswith(("B_RO", "E_R", "theta_1K")):
                 parameter.normal_(std=0.01)

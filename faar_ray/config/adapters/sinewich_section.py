@@ -99,6 +99,20 @@ class SinewichConfig(Section):
         """Whether a linear with a base keeps its shared LoRA beside it."""
         return self.phi == "adapted" or (self.phi != "frozen" and layer in self.phi)
 
+    def rotation_fault(self) -> str:
+        """What keeps bases from being rotated to singular components."""
+        if self.conv_size > 1:
+            return (
+                "sinewich.conv_size: must be 1 where adapters are rotated to singular components: the taps of a larger "
+                f"kernel have no singular components in common, got {self.conv_size}"
+            )
+        if self.core == "depthwise":
+            return (
+                "sinewich.core: must be dense where adapters are rotated to singular components: a sum of components "
+                "is none that a diagonal core knows, got 'depthwise'"
+            )
+        return ""
+
 
 def sinewich_fault(config: Any) -> str:
     """What keeps Sinewich's kernels, cores or tokens from a trial's other keys."""
@@ -117,22 +131,4 @@ def sinewich_fault(config: Any) -> str:
     adapted = sine.phi if isinstance(sine.phi, tuple) else ()
     if strangers := [layer for layer in adapted if layer not in sine.layers]:
         return f"sinewich.phi: must be among sinewich.layers = {list(sine.layers)}, got {', '.join(strangers)}"
-    return ""
-
-
-def rotation_fault(config: Any) -> str:
-    """What keeps bases from being rotated to singular components."""
-    sine: SinewichConfig = config.sinewich
-    if not config.adapter.entry.task_bases:
-        return ""
-    if sine.conv_size > 1:
-        return (
-            "sinewich.conv_size: must be 1 where adapters are rotated to singular components: the taps of a larger "
-            f"kernel have no singular components in common, got {sine.conv_size}"
-        )
-    if sine.core == "depthwise":
-        return (
-            "sinewich.core: must be dense where adapters are rotated to singular components: a sum of components is "
-            "none that a diagonal core knows, got 'depthwise'"
-        )
     return ""

@@ -96,6 +96,6 @@ def number_of_epochs(config: Any) -> Moment:
     optim, kind = config.optim, config.ranks.entry
     rates = (optim.lr, optim.decoder_lr or optim.lr, optim.backbone_lr or optim.lr)
     schedule = last_end(config) if all(rate == optim.min_lr for rate in rates) else after_warmup(config)
-    if kind.reads is None:
+    if kind.reads is None or kind.plans:
         return START
     return min(schedule, first_free_epoch(config)) if "pdrs" in kind.reads else schedule

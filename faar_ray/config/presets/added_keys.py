@@ -38,6 +38,7 @@ ADDED = (
     "optim.decay_position_tables",
     "optim.loss_norm",
     "optim.loss_norm_beta",
+    "ranks.pattern",
     "ranks.budget",
     "pdrs.basis",
     "pdrs.mask_share",
@@ -50,6 +51,18 @@ ADDED = (
     "spectral.cut_epoch",
     "spectral.score_batches",
     "spectral.floor",
+    "adalora.alpha",
+    "adalora.target_rank",
+    "adalora.t_init",
+    "adalora.t_final",
+    "adalora.delta_t",
+    "adalora.orthogonality",
+    "adalora.beta1",
+    "adalora.beta2",
+    "dylora.alpha",
+    "dylora.rank",
+    "dylora.frozen",
+    "dylora.curve",
 )
 """Keys that came after searches were run: at their defaults they are no part of a config's id, so `--resume` of an
 older search knows its configurations again."""

@@ -119,6 +119,9 @@ PRESETS: dict[str, dict[str, Any]] = {
         **DITASK,
         "spectrum": {**DITASK["spectrum"], "warp": "index", "init": "uniform", "dead_qkv": True},
     },
+    # rank policies of single-task papers, on the adapters that all others have
+    "adalora": {"adapter": {"kind": "lora"}, "ranks": {"kind": "adalora"}},
+    "dylora": {"adapter": {"kind": "lora"}, "ranks": {"kind": "dylora"}},
     "full_ft": {**WITHOUT_ADAPTERS, "backbone": {"trainable": "all"}},
     "decoder_only": {**WITHOUT_ADAPTERS, "backbone": {"trainable": "none"}},
     "single_task": {**WITHOUT_ADAPTERS, "backbone": {"trainable": "all"}, "decoder": {"xt_cons": False}},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
@@ -40,3 +40,15 @@ class SpectralConfig(Section):
     def cut_after(self, epochs: int) -> int:
         """The epoch whose end cuts, of so many."""
         return epochs - 1 if self.cut_epoch is None else self.cut_epoch
+
+
+def spectral_fault(config: Any) -> str:
+    """What keeps spectral ranks from this schedule or these adapters."""
+    if config.ranks.kind != "spectral" and not (config.ranks.kind == "pdrs" and config.pdrs.basis == "spectral"):
+        return ""
+    if config.adapter.entry.task_bases and (fault := config.sinewich.rotation_fault()):
+        return str(fault)
+    cut, epochs = config.spectral.cut_epoch, config.optim.epochs
+    if config.ranks.kind == "spectral" and cut is not None and cut >= epochs:
+        return f"spectral.cut_epoch: must be below optim.epochs = {epochs}, or nothing is ever cut, got {cut}"
+    return ""

@@ -54,7 +54,7 @@ def _cost(adapter: Pooled, k: int) -> int:
 
 def params_at_rank(adapter: LowRankFactors) -> tuple[int, ...]:
     """Trainable parameters of an adapter at rank 1 up to its rank."""
-    whole, per_rank = adapter.parameter_count(), {name: len(axes) for name, axes in adapter.RANK_AXES.items()}
+    whole, per_rank = adapter.parameter_count(), {name: len(axes) for name, axes in adapter.component_axes().items()}
     cells = [(getattr(adapter, name).numel() // adapter.rank**axes, axes) for name, axes in per_rank.items()]
     rest = whole - sum(numel * adapter.rank**axes for numel, axes in cells)
     return tuple(rest + sum(numel * r**axes for numel, axes in cells) for r in range(1, adapter.rank + 1))

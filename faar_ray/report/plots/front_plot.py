@@ -9,10 +9,10 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
-from matplotlib.transforms import Bbox
 
 from faar_ray.objectives.constraint import Constraint, feasible
 from faar_ray.records import FOUND, TrialResult
+from faar_ray.report.plots.names import Named, Offset, place_names
 from faar_ray.report.plots.style import CONTROL, KNEE, SEARCHED
 from faar_ray.report.statistics.table import Row
 from faar_ray.report.words.answer import Answer
@@ -22,7 +22,7 @@ from faar_ray.tracking.plots.drawing import DPI, FAINT, INK, MUTED, bare, save
 KEYS = ("search, mean over seeds", "control", "recommended", "knee", "breaks a constraint", "stopped early")
 MOST_NAMES = 25
 """With more configurations only those of the front, the recommended one and controls are named."""
-BESIDE = (
+BESIDE: tuple[Offset, ...] = (
     *((9, -9, "left"), (9, 9, "left"), (-9, 9, "right"), (-9, -9, "right"), (0, -16, "center"), (0, 16, "center")),
     *((9, -22, "left"), (9, 22, "left"), (-9, 22, "right"), (-9, -22, "right")),
 )
@@ -151,20 +151,9 @@ def _beside(ax: Axes, answer: Answer, results: Sequence[TrialResult], limits: Se
 
 
 def _names(figure: Figure, ax: Axes, rows: Sequence[Row], named: Sequence[Row], quality: str) -> None:
-    """Names beside the points, placed so that they cover no other name or point and stay inside the axes."""
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")  # names are placed by final pixel positions
-    inside = ax.get_window_extent()
-    points = ax.transData.transform([(_x(r), r.values[quality]) for r in rows])
-    taken = [Bbox.from_bounds(x - 16, y - 16, 32, 32) for x, y in points]
-    for row in sorted(named, key=lambda row: not row.recommended):  # the recommended one gets the best place
-        for dx, dy, side in BESIDE:
-            text = ax.annotate(
-                row.name, (_x(row), row.values[quality]), (dx, dy), textcoords="offset points", fontsize=7.5, ha=side,
-                va="center", color=CONTROL if row.role != "trial" else INK,
-            )  # fmt: skip
-            box = text.get_window_extent()
-            if inside.x0 < box.x0 and box.x1 < inside.x1 and not any(box.overlaps(other) for other in taken):
-                taken.append(box)
-                break
-            text.remove()
+    """Names beside the points where there is room, the recommended one's first."""
+    points = [
+        Named(row.name * (row in named), _x(row), row.values[quality], CONTROL if row.role != "trial" else INK)
+        for row in sorted(rows, key=lambda row: not row.recommended)
+    ]
+    place_names(figure, ax, points, BESIDE)

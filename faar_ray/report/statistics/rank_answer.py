@@ -87,6 +87,9 @@ class RankAnswer:
     """Mean rank correlation of the adapters' ranks between two seeds; nan for one seed, or where all ranks are one."""
     cells: Mapping[Cell, Estimate]
     """Mean rank, with the half width of the interval of its difference from `overall`."""
+    pattern: Mapping[str, int]
+    """Place (`stage/block/layer/task`) of each adapter -> its mean rank over seeds, rounded, as `ranks.pattern` takes
+    it."""
     unchanged: bool
     """Every adapter kept the rank that it began with."""
     initial: tuple[int, int]
@@ -127,9 +130,14 @@ def rank_answer(name: str, traces: Mapping[int, pa.Table]) -> RankAnswer | None:
         parts=parts_of(keys, ranks_AS),
         repeat=_repeat(ranks_AS),
         cells=_cells(keys, ranks_AS),
+        pattern=dict(zip(["/".join(map(str, key)) for key in keys], _rounded(ranks_AS), strict=True)),
         unchanged=unchanged,
         initial=(min(initial), max(initial)),
     )
+
+
+def _rounded(ranks_AS: Array) -> list[int]:
+    return [int(rank) for rank in np.rint(ranks_AS.mean(axis=1))]
 
 
 def _ranks_at(trace: pa.Table, *, last: bool) -> dict[Key, int]:

@@ -46,7 +46,7 @@ def recommended_ranks(answer: Answer, trace_of: Callable[[str], pa.Table | None]
         return rank_answer(row.name, {seed: trace for seed, trace in traces.items() if trace is not None})
 
     recommended = next((row for row in answer.rows if row.recommended), None)
-    own = recommended and ranks_of(recommended)
+    own = None if recommended is None else ranks_of(recommended)
     if own is None or not own.unchanged:
         return own
     others = (ranks_of(row) for row in answer.rows if row is not recommended and row.role != "control")

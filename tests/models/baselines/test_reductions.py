@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from faar_ray.adapters import AdaptedLinear
 from faar_ray.config.trial import TrialConfig
 from faar_ray.errors import ConfigError
-from faar_ray.export.adapter_file import site_name
 from faar_ray.export.rank_pattern import rank_pattern
 from faar_ray.models import MultiTaskModel, adapter_list, build_model, merge, parameters_by_part
 from faar_ray.models.multitask import parameter_terms
@@ -155,7 +154,7 @@ def test_a_rank_pattern_names_reductions_where_timm_has_them(name: str, kind: st
 
     of = config(**{"backbone.name": name, "adapter.kind": kind})
     adapters = adapter_list(build_model(of))
-    pattern = rank_pattern({site_name(adapter.site): adapter.rank for adapter in adapters}, of)
+    pattern = rank_pattern({adapter.site.place: adapter.rank for adapter in adapters}, of)
     network = micro.architecture(64) if name == micro.NAME else timm.create_model(name)
     named = dict(inject_adapter_in_model(LoraConfig(**pattern), network).named_modules())
     paths = [path for path in pattern["target_modules"] if "downsample" in path]

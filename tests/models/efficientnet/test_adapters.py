@@ -16,7 +16,7 @@ from torch.func import functional_call
 
 from faar_ray.adapters import AdaptedLinear, DoRA, LowRankFactors, TaskLinears
 from faar_ray.errors import ConfigError
-from faar_ray.export.adapter_file import site_name, write_adapter
+from faar_ray.export.adapter_file import write_adapter
 from faar_ray.export.merged_file import read_merged, write_merged
 from faar_ray.export.rank_pattern import rank_pattern
 from faar_ray.export.read import load_model, read_adapter_file
@@ -182,7 +182,7 @@ def test_hf_peft_s_dora_on_timm_s_own_layers_computes_the_same_maps(name: str, d
     of = shrunk(build_model(of_trial)).eval()
     for adapter in adapter_list(of):
         adapter.B_RO.normal_(std=0.1)
-    ranks = {site_name(adapter.site): adapter.rank for adapter in adapter_list(of)}
+    ranks = {adapter.site.place: adapter.rank for adapter in adapter_list(of)}
     with seeded(of_trial.seed, "backbone"):
         network = timm.create_model(name, num_classes=0)
     inject_adapter_in_model(LoraConfig(**rank_pattern(ranks, of_trial)), network)

@@ -10,7 +10,6 @@ import timm
 import torch
 
 from faar_ray.errors import ConfigError
-from faar_ray.export.adapter_file import site_name
 from faar_ray.export.rank_pattern import rank_pattern
 from faar_ray.models import adapter_list
 from faar_ray.models.backbone import family_of
@@ -77,7 +76,7 @@ def test_heads_are_as_wide_as_those_of_a_swin_whose_widths_are_like_these() -> N
 def test_a_rank_pattern_names_timm_s_own_convolutions_of_the_adapters_shapes() -> None:
     of_trial = config(SMALL)
     of = model(SMALL)
-    ranks = {site_name(adapter.site): adapter.rank for adapter in adapter_list(of)}
+    ranks = {adapter.site.place: adapter.rank for adapter in adapter_list(of)}
     pattern = rank_pattern(ranks, of_trial, "depth")["rank_pattern"]
     network = timm.create_model(SMALL)
     for adapter in adapter_list(of):

@@ -200,7 +200,7 @@ def test_where_the_recommended_one_was_not_cut_the_ranks_are_those_of_the_best_t
 
     def told(*shown: ShownRow) -> str | None:
         ranks = recommended_ranks(cast(Answer, SimpleNamespace(rows=shown)), traces.get)
-        return ranks and ranks.name
+        return None if ranks is None else ranks.name
 
     assert told(*rows) == "point 15%"
     assert told(*rows[:2], rows[3]) == "trunk"

@@ -91,6 +91,16 @@ def test_in_fp64_two_workers_rotate_and_cut_as_one(tmp_path: Path) -> None:
     compare(two, one, rtol=1e-6, atol=1e-7)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("own", [{"method": "adalora", "adalora.t_final": 2}, {"method": "dylora", "dylora.rank": 2}])
+def test_in_fp64_two_workers_of_a_rank_policy_equal_one(own: dict[str, Any], tmp_path: Path) -> None:
+    """A penalty counts once; scores of entries, and the one rank of a step, are the same on both."""
+    exact = {"optim.precision": "fp64", "optim.epochs": 2, **own}
+    one, two = (run(tmp_path / str(workers), workers, exact) for workers in (1, 2))
+    assert one[0][-1].metrics["rank/mean"] < 6
+    compare(two, one, rtol=1e-6, atol=1e-7)
+
+
 def test_in_fp64_two_workers_hold_the_running_means_of_one(tmp_path: Path) -> None:
     normed = {"optim.loss_norm": "running_mean", "optim.precision": "fp64", "optim.epochs": 1}
     one, two = (run(tmp_path / str(workers), workers, normed) for workers in (1, 2))

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from faar_ray.adapters import Site
+from faar_ray.adapters import Site, prepared
 from faar_ray.adapters.tad.filtered import FILTERS, FilteredLinear, FilteredLoRA
 from faar_ray.config.adapters.tad_section import FILTERED
 from faar_ray.config.trial import TrialConfig
@@ -37,9 +37,9 @@ def adapt_prompted(backbone: Any, family: BackboneFamily, config: TrialConfig) -
 
 def _filter(block: nn.Module, layer: str, family: BackboneFamily, config: TrialConfig, site: Site) -> None:
     linear = linear_of(block, layer, family)
-    rank = min(config.ranks.initial(shared=True, stage=site.stage), *linear.weight.shape)
+    rank = min(config.ranks.initial(shared=True, stage=site.stage, place=site.place), *linear.weight.shape)
     build = FILTERS[config.tad.filter]
     with seeded(config.seed, "adapter", site.stage, site.block, site.layer, site.task):  # A as of plain LoRA
         adapter: FilteredLoRA = build(linear.weight, rank, config.adapter.scale, len(config.data.tasks))
     adapter.site, adapter.dropout = site, config.adapter.dropout
-    block.set_submodule(family.linears[layer], FilteredLinear(linear, adapter))
+    block.set_submodule(family.linears[layer], FilteredLinear(linear, prepared(adapter, config)))
