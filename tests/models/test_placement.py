@@ -17,7 +17,14 @@ from faar_ray.train.__main__ import main
 
 TASKS = ["semseg", "human_parts", "saliency", "normals"]
 PUBLISHED = 3_380_000
-OTHER_STARTS = {"ditask_release", "faar_release", "tadformer", "tadformer_release"}
+TOKENS_IN_ATTENTION = {
+    "free_sinewich",
+    "sinewich_independent",
+    "sinewich_linear",
+    "sinewich_without_lcn",
+    "sinewich_without_low_pass",
+}
+OTHER_STARTS = {"ditask_release", "faar_release", "tadformer", "tadformer_release", *TOKENS_IN_ATTENTION}
 """Methods that do not begin at the frozen backbone."""
 
 

@@ -52,7 +52,7 @@ class PdrsConfig(Section):
         "whole",
         description="Gradients that components are scored by: before `optim.clip`, or after it (the released code).",
     )
-    dropped: Annotated[Literal["forgotten", "counted"], FirstShrink] = Field(
+    dropped: Literal["forgotten", "counted"] = Field(
         "forgotten",
         description="Whether the coverage is a share of the importance of the components that are left, or of all: "
         "dropped ones then keep their scores, which fade where `update` is all (the released code).",

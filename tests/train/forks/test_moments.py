@@ -57,6 +57,7 @@ PAIRS = (
     Pair("pdrs.start_epoch", 2, ONE_END),
     Pair("pdrs.floor", 3, ONE_END),
     Pair("pdrs.margin", 1, ONE_END),
+    Pair("pdrs.floor_holds_margin", True, ONE_END, (("pdrs.rho_shared", 0.1), ("pdrs.floor", 3), ("pdrs.margin", 1))),
     Pair("pdrs.free_epochs", 0, Moment(2), FREE),
     Pair("pdrs.rho_shared", 0.4, LAST_END, (("method", "dora"),)),
     Pair("pdrs.free_epochs", 1, LAST_END, (("method", "dora"),)),
@@ -75,6 +76,16 @@ PAIRS = (
     Pair("spectral.rotation", "plain", LAST_END, (("method", "dora"),)),
     Pair("pdrs.basis", "spectral", ONE_END, (("spectral.score_batches", 2),)),
 )
+FROM_THE_START: dict[str, dict[str, Any]] = {
+    "adalora": {
+        "alpha": 8.0, "target_rank": 2.0, "t_init": 0.2, "t_final": 0.3, "delta_t": 2, "orthogonality": 0.2,
+        "beta1": 0.5, "beta2": 0.5,
+    },
+    "dylora": {"alpha": 8.0, "rank": 2, "frozen": False},
+}  # fmt: skip
+"""Keys that matter from the start under their own policy and never under another one; other values than the usual."""
+OTHERS: dict[str, Any] = {f"{kind}.{key}": value for kind, of in FROM_THE_START.items() for key, value in of.items()}
+OTHERS["dylora.curve"] = [2]
 Trained = Callable[[TrialConfig], tuple[Path, str, list[EpochRecord]]]
 
 
@@ -126,10 +137,29 @@ def trace_of(record: EpochRecord, key: str) -> Any:
 
 def test_every_declared_key_is_proved_and_every_other_matters_from_the_start() -> None:
     declared = {key for key, moment in config_keys().items() if moment is not None}
-    assert declared == {pair.key for pair in PAIRS}
+    assert declared == {pair.key for pair in PAIRS} | OTHERS.keys()
     plain = config()
     for key in config_keys().keys() - declared:
         assert moment_of(key, plain) == Moment(0)
+
+
+def test_sections_of_policies_that_are_not_at_hand_change_nothing(trained: Trained) -> None:
+    plain = config({"method": "dora"})
+    other = TrialConfig.resolve(plain.model_dump(mode="json"), **OTHERS)
+    assert set(differing(plain, other)) == OTHERS.keys()
+    assert shared_until(plain, other) == LAST_END
+    (folder, one, ours), (_, two, theirs) = trained(plain), trained(other)
+    assert timeless(ours) == timeless(theirs)
+    assert unequal(tensors(folder, one, 3), tensors(folder, two, 3)) == []
+
+
+@pytest.mark.parametrize("kind", FROM_THE_START)
+def test_under_its_own_policy_a_section_matters_from_the_start(kind: str) -> None:
+    at_hand = config({"method": kind})
+    for key in FROM_THE_START[kind]:
+        assert moment_of(f"{kind}.{key}", at_hand) == Moment(0)
+    if kind == "dylora":  # only evaluated
+        assert moment_of("dylora.curve", at_hand) == LAST_END
 
 
 def test_keys_are_all_of_the_config() -> None:
