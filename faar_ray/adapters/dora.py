@@ -27,6 +27,8 @@ class DoRA(LoRA):
 
     row_norm_O: Tensor
     """||W||, where it is needed besides W."""
+    anchored = False
+    """Whether m is relative to ||W||."""
 
     def __init__(
         self,
@@ -38,14 +40,10 @@ class DoRA(LoRA):
     ) -> None:
         super().__init__(weight_OI, rank, scale)
         self.detached, self.normalised = norm == "detached", direction == "normalised"
-        if self.normalised:
-            self._hold_row_norm(weight_OI)
+        if self.normalised or self.anchored:  # in double precision until the model is moved to another
+            norm_O = torch.linalg.vector_norm(weight_OI.detach().double(), dim=1).clamp_min(1e-6)
+            self.register_buffer("row_norm_O", norm_O, persistent=False)
         self.start_magnitude(torch.linalg.vector_norm(weight_OI.detach(), dim=1))
-
-    def _hold_row_norm(self, weight_OI: Tensor) -> None:
-        """In double precision until the model is moved to another."""
-        norm_O = torch.linalg.vector_norm(weight_OI.detach().double(), dim=1).clamp_min(1e-6)
-        self.register_buffer("row_norm_O", norm_O, persistent=False)
 
     def start_magnitude(self, norm_O: Tensor) -> None:
         """Let m start at this, shape (O,)."""
@@ -82,17 +80,7 @@ class DoRA(LoRA):
 class AnchoredDoRA(DoRA):
     """m = ||W|| exp(0.1 (theta - log ||W||)): a step of theta moves log m by a tenth of it (FAAR's released code)."""
 
-    def __init__(
-        self,
-        weight_OI: Tensor,
-        rank: int,
-        scale: float,
-        norm: Literal["detached", "attached"] = "detached",
-        direction: Literal["weight", "normalised"] = "weight",
-    ) -> None:
-        super().__init__(weight_OI, rank, scale, norm, direction)
-        if not self.normalised:
-            self._hold_row_norm(weight_OI)
+    anchored = True
 
     def start_magnitude(self, norm_O: Tensor) -> None:
         """Let theta start at the logarithm of this, shape (O,)."""

@@ -62,7 +62,7 @@ class DyLoRA(RankPolicy):
         if self.evaluation is None:
             raise RuntimeError("a curve over ranks needs an evaluation: set `evaluation`")
         measured: dict[str, float] = {}
-        for b in self.config.curve or ():
+        for b in self.config.curve:
             self.at_rank(b)
             measured |= {f"rank_curve/{b}/{name}": value for name, value in self.evaluation().items()}
         return measured

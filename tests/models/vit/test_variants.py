@@ -174,7 +174,7 @@ def test_shrunk_and_merged_they_predict_the_same_without_any_adapter(name: str, 
 def test_a_rank_pattern_names_the_linears_of_timm(name: str) -> None:
     of_trial = config(name, **{"backbone.pyramid": "merged"})
     sites = (adapter.site for adapter in adapter_list(model(name)))
-    ranks = {f"{site.stage}/{site.block}/{site.layer}/{site.task}": 4 for site in sites}
+    ranks = {site.place: 4 for site in sites}
     targets = rank_pattern(ranks, of_trial, "depth")["target_modules"]
     network = outline(name)
     assert len(targets) == 4 * len(network.blocks)
